@@ -1,0 +1,63 @@
+"""What goes wrong, as a tree.
+
+SluiceError
++-- UsageError            the user's command, model or input does not fit; exit code 2
+|   +-- ModelNotFound     nothing loadable at the URI
+|   +-- SignatureError    no such signature, or one that cannot be served from columns
++-- CorruptFile           a file cannot be read past some point
++-- CallError             a call of the model failed
+|   +-- BadInput          the model refuses these rows: bisect to find which
+|   +-- BatchTooLarge     fewer rows may pass: halve and remember
+|   +-- BadOutput         the answer does not have the shape, dtype or outputs that the signature promises
+|   +-- Unavailable       the model cannot be reached now: try again
++-- Cancelled             the bundle that waited for the rows has failed
++-- TooManyFailures       more failures than --max_failure_rate; exit code 3
+"""
+
+
+class SluiceError(Exception):
+    """The root of what Sluice raises on purpose."""
+
+
+class UsageError(SluiceError):
+    """The user's command, model or input does not fit. Its text says fact, values and remedy."""
+
+
+class ModelNotFound(UsageError):
+    """Nothing loadable stands at the model's URI."""
+
+
+class SignatureError(UsageError):
+    """The model has no such signature, or one that cannot be served from columns."""
+
+
+class CorruptFile(SluiceError):
+    """A file cannot be read past some point; what came before it is good."""
+
+
+class CallError(SluiceError):
+    """A call of the model failed."""
+
+
+class BadInput(CallError):
+    """The model refuses these rows; a part of them may pass."""
+
+
+class BatchTooLarge(CallError):
+    """The call had too many rows or bytes for the memory or the server; halves may pass."""
+
+
+class BadOutput(CallError):
+    """The answer does not have the row count, shape, dtype or outputs that the signature promises."""
+
+
+class Unavailable(CallError):
+    """The model cannot be reached now; the same call may pass later."""
+
+
+class Cancelled(SluiceError):
+    """The bundle that waited for these rows has failed; nobody needs their predictions."""
+
+
+class TooManyFailures(SluiceError):
+    """More rows failed than --max_failure_rate allows."""

@@ -1,0 +1,41 @@
+"""Packaging of Sluice. Staged to workers as an sdist, so it lists what they need and nothing else."""
+
+from setuptools import setup
+
+# What a worker needs. tests/test_packaging.py holds the list against what the packages import.
+INSTALL_REQUIRES = [
+    "apache-beam[gcp]>=2.77,<3",
+    "fastavro>=1.9,<2",
+    "numpy>=1.26,<3",
+    "orjson>=3.9.7,<4",
+    "protobuf>=4.25,<7",
+    "pyarrow>=16,<26",
+    "tensorflow>=2.19,<2.22",
+    "tensorflow-metadata>=1.17,<2",
+    "tfx-bsl>=1.17,<2",
+]
+
+TEST_REQUIRES = [
+    "gcp-storage-emulator>=2024.8.3",
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "pytest>=8",
+    "ruff>=0.6",
+    "tensorflow-serving-api>=2.19,<2.22",
+    "tf-keras>=2.19,<2.22",
+]
+
+setup(
+    name="sluice",
+    version="0.1.0",
+    description="Scores data with TensorFlow models on Apache Beam",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=["models", "models.zoo", "transforms", "pipelines"],
+    package_data={"models": ["serving.binpb", "py.typed"], "transforms": ["py.typed"], "pipelines": ["py.typed"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require={"test": TEST_REQUIRES},
+    entry_points={"console_scripts": ["sluice = pipelines.cli:main"]},
+)
