@@ -1,0 +1,131 @@
+"""Finds, in a model's graph, the tf.Example features that a string input is parsed into.
+
+A signature that takes serialized tf.Examples names one string input; what it needs is in the graph, as constants of the
+ParseExample op behind that input. Ops: tensorflow/core/ops/parsing_ops.cc.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from models.signature import ColumnSpec, dtype_name
+
+_PARSERS = {"ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "ParseSequenceExampleV2"}
+_FORWARDS = {"Identity", "Reshape", "ExpandDims", "Squeeze", "Placeholder", "PlaceholderWithDefault", "EnsureShape"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+
+
+class _Scope:
+    """Nodes that see each other: the graph, or one function's body."""
+
+    def __init__(self, nodes: Any) -> None:
+        self.nodes = {node.name: node for node in nodes}
+        self.consumers: dict[str, list[tuple[Any, int]]] = {}
+        for node in nodes:
+            for index, name in enumerate(node.input):
+                self.consumers.setdefault(_base(name), []).append((node, index))
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """Returns the value of the Const op behind this input, or None if it is computed."""
+        node = self.nodes.get(_base(name))
+        while node is not None and node.op == "Identity":
+            node = self.nodes.get(_base(node.input[0]))
+        if node is None or node.op != "Const":
+            return None
+        return _constant_value(node.attr["value"].tensor)
+
+
+def example_features(graph_def: Any, tensor_name: str) -> tuple[ColumnSpec, ...] | None:
+    """Returns the features that are parsed out of this tensor.
+
+    Args:
+      graph_def: a `tensorflow.GraphDef`.
+      tensor_name: of the string input, e.g. "serving_default_examples:0".
+
+    Returns:
+      None if no ParseExample op reads the tensor; an empty tuple if one does whose features cannot be read.
+    """
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    for scope, node in _parsers(_Scope(graph_def.node), _base(tensor_name), functions, set()):
+        return _features(scope, node) or ()
+    return None
+
+
+def _parsers(
+    scope: _Scope, name: str, functions: dict[str, Any], seen: set[tuple[int, str]]
+) -> Iterator[tuple[_Scope, Any]]:
+    if (id(scope), name) in seen:
+        return
+    seen.add((id(scope), name))
+    for node, index in scope.consumers.get(name, ()):
+        if node.op in _PARSERS and index == 0:
+            yield scope, node
+        elif node.op in _FORWARDS:
+            yield from _parsers(scope, node.name, functions, seen)
+        elif node.op in _CALLS and node.attr["f"].func.name in functions:
+            function = functions[node.attr["f"].func.name]
+            argument = function.signature.input_arg[index].name
+            yield from _parsers(_Scope(function.node_def), argument, functions, seen)
+
+
+def _features(scope: _Scope, node: Any) -> tuple[ColumnSpec, ...] | None:
+    if node.op == "ParseExampleV2":
+        return _features_v2(scope, node)
+    if node.op == "ParseExample":
+        return _features_v1(scope, node)
+    return None
+
+
+def _features_v2(scope: _Scope, node: Any) -> tuple[ColumnSpec, ...] | None:
+    # inputs: serialized, names, sparse_keys, dense_keys, ragged_keys, dense_defaults...
+    keys = [scope.constant(name) for name in node.input[2:5]]
+    if any(key is None for key in keys):
+        return None
+    sparse, dense, ragged = ([key.decode() for key in np.ravel(array)] for array in keys if array is not None)
+    features = _dense(scope, node, dense, list(node.input[5 : 5 + len(dense)]))
+    features += _variable(sparse, node.attr["sparse_types"].list.type)
+    features += _variable(ragged, node.attr["ragged_value_types"].list.type)
+    return tuple(features)
+
+
+def _features_v1(scope: _Scope, node: Any) -> tuple[ColumnSpec, ...] | None:
+    # inputs: serialized, names, Nsparse sparse_keys, Ndense dense_keys, Ndense dense_defaults
+    sparse_count, dense_count = node.attr["Nsparse"].i, node.attr["Ndense"].i
+    keys = [scope.constant(name) for name in node.input[2 : 2 + sparse_count + dense_count]]
+    if any(key is None for key in keys):
+        return None
+    names = [np.ravel(key)[0].decode() for key in keys if key is not None]
+    defaults = list(node.input[2 + sparse_count + dense_count :])
+    features = _dense(scope, node, names[sparse_count:], defaults)
+    return tuple(features + _variable(names[:sparse_count], node.attr["sparse_types"].list.type))
+
+
+def _dense(scope: _Scope, node: Any, names: list[str], defaults: list[str]) -> list[ColumnSpec]:
+    features = []
+    for name, dtype, shape, default in zip(
+        names, node.attr["Tdense"].list.type, node.attr["dense_shapes"].list.shape, defaults, strict=True
+    ):
+        value = scope.constant(default)
+        # A feature without a default has an empty constant in its place; one that is computed counts as a default.
+        sizes = tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
+        features.append(ColumnSpec(name, dtype_name(dtype), sizes, required=value is not None and value.size == 0))
+    return features
+
+
+def _variable(names: list[str], dtypes: Any) -> list[ColumnSpec]:
+    return [
+        ColumnSpec(name, dtype_name(dtype), (None,), required=False) for name, dtype in zip(names, dtypes, strict=True)
+    ]
+
+
+def _base(name: str) -> str:
+    return name.removeprefix("^").split(":")[0]
+
+
+def _constant_value(tensor: Any) -> np.ndarray:
+    """Returns a `tensorflow.TensorProto` of strings or of numbers as an array; only its size counts for numbers."""
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.string_val:
+        return np.array(list(tensor.string_val), object)
+    return np.zeros(shape if dtype_name(tensor.dtype) != "string" else [int(np.prod(shape))])
