@@ -1,1 +1,7 @@
 """How a model is called: `open_model(uri)` gives a `Model`, whatever stands behind the URI. Never imports Beam."""
+
+from models.cache import ModelRecipe, open_model
+from models.interface import Model, ModelOptions, Outputs
+from models.scheduler import SchedulerOptions
+
+__all__ = ["Model", "ModelOptions", "ModelRecipe", "Outputs", "SchedulerOptions", "open_model"]

@@ -66,7 +66,7 @@ def read_records(file: BinaryIO, position: int = 0, end: int | None = None) -> I
 
 
 def _crc_tables() -> np.ndarray:
-    """Returns uint32 [8, 256]: the crc32c share of byte value v at place i of eight bytes (crc is affine in its bits)."""
+    """Returns uint32 [8, 256]: what byte value v at place i of eight adds to their crc32c (it is affine)."""
     zero = google_crc32c.value(bytes(8))
     tables = np.empty((8, 256), np.uint32)
     for place in range(8):

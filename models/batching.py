@@ -1,0 +1,131 @@
+"""The arithmetic of mini-batches, without threads: merge, pad, call, and find the rows at fault."""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from models.binding import Feeds
+from models.errors import BadInput, BatchTooLarge, SluiceError
+from models.interface import Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFailure:
+    """Why a row has no prediction.
+
+    Attributes:
+      type: the exception's class, e.g. "BadInput".
+    """
+
+    type: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of rows [start, stop) of a call: an answer, or one failure for all of them."""
+
+    start: int
+    stop: int
+    result: Outputs | RowFailure
+
+
+def merge_key(feeds: Feeds) -> Hashable:
+    """Returns what two requests must share to go into one call: names, dtypes and inner shapes."""
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(feeds.items()))
+
+
+def row_count(feeds: Feeds) -> int:
+    """Returns the number of rows."""
+    return len(next(iter(feeds.values())))
+
+
+def byte_count(feeds: Feeds) -> int:
+    """Returns the bytes that the tensors hold; of strings an estimate, with the objects around them."""
+    return sum(_string_bytes(array) if array.dtype == object else array.nbytes for array in feeds.values())
+
+
+# Strings are measured on this many entries of an array: measuring all would cost as much as binding them.
+_STRING_SAMPLE = 64
+# A bytes object's own size in CPython, and its reference in the array.
+_STRING_OVERHEAD = 33 + 8
+
+
+def _string_bytes(array: np.ndarray) -> int:
+    flat = array.reshape(-1)
+    if not flat.size:
+        return 0
+    sample = flat[:: max(1, flat.size // _STRING_SAMPLE)]
+    return int(flat.size * (sum(len(value) for value in sample) / len(sample) + _STRING_OVERHEAD))
+
+
+def slice_feeds(feeds: Feeds, start: int, stop: int) -> Feeds:
+    """Returns rows [start, stop), without a copy."""
+    return {name: array[start:stop] for name, array in feeds.items()}
+
+
+def merge(parts: Sequence[Feeds]) -> Feeds:
+    """Returns the rows of all parts, one after the other; a single part is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def padded_size(rows: int, allowed: Sequence[int]) -> int:
+    """Returns the smallest allowed size that holds the rows; `rows` itself if none is set or none is large enough."""
+    return min((size for size in allowed if size >= rows), default=rows)
+
+
+def pad(feeds: Feeds, size: int) -> Feeds:
+    """Returns the feeds with the last row repeated up to `size` rows."""
+    extra = size - row_count(feeds)
+    if extra <= 0:
+        return feeds
+    return {name: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]) for name, array in feeds.items()}
+
+
+class Isolation:
+    """Calls the model on a batch and, where it raises, on ever smaller parts, until each row has its outcome.
+
+    Args:
+      call: answers feeds, or raises.
+      max_extra_calls: how many calls more than one a batch may cost before the parts still in doubt fail as they are.
+      on_ceiling: told a row count that was too large.
+    """
+
+    def __init__(
+        self, call: Callable[[Feeds], Outputs], max_extra_calls: int, on_ceiling: Callable[[int], None]
+    ) -> None:
+        self._call = call
+        self._extra_calls = max_extra_calls
+        self._on_ceiling = on_ceiling
+
+    def run(self, feeds: Feeds) -> list[Outcome]:
+        """Returns outcomes that cover every row once, in order."""
+        return self._run(feeds, 0, row_count(feeds))
+
+    def _run(self, feeds: Feeds, start: int, stop: int) -> list[Outcome]:
+        try:
+            return [Outcome(start, stop, self._call(slice_feeds(feeds, start, stop)))]
+        except BatchTooLarge as error:
+            self._on_ceiling(stop - start)
+            return self._halves(feeds, start, stop, error, free=True)
+        except BadInput as error:
+            return self._halves(feeds, start, stop, error, free=False)
+        except SluiceError as error:
+            return [Outcome(start, stop, RowFailure(type(error).__name__, str(error)))]
+        except Exception as error:  # noqa: BLE001  what a model raises is the model's; its rows get it as their reason
+            return self._halves(feeds, start, stop, error, free=False)
+
+    def _halves(self, feeds: Feeds, start: int, stop: int, error: Exception, free: bool) -> list[Outcome]:
+        failure = RowFailure(type(error).__name__, str(error))
+        if stop - start == 1:
+            return [Outcome(start, stop, failure)]
+        if not free:
+            if self._extra_calls < 2:
+                note = f"not isolated: one or more of {stop - start} rows called together; {failure.message}"
+                return [Outcome(start, stop, RowFailure(failure.type, note))]
+            self._extra_calls -= 2
+        middle = (start + stop) // 2
+        return [*self._run(feeds, start, middle), *self._run(feeds, middle, stop)]

@@ -1,0 +1,111 @@
+"""A RecordBatch to the tensors that a signature takes; rows that do not fit are set aside with the reason."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.columns import RowErrors, TensorColumn, bind_column
+from models.signature import ColumnSpec, Signature, TensorSpec
+
+Feeds = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Rows that go into a call together: all their tensors have the same inner shape.
+
+    Attributes:
+      rows: int64 [n]: which rows of the batch; None if it is all of them, in order.
+      feeds: by input name, [n, ...].
+    """
+
+    rows: np.ndarray | None
+    feeds: Feeds
+
+    @property
+    def size(self) -> int:
+        return len(next(iter(self.feeds.values())))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A batch, bound. Every row of it is in exactly one group, or in `errors`.
+
+    Attributes:
+      groups: one, unless the model has unknown inner dimensions and rows differ in them. Rows are never padded:
+        a model may well answer otherwise for padded input.
+      errors: by row, what does not fit.
+    """
+
+    groups: tuple[Group, ...]
+    errors: dict[int, str]
+
+    @property
+    def bad_mask(self) -> np.ndarray:
+        """Returns bool [rows in the batch]."""
+        rows = len(self.errors) + sum(group.size for group in self.groups)
+        mask = np.zeros(rows, bool)
+        mask[list(self.errors)] = True
+        return mask
+
+
+def bind(batch: pa.RecordBatch, signature: Signature, defaults: Mapping[str, Any] | None = None) -> Bound:
+    """Returns the batch as the tensors that the signature takes.
+
+    Args:
+      defaults: by column, what stands for a null.
+    """
+    errors = RowErrors(batch.num_rows)
+    if signature.takes_examples:
+        columns = {signature.inputs[0].name: _examples(batch, signature, errors, defaults or {})}
+    else:
+        columns = {spec.name: _column(batch, spec, errors, defaults or {}) for spec in signature.columns}
+    return Bound(_groups(columns, signature.inputs, errors), dict(sorted(errors.reasons.items())))
+
+
+def _column(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, defaults: Mapping[str, Any]) -> TensorColumn:
+    index = batch.schema.get_field_index(spec.name)
+    array = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
+    return bind_column(array, spec, errors, defaults.get(spec.name))
+
+
+def _examples(
+    batch: pa.RecordBatch, signature: Signature, errors: RowErrors, defaults: Mapping[str, Any]
+) -> TensorColumn:
+    """The column that holds serialized tf.Examples, or else Examples made of the feature columns."""
+    name = signature.inputs[0].name
+    spec = ColumnSpec(name, "string")
+    if batch.schema.get_field_index(name) >= 0 and name not in {feature.name for feature in signature.columns}:
+        return _column(batch, spec, errors, defaults)
+    from models.examples import encode_examples
+
+    return bind_column(encode_examples(batch, signature.columns, errors, defaults), spec, errors)
+
+
+def _groups(columns: dict[str, TensorColumn], inputs: tuple[TensorSpec, ...], errors: RowErrors) -> tuple[Group, ...]:
+    rows = None if not errors.reasons else np.flatnonzero(errors.good())
+    if errors.rows == len(errors.reasons):
+        return ()
+    open_sizes = [column.sizes for spec in inputs if _is_open(spec) for column in (columns[spec.name],)]
+    if not open_sizes:
+        return (_group(columns, rows, 0 if rows is None else int(rows[0])),)
+    sizes = np.concatenate(open_sizes, 1) if rows is None else np.concatenate(open_sizes, 1)[rows]
+    if (sizes == sizes[0]).all():
+        return (_group(columns, rows, 0 if rows is None else int(rows[0])),)
+    _, inverse = np.unique(sizes, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    numbers = np.arange(errors.rows) if rows is None else rows
+    members = (numbers[inverse == key] for key in range(inverse.max() + 1))
+    return tuple(_group(columns, member, int(member[0])) for member in members)
+
+
+def _is_open(spec: TensorSpec) -> bool:
+    return spec.shape is None or None in spec.row_shape
+
+
+def _group(columns: dict[str, TensorColumn], rows: np.ndarray | None, first: int) -> Group:
+    feeds = {name: column.take(rows, tuple(column.sizes[first].tolist())) for name, column in columns.items()}
+    return Group(rows, feeds)

@@ -1,0 +1,188 @@
+"""A SavedModel in this process: loaded by the graph loader into a Session.
+
+`tf.saved_model.load` fails on real Keras 2 exports under TensorFlow 2.21; the graph loader, whose semantics TF Serving
+follows, loads every kind. TensorFlow is imported when the first model is opened, not before.
+"""
+
+import io
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.binding import Bound, Feeds, bind
+from models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotFound
+from models.files import LocalFiles, ModelFiles
+from models.interface import ModelOptions, Outputs
+from models.protos import message_class
+from models.signature import Signature, TensorSpec
+from models.signature_reader import pick_signature, read_signatures
+from models.tfrecord import read_records
+from models.uri import ModelSpec
+from models.versions import find_version, read_meta_graph
+
+_LOG = logging.getLogger(__name__)
+
+# https://www.tensorflow.org/tfx/serving/saved_model_warmup: the file, and how many records at most.
+_WARMUP = "assets.extra/tf_serving_warmup_requests"
+_MAX_WARMUP_RECORDS = 1000
+
+
+class SavedModel:
+    """A loaded SavedModel. Calls may come from several threads.
+
+    Raises:
+      ModelNotFound: nothing complete at the URI, or TensorFlow cannot load it.
+      SignatureError: no such signature, or one that cannot be served from columns.
+    """
+
+    def __init__(self, spec: ModelSpec, options: ModelOptions, files: ModelFiles) -> None:
+        found = find_version(spec.uri, files, spec.version)
+        self.uri = spec.uri
+        self.version = found.number
+        self.signature = read_signature(found.directory, options, files)
+        self._defaults = dict(options.defaults)
+        directory = files.local_copy(found.directory)
+        self._session = _load(directory, options)
+        tensors = [self._session.graph.get_tensor_by_name(name) for name in _fetches(self.signature)]
+        feeds = [self._session.graph.get_tensor_by_name(spec.tensors[0]) for spec in self.signature.inputs]
+        self._run = self._session.make_callable(tensors, feed_list=feeds)
+        if options.warm_up:
+            self.warmed_up = self._warm_up(directory)
+
+    def bind(self, batch: pa.RecordBatch) -> Bound:
+        """Returns the batch as the tensors that the signature takes."""
+        return bind(batch, self.signature, self._defaults)
+
+    def call(self, feeds: Feeds) -> Outputs:
+        """Returns the outputs for these tensors.
+
+        Raises:
+          BadInput: TensorFlow refused the values.
+          BatchTooLarge: memory does not hold this many rows.
+        """
+        errors = _tensorflow().errors
+        try:
+            values = self._run(*(feeds[spec.name] for spec in self.signature.inputs))
+        except errors.ResourceExhaustedError as error:
+            raise BatchTooLarge(_first_line(error)) from error
+        except (errors.OpError, ValueError, TypeError) as error:
+            raise BadInput(_first_line(error)) from error
+        return Outputs(_name_outputs(self.signature, values), self.version)
+
+    def close(self) -> None:
+        """Frees the session and its variables."""
+        self._session.close()
+
+    def _warm_up(self, directory: str) -> int:
+        """Replays the recorded requests that name this signature; returns how many."""
+        path = os.path.join(directory, _WARMUP)
+        if not os.path.exists(path):
+            return 0
+        done = 0
+        try:
+            for feeds in _warmup_feeds(path, self.signature):
+                self.call(feeds)
+                done += 1
+        except (BadInput, BatchTooLarge, CorruptFile, ValueError) as error:
+            _LOG.warning("Warm-up of %s stopped after %d requests: %s", self.uri, done, error)
+        return done
+
+
+def read_signature(directory: str, options: ModelOptions, files: ModelFiles) -> Signature:
+    """Returns the signature that the options name, read without TensorFlow.
+
+    Raises:
+      SignatureError: there is none of this name, or it cannot be served from columns.
+    """
+    signatures = read_signatures(read_meta_graph(directory, files))
+    if options.outputs and options.signature in signatures:
+        signatures = {options.signature: signatures[options.signature].with_outputs(options.outputs)}
+    return pick_signature(signatures, options.signature)
+
+
+def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles | None = None) -> SavedModel:
+    """Returns the SavedModel, loaded and warm."""
+    return SavedModel(spec, options, files or LocalFiles())
+
+
+def _tensorflow() -> Any:
+    # Start-up lines of TensorFlow's C++ side drown the progress line; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow
+
+    return tensorflow
+
+
+def _load(directory: str, options: ModelOptions) -> Any:
+    tf = _tensorflow()
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=options.intra_op_threads,
+        inter_op_parallelism_threads=options.inter_op_threads,
+    )
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+    level = tf.get_logger().level
+    tf.get_logger().setLevel(logging.ERROR)  # the loader warns that it is deprecated, on every load
+    try:
+        with session.graph.as_default():
+            tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
+    except Exception as error:
+        session.close()
+        raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {_first_line(error)}") from error
+    finally:
+        tf.get_logger().setLevel(level)
+    return session
+
+
+def _fetches(signature: Signature) -> list[str]:
+    return [name for spec in signature.outputs for name in spec.tensors]
+
+
+def _name_outputs(signature: Signature, values: list[Any]) -> dict[str, np.ndarray | pa.Array]:
+    arrays: dict[str, np.ndarray | pa.Array] = {}
+    position = 0
+    for spec in signature.outputs:
+        parts = values[position : position + len(spec.tensors)]
+        position += len(spec.tensors)
+        arrays[spec.name] = _as_array(spec, parts)
+    return arrays
+
+
+def _as_array(spec: TensorSpec, parts: list[np.ndarray]) -> np.ndarray | pa.Array:
+    if spec.kind == "dense":
+        return parts[0]
+    if spec.kind == "ragged":
+        values, splits = parts
+        return pa.ListArray.from_arrays(pa.array(splits.astype(np.int32)), pa.array(values))
+    values, indices, shape = parts  # sparse: the values of each row, in order
+    counts = np.bincount(indices[:, 0], minlength=int(shape[0])) if len(indices) else np.zeros(int(shape[0]), int)
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)).astype(np.int32)), pa.array(values))
+
+
+def _warmup_feeds(path: str, signature: Signature) -> list[Feeds]:
+    """Returns the Predict requests in a warm-up file that name the signature."""
+    tf = _tensorflow()
+    from tensorflow.core.framework import tensor_pb2
+
+    log_class = message_class("tensorflow.serving.PredictionLog")
+    feeds = []
+    with open(path, "rb") as file:
+        for _, record in read_records(io.BytesIO(file.read())):
+            request = log_class.FromString(record).predict_log.request
+            named = request.model_spec.signature_name or "serving_default"
+            if named != signature.name or set(request.inputs) != {spec.name for spec in signature.inputs}:
+                continue
+            tensors = {
+                name: tensor_pb2.TensorProto.FromString(tensor.SerializeToString())
+                for name, tensor in request.inputs.items()
+            }
+            feeds.append({name: tf.make_ndarray(tensor) for name, tensor in tensors.items()})
+    return feeds[:_MAX_WARMUP_RECORDS]
+
+
+def _first_line(error: Exception) -> str:
+    """The part of a TensorFlow error that a user can act on: before the graph's stack of ops."""
+    text = str(getattr(error, "message", None) or error)
+    return text.split("\n")[0].strip() or type(error).__name__

@@ -1,0 +1,49 @@
+"""Signatures of a SavedModel, read from its protobuf without TensorFlow."""
+
+import difflib
+from typing import Any
+
+from models.errors import SignatureError
+from models.example_features import example_features
+from models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec, tensor_spec
+
+# How TF 2 exports mark the op that initialises the model; nothing to serve.
+_HIDDEN = "__saved_model_init_op"
+
+
+def read_signatures(meta_graph: Any) -> dict[str, Signature]:
+    """Returns the signatures of a `tensorflow.MetaGraphDef`, unchecked, by name."""
+    return {
+        name: _read(name, definition, meta_graph.graph_def)
+        for name, definition in sorted(meta_graph.signature_def.items())
+        if name != _HIDDEN
+    }
+
+
+def pick_signature(signatures: dict[str, Signature], name: str) -> Signature:
+    """Returns the signature of this name, checked.
+
+    Raises:
+      SignatureError: there is none of this name, or it cannot be served from columns.
+    """
+    if name in signatures:
+        return signatures[name].checked()
+    have = ", ".join(signatures) or "none"
+    near = difflib.get_close_matches(name, signatures, 1)
+    remedy = f"did you mean --signature {near[0]}?" if near else "name one with --signature"
+    if name == DEFAULT_SIGNATURE and len(signatures) == 1:
+        remedy = f"give --signature {have}"
+    raise SignatureError(f"the model has no signature '{name}'; it has {have}; {remedy}")
+
+
+def _read(name: str, definition: Any, graph_def: Any) -> Signature:
+    inputs = tuple(tensor_spec(key, info) for key, info in sorted(definition.inputs.items()))
+    outputs = tuple(tensor_spec(key, info) for key, info in sorted(definition.outputs.items()))
+    features = None
+    if _may_take_examples(inputs):
+        features = example_features(graph_def, inputs[0].tensors[0])
+    return Signature(name, definition.method_name, inputs, outputs, features)
+
+
+def _may_take_examples(inputs: tuple[TensorSpec, ...]) -> bool:
+    return len(inputs) == 1 and inputs[0].dtype == "string" and inputs[0].is_scalar and len(inputs[0].tensors) == 1

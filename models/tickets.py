@@ -1,0 +1,94 @@
+"""A request to the scheduler, its share of calls, and what becomes of it."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Hashable
+
+import numpy as np
+import pyarrow as pa
+
+from models.batching import Outcome, RowFailure, byte_count, merge_key, row_count
+from models.binding import Feeds
+from models.interface import Outputs, concat_outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class CallStats:
+    """Figures of one call; counted once, with the first request that was in it."""
+
+    rows: int
+    latency_msec: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The outcome of a request: every row of it is in `arrays` or in `failures`.
+
+    Attributes:
+      rows: int64: the rows that were predicted; None if all were.
+      arrays: by output name, one entry for each of `rows`.
+      versions: (rows, version) runs over `rows`: which version predicted how many.
+      queue_msec: from submission to the start of the first call.
+    """
+
+    rows: np.ndarray | None
+    arrays: dict[str, np.ndarray | pa.Array]
+    versions: tuple[tuple[int, int | None], ...]
+    failures: dict[int, RowFailure]
+    calls: tuple[CallStats, ...]
+    queue_msec: float
+
+
+class Ticket:
+    """A request that was submitted. `future` gives its Prediction."""
+
+    def __init__(self, feeds: Feeds, now: float) -> None:
+        self.feeds = feeds
+        self.rows = row_count(feeds)
+        self.bytes = byte_count(feeds)
+        self.key: Hashable = merge_key(feeds)
+        self.future: concurrent.futures.Future[Prediction] = concurrent.futures.Future()
+        self.submitted = now
+        self.started: float | None = None
+        self.outcomes: list[Outcome] = []
+        self.calls: list[CallStats] = []
+        self.remaining = self.rows
+        self.cancelled = False
+
+    def prediction(self) -> Prediction:
+        """Puts the outcomes together, once all are in."""
+        outcomes = sorted(self.outcomes, key=lambda outcome: outcome.start)
+        failures = {
+            row: outcome.result
+            for outcome in outcomes
+            if isinstance(outcome.result, RowFailure)
+            for row in range(outcome.start, outcome.stop)
+        }
+        good = [outcome for outcome in outcomes if isinstance(outcome.result, Outputs)]
+        rows = np.concatenate([np.arange(o.start, o.stop) for o in good]) if failures and good else None
+        parts = [outcome.result for outcome in good if isinstance(outcome.result, Outputs)]
+        return Prediction(
+            rows=np.empty(0, np.int64) if not good else rows,
+            arrays=concat_outputs(parts) if parts else {},
+            versions=tuple((o.stop - o.start, part.version) for o, part in zip(good, parts, strict=True)),
+            failures=failures,
+            calls=tuple(self.calls),
+            queue_msec=1000 * ((self.started or self.submitted) - self.submitted),
+        )
+
+
+@dataclasses.dataclass
+class Segment:
+    """Rows [start, stop) of a ticket that wait for a call."""
+
+    ticket: Ticket
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def bytes(self) -> float:
+        return self.ticket.bytes * self.rows / max(1, self.ticket.rows)

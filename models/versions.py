@@ -1,0 +1,121 @@
+"""Versions on disk: which numeric directory under a base path is the newest complete SavedModel.
+
+The layout is TF Serving's: BASE/123/saved_model.pb. A directory that itself holds saved_model.pb has no version.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+from models.errors import ModelNotFound
+from models.files import ModelFiles
+from models.protos import message_class
+
+_SAVED_MODEL = "saved_model.pb"
+_SHARD = re.compile(r"variables\.data-(\d+)-of-(\d+)$")
+_VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """One loadable SavedModel: its directory, and its number if it stands in a numbered directory."""
+
+    directory: str
+    number: int | None
+
+
+@functools.lru_cache(maxsize=2)
+def read_meta_graph(directory: str, files: ModelFiles) -> Any:
+    """Returns the `tensorflow.MetaGraphDef` tagged "serve" of a SavedModel.
+
+    Raises:
+      ModelNotFound: there is no saved_model.pb, it does not parse, or it has nothing to serve.
+    """
+    path = f"{directory}/{_SAVED_MODEL}"
+    if not files.match(path):
+        raise ModelNotFound(f"{path} does not exist")
+    try:
+        saved_model = message_class("tensorflow.SavedModel").FromString(files.read(path))
+    except Exception as error:
+        raise ModelNotFound(f"{path} is not a SavedModel: {error}") from error
+    for meta_graph in saved_model.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            return meta_graph
+    tags = [list(meta_graph.meta_info_def.tags) for meta_graph in saved_model.meta_graphs]
+    raise ModelNotFound(f"{path} has no graph tagged 'serve' (its tags: {tags}); export the model for serving")
+
+
+def what_is_missing(directory: str, files: ModelFiles) -> str | None:
+    """Returns what keeps this directory from being a complete SavedModel, or None if nothing does."""
+    try:
+        meta_graph = read_meta_graph(directory, files)
+    except ModelNotFound as error:
+        return str(error)
+    variables = files.match(f"{directory}/variables/*")
+    shards = [match for path in variables if (match := _SHARD.search(path))]
+    index = f"{directory}/variables/variables.index"
+    if _has_variables(meta_graph) and index not in variables:
+        return f"{index} does not exist, and the graph has variables"
+    if index in variables:
+        count = int(shards[0].group(2)) if shards else 1
+        if {int(shard.group(1)) for shard in shards} != set(range(count)):
+            return f"{len(shards)} of {count} shards of variables are in {directory}/variables"
+    for asset in meta_graph.asset_file_def:
+        if not files.match(f"{directory}/assets/{asset.filename}"):
+            return f"the asset {directory}/assets/{asset.filename} does not exist"
+    return None
+
+
+def _has_variables(meta_graph: Any) -> bool:
+    nodes = meta_graph.graph_def.node
+    bodies = (function.node_def for function in meta_graph.graph_def.library.function)
+    return any(node.op in _VARIABLE_OPS for nodes in (nodes, *bodies) for node in nodes)
+
+
+def find_versions(base: str, files: ModelFiles) -> list[int]:
+    """Returns the numbers of the version directories under a base path that hold a saved_model.pb, newest first."""
+    found = set()
+    for path in files.match(f"{base}/*/{_SAVED_MODEL}"):
+        name = path.removesuffix(f"/{_SAVED_MODEL}").rsplit("/", 1)[-1]
+        if name.isdecimal():
+            found.add(int(name))
+    return sorted(found, reverse=True)
+
+
+def find_version(base: str, files: ModelFiles, wanted: int | None = None) -> Version:
+    """Returns the SavedModel to load: the base itself, its version `wanted`, or its newest complete version.
+
+    Raises:
+      ModelNotFound: there is none; the text says what was found and what it lacks.
+    """
+    if files.match(f"{base}/{_SAVED_MODEL}"):
+        problem = what_is_missing(base, files)
+        if problem:
+            raise ModelNotFound(f"--model {base} is not complete: {problem}")
+        return Version(base, None)
+    numbers = find_versions(base, files)
+    problems = []
+    for number in numbers if wanted is None else [n for n in numbers if n == wanted]:
+        directory = _directory(base, number, files)
+        problem = what_is_missing(directory, files)
+        if problem is None:
+            return Version(directory, number)
+        problems.append(f"version {number}: {problem}")
+    if problems:
+        raise ModelNotFound(f"--model {base} has no complete version; " + "; ".join(problems))
+    if wanted is not None:
+        raise ModelNotFound(f"--model {base} has no version {wanted}; it has {numbers or 'none'}")
+    raise ModelNotFound(
+        f"--model {base}: there is no saved_model.pb in it, nor in a numbered directory under it "
+        f"(such as {base}/1/saved_model.pb); give the directory that `tf.saved_model.save` wrote, or its parent"
+    )
+
+
+def _directory(base: str, number: int, files: ModelFiles) -> str:
+    """The directory as it is written: 0007 is version 7, as TF Serving has it."""
+    for path in files.match(f"{base}/*/{_SAVED_MODEL}"):
+        name = path.removesuffix(f"/{_SAVED_MODEL}").rsplit("/", 1)[-1]
+        if name.isdecimal() and int(name) == number:
+            return f"{base}/{name}"
+    return f"{base}/{number}"

@@ -1,0 +1,20 @@
+"""Models people know, small enough to build in seconds: each makes its own rows, trains and exports a SavedModel."""
+
+import importlib
+
+from models.errors import UsageError
+from models.zoo.base import ZooModel
+
+NAMES = ("criteo", "natality", "census", "mnist")
+
+
+def get(name: str) -> ZooModel:
+    """Returns the model of this name.
+
+    Raises:
+      UsageError: the zoo has no such model.
+    """
+    if name not in NAMES:
+        raise UsageError(f"the zoo has no model {name!r}; it has {', '.join(NAMES)}")
+    model: ZooModel = importlib.import_module(f"models.zoo.{name}").MODEL
+    return model
