@@ -91,7 +91,8 @@ class Isolation:
     Args:
       call: answers feeds, or raises.
       max_extra_calls: how many calls more than one a batch may cost before the parts still in doubt fail as they are.
-      on_ceiling: told a row count that was too large.
+      on_ceiling: told how many rows a call may have, where more were too many. A row that is too large by itself says
+        nothing about the others.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Isolation:
         self._call = call
         self._extra_calls = max_extra_calls
         self._on_ceiling = on_ceiling
+        self._rows_too_large = 0
 
     def run(self, feeds: Feeds) -> list[Outcome]:
         """Returns outcomes that cover every row once, in order."""
@@ -109,8 +111,12 @@ class Isolation:
         try:
             return [Outcome(start, stop, self._call(slice_feeds(feeds, start, stop)))]
         except BatchTooLarge as error:
-            self._on_ceiling(stop - start)
-            return self._halves(feeds, start, stop, error, free=True)
+            before = self._rows_too_large
+            self._rows_too_large += stop - start == 1
+            outcomes = self._halves(feeds, start, stop, error, free=True)
+            if self._rows_too_large == before:
+                self._on_ceiling((stop - start) // 2)
+            return outcomes
         except BadInput as error:
             return self._halves(feeds, start, stop, error, free=False)
         except SluiceError as error:

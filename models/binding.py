@@ -57,6 +57,9 @@ def bind(batch: pa.RecordBatch, signature: Signature, defaults: Mapping[str, Any
 
     Args:
       defaults: by column, what stands for a null.
+
+    Raises:
+      UsageError: a default that is needed does not fit its column.
     """
     errors = RowErrors(batch.num_rows)
     if signature.takes_examples:
@@ -86,26 +89,27 @@ def _examples(
 
 
 def _groups(columns: dict[str, TensorColumn], inputs: tuple[TensorSpec, ...], errors: RowErrors) -> tuple[Group, ...]:
-    rows = None if not errors.reasons else np.flatnonzero(errors.good())
     if errors.rows == len(errors.reasons):
         return ()
-    open_sizes = [column.sizes for spec in inputs if _is_open(spec) for column in (columns[spec.name],)]
+    rows = None if not errors.reasons else np.flatnonzero(errors.good())
+    open_sizes = [columns[spec.name].sizes for spec in inputs if _is_open(spec)]
     if not open_sizes:
-        return (_group(columns, rows, 0 if rows is None else int(rows[0])),)
-    sizes = np.concatenate(open_sizes, 1) if rows is None else np.concatenate(open_sizes, 1)[rows]
+        return (_group(columns, rows),)
+    sizes = np.concatenate(open_sizes, 1)
+    sizes = sizes if rows is None else sizes[rows]
     if (sizes == sizes[0]).all():
-        return (_group(columns, rows, 0 if rows is None else int(rows[0])),)
-    _, inverse = np.unique(sizes, axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    numbers = np.arange(errors.rows) if rows is None else rows
-    members = (numbers[inverse == key] for key in range(inverse.max() + 1))
-    return tuple(_group(columns, member, int(member[0])) for member in members)
+        return (_group(columns, rows),)
+    _, shape = np.unique(sizes, axis=0, return_inverse=True)
+    order = np.argsort(shape.reshape(-1), kind="stable")
+    members = order if rows is None else rows[order]
+    return tuple(_group(columns, part) for part in np.split(members, np.cumsum(np.bincount(shape.reshape(-1)))[:-1]))
 
 
 def _is_open(spec: TensorSpec) -> bool:
     return spec.shape is None or None in spec.row_shape
 
 
-def _group(columns: dict[str, TensorColumn], rows: np.ndarray | None, first: int) -> Group:
+def _group(columns: dict[str, TensorColumn], rows: np.ndarray | None) -> Group:
+    first = 0 if rows is None else int(rows[0])
     feeds = {name: column.take(rows, tuple(column.sizes[first].tolist())) for name, column in columns.items()}
     return Group(rows, feeds)

@@ -1,6 +1,7 @@
 """One loaded model and one scheduler per process, however many DoFns ask."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,8 +45,10 @@ class _Cache:
             lock = self._locks.setdefault(recipe, threading.Lock())
         with lock:  # others may load other models meanwhile
             if recipe not in self._schedulers:
-                model = self._open(recipe.spec, recipe.model, files)
-                self._schedulers[recipe] = Scheduler(model, recipe.scheduler)
+                started = time.monotonic()
+                scheduler = Scheduler(self._open(recipe.spec, recipe.model, files), recipe.scheduler)
+                scheduler.load_msec = 1000 * (time.monotonic() - started)
+                self._schedulers[recipe] = scheduler
             return self._schedulers[recipe]
 
     def clear(self) -> None:

@@ -1,14 +1,22 @@
 """One Arrow column to one tensor: types, nulls, ranges, list lengths; bad rows are found by mask."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.column_types import is_list as is_list
+from models.column_types import is_raw_bytes, is_text, leaf_fits
+from models.column_types import type_fits as type_fits
+from models.errors import UsageError
 from models.signature import ColumnSpec, arrow_type, numpy_dtype
+
+_ONE = np.ones((1, 1), np.int64)
 
 
 @dataclasses.dataclass
@@ -18,10 +26,11 @@ class RowErrors:
     rows: int
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)
 
-    def add(self, bad: np.ndarray, reason: Any) -> None:
+    def add(self, bad: np.ndarray, reason: Callable[[int], str]) -> None:
         """Marks rows where `bad` (bool [rows]) is true; `reason(row)` gives the text."""
-        for row in np.flatnonzero(bad):
-            self.reasons.setdefault(int(row), reason(int(row)))
+        for row in np.flatnonzero(bad).tolist():
+            if row not in self.reasons:
+                self.reasons[row] = reason(row)
 
     def good(self) -> np.ndarray:
         """Returns bool [rows]."""
@@ -36,23 +45,31 @@ class TensorColumn:
 
     Attributes:
       values: [total], of the tensor's dtype.
-      starts: int64 [rows]; a row's values are values[start:start + product of its sizes].
       sizes: int64 [rows, rank]: the shape of each row; rank 0 for scalars.
+      starts: int64 [rows]: a row's values are values[start:start + product of its sizes]; None: values[row] alone.
     """
 
     values: np.ndarray
-    starts: np.ndarray
     sizes: np.ndarray
+    starts: np.ndarray | None = None
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many values each row has: int64 [rows]."""
+        if self.starts is None:
+            return np.ones(len(self.sizes), np.int64)
+        return np.diff(np.append(self.starts, self.values.size))
 
     def take(self, rows: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
         """Returns [len(rows), *shape] of rows that all have this shape; None takes every row."""
-        count = int(np.prod(shape, dtype=np.int64))
-        if rows is None and self.values.size == len(self.starts) * count:
-            return self.values.reshape(len(self.starts), *shape)
+        count = math.prod(shape)
+        wanted = len(self.sizes) if rows is None else len(rows)
+        if rows is None and self.values.size == wanted * count:
+            return self.values.reshape(wanted, *shape)
+        if self.starts is None:
+            return self.values[rows].reshape(wanted, *shape)
         starts = self.starts if rows is None else self.starts[rows]
-        if count == 1:
-            return self.values[starts].reshape(-1, *shape)
-        return self.values[starts[:, None] + np.arange(count)].reshape(len(starts), *shape)
+        return self.values[starts[:, None] + np.arange(count)].reshape(wanted, *shape)
 
 
 def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any = None) -> TensorColumn:
@@ -60,77 +77,99 @@ def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: A
 
     Args:
       array: any Arrow array; [rows].
-      default: what stands for a null; None if the model has no default for it.
+      default: what stands for a null in a column of single values; None if the model has no default for it.
+
+    Raises:
+      UsageError: the default does not fit, and is needed.
     """
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pa.types.is_null(array.type):
-        array = pa.nulls(len(array), spec.arrow_type)
+    array = plain(array, spec.arrow_type)
     if is_list(array.type):
         return _bind_lists(array, spec, errors)
-    if _is_raw_image(array.type, spec):
+    if is_raw_bytes(array.type, spec):
         return _bind_raw_bytes(array, spec, errors)
+    sizes = np.broadcast_to(_ONE, (len(array), len(spec.shape)))
     if not spec.is_scalar:
         _all_bad(array, spec, errors)
-        return _scalars(np.zeros(len(array), numpy_dtype(spec.dtype)), spec)
-    array = _fill_nulls(array, spec, errors, default)
-    return _scalars(_values(array, spec, errors, np.arange(len(array))), spec)
+        return TensorColumn(_zeros(len(array), spec), sizes)
+    nulls = _null_mask(array)
+    if nulls is not None and default is None:
+        errors.add(nulls, lambda _: null_reason(spec))
+    values = _values(array, nulls, spec, errors)
+    if nulls is not None and default is not None:
+        values = values if values.flags.writeable else values.copy()
+        values[nulls] = default_value(default, spec)
+    return TensorColumn(values, sizes)
 
 
-def _scalars(values: np.ndarray, spec: ColumnSpec) -> TensorColumn:
-    rows = len(values)
-    return TensorColumn(values, np.arange(rows), np.ones((rows, len(spec.shape)), np.int64))
+@functools.lru_cache(maxsize=1024, typed=True)
+def default_value(default: Any, spec: ColumnSpec) -> Any:
+    """Returns what stands for a null, as the tensor holds it.
+
+    Raises:
+      UsageError: it does not fit the column.
+    """
+    try:
+        errors = RowErrors(1)
+        column = bind_column(pa.array([default]), spec, errors)
+        problem = errors.reasons.get(0)
+    except (pa.ArrowException, OverflowError) as error:
+        problem = str(error)
+    if problem:
+        raise UsageError(f"the default {default!r} of column '{spec.name}' cannot stand for {spec}: {problem}")
+    return column.values[0]
 
 
-def _fill_nulls(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any) -> pa.Array:
-    if array.null_count == 0:
-        return array
-    if default is not None:
-        return array.fill_null(pa.scalar(default).cast(array.type))
-    bad = array.is_null().to_numpy(zero_copy_only=False)
-    errors.add(
-        bad,
-        lambda row: (
-            f"column '{spec.name}' is null and the model has no default for it ({spec}); "
-            f"give one with --column_defaults {spec.name}=VALUE"
-        ),
+def null_reason(spec: ColumnSpec) -> str:
+    """Says that a column is null, and what to do about it."""
+    return (
+        f"column '{spec.name}' is null and the model has no default for it ({spec}); "
+        f"give one with --column_defaults {spec.name}=VALUE"
     )
-    return array.fill_null(_zero(array.type))
 
 
-def _zero(kind: pa.DataType) -> pa.Scalar:
-    if pa.types.is_boolean(kind):
-        return pa.scalar(False, kind)
-    if _is_text(kind):
-        return pa.scalar(b"" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else "", kind)
-    return pa.scalar(0).cast(kind)
+def misfit_reason(spec: ColumnSpec, sizes: list[int]) -> str:
+    """Says that lists of these sizes, from the outermost, are not what the model takes."""
+    found = f"a list of {sizes[0]}" if len(sizes) == 1 else f"lists of {' x '.join(str(size) for size in sizes)}"
+    return f"column '{spec.name}': the model takes {spec}, found {found}"
 
 
-def _values(array: pa.Array, spec: ColumnSpec, errors: RowErrors, owner: np.ndarray) -> np.ndarray:
-    """Returns the values of an array without nulls in the tensor's dtype.
+def plain(array: pa.Array, null_type: pa.DataType) -> pa.Array:
+    """The array in one chunk, without extension type, decoded unless it is a dictionary of strings without nulls."""
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type) and (array.dictionary.null_count or not is_text(array.type.value_type)):
+        return plain(array.dictionary_decode(), null_type)
+    return pa.nulls(len(array), null_type) if pa.types.is_null(array.type) else array
+
+
+def _null_mask(array: pa.Array) -> np.ndarray | None:
+    return array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+
+
+def _values(
+    array: pa.Array,
+    nulls: np.ndarray | None,
+    spec: ColumnSpec,
+    errors: RowErrors,
+    owner: np.ndarray | None = None,
+) -> np.ndarray:
+    """Returns the values of an array in the tensor's dtype; nulls are zero.
 
     Args:
-      owner: int64 [len(array)]: the row that each value belongs to.
+      nulls: bool [len(array)], None if there are none.
+      owner: int64 [len(array)]: the row that each value belongs to; None: a value is a row.
     """
-    kind = array.type
-    if spec.dtype == "string":
-        if not _is_text(kind):
-            _all_bad(array, spec, errors)
-            return np.full(len(array), b"", object)
-        binary = array.cast(pa.large_binary() if pa.types.is_large_string(kind) else _binary(kind))
-        return binary.to_numpy(zero_copy_only=False)
-    if pa.types.is_decimal(kind) and spec.dtype.startswith(("float", "bfloat")):
-        array, kind = array.cast(pa.float64()), pa.float64()
-    fits = (
-        pa.types.is_boolean(kind) if spec.dtype == "bool" else pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    )
-    if not fits:
+    if not leaf_fits(array.type, spec):
         _all_bad(array, spec, errors)
-        return np.zeros(len(array), numpy_dtype(spec.dtype))
+        return _zeros(len(array), spec)
+    if spec.dtype == "string":
+        return _strings(array, nulls)
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if nulls is not None:
+        array = array.fill_null(_zero(array.type))
     values = array.to_numpy(zero_copy_only=False)
     target = numpy_dtype(spec.dtype)
     if values.dtype == target:
@@ -138,62 +177,93 @@ def _values(array: pa.Array, spec: ColumnSpec, errors: RowErrors, owner: np.ndar
     with np.errstate(over="ignore", invalid="ignore"):
         cast = values.astype(target)
         wrong = _changed(values, cast, spec)
-    if wrong.any():
+    if wrong is not None and wrong.any():
         places = np.flatnonzero(wrong)
-        first = dict(zip(owner[places][::-1].tolist(), places[::-1].tolist(), strict=True))
+        rows = places if owner is None else owner[places]
+        first = dict(zip(rows[::-1].tolist(), places[::-1].tolist(), strict=True))
         bad = np.zeros(errors.rows, bool)
-        bad[owner[places]] = True
+        bad[rows] = True
         errors.add(bad, lambda row: f"column '{spec.name}': {values[first[row]]} does not fit {spec.dtype}")
     return cast
 
 
-def _changed(values: np.ndarray, cast: np.ndarray, spec: ColumnSpec) -> np.ndarray:
+def _zeros(count: int, spec: ColumnSpec) -> np.ndarray:
+    return np.full(count, b"", object) if spec.dtype == "string" else np.zeros(count, numpy_dtype(spec.dtype))
+
+
+def _zero(kind: pa.DataType) -> pa.Scalar:
+    return pa.scalar(np.float16(0) if pa.types.is_float16(kind) else False if pa.types.is_boolean(kind) else 0, kind)
+
+
+def _strings(array: pa.Array, nulls: np.ndarray | None) -> np.ndarray:
+    """Returns object [len(array)] of bytes."""
+    if pa.types.is_dictionary(array.type):  # one bytes object for all rows that share an entry
+        entries = np.append(_strings(array.dictionary, None), b"")
+        indices = array.indices.to_numpy(zero_copy_only=False) if nulls is None else array.indices.fill_null(0)
+        values = entries[np.asarray(indices)]
+    else:
+        values = _as_binary(array).to_numpy(zero_copy_only=False)
+    if nulls is not None:
+        values[nulls] = b""
+    return values
+
+
+def _as_binary(array: pa.Array) -> pa.Array:
+    """The same bytes without a copy, typed as binary."""
+    if pa.types.is_string(array.type):
+        return array.view(pa.binary())
+    return array.view(pa.large_binary()) if pa.types.is_large_string(array.type) else array
+
+
+def _changed(values: np.ndarray, cast: np.ndarray, spec: ColumnSpec) -> np.ndarray | None:
     """Where a number is out of the target's range: another integer, or infinite though it was finite."""
     if spec.dtype.startswith(("float", "bfloat")):
         if values.dtype.kind in "iu" and spec.dtype in ("float32", "float64"):
-            return np.zeros(len(values), bool)
-        return np.isinf(cast.astype(np.float64)) & np.isfinite(values)
+            return None
+        return np.isinf(cast) & np.isfinite(values)
     if values.dtype.kind == "f":
-        # float -> int64 of something like 1e300 is undefined, so ask the float whether it lies in the range.
-        low, high = float(np.iinfo(cast.dtype).min), float(np.iinfo(cast.dtype).max)
-        return ~(
-            (values >= low) & (values <= high) & (values == np.floor(values)) & (cast.astype(np.float64) == values)
-        )
+        # A float beyond the range becomes some integer, another one on every processor: ask the float itself.
+        wide, limits = values.astype(np.float64), np.iinfo(cast.dtype)
+        return ~((wide >= float(limits.min)) & (wide < float(limits.max + 1)) & (wide == np.floor(wide)))
     return (cast.astype(values.dtype) != values) | ((cast < 0) != (values < 0))
 
 
 def _bind_lists(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorColumn:
     """Lists, nested lists, or one flat list for a shape of known sizes."""
     rows = len(array)
-    bad = array.is_null().to_numpy(zero_copy_only=False)
-    errors.add(bad, lambda row: f"column '{spec.name}' is null and the model takes {spec}")
-    sizes: list[np.ndarray] = []
+    owner = np.arange(rows)
     counts = np.ones(rows, np.int64)
-    level: pa.Array = array
-    while is_list(level.type):
-        lengths = np.asarray(pc.list_value_length(level).fill_null(0), np.int64)
-        owner = np.repeat(np.arange(rows), counts)
-        size, uneven = _sizes(lengths, owner, counts, rows)
-        errors.add(uneven, lambda row: f"column '{spec.name}' holds lists of unequal lengths; the model takes {spec}")
+    sizes: list[np.ndarray] = []
+    while is_list(array.type):
+        _refuse_nulls(array, owner, spec, errors, "is null" if not sizes else "holds a null")
+        lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+        size, uneven = _sizes(lengths, owner, rows)
+        errors.add(uneven, lambda _: f"column '{spec.name}' holds lists of unequal lengths; the model takes {spec}")
         sizes.append(size)
         counts = np.bincount(owner, weights=lengths, minlength=rows).astype(np.int64)
-        level = level.flatten()
+        owner = np.repeat(np.arange(rows), counts)
+        array = plain(array.flatten(), arrow_type(spec.dtype))
+    nulls = _refuse_nulls(array, owner, spec, errors, "holds a null")
     shape, wrong = _match_shape(np.stack(sizes, 1), counts, spec)
     errors.add(
-        wrong & ~bad,
-        lambda row: f"column '{spec.name}': the model takes {spec}, found {_found([int(s[row]) for s in sizes])}",
+        wrong,
+        lambda row: misfit_reason(spec, [int(size[row]) for size in sizes]),
     )
-    owner = np.repeat(np.arange(rows), counts)
-    if level.null_count:
-        nulls = np.zeros(rows, bool)
-        nulls[owner[level.is_null().to_numpy(zero_copy_only=False)]] = True
-        errors.add(nulls, lambda row: f"column '{spec.name}' holds a null; the model takes {spec}")
-        level = level.fill_null(_zero(level.type))
-    values = _values(level, spec, errors, owner)
-    return TensorColumn(values, np.cumsum(counts) - counts, shape)
+    return TensorColumn(_values(array, nulls, spec, errors, owner), shape, np.cumsum(counts) - counts)
 
 
-def _sizes(lengths: np.ndarray, owner: np.ndarray, counts: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _refuse_nulls(
+    array: pa.Array, owner: np.ndarray, spec: ColumnSpec, errors: RowErrors, what: str
+) -> np.ndarray | None:
+    nulls = _null_mask(array)
+    if nulls is not None:
+        bad = np.zeros(errors.rows, bool)
+        bad[owner[nulls]] = True
+        errors.add(bad, lambda _: f"column '{spec.name}' {what}; the model takes {spec}")
+    return nulls
+
+
+def _sizes(lengths: np.ndarray, owner: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns per row the length that its lists have, and where they have more than one."""
     size = np.zeros(rows, np.int64)
     size[owner] = lengths
@@ -207,82 +277,37 @@ def _match_shape(found: np.ndarray, counts: np.ndarray, spec: ColumnSpec) -> tup
     rows, depth = found.shape
     if depth == len(spec.shape):
         wanted = np.array([-1 if size is None else size for size in spec.shape])
+        # Where an outer list is empty, nothing tells the sizes within: they are what the model wants.
+        unknown = np.cumprod(found, axis=1)[:, :-1] == 0
+        found[:, 1:] = np.where(unknown, np.maximum(wanted[1:], 0), found[:, 1:])
         return found, ((wanted >= 0) & (found != wanted)).any(1)
     if None in spec.shape:
         return np.zeros((rows, len(spec.shape)), np.int64), np.ones(rows, bool)
     shape = np.array(spec.shape, np.int64)
     wrong = counts != shape.prod(dtype=np.int64)
     if depth > 1:  # nested otherwise than the tensor: only sizes of 1 may be left out or added
-        wrong |= np.array(
-            [[size for size in row if size != 1] != [s for s in shape if s != 1] for row in found.tolist()]
-        )
+        kinds, kind = np.unique(found, axis=0, return_inverse=True)
+        core = [size for size in spec.shape if size != 1]
+        wrong |= np.array([[size for size in each if size != 1] != core for each in kinds.tolist()])[kind.reshape(-1)]
     return np.broadcast_to(shape, (rows, len(shape))), wrong
 
 
-def _found(sizes: list[int]) -> str:
-    return f"a list of {sizes[0]}" if len(sizes) == 1 else f"lists of {' x '.join(str(size) for size in sizes)}"
-
-
-def _is_raw_image(kind: pa.DataType, spec: ColumnSpec) -> bool:
-    return spec.dtype == "uint8" and not spec.is_scalar and None not in spec.shape and _is_text(kind)
-
-
 def _bind_raw_bytes(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorColumn:
-    """Bytes for a uint8 tensor of known size, such as a raw image."""
+    """Bytes for a uint8 tensor of known size, such as a raw image; not copied."""
     count = math.prod(size or 0 for size in spec.shape)
-    lengths = np.asarray(pc.binary_length(array.cast(pa.large_binary())).fill_null(0), np.int64)
+    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    _refuse_nulls(array, np.arange(len(array)), spec, errors, "is null")
+    binary = array.cast(pa.large_binary())
+    _, offset_buffer, data = binary.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int64)[binary.offset : binary.offset + len(array) + 1]
+    lengths = np.diff(offsets)
     errors.add(lengths != count, lambda row: f"column '{spec.name}': {lengths[row]} bytes, the model takes {spec}")
-    joined = b"".join(value or b"" for value in array.cast(pa.large_binary()).to_pylist())
     sizes = np.broadcast_to(np.array(spec.shape, np.int64), (len(array), len(spec.shape)))
-    return TensorColumn(np.frombuffer(joined, np.uint8), np.cumsum(lengths) - lengths, sizes)
+    values = np.frombuffer(data or b"", np.uint8)[offsets[0] : offsets[-1]]
+    return TensorColumn(values, sizes, offsets[:-1] - offsets[0])
 
 
 def _all_bad(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> None:
     errors.add(
         np.ones(errors.rows, bool), lambda _: f"column '{spec.name}' has type {array.type}, and the model takes {spec}"
     )
-
-
-def _binary(kind: pa.DataType) -> pa.DataType:
-    return pa.large_binary() if pa.types.is_large_binary(kind) else pa.binary()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of the list types."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def type_fits(kind: pa.DataType, spec: ColumnSpec) -> bool:
-    """Whether a column of this Arrow type can be bound at all; single rows may still be out of range."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_null(kind) or _is_raw_image(kind, spec):
-        return True
-    depth = 0
-    while is_list(kind):
-        kind, depth = kind.value_type, depth + 1
-    if depth == 0 and not spec.is_scalar:
-        return False
-    if depth > 1 and depth != len(spec.shape) and None in spec.shape:
-        return False
-    if spec.dtype == "string":
-        return _is_text(kind)
-    if spec.dtype == "bool":
-        return pa.types.is_boolean(kind)
-    if pa.types.is_decimal(kind):
-        return arrow_type(spec.dtype) in (pa.float32(), pa.float64())
-    return _is_number(kind)

@@ -4,7 +4,7 @@ A signature that takes serialized tf.Examples names one string input; what it ne
 ParseExample op behind that input. Ops: tensorflow/core/ops/parsing_ops.cc.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,28 +12,40 @@ import numpy as np
 from models.signature import ColumnSpec, dtype_name
 
 _PARSERS = {"ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "ParseSequenceExampleV2"}
-_FORWARDS = {"Identity", "Reshape", "ExpandDims", "Squeeze", "Placeholder", "PlaceholderWithDefault", "EnsureShape"}
+_FORWARDS = {"Identity", "Reshape", "ExpandDims", "Squeeze", "PlaceholderWithDefault", "EnsureShape"}
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
 class _Scope:
-    """Nodes that see each other: the graph, or one function's body."""
+    """Nodes that see each other: the graph, or one function's body as one node calls it."""
 
-    def __init__(self, nodes: Any) -> None:
+    def __init__(self, nodes: Any, arguments: "Mapping[str, tuple[_Scope, str]] | None" = None) -> None:
         self.nodes = {node.name: node for node in nodes}
+        self.arguments = arguments or {}
+        self.followed: set[str] = set()
         self.consumers: dict[str, list[tuple[Any, int]]] = {}
         for node in nodes:
             for index, name in enumerate(node.input):
-                self.consumers.setdefault(_base(name), []).append((node, index))
+                if not name.startswith("^"):  # the order of ops, not data
+                    self.consumers.setdefault(_base(name), []).append((node, index))
 
     def constant(self, name: str) -> np.ndarray | None:
         """Returns the value of the Const op behind this input, or None if it is computed."""
-        node = self.nodes.get(_base(name))
-        while node is not None and node.op == "Identity":
-            node = self.nodes.get(_base(node.input[0]))
-        if node is None or node.op != "Const":
-            return None
-        return _constant_value(node.attr["value"].tensor)
+        name = _base(name)
+        if name in self.arguments:
+            caller, name = self.arguments[name]
+            return caller.constant(name)
+        node = self.nodes.get(name)
+        if node is not None and node.op == "Identity":
+            return self.constant(node.input[0])
+        return _constant_value(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+
+    def enter(self, call: Any, function: Any) -> "_Scope":
+        """Returns the function's body, as the node `call` of this scope calls it."""
+        names = [argument.name for argument in function.signature.input_arg]
+        return _Scope(
+            function.node_def, {name: (self, tensor) for name, tensor in zip(names, call.input, strict=False)}
+        )
 
 
 def example_features(graph_def: Any, tensor_name: str) -> tuple[ColumnSpec, ...] | None:
@@ -47,26 +59,23 @@ def example_features(graph_def: Any, tensor_name: str) -> tuple[ColumnSpec, ...]
       None if no ParseExample op reads the tensor; an empty tuple if one does whose features cannot be read.
     """
     functions = {function.signature.name: function for function in graph_def.library.function}
-    for scope, node in _parsers(_Scope(graph_def.node), _base(tensor_name), functions, set()):
+    for scope, node in _parsers(_Scope(graph_def.node), _base(tensor_name), functions):
         return _features(scope, node) or ()
     return None
 
 
-def _parsers(
-    scope: _Scope, name: str, functions: dict[str, Any], seen: set[tuple[int, str]]
-) -> Iterator[tuple[_Scope, Any]]:
-    if (id(scope), name) in seen:
+def _parsers(scope: _Scope, name: str, functions: dict[str, Any]) -> Iterator[tuple[_Scope, Any]]:
+    if name in scope.followed:
         return
-    seen.add((id(scope), name))
+    scope.followed.add(name)
     for node, index in scope.consumers.get(name, ()):
         if node.op in _PARSERS and index == 0:
             yield scope, node
-        elif node.op in _FORWARDS:
-            yield from _parsers(scope, node.name, functions, seen)
+        elif node.op in _FORWARDS and index == 0:
+            yield from _parsers(scope, node.name, functions)
         elif node.op in _CALLS and node.attr["f"].func.name in functions:
             function = functions[node.attr["f"].func.name]
-            argument = function.signature.input_arg[index].name
-            yield from _parsers(_Scope(function.node_def), argument, functions, seen)
+            yield from _parsers(scope.enter(node, function), function.signature.input_arg[index].name, functions)
 
 
 def _features(scope: _Scope, node: Any) -> tuple[ColumnSpec, ...] | None:
@@ -96,7 +105,7 @@ def _features_v1(scope: _Scope, node: Any) -> tuple[ColumnSpec, ...] | None:
     if any(key is None for key in keys):
         return None
     names = [np.ravel(key)[0].decode() for key in keys if key is not None]
-    defaults = list(node.input[2 + sparse_count + dense_count :])
+    defaults = list(node.input[2 + sparse_count + dense_count :][:dense_count])
     features = _dense(scope, node, names[sparse_count:], defaults)
     return tuple(features + _variable(names[:sparse_count], node.attr["sparse_types"].list.type))
 
@@ -120,12 +129,13 @@ def _variable(names: list[str], dtypes: Any) -> list[ColumnSpec]:
 
 
 def _base(name: str) -> str:
-    return name.removeprefix("^").split(":")[0]
+    return name.split(":")[0]
 
 
-def _constant_value(tensor: Any) -> np.ndarray:
-    """Returns a `tensorflow.TensorProto` of strings or of numbers as an array; only its size counts for numbers."""
+def _constant_value(tensor: Any) -> np.ndarray | None:
+    """Returns a `tensorflow.TensorProto` of strings, or numbers of which only the size counts; None if packed."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.string_val:
         return np.array(list(tensor.string_val), object)
-    return np.zeros(shape if dtype_name(tensor.dtype) != "string" else [int(np.prod(shape))])
+    value = np.zeros(shape)
+    return None if dtype_name(tensor.dtype) == "string" and value.size else value

@@ -1,5 +1,6 @@
 """Columns to serialized tf.Examples, by tfx_bsl's encoder."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.columns import RowErrors, bind_column, is_list
-from models.signature import ColumnSpec, Shape, arrow_type
+from models.column_types import is_list, is_text, leaf_fits, plain_type
+from models.columns import RowErrors, bind_column, misfit_reason, null_reason, plain
+from models.reserved import is_reserved
+from models.signature import ColumnSpec, arrow_type
 
 # The three kinds of tf.train.Feature.
-_KINDS = {"string": pa.binary(), "float32": pa.float32()}
+_KINDS = {"string": pa.binary(), "float32": pa.float32(), "int64": pa.int64()}
 
 
 def encode_examples(
@@ -20,83 +23,89 @@ def encode_examples(
 ) -> pa.Array:
     """Returns binary [rows]: each row of the features' columns as a serialized tf.Example.
 
-    Where the model's features are not known (`features` is empty) every column goes in. A null in a feature that has a
-    default, and an empty list, is left out of its row's Example, so that the model's parser supplies the default.
+    Where the model's features are not known (`features` is empty) every column goes in that an Example can hold. A null
+    without a default and an empty list are left out of their row's Example, so that the model's parser supplies what
+    stands for them.
     """
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-    arrays = [_feature(batch, spec, errors, defaults) for spec in features or _all_columns(batch)]
-    names = [spec.name for spec in features or _all_columns(batch)]
+    specs = features or [spec for field in batch.schema if (spec := _spec_of(field))]
+    arrays = [_feature(batch, spec, errors, defaults.get(spec.name)) for spec in specs]
     if not arrays:
         return pa.array([b""] * batch.num_rows, pa.binary())
-    return pa.array(RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays(arrays, names)), pa.binary())
+    encoded = pa.RecordBatch.from_arrays(arrays, [spec.name for spec in specs])
+    return pa.array(RecordBatchToExamplesEncoder().encode(encoded), pa.binary())
 
 
-def _all_columns(batch: pa.RecordBatch) -> list[ColumnSpec]:
-    from models.reserved import is_reserved
-
-    return [_spec_of(field) for field in batch.schema if not is_reserved(field.name)]
-
-
-def _spec_of(field: pa.Field) -> ColumnSpec:
-    kind: pa.DataType = field.type
-    shape: Shape = ()
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind, shape = kind.value_type, (None,)
+def _spec_of(field: pa.Field) -> ColumnSpec | None:
+    """The feature that a column is, by its type alone; None if an Example cannot hold it."""
+    kind, depth = _leaf_type(field.type)
+    if is_reserved(field.name):
+        return None
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return ColumnSpec(field.name, "int64", shape, required=False)
-    return ColumnSpec(field.name, "float32" if pa.types.is_floating(kind) else "string", shape, required=False)
+        dtype = "int64"
+    else:
+        dtype = "string" if is_text(kind) else "float32"
+    spec = ColumnSpec(field.name, dtype, (None,) if depth else (), required=False)
+    return spec if dtype == "int64" or leaf_fits(kind, spec) else None
 
 
-def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, defaults: Mapping[str, Any]) -> pa.Array:
+def _leaf_type(kind: pa.DataType) -> tuple[pa.DataType, int]:
+    """The type within all lists, and how deep it stands."""
+    kind, depth = plain_type(kind), 0
+    while is_list(kind):
+        kind, depth = plain_type(kind.value_type), depth + 1
+    return kind, depth
+
+
+def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default: Any) -> pa.Array:
     """Returns list<int64 | float32 | binary> [rows], null where the feature is left out."""
     index = batch.schema.get_field_index(spec.name)
-    array = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
-    column = bind_column(_as_lists(array, spec, defaults.get(spec.name)), _any_length(spec), errors)
-    counts = column.sizes.prod(axis=1)
+    dtype = spec.dtype if spec.dtype in _KINDS else "float32"
+    array = plain(batch.column(index) if index >= 0 else pa.nulls(batch.num_rows), arrow_type(dtype))
+    kind, depth = _leaf_type(array.type)
+    kind = pa.int64() if pa.types.is_boolean(kind) and dtype == "int64" else kind
+    if depth:
+        values, counts = _lists(array, kind, depth, dataclasses.replace(spec, dtype=dtype), errors)
+    else:
+        values, counts = _scalars(array.cast(kind), ColumnSpec(spec.name, dtype), errors, default)
     _check_counts(counts, spec, errors)
-    values = pa.array(column.values, _KINDS.get(_any_length(spec).dtype, pa.int64()))
     offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(counts == 0))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, _KINDS[dtype]), mask=pa.array(counts == 0))
 
 
-def _as_lists(array: pa.Array, spec: ColumnSpec, default: Any) -> pa.Array:
-    """The column as lists; a null becomes the default, or an empty list."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_null(array.type):
-        array = pa.nulls(len(array), arrow_type(spec.dtype))
-    if default is not None:
-        array = array.fill_null(pa.scalar(default).cast(array.type))
-    if pa.types.is_boolean(array.type):
-        array = array.cast(pa.int64())
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    if is_list(array.type):
-        return array if valid.all() else pc.if_else(array.is_valid(), array, pa.scalar([], array.type))
-    offsets = np.append(0, np.cumsum(valid)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), array.drop_null())
+def _scalars(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the values there are, and how many each row has: one, or none where it is null and has no default."""
+    left_out = b"" if spec.dtype == "string" else 0
+    values = bind_column(array, spec, errors, left_out if default is None else default).values
+    if default is not None or not array.null_count:
+        return values, np.ones(len(array), np.int64)
+    present = array.is_valid().to_numpy(zero_copy_only=False)
+    return values[present], present.astype(np.int64)
 
 
-def _any_length(spec: ColumnSpec) -> ColumnSpec:
-    """The feature as an Example holds it: a flat list of values, whatever shape the parser gives it."""
-    dtype = spec.dtype if spec.dtype in ("string", "int64") else "float32"
-    return ColumnSpec(spec.name, dtype, (None,), required=False)
+def _lists(
+    array: pa.Array, kind: pa.DataType, depth: int, spec: ColumnSpec, errors: RowErrors
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the values of lists, flat, and how many each row has. A null is an empty list."""
+    for _ in range(depth):
+        kind = pa.list_(kind)
+    array = array.cast(kind)
+    if array.null_count:
+        array = pc.if_else(array.is_valid(), array, pa.scalar([], kind))
+    column = bind_column(array, dataclasses.replace(spec, shape=(None,) * depth), errors)
+    counts = column.counts
+    if depth == len(spec.shape):
+        wanted = np.array([-1 if size is None else size for size in spec.shape])
+        wrong = (counts > 0) & ((wanted >= 0) & (column.sizes != wanted)).any(1)
+        errors.add(wrong, lambda row: misfit_reason(spec, column.sizes[row].tolist()))
+    return column.values, counts
 
 
 def _check_counts(counts: np.ndarray, spec: ColumnSpec, errors: RowErrors) -> None:
     if None in spec.shape:
         return
     wanted = math.prod(size or 0 for size in spec.shape)
-    missing = counts == 0
     if spec.required:
-        errors.add(
-            missing,
-            lambda _: (
-                f"column '{spec.name}' is null and the model has no default for it ({spec}); "
-                f"give one with --column_defaults {spec.name}=VALUE"
-            ),
-        )
-    errors.add(
-        ~missing & (counts != wanted),
-        lambda row: f"column '{spec.name}': the model takes {spec}, found a list of {counts[row]}",
-    )
+        errors.add(counts == 0, lambda _: null_reason(spec))
+    errors.add((counts > 0) & (counts != wanted), lambda row: misfit_reason(spec, [counts[row]]))

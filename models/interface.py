@@ -1,6 +1,7 @@
 """What every backend is: a Model. And what a call of one gives."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -80,27 +81,55 @@ def _concat(arrays: list[Any]) -> np.ndarray | pa.Array:
     if isinstance(arrays[0], pa.Array):
         return pa.concat_arrays(arrays)
     if len({array.shape[1:] for array in arrays}) > 1:  # an output of open size differs between calls
-        return _as_lists(arrays)
+        return pa.concat_arrays([arrow_values(array) for array in arrays])
     return np.concatenate(arrays)
 
 
-def _as_lists(arrays: list[np.ndarray]) -> pa.Array:
-    return pa.concat_arrays([pa.array(array.tolist()) for array in arrays])
+def arrow_values(array: np.ndarray) -> pa.Array:
+    """Returns [rows, ...] as Arrow values, in lists for each further dimension.
+
+    Strings are binary, whatever they hold; half floats are float32.
+    """
+    flat = array.reshape(-1)
+    if array.dtype == object:
+        values = pa.array(flat, pa.binary())
+    else:
+        values = pa.array(flat.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else flat)
+    for axis in range(array.ndim - 1, 0, -1):
+        offsets = np.arange(math.prod(array.shape[:axis]) + 1, dtype=np.int32) * np.int32(array.shape[axis])
+        values = pa.ListArray.from_arrays(pa.array(offsets), values)
+    return values
 
 
 def check_outputs(outputs: Outputs, specs: Sequence[TensorSpec], rows: int) -> Outputs:
-    """Returns the answer if it is what the signature promises.
+    """Returns those outputs that the signature names, if they are what it promises.
 
     Raises:
-      BadOutput: an output is missing, or has another row count, rank or dtype.
+      BadOutput: an output is missing, or has another row count, shape or dtype.
     """
     for spec in specs:
         array = outputs.arrays.get(spec.name)
         if array is None:
             raise BadOutput(f"the answer lacks output '{spec.name}'; it has {sorted(outputs.arrays)}")
-        if np.ndim(array) == 0 or len(array) != rows:
-            found = "no batch dimension" if np.ndim(array) == 0 else f"{len(array)} rows"
-            raise BadOutput(f"output '{spec.name}': {found} for a batch of {rows} rows")
-        if isinstance(array, np.ndarray) and array.dtype != spec.numpy_dtype:
-            raise BadOutput(f"output '{spec.name}' is {array.dtype}, and the signature says {spec.dtype}")
+        if not isinstance(array, np.ndarray | pa.Array) or (isinstance(array, np.ndarray) and not array.ndim):
+            raise BadOutput(f"output '{spec.name}': no batch dimension for a batch of {rows} rows")
+        if len(array) != rows:
+            raise BadOutput(f"output '{spec.name}': {len(array)} rows for a batch of {rows} rows")
+        if isinstance(array, np.ndarray):
+            _check_tensor(array, spec)
+    if len(outputs.arrays) > len(specs):
+        return Outputs({spec.name: outputs.arrays[spec.name] for spec in specs}, outputs.version)
     return outputs
+
+
+def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
+    if array.dtype != spec.numpy_dtype:
+        raise BadOutput(f"output '{spec.name}' is {array.dtype}, and the signature says {spec.dtype}")
+    if spec.shape is None:
+        return
+    sizes = array.shape[1:]
+    fits = len(sizes) == len(spec.row_shape) and all(
+        wanted in (None, size) for wanted, size in zip(spec.row_shape, sizes, strict=True)
+    )
+    if not fits:
+        raise BadOutput(f"output '{spec.name}' has shape {list(array.shape)}, and the signature says {spec}")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from models.binding import Bound, Feeds, bind
 from models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotFound
 from models.files import LocalFiles, ModelFiles
-from models.interface import ModelOptions, Outputs
+from models.interface import ModelOptions, Outputs, arrow_values
 from models.protos import message_class
 from models.signature import Signature, TensorSpec
 from models.signature_reader import pick_signature, read_signatures
@@ -155,10 +155,12 @@ def _as_array(spec: TensorSpec, parts: list[np.ndarray]) -> np.ndarray | pa.Arra
         return parts[0]
     if spec.kind == "ragged":
         values, splits = parts
-        return pa.ListArray.from_arrays(pa.array(splits.astype(np.int32)), pa.array(values))
-    values, indices, shape = parts  # sparse: the values of each row, in order
-    counts = np.bincount(indices[:, 0], minlength=int(shape[0])) if len(indices) else np.zeros(int(shape[0]), int)
-    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)).astype(np.int32)), pa.array(values))
+    else:  # sparse: the values of each row, in order
+        values, indices, shape = parts
+        row = indices[:, 0]
+        values = values if (row[1:] >= row[:-1]).all() else values[np.argsort(row, kind="stable")]
+        splits = np.append(0, np.cumsum(np.bincount(row, minlength=int(shape[0]))))
+    return pa.ListArray.from_arrays(pa.array(splits.astype(np.int32)), arrow_values(values))
 
 
 def _warmup_feeds(path: str, signature: Signature) -> list[Feeds]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 from models.batching import Isolation, Outcome, RowFailure, merge, pad, padded_size, row_count, slice_feeds
 from models.binding import Feeds
-from models.errors import Cancelled
+from models.errors import Cancelled, UsageError
 from models.interface import Model, Outputs, check_outputs
 from models.tickets import CallStats, Segment, Ticket
 
@@ -39,6 +39,13 @@ class SchedulerOptions:
     max_pending_bytes: int = 256 << 20
     max_isolation_calls: int = 256
 
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_in_flight"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} is {getattr(self, name)}; give 1 or more")
+        if min(self.allowed_batch_sizes, default=1) < 1:
+            raise UsageError(f"--allowed_batch_sizes holds {min(self.allowed_batch_sizes)}; give sizes of 1 or more")
+
 
 class Scheduler:
     """Gathers requests of all threads into calls of one model.
@@ -50,9 +57,10 @@ class Scheduler:
     def __init__(self, model: Model, options: SchedulerOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.model = model
         self.options = options
+        self.load_msec = 0.0  # what opening the model took; whoever reports it sets it back
         self._clock = clock
         self._allowed = _allowed_sizes(model, options)
-        self._ceiling = min(options.max_batch_size, max(self._allowed, default=options.max_batch_size))
+        self._ceiling = _largest_batch(self._allowed, options.max_batch_size)
         self._changed = threading.Condition()
         self._waiting: dict[Hashable, collections.deque[Segment]] = {}
         self._pending_bytes = 0
@@ -87,33 +95,37 @@ class Scheduler:
         return ticket
 
     def cancel(self, tickets: Iterable[Ticket]) -> None:
-        """Drops what still waits of these requests, because their bundle has failed."""
+        """Drops what still waits of these requests, because their bundle has failed; their futures raise Cancelled."""
         with self._changed:
-            for ticket in tickets:
-                ticket.cancelled = True
-                queue = self._waiting.get(ticket.key, collections.deque())
-                dropped = [segment for segment in queue if segment.ticket is ticket]
-                for segment in dropped:
-                    queue.remove(segment)
-                    ticket.remaining -= segment.rows
-                if not queue:
-                    self._waiting.pop(ticket.key, None)
-                if dropped and not ticket.remaining:
-                    self._pending_bytes -= ticket.bytes
-                if not ticket.future.done():
-                    ticket.future.set_exception(Cancelled("the bundle that waited for these rows has failed"))
+            dropped = [ticket for ticket in tickets if self._drop(ticket)]
             self._changed.notify_all()
+        for ticket in dropped:
+            ticket.future.set_exception(Cancelled("the bundle that waited for these rows has failed"))
 
     def close(self) -> None:
         """Ends the threads after the calls under way, cancels what waits, and closes the model."""
         with self._changed:
-            waiting = {segment.ticket for queue in self._waiting.values() for segment in queue}
             self._closed = True
-            self._changed.notify_all()
-        self.cancel(waiting)
+            waiting = dict.fromkeys(segment.ticket for queue in self._waiting.values() for segment in queue)
+            self.cancel(waiting)
         for thread in self._threads:
             thread.join()
         self.model.close()
+
+    def _drop(self, ticket: Ticket) -> bool:
+        """Takes a request out of the queues; False if it has all its outcomes, or was dropped before."""
+        if ticket.cancelled or not ticket.remaining:
+            return False
+        ticket.cancelled = True
+        queue = self._waiting.get(ticket.key, collections.deque())
+        for segment in [segment for segment in queue if segment.ticket is ticket]:
+            queue.remove(segment)
+            ticket.remaining -= segment.rows
+        if not queue:
+            self._waiting.pop(ticket.key, None)
+        if not ticket.remaining:  # or else its bytes are given back when the call that has them ends
+            self._pending_bytes -= ticket.bytes
+        return True
 
     def _check_open(self) -> None:
         if self._closed:
@@ -128,11 +140,7 @@ class Scheduler:
                         return
                     self._changed.wait(self._wait_secs())
                     segments = self._take()
-            try:
-                self._settle(segments, self._score(segments))
-            except Exception as error:  # noqa: BLE001  a thread that dies would leave its rows waiting for ever
-                failure = RowFailure(type(error).__name__, str(error))
-                self._settle(segments, [Outcome(0, sum(segment.rows for segment in segments), failure)])
+            self._settle(segments, self._score(segments))
 
     def _take(self) -> list[Segment]:
         """Takes, of the requests of one key, all that waits up to the ceiling; [] if nothing is due."""
@@ -169,25 +177,34 @@ class Scheduler:
     def _due_in(self, queue: collections.deque[Segment]) -> float:
         """Seconds until these rows may go: none without a delay, or once they fill a call."""
         delay = self.options.max_batch_delay_ms / 1000
-        if not delay or self._closed or sum(segment.rows for segment in queue) >= self._ceiling:
+        if not delay or sum(segment.rows for segment in queue) >= self._ceiling:
+            return 0.0
+        if sum(segment.bytes for segment in queue) >= self.options.max_batch_bytes:
             return 0.0
         return queue[0].ticket.submitted + delay - self._clock()
 
     def _wait_secs(self) -> float | None:
         return min((self._due_in(queue) for queue in self._waiting.values()), default=None)
 
-    def _score(self, segments: list[Segment]) -> list[Outcome]:
+    def _score(self, segments: list[Segment]) -> list[list[Outcome]]:
+        """Calls the model on the rows of all segments; returns the outcomes of each."""
         calls: list[CallStats] = []
         started = self._clock()
         for segment in segments:
-            segment.ticket.started = segment.ticket.started or started
-        feeds = merge([slice_feeds(s.ticket.feeds, s.start, s.stop) for s in segments])
+            if segment.ticket.started is None:
+                segment.ticket.started = started
         isolation = Isolation(
             lambda part: self._timed_call(part, calls), self.options.max_isolation_calls, self._lower_ceiling
         )
-        outcomes = isolation.run(feeds)
+        try:
+            shares = _share(
+                segments, isolation.run(merge([slice_feeds(s.ticket.feeds, s.start, s.stop) for s in segments]))
+            )
+        except Exception as error:  # noqa: BLE001  a thread that dies would leave its rows waiting for ever
+            failure = RowFailure(type(error).__name__, str(error))
+            shares = [[Outcome(segment.start, segment.stop, failure)] for segment in segments]
         segments[0].ticket.calls.extend(calls)
-        return outcomes
+        return shares
 
     def _timed_call(self, feeds: Feeds, calls: list[CallStats]) -> Outputs:
         rows = row_count(feeds)
@@ -202,42 +219,48 @@ class Scheduler:
 
     def _lower_ceiling(self, rows: int) -> None:
         with self._changed:
-            self._ceiling = max(1, min(self._ceiling, rows // 2))
+            self._ceiling = min(self._ceiling, rows)
 
-    def _settle(self, segments: list[Segment], outcomes: list[Outcome]) -> None:
-        """Gives each segment its share of the outcomes, and completes the requests that have all of theirs."""
-        begin = 0
+    def _settle(self, segments: list[Segment], shares: list[list[Outcome]]) -> None:
+        """Gives each segment its outcomes, and completes the requests that have all of theirs."""
         finished = []
-        for segment in segments:
-            end = begin + segment.rows
-            shift = segment.start - begin
-            segment.ticket.outcomes.extend(
-                _cut(outcome, max(outcome.start, begin), min(outcome.stop, end), shift)
-                for outcome in outcomes
-                if outcome.start < end and outcome.stop > begin
-            )
-            begin = end
         with self._changed:
-            for segment in segments:
-                segment.ticket.remaining -= segment.rows
-                if not segment.ticket.remaining:
-                    self._pending_bytes -= segment.ticket.bytes
-                    finished.append(segment.ticket)
+            for segment, share in zip(segments, shares, strict=True):
+                ticket = segment.ticket
+                ticket.outcomes.extend(share)
+                ticket.remaining -= segment.rows
+                if not ticket.remaining:
+                    self._pending_bytes -= ticket.bytes
+                    finished.append(ticket)
             self._changed.notify_all()
         for ticket in finished:
-            self._complete(ticket)
+            if not ticket.cancelled:  # nobody can cancel it now: it has no rows left
+                _complete(ticket)
 
-    def _complete(self, ticket: Ticket) -> None:
-        try:
-            prediction = ticket.prediction()
-        except Exception as error:  # noqa: BLE001  whoever waits for it is to hear of it
-            with self._changed:
-                if not ticket.cancelled:
-                    ticket.future.set_exception(error)
-            return
-        with self._changed:
-            if not ticket.cancelled:
-                ticket.future.set_result(prediction)
+
+def _complete(ticket: Ticket) -> None:
+    try:
+        prediction = ticket.prediction()
+    except Exception as error:  # noqa: BLE001  answers that do not go together: whoever waits is to hear of it
+        prediction = ticket.failed(RowFailure(type(error).__name__, f"the answers do not go together: {error}"))
+    ticket.future.set_result(prediction)
+
+
+def _share(segments: list[Segment], outcomes: list[Outcome]) -> list[list[Outcome]]:
+    """Cuts the outcomes of merged segments into those of each segment, numbered by the rows of its request."""
+    shares = []
+    begin = 0
+    for segment in segments:
+        end = begin + segment.rows
+        shares.append(
+            [
+                _cut(outcome, max(outcome.start, begin), min(outcome.stop, end), segment.start - begin)
+                for outcome in outcomes
+                if outcome.start < end and outcome.stop > begin
+            ]
+        )
+        begin = end
+    return shares
 
 
 def _cut(outcome: Outcome, start: int, stop: int, shift: int) -> Outcome:
@@ -251,3 +274,9 @@ def _allowed_sizes(model: Model, options: SchedulerOptions) -> tuple[int, ...]:
     """The sizes to pad to: as asked, or the one size of a signature whose batch dimension is fixed."""
     fixed = {spec.shape[0] for spec in model.signature.inputs if spec.shape and spec.shape[0] is not None}
     return tuple(sorted(size for size in fixed if size)) or options.allowed_batch_sizes
+
+
+def _largest_batch(allowed: tuple[int, ...], max_batch_size: int) -> int:
+    """Rows of one call at most, so that padding goes past `max_batch_size` only where every allowed size does."""
+    fitting = [size for size in allowed if size <= max_batch_size]
+    return max(fitting) if fitting else max_batch_size

@@ -1,6 +1,7 @@
 """What a model takes and gives: tensors by name, and the table columns that stand for them."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ _DTYPES: Mapping[int, str] = {
     23: "uint64",
 }
 
+# tensorflow/core/protobuf/struct.proto, TypeSpecProto.TypeSpecClass.
+_RAGGED = 3
+
 Shape = tuple[int | None, ...]
 
 
@@ -45,7 +49,8 @@ class TensorSpec:
       dtype: NumPy's name, or "string" for bytes of any length, or "unsupported:N" with TensorFlow's DataType number.
       shape: with the batch dimension first; None where a dimension is unknown; None as a whole: unknown rank.
       tensors: names of the graph's tensors that hold it; one if dense; values and row splits if ragged.
-      kind: "dense", "ragged" (one ragged dimension behind the batch) or "sparse".
+      kind: "dense"; "ragged" (one dimension behind the batch, others behind it are fixed), "sparse" (a row is the list
+        of its values); or "composite", which cannot be served.
     """
 
     name: str
@@ -136,7 +141,7 @@ class Signature:
     def takes_examples(self) -> bool:
         return self.features is not None
 
-    @property
+    @functools.cached_property
     def columns(self) -> tuple[ColumnSpec, ...]:
         """The columns that the model takes."""
         if self.features is not None:
@@ -144,7 +149,17 @@ class Signature:
         return tuple(ColumnSpec(spec.name, spec.dtype, spec.row_shape) for spec in self.inputs)
 
     def with_outputs(self, names: tuple[str, ...]) -> "Signature":
-        """Returns the signature with these outputs only; the others are then not computed."""
+        """Returns the signature with these outputs only; the others are then not computed.
+
+        Raises:
+          SignatureError: it has no output of some name.
+        """
+        have = [spec.name for spec in self.outputs]
+        unknown = sorted(set(names) - set(have))
+        if unknown:
+            raise SignatureError(
+                f"signature '{self.name}' has no output {', '.join(unknown)}; it has {', '.join(have)}"
+            )
         return dataclasses.replace(self, outputs=tuple(spec for spec in self.outputs if spec.name in names))
 
     def checked(self) -> "Signature":
@@ -171,6 +186,12 @@ class Signature:
 
 def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
     remedy = "leave it out with --exclude_columns, or " if role == "output" else ""
+    if spec.kind == "composite":
+        raise SignatureError(
+            f"signature '{signature.name}': {role} '{spec.name}' is a composite tensor of {len(spec.tensors)} parts, "
+            "which has no column form (a tensor ragged in more than one dimension is one); "
+            f"{remedy}export the model with dense tensors, or tensors ragged in one dimension"
+        )
     if spec.dtype.startswith("unsupported"):
         raise SignatureError(
             f"signature '{signature.name}': {role} '{spec.name}' has TensorFlow's DataType {spec.dtype.split(':')[1]}, "
@@ -225,8 +246,10 @@ def tensor_spec(name: str, info: Any) -> TensorSpec:
 
 
 def _composite_spec(name: str, dtype: str, shape: Shape | None, composite: Any) -> TensorSpec:
-    tensors = tuple(component.name for component in composite.components)
-    kind = {3: "ragged", 1: "sparse"}.get(composite.type_spec.type_spec_class, "composite")
-    if kind == "ragged" and len(tensors) == 2:
-        return TensorSpec(name, dtype_name(composite.components[0].dtype), (None, None), tensors, "ragged")
-    return TensorSpec(name, dtype if kind == "sparse" else "unsupported:0", shape, tensors, kind)
+    """Only ragged tensors are declared so: their values, flat, then row splits from the outermost to the innermost."""
+    parts = composite.components
+    tensors = tuple(part.name for part in parts)
+    if composite.type_spec.type_spec_class != _RAGGED or len(parts) != 2:
+        return TensorSpec(name, dtype, shape, tensors, "composite")
+    values = tensor_spec(name, parts[0])
+    return TensorSpec(name, values.dtype, (None, None, *values.row_shape), tensors, "ragged")

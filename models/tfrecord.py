@@ -3,6 +3,7 @@
 Source of the format: tensorflow/core/lib/io/record_writer.h.
 """
 
+import functools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -65,6 +66,7 @@ def read_records(file: BinaryIO, position: int = 0, end: int | None = None) -> I
         position += HEADER_BYTES + length + FOOTER_BYTES
 
 
+@functools.cache
 def _crc_tables() -> np.ndarray:
     """Returns uint32 [8, 256]: what byte value v at place i of eight adds to their crc32c (it is affine)."""
     zero = google_crc32c.value(bytes(8))

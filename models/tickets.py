@@ -48,6 +48,7 @@ class Ticket:
         self.bytes = byte_count(feeds)
         self.key: Hashable = merge_key(feeds)
         self.future: concurrent.futures.Future[Prediction] = concurrent.futures.Future()
+        self.future.set_running_or_notify_cancel()  # only the scheduler ends it
         self.submitted = now
         self.started: float | None = None
         self.outcomes: list[Outcome] = []
@@ -73,8 +74,16 @@ class Ticket:
             versions=tuple((o.stop - o.start, part.version) for o, part in zip(good, parts, strict=True)),
             failures=failures,
             calls=tuple(self.calls),
-            queue_msec=1000 * ((self.started or self.submitted) - self.submitted),
+            queue_msec=self._queue_msec(),
         )
+
+    def failed(self, failure: RowFailure) -> Prediction:
+        """What there is to say where the outcomes cannot be put together."""
+        failures = dict.fromkeys(range(self.rows), failure)
+        return Prediction(np.empty(0, np.int64), {}, (), failures, tuple(self.calls), self._queue_msec())
+
+    def _queue_msec(self) -> float:
+        return 0.0 if self.started is None else 1000 * (self.started - self.submitted)
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 The layout is TF Serving's: BASE/123/saved_model.pb. A directory that itself holds saved_model.pb has no version.
 """
 
+import collections
 import dataclasses
 import functools
 import re
@@ -14,6 +15,7 @@ from models.protos import message_class
 
 _SAVED_MODEL = "saved_model.pb"
 _SHARD = re.compile(r"variables\.data-(\d+)-of-(\d+)$")
+_ASSETS_KEY = "saved_model_assets"
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 
 
@@ -53,17 +55,19 @@ def what_is_missing(directory: str, files: ModelFiles) -> str | None:
     except ModelNotFound as error:
         return str(error)
     variables = files.match(f"{directory}/variables/*")
-    shards = [match for path in variables if (match := _SHARD.search(path))]
+    shards = collections.defaultdict(set)
+    for path in variables:
+        if match := _SHARD.search(path):
+            shards[int(match.group(2))].add(int(match.group(1)))
     index = f"{directory}/variables/variables.index"
     if _has_variables(meta_graph) and index not in variables:
         return f"{index} does not exist, and the graph has variables"
-    if index in variables:
-        count = int(shards[0].group(2)) if shards else 1
-        if {int(shard.group(1)) for shard in shards} != set(range(count)):
-            return f"{len(shards)} of {count} shards of variables are in {directory}/variables"
-    for asset in meta_graph.asset_file_def:
-        if not files.match(f"{directory}/assets/{asset.filename}"):
-            return f"the asset {directory}/assets/{asset.filename} does not exist"
+    if index in variables and not any(numbers == set(range(count)) for count, numbers in shards.items()):
+        count, numbers = max(shards.items(), default=(1, set()))
+        return f"{len(numbers)} of {count} shards of variables are in {directory}/variables"
+    for name in _assets(meta_graph):
+        if not files.match(f"{directory}/assets/{name}"):
+            return f"the asset {directory}/assets/{name} does not exist"
     return None
 
 
@@ -71,6 +75,16 @@ def _has_variables(meta_graph: Any) -> bool:
     nodes = meta_graph.graph_def.node
     bodies = (function.node_def for function in meta_graph.graph_def.library.function)
     return any(node.op in _VARIABLE_OPS for nodes in (nodes, *bodies) for node in nodes)
+
+
+def _assets(meta_graph: Any) -> list[str]:
+    """Names of files under assets/: TensorFlow 2 lists them in a field, TensorFlow 1 in a collection."""
+    names = [asset.filename for asset in meta_graph.asset_file_def]
+    if _ASSETS_KEY in meta_graph.collection_def:
+        asset_class = message_class("tensorflow.AssetFileDef")
+        packed = meta_graph.collection_def[_ASSETS_KEY].any_list.value
+        names += [asset_class.FromString(asset.value).filename for asset in packed]
+    return sorted(set(names))
 
 
 def find_versions(base: str, files: ModelFiles) -> list[int]:
@@ -89,6 +103,7 @@ def find_version(base: str, files: ModelFiles, wanted: int | None = None) -> Ver
     Raises:
       ModelNotFound: there is none; the text says what was found and what it lacks.
     """
+    read_meta_graph.cache_clear()  # what was read of these directories before may have been overwritten since
     if files.match(f"{base}/{_SAVED_MODEL}"):
         problem = what_is_missing(base, files)
         if problem:

@@ -49,9 +49,7 @@ class ZooModel:
     def make_rows(self, rows: int, seed: int, start: int = 0) -> pa.RecordBatch:
         """Returns rows [start, start + rows) of the endless table that `seed` names."""
         first, last = start // BLOCK_ROWS, (start + max(rows, 1) - 1) // BLOCK_ROWS
-        blocks = [
-            self.make_block(np.random.default_rng([seed, block]), BLOCK_ROWS) for block in range(first, last + 1)
-        ]
+        blocks = [self.make_block(np.random.default_rng([seed, block]), BLOCK_ROWS) for block in range(first, last + 1)]
         return pa.concat_batches(blocks).slice(start - first * BLOCK_ROWS, rows)
 
     def export(self, base_dir: str, rows: int = 20_000, seed: int = 1) -> str:

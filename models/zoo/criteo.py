@@ -15,7 +15,7 @@ INTEGERS = tuple(f"I{number}" for number in range(1, 14))
 CATEGORIES = tuple(f"C{number}" for number in range(1, 27))
 
 # Distinct values per category: few in most columns, as in the data, and thousands in some.
-CARDINALITIES = tuple(int(round(4 * 1.35**place)) for place in range(len(CATEGORIES)))
+CARDINALITIES = tuple(round(4 * 1.35**place) for place in range(len(CATEGORIES)))
 BUCKETS = 2048  # of every category, in one shared table
 EMBEDDING = 8  # numbers per bucket, the last of them its weight in the wide part
 HIDDEN = (64, 32)
@@ -42,7 +42,7 @@ def make_block(generator: np.random.Generator, rows: int) -> pa.RecordBatch:
     values, weights, integer_weights = planted()
     normal = generator.standard_normal((len(INTEGERS), rows))
     counts = np.maximum(np.exp(1.5 + 1.2 * normal).astype(np.int64) - 1, 0)
-    logits = integer_weights @ normal + 0.5 * normal[0] * normal[1] - 2.0
+    logits = integer_weights @ normal + 0.5 * normal[0] * normal[1] - 2.5
     uniform = generator.random((len(CATEGORIES), rows))
     columns = list(counts)
     for place, size in enumerate(CARDINALITIES):

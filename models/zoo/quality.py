@@ -55,9 +55,7 @@ def area_under_curve(positive: np.ndarray, scores: np.ndarray) -> float:
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def run_signature(
-    directory: str, batch: pa.RecordBatch, signature: str = "serving_default"
-) -> dict[str, np.ndarray]:
+def run_signature(directory: str, batch: pa.RecordBatch, signature: str = "serving_default") -> dict[str, np.ndarray]:
     """Returns the signature's outputs for these rows; columns that it does not take are left out.
 
     Nothing of Sluice's own model loading is in it, so it can be held against that.

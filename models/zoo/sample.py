@@ -30,9 +30,7 @@ AVRO_TYPES: dict[pa.DataType, Any] = {
 }
 
 
-def sample_chunks(
-    model: ZooModel, rows: int, seed: int, chunk_rows: int = CHUNK_ROWS
-) -> Iterator[pa.RecordBatch]:
+def sample_chunks(model: ZooModel, rows: int, seed: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[pa.RecordBatch]:
     """Yields rows [0, rows): the row's number as `id`, a string with leading zeros, then the features and the label.
 
     What a row holds does not depend on `chunk_rows`.
@@ -78,7 +76,10 @@ def write_samples(
 def write_csv(path: str, schema: pa.Schema, chunks: Iterator[pa.RecordBatch]) -> None:
     """Writes a header and rows; a list, which CSV cannot hold, as its JSON text in a quoted field."""
     flat = pa.schema([(f.name, pa.string() if pa.types.is_list(f.type) else f.type) for f in schema])
-    with pyarrow.csv.CSVWriter(path, flat, write_options=pyarrow.csv.WriteOptions(quoting_style="needed")) as writer:
+    # Where nothing needs quotes there are none, as in files people have: 0000042 must survive unquoted too.
+    style = "none" if flat.types == schema.types else "needed"
+    options = pyarrow.csv.WriteOptions(quoting_style=style)
+    with pyarrow.csv.CSVWriter(path, flat, write_options=options) as writer:
         for chunk in chunks:
             columns = [_json_text(c) if pa.types.is_list(c.type) else c for c in chunk.columns]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=flat))

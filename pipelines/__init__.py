@@ -1,0 +1,1 @@
+"""Edges and commands: flags, launch checks, the graph and its entry points. No logic of its own."""

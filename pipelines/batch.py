@@ -1,0 +1,119 @@
+"""`sluice batch`: files in, files with predictions out. Also `python -m pipelines.batch`."""
+
+import argparse
+import logging
+import sys
+import time
+from typing import Any
+
+from models.errors import SluiceError, TooManyFailures, UsageError
+from pipelines.options import BatchOptions, add_arguments, from_namespace
+
+_LOG = logging.getLogger("sluice")
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES = 0, 1, 2, 3
+
+
+def run(options: BatchOptions, beam_flags: list[str]) -> int:
+    """Runs a batch job to its end; returns the exit code.
+
+    Raises:
+      UsageError: model, input and output do not fit; nothing has been written.
+    """
+    from pipelines.plan import plan_batch
+    from pipelines.runner import beam_options
+    from transforms.write_files import remove_temp
+
+    beam = beam_options(beam_flags)
+    plan = plan_batch(options)
+    _announce(plan)
+    try:
+        return _run(options, plan, beam)
+    finally:
+        for target in (plan.target, plan.failures_target):
+            remove_temp(target)
+
+
+def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
+    from pipelines.graph import build_batch
+    from pipelines.progress import Progress
+    from pipelines.runner import is_local, make_pipeline
+    from transforms import metrics
+
+    metrics.reset_tally()
+    pipeline = make_pipeline(beam)
+    build_batch(pipeline, plan)
+    started = time.monotonic()
+    error: Exception | None = None
+    result: Any = None
+    try:
+        with Progress(metrics.tally, plan.source.size, mode=options.progress if is_local(beam) else "none"):
+            result = pipeline.run()
+            result.wait_until_finish()
+    except Exception as raised:  # noqa: BLE001  whatever the runner raises ends the job; what it says is shown
+        error = raised
+    seconds = time.monotonic() - started
+    _summarise(options, plan, result, seconds)
+    return _exit_code(error)
+
+
+def _announce(plan: Any) -> None:
+    source = plan.source
+    version = "" if plan.recipe.spec.version is None else f", version {plan.recipe.spec.version}"
+    _LOG.info("Model %s%s, signature %s", plan.recipe.spec.uri, version, plan.recipe.model.signature)
+    _LOG.info("Input %s: %d %s file(s), %.1f MB", plan.pattern, source.files, source.format, source.size / 1e6)
+
+
+def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float) -> None:
+    from pipelines.summary import render, to_json
+    from pipelines.report import summarise
+
+    summary = summarise(plan, result, seconds)
+    sys.stderr.write(render(summary) + "\n")
+    if options.summary_file:
+        from transforms.beam_files import write_text
+
+        write_text(options.summary_file, to_json(summary) + "\n")
+
+
+def _exit_code(error: Exception | None) -> int:
+    if error is None:
+        return EXIT_OK
+    text = str(error)
+    if isinstance(error, TooManyFailures) or TooManyFailures.__name__ in f"{type(error).__name__} {text}":
+        sys.stderr.write(f"sluice: {_reason(error)}\n")
+        return EXIT_FAILURES
+    sys.stderr.write(f"sluice: the job failed: {_reason(error)}\n")
+    if not isinstance(error, SluiceError):
+        _LOG.debug("The job failed", exc_info=error)
+    return EXIT_FAILED
+
+
+def _reason(error: Exception) -> str:
+    """The error's own words, without the label of the step that Beam adds."""
+    lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice batch`."""
+    add_arguments(parser, BatchOptions)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `python -m pipelines.batch`."""
+    from pipelines.cli import main as cli_main
+
+    return cli_main(["batch", *(sys.argv[1:] if argv is None else argv)])
+
+
+def run_arguments(namespace: argparse.Namespace, beam_flags: list[str]) -> int:
+    """Runs the job that the command line asks for."""
+    return run(from_namespace(BatchOptions, namespace), beam_flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["UsageError", "main", "run"]

@@ -1,0 +1,97 @@
+"""`sluice COMMAND`. Commands are imported when they run: `sluice --help` imports neither Beam nor TensorFlow."""
+
+import argparse
+import logging
+import sys
+
+from models.errors import UsageError
+
+EXIT_USAGE = 2
+
+_DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
+_EPILOG = """examples:
+  sluice zoo criteo --export work --rows 10000
+  sluice inspect --model work/model
+  sluice batch --model work/model --input work/criteo.csv --output work/predictions.csv
+
+exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not fit; 3 more failures than allowed"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of failed jobs")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_batch(commands)
+    _add_inspect(commands)
+    _add_zoo(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines.batch import add_batch_arguments, run_arguments
+
+    parser = commands.add_parser(
+        "batch",
+        help="score files",
+        description="Scores files with a model and writes each row with its predictions.",
+        epilog="Any other flag goes to Beam, e.g. --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp",
+        allow_abbrev=False,
+    )
+    add_batch_arguments(parser)
+    parser.set_defaults(run=run_arguments, takes_beam_flags=True)
+
+
+def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import inspect_model
+
+    parser = commands.add_parser("inspect", help="show a model's signatures, versions and columns", allow_abbrev=False)
+    inspect_model.add_arguments(parser)
+    parser.set_defaults(run=inspect_model.run, takes_beam_flags=False)
+
+
+def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import zoo
+
+    parser = commands.add_parser("zoo", help="make a model people know, and sample input for it", allow_abbrev=False)
+    zoo.add_arguments(parser)
+    parser.set_defaults(run=zoo.run, takes_beam_flags=False)
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import demo
+
+    parser = commands.add_parser("demo", help="make a model, score sample data with it, show what came out")
+    demo.add_arguments(parser)
+    parser.set_defaults(run=demo.run, takes_beam_flags=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    namespace, rest = parser.parse_known_args(arguments)
+    if rest and not namespace.takes_beam_flags:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _set_up_logging(namespace.verbose)
+    try:
+        return namespace.run(namespace, rest) if namespace.takes_beam_flags else namespace.run(namespace)
+    except UsageError as error:
+        sys.stderr.write(f"sluice {namespace.command}: {error}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"sluice {namespace.command}: interrupted; no output was put in place\n")
+        return 130
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("sluice").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

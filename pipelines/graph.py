@@ -1,0 +1,19 @@
+"""The graph of a job: source, predict, sinks. It only wires."""
+
+import apache_beam as beam
+
+from pipelines.plan import BatchPlan
+from transforms.predict import Predict
+from transforms.read_files import ReadFiles
+from transforms.write_files import CommitFiles, WriteFailures, WriteFiles
+
+
+def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
+    """Wires files to files; returns the `Committed` of the job. Its labels are an interface: a golden test holds them."""
+    read = pipeline | "Read" >> ReadFiles(plan.pattern, plan.input)
+    scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
+    failures = (read.failures, scored.failures) | "Failures" >> beam.Flatten()
+    shards = scored.rows | "Write" >> WriteFiles(plan.target, plan.output)
+    failure_shards = failures | "WriteFailures" >> WriteFailures(plan.failures_target, plan.failure_payload)
+    commit = CommitFiles(plan.target, plan.output, plan.failures_target, plan.judgement)
+    return (shards, failure_shards, read.tally) | "Commit" >> commit

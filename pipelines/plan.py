@@ -1,0 +1,176 @@
+"""Checks model, input and output against each other before a job starts, and decides all that the job needs to know."""
+
+import dataclasses
+import datetime
+import uuid
+from typing import Any
+
+import pyarrow as pa
+
+from models.cache import ModelRecipe
+from models.errors import UsageError
+from models.interface import ModelOptions
+from models.saved_model import read_signature
+from models.scheduler import SchedulerOptions
+from models.signature import ColumnSpec, Signature
+from models.signature_reader import read_signatures
+from models.uri import ModelSpec, parse_model_uri
+from models.versions import Version, find_version, read_meta_graph
+from pipelines.options import BatchOptions
+from transforms.beam_files import BeamFiles, open_binary
+from transforms.decode import CsvOptions, InputSpec
+from transforms.encode import OutputSpec
+from transforms.plan_input import InputPlan, Source, Wanted, check_sample, find_source, plan_input
+from transforms.plan_output import Destination, is_raw, parse_output, plan_output
+from transforms.schema import read_schema_file
+from transforms.write_files import Judgement, Target, check_writable, existing_files
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """A batch job, decided."""
+
+    pattern: str
+    source: Source
+    input: InputSpec
+    recipe: ModelRecipe
+    output: OutputSpec
+    output_prefix: str
+    target: Target
+    failures_target: Target
+    failure_payload: str
+    judgement: Judgement
+
+
+def plan_batch(options: BatchOptions) -> BatchPlan:
+    """Returns the job that the options ask for.
+
+    Raises:
+      UsageError: something does not fit; nothing has been written.
+    """
+    destination = parse_output(options.output, options.output_format)
+    job = f"{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
+    target, failures = destination.target(job), destination.failures(options.failures, job)
+    for each in (target, failures):
+        _check_target(each, options.overwrite)
+    csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
+    source = find_source(options.input, options.input_format, csv)
+    spec, signature = _find_model(options, source)
+    schema = _read_schema(options.input_schema)
+    raw = is_raw(source, destination.format, options.columns, options.exclude_columns)
+    wanted = Wanted(schema, options.columns, options.exclude_columns, options.column_defaults, raw)
+    plan = plan_input(source, signature, wanted, csv)
+    output = _plan_output(options, source, plan, signature, destination, raw)
+    defaults = parse_defaults(signature, options.column_defaults)
+    check_sample(source, plan, signature, defaults)
+    return BatchPlan(
+        pattern=options.input,
+        source=source,
+        input=plan.spec,
+        recipe=_recipe(options, spec, signature, defaults),
+        output=output,
+        output_prefix=options.output_prefix,
+        target=target,
+        failures_target=failures,
+        failure_payload=options.failure_payload,
+        judgement=Judgement(options.max_failure_rate),
+    )
+
+
+def _plan_output(
+    options: BatchOptions, source: Source, plan: InputPlan, signature: Signature, destination: Destination, raw: bool
+) -> OutputSpec:
+    return plan_output(
+        source,
+        plan,
+        signature,
+        destination,
+        raw=raw,
+        prefix=options.output_prefix,
+        model_columns=options.add_model_columns,
+        flatten=options.flatten,
+    )
+
+
+def _check_target(target: Target, overwrite: bool) -> None:
+    existing = existing_files(target)
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}{more} exists; give --overwrite to replace it, or another --output")
+    check_writable(target)
+
+
+def _find_model(options: BatchOptions, source: Source) -> tuple[ModelSpec, Signature]:
+    """Returns the model with its version pinned, so that late workers load the same one, and its signature."""
+    files = BeamFiles()
+    spec = parse_model_uri(options.model)
+    version = find_version(spec.uri, files)
+    signature = read_signature(
+        version.directory, ModelOptions(options.signature, _outputs(options, version, files)), files
+    )
+    return dataclasses.replace(spec, version=version.number), signature
+
+
+def _outputs(options: BatchOptions, version: Version, files: BeamFiles) -> tuple[str, ...]:
+    """The outputs to compute: all but those that are not to be written."""
+    signature = read_signatures(read_meta_graph(version.directory, files)).get(options.signature)
+    if signature is None or not options.exclude_columns:
+        return ()
+    prefix = options.output_prefix
+    names = tuple(s.name for s in signature.outputs if prefix + s.name not in options.exclude_columns)
+    if not names:
+        raise UsageError("--exclude_columns leaves out every output of the model, so there is nothing to write")
+    return names if len(names) < len(signature.outputs) else ()
+
+
+def _read_schema(path: str) -> dict[str, pa.DataType]:
+    if not path:
+        return {}
+    try:
+        with open_binary(path) as file:
+            schema = read_schema_file(file.read().decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--input_schema {path} cannot be read: {error}") from error
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def parse_defaults(signature: Signature, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Returns --column_defaults as values of the columns' types.
+
+    Raises:
+      UsageError: a value is not of its column's type.
+    """
+    specs = {spec.name: spec for spec in signature.columns}
+    return {name: _default(specs[name], text) if name in specs else text for name, text in pairs}
+
+
+def _default(spec: ColumnSpec, text: str) -> Any:
+    if spec.dtype == "string":
+        return text
+    try:
+        if spec.dtype == "bool":
+            return {"true": True, "false": False}[text.lower()]
+        return float(text) if "float" in spec.dtype else int(text)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"--column_defaults {spec.name}={text}: the column is {spec}") from error
+
+
+def _recipe(options: BatchOptions, spec: ModelSpec, signature: Signature, defaults: dict[str, Any]) -> ModelRecipe:
+    return ModelRecipe(
+        spec,
+        ModelOptions(
+            signature=options.signature,
+            outputs=tuple(output.name for output in signature.outputs),
+            defaults=tuple(sorted(defaults.items())),
+            intra_op_threads=options.intra_op_threads,
+            inter_op_threads=options.inter_op_threads,
+            warm_up=options.warm_up,
+        ),
+        SchedulerOptions(
+            max_batch_size=options.max_batch_size,
+            max_batch_bytes=options.max_batch_bytes,
+            max_batch_delay_ms=options.max_batch_delay_ms,
+            allowed_batch_sizes=options.allowed_batch_sizes,
+            max_in_flight=options.max_in_flight,
+        ),
+    )

@@ -1,0 +1,45 @@
+"""A job's summary, from what the job counted."""
+
+from typing import Any
+
+from models.cache import ModelRecipe
+from pipelines.plan import BatchPlan
+from pipelines.summary import Summary, from_counters
+from transforms import metrics
+from transforms.write_files import existing_files
+
+
+def summarise(plan: BatchPlan, result: Any, seconds: float) -> Summary:
+    """Returns the summary of a finished job; of one that failed, what this process has counted until then.
+
+    Args:
+      result: Beam's PipelineResult; None if the runner raised.
+    """
+    counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
+    return from_counters(
+        counters,
+        means,
+        seconds=seconds,
+        output_files=existing_files(plan.target),
+        failure_files=existing_files(plan.failures_target),
+        model=plan.recipe.spec.uri,
+        version=plan.recipe.spec.version,
+    )
+
+
+def _from_result(result: Any) -> tuple[dict[str, int], dict[str, float]]:
+    """Returns our counters, and the means of our distributions, by name."""
+    query = result.metrics().query()
+    counters: dict[str, int] = {}
+    for counter in query["counters"]:
+        if counter.key.metric.namespace == metrics.NAMESPACE:
+            name = counter.key.metric.name
+            counters[name] = counters.get(name, 0) + counter.result
+    means = {
+        each.key.metric.name: each.result.mean
+        for each in query["distributions"]
+        if each.key.metric.namespace == metrics.NAMESPACE and each.result.count
+    }
+    return counters, means
+
+

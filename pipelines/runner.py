@@ -1,0 +1,56 @@
+"""Which runner a job runs on, and Beam's own flags."""
+
+import argparse
+import difflib
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from models.errors import UsageError
+
+# Beam's DirectRunner is a switch whose choice depends on the network; we name the runner that we mean.
+_LOCAL = (None, "", "DirectRunner", "FnApiRunner")
+
+
+def beam_options(flags: list[str]) -> PipelineOptions:
+    """Returns Beam's options of these flags.
+
+    Raises:
+      UsageError: a flag is neither ours nor Beam's: Beam itself would drop it with a warning.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for options in [PipelineOptions, *_all_subclasses(PipelineOptions)]:
+        add = options.__dict__.get("_add_argparse_args")
+        if add is not None:
+            _add_all(options, parser)
+    _, unknown = parser.parse_known_args(flags)
+    for flag in unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        near = difflib.get_close_matches(flag.split("=")[0], known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{flag}: neither Sluice nor Beam has such a flag{hint}")
+    return PipelineOptions(flags)
+
+
+def _all_subclasses(root: type) -> list[Any]:
+    return [each for child in root.__subclasses__() for each in (child, *_all_subclasses(child))]
+
+
+def _add_all(options: Any, parser: argparse.ArgumentParser) -> None:
+    try:
+        options._add_argparse_args(parser)
+    except argparse.ArgumentError:
+        pass  # two of Beam's classes name the same flag; the first one stands
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the job runs in this process."""
+    return options.view_as(StandardOptions).runner in _LOCAL
+
+
+def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """Returns an empty pipeline on the runner that the options name; Beam's in-process FnApiRunner by default."""
+    runner = FnApiRunner() if is_local(options) else None
+    return beam.Pipeline(runner=runner, options=options)

@@ -1,0 +1,77 @@
+"""`sluice zoo NAME`: a model people know, trained here and now, with input to score."""
+
+import argparse
+import logging
+import os
+
+from models import zoo
+from models.errors import UsageError
+from models.zoo.sample import WRITERS, write_samples
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice zoo`."""
+    models = "; ".join(f"{name}: {zoo.get(name).description}" for name in zoo.NAMES)
+    parser.add_argument("name", choices=zoo.NAMES, metavar="NAME", help=models)
+    parser.add_argument("--export", required=True, metavar="DIR", help="where the model and the sample input go")
+    parser.add_argument("--rows", type=_rows, default=10_000, help="rows of sample input (default: %(default)s)")
+    parser.add_argument(
+        "--formats",
+        type=_formats,
+        default=("csv",),
+        metavar="FORMAT,...",
+        help=f"files of sample input to write, among {', '.join(WRITERS)} (default: csv)",
+    )
+    parser.add_argument("--seed", type=_seed, default=1, help="of the training rows (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes DIR/model/VERSION and DIR/NAME.FORMAT, prints what it made and what to try next; returns 0.
+
+    Raises:
+      UsageError: DIR/model is another model's.
+    """
+    # Before anything imports TensorFlow: start-up lines of its C++ side would drown the few lines below.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    model = zoo.get(args.name)
+    base_dir = os.path.join(args.export, "model")
+    _check_base(base_dir, args.export, model.name)
+    print(f"{model.name}: {model.description}")
+    print(f"model   {model.export(base_dir, seed=args.seed)}", flush=True)
+    # Another seed: rows that the model was not trained on.
+    paths = write_samples(model, args.export, args.rows, args.formats, seed=args.seed + 1)
+    for path in paths:
+        print(f"sample  {path}  {args.rows:,} rows, {os.path.getsize(path):,} bytes")
+    output = os.path.join(args.export, "predictions" + os.path.splitext(paths[0])[1])
+    print(f"\nNow try:\n  sluice batch --model {base_dir} --input {paths[0]} --output {output}")
+    return 0
+
+
+def _check_base(base_dir: str, directory: str, name: str) -> None:
+    """Raises UsageError where `base_dir` holds another model: two models are not two versions of one."""
+    ours = any(os.path.exists(os.path.join(directory, f"{name}.{format_}")) for format_ in WRITERS)
+    if os.path.exists(base_dir) and not ours:
+        raise UsageError(f"{base_dir} exists, and {directory} holds no {name} sample: give {name} its own --export DIR")
+
+
+def _rows(text: str) -> int:
+    rows = int(text)
+    if rows < 1:
+        raise argparse.ArgumentTypeError(f"{rows} rows: give 1 or more")
+    return rows
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"seed {seed}: give 0 or more")
+    return seed
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in WRITERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no format {', '.join(map(repr, unknown))}; there are {', '.join(WRITERS)}")
+    return names

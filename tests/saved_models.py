@@ -1,0 +1,34 @@
+"""SavedModels of the kinds that users have, each small, with sample rows and the right answers.
+
+    for case in CASES:
+        directory = build_case(case, tmp_path)
+
+Nothing here imports TensorFlow before a case is built. `tests/models/test_saved_models.py` proves the answers with
+TensorFlow alone, so that a test of ours that disagrees with `case.expected` has found a fault in our code.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tests import saved_models_columns, saved_models_keras, saved_models_shapes, saved_models_tf1
+from tests.saved_models_case import ModelCase
+
+__all__ = ["CASES", "ModelCase", "build_case"]
+
+CASES: tuple[ModelCase, ...] = (
+    *saved_models_tf1.CASES,
+    *saved_models_columns.CASES,
+    *saved_models_shapes.CASES,
+    *saved_models_keras.CASES,
+)
+
+
+def build_case(case: ModelCase, base_dir: str | os.PathLike[str]) -> str:
+    """Builds the SavedModel in `base_dir/NAME`, or finds it there from an earlier call; returns that directory."""
+    directory = os.path.join(base_dir, case.name)
+    if not os.path.exists(directory):
+        unfinished = f"{directory}.unfinished"
+        case.build(unfinished)
+        os.rename(unfinished, directory)
+    return directory

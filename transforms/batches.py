@@ -1,0 +1,87 @@
+"""RecordBatch as the element that flows between transforms: its coder, and the columns that travel beside a row."""
+
+import itertools
+from collections.abc import Iterator
+
+import apache_beam as beam
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from models.reserved import FILE, PAYLOAD, POSITION, is_reserved
+
+
+class RecordBatchCoder(beam.coders.Coder):
+    """Arrow IPC stream of one batch. Beam would pickle it, and a pickled slice drags its whole parent along."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema) as writer:
+            writer.write_batch(value)
+        return sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        with pa.ipc.open_stream(encoded) as reader:
+            return reader.read_next_batch()
+
+    def is_deterministic(self) -> bool:
+        return False
+
+    def to_type_hint(self) -> type:
+        return pa.RecordBatch
+
+
+beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+
+
+def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa.RecordBatch:
+    """Returns the batch with the columns that say where each row came from.
+
+    Args:
+      origin: of all rows, with the unit of `positions`, e.g. "gs://b/f.csv#byte=".
+      positions: int64 [rows].
+    """
+    indices = pa.array(np.zeros(batch.num_rows, np.int32))
+    file = pa.DictionaryArray.from_arrays(indices, pa.array([origin], pa.string()))
+    arrays = [*batch.columns, file, pa.array(positions, pa.int64())]
+    return pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, FILE, POSITION])
+
+
+def with_payload(batch: pa.RecordBatch, payload: pa.Array) -> pa.RecordBatch:
+    """Returns the batch with its rows' source texts (binary [rows])."""
+    return batch.append_column(PAYLOAD, payload)
+
+
+def origin_of(batch: pa.RecordBatch, row: int) -> str:
+    """Returns where a row came from, e.g. "gs://b/f.csv#byte=1234"; "" if it is not known."""
+    file, position = batch.schema.get_field_index(FILE), batch.schema.get_field_index(POSITION)
+    if file < 0:
+        return ""
+    return f"{batch.column(file)[row].as_py()}{batch.column(position)[row].as_py() if position >= 0 else ''}"
+
+
+def payload_of(batch: pa.RecordBatch, row: int) -> bytes:
+    """Returns a row as it stood in the source; of a columnar source, as a JSON object."""
+    index = batch.schema.get_field_index(PAYLOAD)
+    if index >= 0:
+        return (batch.column(index)[row].as_py() or b"").rstrip(b"\r\n")
+    values = {name: batch.column(name)[row].as_py() for name in batch.schema.names if not is_reserved(name)}
+    return orjson.dumps(values, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bytes):
+        import base64
+
+        return base64.b64encode(value).decode()
+    return str(value)
+
+
+def slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields the batch in pieces of nearly the same size, none above `max_rows`, without a copy."""
+    if not batch.num_rows:
+        return
+    count = -(-batch.num_rows // max_rows)
+    edges = np.linspace(0, batch.num_rows, count + 1).astype(int).tolist()
+    for start, stop in itertools.pairwise(edges):
+        yield batch.slice(start, stop - start)

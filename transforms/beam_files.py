@@ -1,0 +1,85 @@
+"""Files through Beam's FileSystems: local disk, gs:// and whatever else Beam has a plug-in for."""
+
+import contextlib
+import fcntl
+import gzip
+import os
+import shutil
+import uuid
+from typing import BinaryIO, cast
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystems import FileSystems
+
+from models.files import copy_directory
+
+_COPY_CHUNK_BYTES = 8 << 20
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Returns a file open for reading its bytes as stored."""
+    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def open_text(path: str) -> BinaryIO:
+    """Returns a file open for reading, unpacked if its name ends in .gz. A cut-off gzip stream raises EOFError."""
+    file = open_binary(path)
+    # Beam's own reader of compressed files takes a truncated stream for a whole one.
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.endswith(".gz") else file
+
+
+def match_files(pattern: str) -> list[FileMetadata]:
+    """Returns the files that match a glob, by name, without those that Sluice is still writing."""
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except BeamIOError:
+        return []
+    return sorted((file for file in found if "/.sluice-" not in file.path), key=lambda file: file.path)
+
+
+class BeamFiles:
+    """The files of a model, wherever Beam can read. See models.files.ModelFiles."""
+
+    def __hash__(self) -> int:
+        return hash(BeamFiles)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BeamFiles)
+
+    def match(self, pattern: str) -> list[str]:
+        return [file.path for file in match_files(pattern)]
+
+    def read(self, path: str) -> bytes:
+        with open_binary(path) as file:
+            return file.read()
+
+    def local_copy(self, directory: str) -> str:
+        if "://" not in directory:
+            return directory
+        files = match_files(f"{directory}/**")
+        stamp = ";".join(f"{file.path}:{file.size_in_bytes}:{file.last_updated_in_seconds}" for file in files)
+        target = copy_directory(directory, stamp)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with _locked(f"{target}.lock"):
+            if not os.path.isdir(target):
+                _copy_all(directory, files, target)
+        return target
+
+
+@contextlib.contextmanager
+def _locked(path: str):  # type: ignore[no-untyped-def]
+    """Holds a lock among the processes of this machine, so that one of them copies and the others wait."""
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy_all(directory: str, files: list[FileMetadata], target: str) -> None:
+    """Copies into a directory of another name first, so that a copy that dies half way is not taken for whole."""
+    partial = f"{target}.{uuid.uuid4().hex}"
+    for file in files:
+        to = os.path.join(partial, file.path.removeprefix(directory).lstrip("/"))
+        os.makedirs(os.path.dirname(to), exist_ok=True)
+        with open_binary(file.path) as source, open(to, "wb") as sink:
+            shutil.copyfileobj(source, sink, _COPY_CHUNK_BYTES)
+    os.rename(partial, target)

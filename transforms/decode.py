@@ -1,0 +1,109 @@
+"""What decoding is told, and what it gives."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.batches import with_origin, with_payload
+from transforms.failures import DECODE, READ, Failure
+
+CSV, JSONL, PARQUET, AVRO, TFRECORD = "csv", "jsonl", "parquet", "avro", "tfrecord"
+
+# The error_type of a row that does not fit: there is no exception behind it.
+INVALID_ROW = "InvalidRow"
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvOptions:
+    """How CSV files are written.
+
+    Attributes:
+      column_names: of files without a header line; empty: the first line of each file is its header.
+      quote_char: "" if quotes have no meaning.
+      allow_quoted_newlines: values may hold newlines; files are then read unsplit.
+    """
+
+    delimiter: str = ","
+    quote_char: str = '"'
+    column_names: tuple[str, ...] = ()
+    allow_quoted_newlines: bool = False
+
+    @property
+    def quote(self) -> bytes:
+        return self.quote_char.encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What the files of a job hold, decided once at launch: nothing is inferred from a block.
+
+    Attributes:
+      format: "csv", "jsonl", "parquet", "avro" or "tfrecord".
+      columns: (name, type) of those that are read, in order. In text formats a binary column is base64.
+      examples: of TFRecords for a model that parses tf.Examples itself: the column that holds them whole.
+      payload: carry each row's source text to where a failure or a writer may need it.
+    """
+
+    format: str
+    columns: tuple[tuple[str, pa.DataType], ...]
+    csv: CsvOptions = dataclasses.field(default_factory=CsvOptions)
+    examples: str = ""
+    payload: bool = True
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema(list(self.columns))
+
+
+@dataclasses.dataclass
+class Decoded:
+    """Rows in order, and what failed of them.
+
+    Attributes:
+      batches: of the job's columns and the reserved ones.
+    """
+
+    batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows in: good and bad."""
+        return sum(batch.num_rows for batch in self.batches) + len(self.failures)
+
+    def add(self, other: "Decoded") -> None:
+        """Appends what came after."""
+        self.batches += other.batches
+        self.failures += other.failures
+
+
+def row_failure(message: str, origin: str, payload: bytes) -> Failure:
+    """Returns the failure of a row that could not be decoded."""
+    return Failure(DECODE, INVALID_ROW, message, origin, payload.rstrip(b"\r\n"))
+
+
+def file_failure(error: Exception, origin: str) -> Failure:
+    """Returns the failure of a file that cannot be read past `origin`."""
+    return Failure(READ, type(error).__name__, str(error), origin)
+
+
+def finish(
+    arrays: Sequence[pa.Array],
+    spec: InputSpec,
+    origin: str,
+    positions: np.ndarray,
+    payload: pa.Array | None,
+) -> pa.RecordBatch:
+    """Returns the batch of the job's columns with the reserved ones behind them."""
+    batch = pa.RecordBatch.from_arrays(list(arrays), schema=spec.schema)
+    batch = with_origin(batch, origin, positions)
+    return with_payload(batch, payload) if spec.payload and payload is not None else batch
+
+
+def halve(count: int, decode: Callable[[int, int], Decoded]) -> Decoded:
+    """Decodes items [0, count) as two halves, in order."""
+    decoded = decode(0, count // 2)
+    decoded.add(decode(count // 2, count))
+    return decoded

@@ -1,0 +1,151 @@
+"""Serialized tf.Examples to columns, by tfx_bsl's decoder; or carried whole for a model that parses them itself."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from google.protobuf.message import DecodeError
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+from models.protos import message_class
+from transforms.convert import convert_or_mark
+from transforms.decode import Decoded, InputSpec, finish, halve, row_failure
+
+
+def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
+    """Returns the rows of serialized tf.Examples.
+
+    Args:
+      positions: int64 [records]: where each stands in the file.
+      origin: to which a position is added, e.g. "data.tfrecord#byte=".
+    """
+    if not len(records):
+        return Decoded()
+    kinds = tuple((name, kind) for name, kind in spec.columns if name != spec.examples)
+    try:
+        columns = _parse(records, kinds)
+    except Exception as error:  # noqa: BLE001  the decoder's C++ side raises plain RuntimeError
+        if len(records) == 1:
+            message = f"not a tf.Example that fits the columns: {_first_line(error)}"
+            return Decoded(failures=[row_failure(message, f"{origin}{positions[0]}", records[0])])
+        return halve(
+            len(records), lambda start, stop: decode_examples(records[start:stop], positions[start:stop], spec, origin)
+        )
+    payload = pa.array(records, pa.binary())
+    bad = np.zeros(len(records), bool)
+    failures = []
+    arrays = []
+    for name, kind in spec.columns:
+        if name == spec.examples:
+            arrays.append(payload)
+            continue
+        array, misfits, reason = _convert(columns[name], kind)
+        for row in np.flatnonzero(misfits & ~bad):
+            failures.append(
+                row_failure(f"feature '{name}': {reason(int(row))}", f"{origin}{positions[row]}", records[row])
+            )
+        bad |= misfits
+        arrays.append(array)
+    batch = finish(arrays, spec, origin, positions, payload)
+    if bad.any():
+        batch = batch.filter(pa.array(~bad))
+    return Decoded([batch] if batch.num_rows else [], failures)
+
+
+def _parse(records: Sequence[bytes], kinds: tuple[tuple[str, pa.DataType], ...]) -> dict[str, pa.Array]:
+    if not kinds:
+        return {}
+    decoded = _decoder(kinds).DecodeBatch(list(records))
+    return {name: decoded.column(decoded.schema.get_field_index(name)) for name, _ in kinds}
+
+
+def _decoder(kinds: tuple[tuple[str, pa.DataType], ...]) -> ExamplesToRecordBatchDecoder:
+    """A decoder for one batch: it is not thread-safe, and keeps half a batch after an error."""
+    schema = schema_pb2.Schema()
+    for name, kind in kinds:
+        schema.feature.add(name=name, type=_feature_type(kind))
+    return ExamplesToRecordBatchDecoder(schema.SerializeToString())
+
+
+def _feature_type(kind: pa.DataType) -> int:
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return schema_pb2.INT
+    return schema_pb2.FLOAT if pa.types.is_floating(kind) else schema_pb2.BYTES
+
+
+_Converted = tuple[pa.Array, np.ndarray, Callable[[int], str]]
+
+
+def _convert(array: pa.Array, kind: pa.DataType) -> _Converted:
+    """Returns large_list<int64 | float32 | large_binary> as a column of the job's type, where it failed, and why."""
+    lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+    if pa.types.is_list(kind):
+        return _lists(array, lengths, kind)
+    bad = lengths > 1
+    if bad.any():
+        array = pc.if_else(pa.array(~bad), array, pa.scalar(None, array.type))
+    # One value a row where there is one: place the flat values at their rows, nulls at the others.
+    present = lengths == 1
+    values, misfits, reason = _cast(array.flatten(), kind)
+    if not present.all():
+        places = np.cumsum(present) - 1
+        values = values.take(pa.array(places, mask=~present))
+        misfits = np.where(present, misfits[np.minimum(places, len(misfits) - 1)], False) if len(misfits) else present
+    several = bad.copy()
+    return values, bad | misfits, lambda row: f"one value is expected, found {lengths[row]}" if several[row] else reason
+
+
+def _lists(
+    array: pa.Array, lengths: np.ndarray, kind: pa.DataType
+) -> tuple[pa.Array, np.ndarray, Callable[[int], str]]:
+    leaf = kind.value_type
+    values, misfits, reason = _cast(array.flatten(), leaf)
+    bad = np.zeros(len(array), bool)
+    if misfits.any():
+        bad[np.repeat(np.arange(len(array)), lengths)[misfits]] = True
+    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
+    lists = pa.ListArray.from_arrays(offsets, values, mask=array.is_null() if array.null_count else None)
+    return lists.cast(kind), bad, lambda _: reason
+
+
+def _cast(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray, str]:
+    """Returns the values in the type, null where they do not fit (bool [n]), and what does not fit."""
+    reason = f"out of the range of {kind}"
+    if pa.types.is_string(kind):
+        reason = "not valid UTF-8; name it with the suffix _bytes or declare it BYTES in --input_schema"
+    if not len(values):
+        return values.cast(kind), np.zeros(0, bool), reason
+    cast, misfits = convert_or_mark(values, lambda part: part.cast(kind), kind)
+    return cast, np.zeros(len(values), bool) if misfits is None else misfits, reason
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
+
+
+def example_schema(records: Sequence[bytes]) -> pa.Schema:
+    """Returns the features found in some tf.Examples: int64, float32 or binary, as lists where one has several values.
+
+    A record that is not a tf.Example is passed over.
+    """
+    example = message_class("tensorflow.Example")
+    kinds: dict[str, pa.DataType] = {}
+    for record in records:
+        try:
+            features = example.FromString(record).features.feature
+        except DecodeError:
+            continue
+        for name, feature in features.items():
+            field = feature.WhichOneof("kind")
+            if field:
+                several = len(getattr(feature, field).value) > 1
+                if name not in kinds or several:
+                    kinds[name] = pa.list_(_KINDS[field]) if several else _KINDS[field]
+    return pa.schema(sorted(kinds.items()))
+
+
+_KINDS = {"bytes_list": pa.binary(), "int64_list": pa.int64(), "float_list": pa.float32()}

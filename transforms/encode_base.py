@@ -1,0 +1,219 @@
+"""What an output file holds, and how a batch's columns are brought to it; shared by the encoders of encode.py."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.column_types import is_list
+from models.errors import SluiceError
+
+Text = TypeVar("Text", str, bytes)
+
+FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
+RAW_FORMATS = ("jsonl", "tfrecord")
+
+_SUFFIXES = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".avro": "avro",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+# How a file name ends -> its format. Parquet and Avro compress inside, so only the others come gzipped.
+EXTENSIONS = _SUFFIXES | {
+    f"{suffix}.gz": name for suffix, name in _SUFFIXES.items() if name in ("csv", "jsonl", "tfrecord")
+}
+
+# A batch is encoded in parts, because Arrow addresses the text of one array with 31 bits. Per byte of a column there
+# are at most 6 bytes of text (a control character in JSON), and per row the column names.
+_PART_ROWS = 16_384
+_PART_BYTES = 32 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputSpec:
+    """What an output file holds, decided at launch. Picklable.
+
+    Attributes:
+      format: one of FORMATS.
+      schema: the file's columns in order, with their types.
+      raw: jsonl from jsonl, or tfrecord from tfrecord: each row is its own source text (the column
+        `models.reserved.PAYLOAD`) with the columns of `schema` added to it.
+      flatten: csv: a list or struct becomes its JSON text in one field.
+    """
+
+    format: str
+    schema: pa.Schema
+    raw: bool = False
+    flatten: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"format '{self.format}' is not one of {', '.join(FORMATS)}")
+        if self.raw and self.format not in RAW_FORMATS:
+            raise ValueError(f"raw rows go into {' and '.join(RAW_FORMATS)}, not into {self.format}")
+
+
+class Encoder(Protocol):
+    """Writes batches into one open file."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Adds the batch's rows. Columns that the OutputSpec does not name are left out.
+
+        Raises:
+          SluiceError: a column is missing, or has values that its column in the file cannot hold.
+        """
+
+    def close(self) -> None:
+        """Writes what completes the file; the file itself stays open."""
+
+
+def shown_type(kind: pa.DataType) -> pa.DataType:
+    """Returns the type as it shows in a file, without Arrow's variants of it.
+
+    A dictionary becomes its values, an extension type its storage, large and view variants the common type, fixed size
+    the variable one, a map a list of {key, value}.
+    """
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return shown_type(kind.storage_type)
+    if types.is_dictionary(kind):
+        return shown_type(kind.value_type)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_fixed_size_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_date64(kind):
+        return pa.date32()
+    if types.is_decimal(kind) and not types.is_decimal256(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    if types.is_map(kind):
+        key = pa.field("key", shown_type(kind.key_type), nullable=False)
+        return pa.list_(pa.struct([key, pa.field("value", shown_type(kind.item_type))]))
+    if is_list(kind):
+        return pa.list_(_shown_field(kind.value_field))
+    if types.is_struct(kind):
+        return pa.struct([_shown_field(field) for field in kind])
+    return kind
+
+
+def shown_schema(schema: pa.Schema) -> pa.Schema:
+    """Returns the schema with shown types."""
+    return pa.schema([_shown_field(field) for field in schema])
+
+
+def _shown_field(field: pa.Field) -> pa.Field:
+    return field.with_type(shown_type(field.type))
+
+
+def select_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Returns the schema's columns, in its order and types.
+
+    A type may differ where no value changes: dictionary or text, string or binary, another width or unit.
+
+    Raises:
+      SluiceError: a column is missing, its type is another, or a value does not fit; the text names the column.
+    """
+    return pa.RecordBatch.from_arrays([_select(batch, field) for field in schema], schema=schema)
+
+
+def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    places = batch.schema.get_all_field_indices(field.name)
+    if len(places) != 1:
+        found = "is twice in" if places else "is not in"
+        raise SluiceError(f"column '{field.name}' {found} the scored rows: {', '.join(batch.schema.names)}")
+    array = batch.column(places[0])
+    if array.null_count and not field.nullable:
+        raise SluiceError(
+            f"column '{field.name}' is REQUIRED in the output and {array.null_count} of {len(array)} rows are null; "
+            "make it NULLABLE in --input_schema"
+        )
+    if array.type == field.type:
+        return array
+    if not _same_kind(shown_type(array.type), shown_type(field.type)):
+        raise SluiceError(f"column '{field.name}' is {field.type} in the output, found {array.type}")
+    try:
+        return _cast(array, field.type)
+    except pa.ArrowException as error:
+        raise SluiceError(
+            f"column '{field.name}': {array.type} does not fit {field.type} of the output: {error}"
+        ) from error
+
+
+def _same_kind(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether a checked cast between shown types keeps the meaning of every value that it lets through."""
+    types = pa.types
+    if is_list(source) and is_list(target):
+        return _same_kind(source.value_type, target.value_type)
+    if types.is_struct(source) and types.is_struct(target):
+        return [field.name for field in source] == [field.name for field in target] and all(
+            _same_kind(one.type, other.type) for one, other in zip(source, target, strict=True)
+        )
+    if types.is_timestamp(source) and types.is_timestamp(target):
+        return (source.tz is None) == (target.tz is None)
+    if types.is_floating(source) and types.is_floating(target):
+        return source.bit_width <= target.bit_width
+    if types.is_integer(source):
+        return types.is_integer(target) or types.is_floating(target)
+    kinds = (_is_text, types.is_decimal, types.is_time)
+    return source in (target, pa.null()) or any(kind(source) and kind(target) for kind in kinds)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.binary())
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return array.cast(kind)
+
+
+def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yields slices of the batch that are small enough to be encoded at once; none for no rows."""
+    if batch.num_rows <= _PART_ROWS and (batch.num_rows <= 1 or batch.nbytes <= _PART_BYTES):
+        if batch.num_rows:
+            yield batch
+        return
+    middle = batch.num_rows // 2
+    yield from parts(batch.slice(0, middle))
+    yield from parts(batch.slice(middle))
+
+
+def join(pieces: Sequence[pa.Array | Text], rows: int, null: Text) -> pa.Array:
+    """Returns string or binary [rows]: the pieces of each row one after another.
+
+    Args:
+      pieces: string or binary arrays [rows], and text that stands in every row.
+      null: stands for a null piece.
+    """
+    pieces = [piece for piece in pieces if isinstance(piece, pa.Array) or piece]
+    arrays = [piece for piece in pieces if isinstance(piece, pa.Array)]
+    if not arrays:
+        return pa.repeat(null[:0].join(pieces), rows)
+    if len(pieces) == 1 and not arrays[0].null_count:
+        return arrays[0]
+    return pc.binary_join_element_wise(*pieces, null[:0], null_handling="replace", null_replacement=null)
+
+
+def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """Returns the lists with these values in the place of `lists.flatten()`."""
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
+
+
+def data_bytes(array: pa.Array) -> bytes:
+    """Returns the bytes of a string or binary array's values, one after another (those under a null may be there)."""
+    if not len(array):
+        return b""
+    _, offsets, data = array.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[[array.offset, array.offset + len(array)]]
+    return bytes(memoryview(data)[bounds[0] : bounds[1]]) if data is not None else b""

@@ -1,0 +1,76 @@
+"""Scored rows as CSV.
+
+pyarrow's CSVWriter is as fast, but quotes every string or none; here a field is quoted where RFC 4180 asks for it, so
+that a CSV file's own columns come out as they went in.
+"""
+
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.column_types import is_list
+from transforms.encode_base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
+from transforms.encode_json import json_texts, json_unsupported
+from transforms.encode_text import column_text, has_text
+
+# What pandas and pyarrow read back as floats (pyarrow takes `nan` for null unless `null_values` says otherwise).
+_NONFINITE = ("nan", "inf", "-inf")
+_SPECIAL = (b",", b'"', b"\n", b"\r")
+_SPECIAL_REGEX = '[,"\r\n]'
+
+
+def csv_unsupported(kind: pa.DataType, flatten: bool) -> str | None:
+    """Returns what in this shown type a CSV field cannot hold, or None."""
+    if is_list(kind) or pa.types.is_struct(kind):
+        return json_unsupported(kind) if flatten else str(kind)
+    return None if has_text(kind) else str(kind)
+
+
+class CsvEncoder:
+    """Comma-separated lines under a header line.
+
+    Null and the empty string are both an empty field; in a file of one column they are `""`, because readers skip an
+    empty line. Lists and structs (flatten) are JSON text, binary is base64, timestamps are ISO 8601, floats may be nan,
+    inf and -inf.
+    """
+
+    def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
+        self._file = file
+        self._schema = shown_schema(spec.schema)
+        # A header is a row of strings.
+        header = [pa.array([name]) for name in self._schema.names]
+        file.write(data_bytes(_lines(pa.RecordBatch.from_arrays(header, self._schema.names))))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for part in parts(select_columns(batch, self._schema)):
+            self._file.write(data_bytes(_lines(part)))
+
+    def close(self) -> None:
+        """Nothing completes a file of lines."""
+
+
+def _lines(batch: pa.RecordBatch) -> pa.Array:
+    fields = [_fields(column) for column in batch.columns]
+    if len(fields) == 1:
+        text = fields[0].fill_null("")
+        fields = [pc.if_else(pc.equal(text, ""), '""', text)]
+    pieces: list[pa.Array | str] = []
+    for field in fields:
+        pieces += [field, ","]
+    return join([*pieces[:-1], "\n"], batch.num_rows, "")
+
+
+def _fields(array: pa.Array) -> pa.Array:
+    """Returns string [rows], quoted where needed, null for null."""
+    if is_list(array.type) or pa.types.is_struct(array.type):
+        text = json_texts(array)
+        array = pc.if_else(array.is_valid(), text, None) if array.null_count else text
+    text = column_text(array, _NONFINITE)
+    if not pa.types.is_string(array.type):
+        return text
+    data = data_bytes(text)
+    if not any(character in data for character in _SPECIAL):
+        return text
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(text, _SPECIAL_REGEX), quoted, text)

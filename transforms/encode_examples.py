@@ -1,0 +1,89 @@
+"""Scored rows as TFRecord files of tf.train.Example."""
+
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models import tfrecord
+from models.column_types import is_list
+from models.errors import SluiceError
+from models.reserved import PAYLOAD
+from transforms.encode_base import OutputSpec, parts, select_columns, shown_schema
+
+
+def example_unsupported(kind: pa.DataType) -> str | None:
+    """Returns what in this shown type a tf.Example cannot hold, or None: it has flat lists of int64, float and bytes.
+
+    uint64 is refused too, since an int64 does not hold all of it.
+    """
+    value = kind.value_type if is_list(kind) else kind
+    types = pa.types
+    if types.is_uint64(value):
+        return str(kind)
+    kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_binary, types.is_null)
+    return None if any(is_kind(value) for is_kind in kinds) else str(kind)
+
+
+class ExampleEncoder:
+    """A TFRecord file of serialized tf.Examples.
+
+    Integers and booleans are int64 features, floats are float features (a float64 is rounded to float32, the only float
+    there is), strings and binary are bytes features. A null is a feature left out.
+
+    Raw rows are the source's own serialized Example followed by one of the added columns: parsers take concatenated
+    messages as one and merge their maps, https://protobuf.dev/programming-guides/encoding/#last-one-wins; TensorFlow's
+    fast parser does so too (tensorflow/core/util/example_proto_fast_parsing.cc, ParseExample).
+    """
+
+    def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
+        # Imported where used: tfx_bsl is slow to import, and only this format needs it.
+        from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+        self._file = file
+        self._raw = spec.raw
+        self._encoder: Any = RecordBatchToExamplesEncoder()
+        self._schema = shown_schema(spec.schema)
+        if spec.raw:
+            self._schema = self._schema.append(pa.field(PAYLOAD, pa.binary(), nullable=False))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for part in parts(select_columns(batch, self._schema)):
+            self._file.write(b"".join(map(tfrecord.frame, self._examples(part))))
+
+    def close(self) -> None:
+        """Nothing completes a file of records."""
+
+    def _examples(self, batch: pa.RecordBatch) -> list[bytes]:
+        names = batch.schema.names[:-1] if self._raw else batch.schema.names
+        features = [_feature(name, batch.column(name)) for name in names]
+        examples = self._encoder.encode(pa.RecordBatch.from_arrays(features, names))
+        if not self._raw:
+            return examples
+        return [source + added for source, added in zip(batch.column(PAYLOAD).to_pylist(), examples, strict=True)]
+
+
+def _feature(name: str, array: pa.Array) -> pa.Array:
+    """Returns list<int64 | float32 | binary> [rows], null for null."""
+    present = array.is_valid()
+    if is_list(array.type):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+        values = array.flatten()
+        if values.null_count:
+            raise SluiceError(
+                f"column '{name}': {values.null_count} values inside its lists are null, which a tf.Example cannot "
+                "hold; leave the column out with --exclude_columns, or choose another --output_format"
+            )
+    else:
+        lengths = present.to_numpy(zero_copy_only=False)
+        values = array.drop_null()
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    mask = pc.invert(present) if array.null_count else None
+    return pa.ListArray.from_arrays(offsets, values.cast(_feature_type(values.type)), mask=mask)
+
+
+def _feature_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return pa.float32()
+    return pa.binary() if pa.types.is_string(kind) or pa.types.is_binary(kind) else pa.int64()

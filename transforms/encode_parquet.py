@@ -1,0 +1,78 @@
+"""Scored rows as Parquet."""
+
+import io
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms.encode_base import OutputSpec, select_columns
+
+# A row group is what a reader takes at once; batches of a few hundred rows would make files of tiny ones.
+_GROUP_ROWS = 64 << 10
+_GROUP_BYTES = 64 << 20
+
+
+def parquet_unsupported(kind: pa.DataType) -> str | None:
+    """Returns the type if pyarrow cannot write it to Parquet, or None."""
+    try:
+        pq.ParquetWriter(io.BytesIO(), pa.schema([("column", kind)])).close()
+    except (pa.ArrowException, NotImplementedError):
+        return str(kind)
+    return None
+
+
+class _Sink:
+    """What pyarrow asks of a file: `tell` and `closed`, which a stream may lack; closing it leaves the file open."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = 0
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        self._position += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ParquetEncoder:
+    """A Parquet file with pyarrow's defaults (snappy), in row groups of up to 64 k rows or 64 MB.
+
+    Batches are held until they make up a row group, so memory is bounded by that and one batch more.
+    """
+
+    def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
+        self._schema = spec.schema
+        self._writer = pq.ParquetWriter(pa.PythonFile(_Sink(file), mode="w"), spec.schema)
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._bytes = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        selected = select_columns(batch, self._schema)
+        self._batches.append(selected)
+        self._rows += selected.num_rows
+        self._bytes += selected.nbytes
+        if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+            self._write_group()
+
+    def close(self) -> None:
+        if self._rows:
+            self._write_group()
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._batches, self._schema)
+        self._writer.write_table(table, row_group_size=self._rows)
+        self._batches, self._rows, self._bytes = [], 0, 0

@@ -1,0 +1,98 @@
+"""Columns of values as columns of text: what CSV and JSON have in common."""
+
+import binascii
+import functools
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_HAS_TEXT = (
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_string,
+    pa.types.is_binary,
+    pa.types.is_decimal,
+    pa.types.is_date,
+    pa.types.is_time,
+    pa.types.is_timestamp,
+    pa.types.is_null,
+)
+
+
+def has_text(kind: pa.DataType) -> bool:
+    """Whether `column_text` takes arrays of this shown type."""
+    return any(is_kind(kind) for is_kind in _HAS_TEXT)
+
+
+def column_text(array: pa.Array, nonfinite: tuple[str, str, str]) -> pa.Array:
+    """Returns string [rows], null where the value is null.
+
+    Binary is standard base64, as BigQuery's BYTES. A timestamp is ISO 8601, in UTC with Z if its column has a time
+    zone, and with as many decimals as its unit. A float is the shortest text that reads back as the same value of its
+    own width.
+
+    Args:
+      array: of a shown type that is not nested (see `has_text`).
+      nonfinite: the text of NaN, infinity and -infinity.
+    """
+    kind = array.type
+    if pa.types.is_string(kind):
+        return array
+    if pa.types.is_floating(kind):
+        return _floats(array, nonfinite)
+    if pa.types.is_binary(kind):
+        return _base64(array)
+    if pa.types.is_timestamp(kind):
+        # A zoned column counts from the epoch in UTC, so dropping its zone gives UTC.
+        text = pc.replace_substring(array.cast(pa.timestamp(kind.unit)).cast(pa.string()), " ", "T")
+        return text if kind.tz is None else pc.binary_join_element_wise(text, "Z", "")
+    return array.cast(pa.string())
+
+
+def _base64(array: pa.Array) -> pa.Array:
+    encode = binascii.b2a_base64
+    return pa.array(
+        [None if value is None else encode(value, newline=False) for value in array.to_pylist()], pa.binary()
+    ).cast(pa.string())
+
+
+def _floats(array: pa.Array, nonfinite: tuple[str, str, str]) -> pa.Array:
+    values = array.drop_null().to_numpy() if array.null_count else array.to_numpy()
+    text = _half_texts().take(pa.array(values.view(np.uint16))) if values.dtype == np.float16 else _shortest(values)
+    finite = np.isfinite(values)
+    if not finite.all():
+        nan, infinity, minus_infinity = (pa.scalar(word) for word in nonfinite)
+        signed = pc.if_else(pa.array(values > 0), infinity, minus_infinity)
+        text = pc.if_else(pa.array(finite), text, pc.if_else(pa.array(np.isnan(values)), nan, signed))
+    if not array.null_count:
+        return text
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    places = np.where(valid, np.cumsum(valid) - 1, 0)
+    return text.take(pa.array(places, mask=~valid))
+
+
+def _shortest(values: np.ndarray) -> pa.Array:
+    """Returns string [n] of float32 or float64 [n]; orjson prints the shortest text for the array's dtype."""
+    if not len(values):
+        return pa.array([], pa.string())
+    listed = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = np.frombuffer(listed, np.uint8)[1:-1]
+    is_comma = text == ord(",")
+    ends = np.append(np.flatnonzero(is_comma), len(text)) - np.arange(len(values))
+    return _string_array(np.append(0, ends), text[~is_comma])
+
+
+def _string_array(offsets: np.ndarray, data: np.ndarray) -> pa.Array:
+    buffers: list[Any] = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+
+
+@functools.cache
+def _half_texts() -> pa.Array:
+    """Returns string [65536]: the shortest text of every float16, which orjson would print as a float32."""
+    halves = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    return pa.array(halves.astype(str).tolist(), pa.string())

@@ -1,0 +1,56 @@
+"""Every counter and distribution that Sluice reports, named in one place.
+
+Beam gets them for the runner's own display. A copy is tallied per process, because a local runner shows metrics only
+when a bundle ends, and a local job may be one bundle: the progress line reads the tally.
+"""
+
+import threading
+from collections import Counter
+
+from apache_beam.metrics import Metrics
+
+NAMESPACE = "sluice"
+
+ROWS_READ = "rows_read"
+ROWS_PREDICTED = "rows_predicted"
+ROWS_FAILED = "rows_failed"
+BYTES_READ = "bytes_read"
+BATCH_SIZE = "batch_size"
+PREDICT_LATENCY_MSEC = "predict_latency_msec"
+QUEUE_MSEC = "queue_msec"
+MODEL_LOAD_MSEC = "model_load_msec"
+
+_lock = threading.Lock()
+_tally: Counter[str] = Counter()
+
+
+def count(name: str, value: int = 1) -> None:
+    """Adds to a counter. Call it on the bundle's thread: Beam loses what other threads count."""
+    if not value:
+        return
+    Metrics.counter(NAMESPACE, name).inc(value)
+    with _lock:
+        _tally[name] += value
+
+
+def record(name: str, value: float) -> None:
+    """Adds a value to a distribution (whole numbers; milliseconds are rounded). On the bundle's thread, as `count`."""
+    Metrics.distribution(NAMESPACE, name).update(round(value))
+
+
+def count_failure(stage: str, error_type: str, value: int = 1) -> None:
+    """Adds to the failures, in all and by stage and type."""
+    count(ROWS_FAILED, value)
+    count(f"{ROWS_FAILED}/{stage}/{error_type}", value)
+
+
+def tally() -> dict[str, int]:
+    """Returns what this process has counted since `reset_tally`."""
+    with _lock:
+        return dict(_tally)
+
+
+def reset_tally() -> None:
+    """Starts the process's tally anew, before a job."""
+    with _lock:
+        _tally.clear()

@@ -1,0 +1,131 @@
+"""A model's outputs as columns behind the columns that they were computed from."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.binding import Group
+from models.signature import BYTES_SUFFIX, Signature, TensorSpec
+from models.tickets import Prediction
+
+MODEL_COLUMN, VERSION_COLUMN = "_model", "_version"
+
+_HALF = ("float16", "bfloat16")
+
+
+def output_schema(signature: Signature, prefix: str = "") -> pa.Schema:
+    """Returns the columns that a signature's outputs become, without `_model` and `_version`."""
+    return pa.schema([(prefix + spec.name, output_type(spec)) for spec in signature.outputs])
+
+
+def output_type(spec: TensorSpec) -> pa.DataType:
+    """Returns the column type of an output: a scalar for [batch] and [batch, 1], else lists as deep as its rank.
+
+    Half floats become float32. Strings are text, unless the name ends in _bytes.
+    """
+    kind = _value_type(spec)
+    depth = 1 if spec.kind != "dense" else 0 if spec.is_scalar else len(spec.row_shape)
+    for _ in range(depth):
+        kind = pa.list_(kind)
+    return kind
+
+
+def _value_type(spec: TensorSpec) -> pa.DataType:
+    if spec.dtype == "string":
+        return pa.binary() if spec.name.endswith(BYTES_SUFFIX) else pa.string()
+    if spec.dtype in _HALF:
+        return pa.float32()
+    return pa.from_numpy_dtype(np.dtype(spec.dtype))
+
+
+def append_outputs(
+    batch: pa.RecordBatch,
+    predictions: list[tuple[Group, Prediction]],
+    signature: Signature,
+    uri: str,
+    prefix: str,
+) -> tuple[pa.RecordBatch | None, dict[int, str]]:
+    """Returns the predicted rows in the batch's order with the outputs appended; None if there are none.
+
+    Returns also, by row, why an answer cannot be a column: a string output that is not text.
+    """
+    parts = [(rows_of(group, prediction), prediction) for group, prediction in predictions]
+    parts = [(rows, prediction) for rows, prediction in parts if len(rows)]
+    if not parts:
+        return None, {}
+    rows = np.concatenate([rows for rows, _ in parts])
+    refused: dict[int, str] = {}
+    columns = [_column([p.arrays[spec.name] for _, p in parts], spec, rows, refused) for spec in signature.outputs]
+    versions = pa.concat_arrays([_constant(version, count) for _, p in parts for count, version in p.versions])
+    model = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(rows), np.int32)), pa.array([uri]))
+    names = [*(prefix + spec.name for spec in signature.outputs), MODEL_COLUMN, VERSION_COLUMN]
+    answers = pa.RecordBatch.from_arrays([*columns, model, versions], names=names)
+    if len(parts) > 1:
+        order = np.argsort(rows, kind="stable")
+        rows, answers = rows[order], answers.take(pa.array(order))
+    if refused:
+        keep = ~np.isin(rows, list(refused))
+        rows, answers = rows[keep], answers.filter(pa.array(keep))
+    kept = batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))
+    joined = pa.RecordBatch.from_arrays(
+        [*kept.columns, *answers.columns], names=[*kept.schema.names, *answers.schema.names]
+    )
+    return (joined if joined.num_rows else None), refused
+
+
+def rows_of(group: Group, prediction: Prediction) -> np.ndarray:
+    """Returns int64: the rows of the batch that a prediction's arrays are for."""
+    if group.rows is None:
+        return np.arange(group.size) if prediction.rows is None else prediction.rows
+    return group.rows if prediction.rows is None else group.rows[prediction.rows]
+
+
+def _constant(version: int | None, rows: int) -> pa.Array:
+    return pa.nulls(rows, pa.int64()) if version is None else pa.array(np.full(rows, version, np.int64))
+
+
+def _column(arrays: list[Any], spec: TensorSpec, rows: np.ndarray, refused: dict[int, str]) -> pa.Array:
+    kind = output_type(spec)
+    parts = [_to_arrow(array, spec, kind) for array in arrays]
+    converted = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+    if converted.type == kind:
+        return converted
+    try:
+        return converted.cast(kind)
+    except pa.ArrowInvalid:
+        return _cast_rows(converted, kind, spec, rows, refused)
+
+
+def _cast_rows(
+    array: pa.Array, kind: pa.DataType, spec: TensorSpec, rows: np.ndarray, refused: dict[int, str]
+) -> pa.Array:
+    """Casts bytes to text row by row; a row that is not text is refused, and null here."""
+    cast = []
+    for place, row in enumerate(rows.tolist()):
+        try:
+            cast.append(array[place : place + 1].cast(kind))
+        except pa.ArrowInvalid:
+            cast.append(pa.nulls(1, kind))
+            refused[row] = (
+                f"output '{spec.name}' is not UTF-8 text; an output named {spec.name}_bytes is written as base64"
+            )
+    return pa.concat_arrays(cast)
+
+
+def _to_arrow(array: Any, spec: TensorSpec, kind: pa.DataType) -> pa.Array:
+    """An output's values as Arrow: scalars, or lists as deep as the array; strings as bytes."""
+    if isinstance(array, pa.Array):
+        return array
+    if spec.dtype in _HALF:
+        array = array.astype(np.float32)
+    sizes = array.shape[1:]
+    if not pa.types.is_list(kind):
+        sizes = ()
+    flat = array.reshape(-1)
+    column = pa.array(flat, pa.binary() if spec.dtype == "string" else None)
+    for depth in range(len(sizes), 0, -1):
+        count = int(np.prod(array.shape[:depth]))
+        offsets = np.arange(count + 1, dtype=np.int32) * sizes[depth - 1]
+        column = pa.ListArray.from_arrays(pa.array(offsets), column)
+    return column

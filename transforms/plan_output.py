@@ -1,0 +1,98 @@
+"""What a job writes: the columns of the output, and the names of its files. At launch only."""
+
+import dataclasses
+from collections.abc import Collection
+
+import pyarrow as pa
+
+from models.errors import UsageError
+from models.signature import Signature
+from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec
+from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
+from transforms.plan_input import InputPlan, Source
+from transforms.write_files import Target
+
+# Formats whose rows can be carried as they are, with the predictions added to them.
+RAW_FORMATS = ("jsonl", "tfrecord")
+
+
+@dataclasses.dataclass(frozen=True)
+class Destination:
+    """An --output path taken apart."""
+
+    prefix: str
+    suffix: str
+    format: str
+
+    def target(self, job: str) -> Target:
+        """Returns where the files go; `job` is this job's own name, for its temporary directory."""
+        return Target(self.prefix, self.suffix, f"{_directory(self.prefix)}.sluice-{job}")
+
+    def failures(self, path: str, job: str) -> Target:
+        """Returns where failures go: to `path`, or beside the predictions if it is empty."""
+        if not path:
+            return Target(f"{self.prefix}.failures", ".jsonl", f"{_directory(self.prefix)}.sluice-{job}-failures")
+        prefix, suffix = _split(path)
+        return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}.sluice-{job}-failures")
+
+
+def parse_output(path: str, format_: str) -> Destination:
+    """Returns an --output path as a prefix, a suffix and a format; a directory gets the name "predictions".
+
+    Raises:
+      UsageError: the format is clear neither from the name nor from --output_format, or they contradict.
+    """
+    prefix, suffix = _split(path)
+    named = EXTENSIONS.get(suffix, "")
+    if not format_ and not named:
+        raise UsageError(
+            f"--output {path}: the format is not clear from the name; end it in {', '.join(EXTENSIONS)}, or give "
+            f"--output_format {'|'.join(FORMATS)}"
+        )
+    if format_ and named and format_ != named:
+        raise UsageError(f"--output {path} ends like {named}, and --output_format says {format_}")
+    if prefix.endswith("/"):
+        prefix += "predictions"
+    return Destination(prefix, suffix or f".{format_}", format_ or named)
+
+
+def _split(path: str) -> tuple[str, str]:
+    for suffix in sorted(EXTENSIONS, key=len, reverse=True):
+        if path.endswith(suffix):
+            return path.removesuffix(suffix), suffix
+    return path, ""
+
+
+def _directory(prefix: str) -> str:
+    return prefix[: prefix.rfind("/") + 1]
+
+
+def is_raw(source: Source, format_: str, carry: tuple[str, ...] | None, exclude: Collection[str]) -> bool:
+    """Whether rows go into the output as they are: the same row format in and out, and no choice among columns."""
+    chosen = carry is not None or any(name in source.names for name in exclude)
+    return source.format == format_ and format_ in RAW_FORMATS and not chosen
+
+
+def plan_output(
+    source: Source, plan: InputPlan, signature: Signature, destination: Destination, *, raw: bool, prefix: str,
+    model_columns: bool, flatten: bool,
+) -> OutputSpec:  # fmt: skip
+    """Returns what the output files hold: the carried columns, the signature's outputs, `_model` and `_version`.
+
+    Raises:
+      UsageError: two columns of one name, or a column that the format cannot hold.
+    """
+    added = list(output_schema(signature, prefix))
+    if model_columns:
+        added += [pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())]
+    present = {*source.names, *(name for name, _ in plan.spec.columns)} if raw else {name for name, _ in plan.carried}
+    for field in added:
+        if field.name in present:
+            raise UsageError(
+                f"the model's output '{field.name}' has the name of an input column; give --output_prefix TEXT to "
+                f"rename the outputs, or --exclude_columns {field.name} to leave the input column out"
+            )
+    carried = [] if raw else [pa.field(name, kind) for name, kind in plan.carried]
+    spec = OutputSpec(destination.format, pa.schema(carried + added), raw=raw, flatten=flatten)
+    check_output_spec(spec)
+    return spec

@@ -1,0 +1,182 @@
+"""`Predict`: RecordBatches to RecordBatches with the model's outputs as further columns."""
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from models.batching import RowFailure
+from models.binding import Bound, Group
+from models.cache import ModelRecipe, shared_scheduler
+from models.files import ModelFiles
+from models.scheduler import Scheduler
+from models.signature import Signature
+from models.tickets import Prediction, Ticket
+from transforms import metrics
+from transforms.batches import origin_of, payload_of
+from transforms.beam_files import BeamFiles
+from transforms.failures import BIND, PREDICT, Failure, Result
+from transforms.outputs import append_outputs
+
+FAILURES = "failures"
+
+# A bundle may have this many times the model's batch size in work before it waits for its oldest rows: enough that the
+# model always finds a full batch waiting while the bundle reads and writes.
+_BATCHES_IN_WORK = 4
+
+
+class Predict(beam.PTransform):
+    """Scores RecordBatches with a model.
+
+    Takes batches with a column for each that the model's signature takes; gives the same rows with the outputs as
+    further columns, and `_model` and `_version` behind them. Rows that do not fit, or that the model refuses, come out
+    as `Failure`s; every row comes out once, in one of the two.
+
+    Args:
+      recipe: which model, and how rows are gathered into calls.
+      output_prefix: put before the outputs' names.
+      files: where the model's files are; Beam's FileSystems by default.
+    """
+
+    def __init__(self, recipe: ModelRecipe, output_prefix: str = "", files: ModelFiles | None = None) -> None:
+        super().__init__()
+        self._fn = _Predict(recipe, output_prefix, files or BeamFiles())
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Result:
+        outputs = batches | "Call" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="rows")
+        return Result(outputs.rows, outputs[FAILURES])
+
+
+@dataclasses.dataclass
+class _Work:
+    """A batch whose rows are with the scheduler."""
+
+    batch: pa.RecordBatch
+    bound: Bound
+    tickets: list[tuple[Group, Ticket]]
+    windows: tuple[Any, ...]
+    timestamp: Timestamp
+
+    @property
+    def done(self) -> bool:
+        return all(ticket.future.done() for _, ticket in self.tickets)
+
+    def wait(self) -> None:
+        concurrent.futures.wait([ticket.future for _, ticket in self.tickets])
+
+
+@beam.typehints.with_input_types(pa.RecordBatch)
+@beam.typehints.with_output_types(pa.RecordBatch)
+class _Predict(beam.DoFn):
+    """Counts: rows_predicted, rows_failed; batch_size, predict_latency_msec, queue_msec, model_load_msec."""
+
+    def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles) -> None:
+        self._recipe = recipe
+        self._prefix = output_prefix
+        self._files = files
+        self._work: collections.deque[_Work] = collections.deque()
+        self._rows = 0
+
+    def setup(self) -> None:
+        self._scheduler: Scheduler = shared_scheduler(self._recipe, self._files)
+
+    def start_bundle(self) -> None:
+        self._cancel()
+        if self._scheduler.load_msec:
+            metrics.record(metrics.MODEL_LOAD_MSEC, self._scheduler.load_msec)
+            self._scheduler.load_msec = 0.0
+
+    def process(
+        self,
+        batch: pa.RecordBatch,
+        window: Any = beam.DoFn.WindowParam,
+        timestamp: Timestamp = beam.DoFn.TimestampParam,
+    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        bound = self._scheduler.model.bind(batch)
+        tickets = [(group, self._scheduler.submit(group.feeds)) for group in bound.groups]
+        self._work.append(_Work(batch, bound, tickets, (window,), timestamp))
+        self._rows += batch.num_rows
+        limit = _BATCHES_IN_WORK * self._scheduler.options.max_batch_size
+        while self._work and (self._work[0].done or self._rows > limit):
+            yield from self._emit()
+
+    def finish_bundle(self) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        while self._work:
+            yield from self._emit()
+
+    def teardown(self) -> None:
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Drops what a bundle that failed has left behind."""
+        if self._work:
+            self._scheduler.cancel([ticket for work in self._work for _, ticket in work.tickets])
+            self._work.clear()
+        self._rows = 0
+
+    def _emit(self) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        """Waits for the oldest batch and gives its rows and failures, in its window and at its time."""
+        work = self._work[0]
+        work.wait()
+        predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
+        self._work.popleft()
+        self._rows -= work.batch.num_rows
+        model = self._scheduler.model
+        scored, failures = score(work.batch, work.bound, predictions, model.signature, model.uri, self._prefix)
+        _record(scored, failures, predictions)
+        if scored is not None:
+            yield WindowedValue(scored, work.timestamp, work.windows)
+        for failure in failures:
+            yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
+
+
+def score(
+    batch: pa.RecordBatch,
+    bound: Bound,
+    predictions: list[tuple[Group, Prediction]],
+    signature: Signature,
+    uri: str,
+    prefix: str,
+) -> tuple[pa.RecordBatch | None, list[Failure]]:
+    """Returns the predicted rows of a batch, with the outputs appended, and the failures; both in order."""
+    failed = {
+        row: _failure(BIND, RowFailure("InvalidRow", text), batch, row, uri) for row, text in bound.errors.items()
+    }
+    for group, prediction in predictions:
+        for row, failure in prediction.failures.items():
+            index = row if group.rows is None else int(group.rows[row])
+            failed[index] = _failure(PREDICT, failure, batch, index, uri)
+    scored, refused = append_outputs(batch, predictions, signature, uri, prefix)
+    for row, text in refused.items():
+        failed[row] = _failure(PREDICT, RowFailure("BadOutput", text), batch, row, uri)
+    return scored, [failed[row] for row in sorted(failed)]
+
+
+def _failure(stage: str, failure: RowFailure, batch: pa.RecordBatch, row: int, uri: str) -> Failure:
+    return Failure(
+        stage,
+        failure.type,
+        failure.message,
+        origin_of(batch, row),
+        payload_of(batch, row),
+        model=uri,
+    )
+
+
+def _record(scored: pa.RecordBatch | None, failures: list[Failure], predictions: list[tuple[Any, Prediction]]) -> None:
+    if scored is not None:
+        metrics.count(metrics.ROWS_PREDICTED, scored.num_rows)
+    counts = collections.Counter((failure.stage, failure.error_type) for failure in failures)
+    for (stage, error_type), number in counts.items():
+        metrics.count_failure(stage, error_type, number)
+    for _, prediction in predictions:
+        metrics.record(metrics.QUEUE_MSEC, prediction.queue_msec)
+        for call in prediction.calls:
+            metrics.record(metrics.BATCH_SIZE, call.rows)
+            metrics.record(metrics.PREDICT_LATENCY_MSEC, call.latency_msec)

@@ -1,0 +1,106 @@
+"""Files to RecordBatches: split, spread over the workers, read and decoded."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+
+from transforms import metrics
+from transforms.batches import slices
+from transforms.beam_files import match_files
+from transforms.decode import INVALID_ROW, Decoded, InputSpec, file_failure
+from transforms.failures import READ, Failure
+from transforms.file_ranges import FileRange, read_range, split_file
+
+# A batch holds at most this many rows: enough for vectorised work, small enough that several are in work at once.
+MAX_BATCH_ROWS = 4096
+
+FAILURES, TALLY = "failures", "tally"
+
+
+class Read(NamedTuple):
+    """What a reader gives: rows, failures, and how many rows there were (ints to be summed)."""
+
+    rows: beam.PCollection
+    failures: beam.PCollection
+    tally: beam.PCollection
+
+
+class ReadFiles(beam.PTransform):
+    """Reads files into RecordBatches of the columns in `spec`, with their origin and payload beside them.
+
+    Args:
+      pattern: a glob.
+      spec: what the files hold; `pipelines.plan` derives it from a model and a sample of the input.
+    """
+
+    def __init__(self, pattern: str, spec: InputSpec) -> None:
+        super().__init__()
+        self._pattern = pattern
+        self._spec = spec
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> Read:
+        split = (
+            pbegin
+            | "Pattern" >> beam.Create([self._pattern])
+            | "Split" >> beam.ParDo(_Split(self._spec)).with_outputs(FAILURES, TALLY, main="ranges")
+        )
+        parts = split.ranges | "Spread" >> beam.Reshuffle()
+        read = parts | "Decode" >> beam.ParDo(_Decode(self._spec)).with_outputs(FAILURES, TALLY, main="rows")
+        failures = (split[FAILURES], read[FAILURES]) | "Failures" >> beam.Flatten()
+        tally = (split[TALLY], read[TALLY]) | "Tally" >> beam.Flatten()
+        return Read(read.rows, failures, tally)
+
+
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(FileRange)
+class _Split(beam.DoFn):
+    """Counts: rows_read, rows_failed (files whose head cannot be read)."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec = spec
+
+    def process(self, pattern: str) -> Iterator[FileRange | beam.pvalue.TaggedOutput]:
+        for file in match_files(pattern):
+            try:
+                yield from split_file(file.path, file.size_in_bytes, self._spec)
+            except Exception as error:  # noqa: BLE001  one file that cannot be opened costs that file
+                yield from _tag([file_failure(error, file.path)])
+                yield beam.pvalue.TaggedOutput(TALLY, 1)
+                metrics.count(metrics.ROWS_READ, 1)
+                metrics.count_failure(READ, type(error).__name__)
+
+
+@beam.typehints.with_input_types(FileRange)
+@beam.typehints.with_output_types(pa.RecordBatch)
+class _Decode(beam.DoFn):
+    """Counts: rows_read, bytes_read, rows_failed."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec = spec
+
+    def process(self, part: FileRange) -> Iterator[pa.RecordBatch | beam.pvalue.TaggedOutput]:
+        rows = 0
+        for decoded, size in read_range(part, self._spec):
+            rows += decoded.rows
+            _count(decoded, size)
+            for batch in decoded.batches:
+                yield from slices(batch, MAX_BATCH_ROWS)
+            yield from _tag(decoded.failures)
+        yield beam.pvalue.TaggedOutput(TALLY, rows)
+
+
+def _tag(failures: list[Failure]) -> Iterator[beam.pvalue.TaggedOutput]:
+    return (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)
+
+
+def _count(decoded: Decoded, size: int) -> None:
+    metrics.count(metrics.ROWS_READ, decoded.rows)
+    metrics.count(metrics.BYTES_READ, size)
+    invalid = sum(failure.error_type == INVALID_ROW for failure in decoded.failures)
+    if invalid:
+        metrics.count_failure(decoded.failures[0].stage, INVALID_ROW, invalid)
+    for failure in decoded.failures:
+        if failure.error_type != INVALID_ROW:
+            metrics.count_failure(failure.stage, failure.error_type)

@@ -1,0 +1,319 @@
+"""Batches and failures to files that appear only once they are finished, and only if the job is a success.
+
+Each bundle writes a file of its own in a hidden directory. One last step sees the files of the bundles that succeeded,
+judges the job, and renames them into place: a bundle that is tried again, or a job that dies, leaves nothing that looks
+like output.
+"""
+
+import dataclasses
+import gzip
+import logging
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, Protocol, cast
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from models.errors import SluiceError, TooManyFailures, UsageError
+from transforms.beam_files import match_files
+from transforms.encode import OutputSpec, open_encoder
+from transforms.failures import FULL, Failure, to_json
+
+_LOG = logging.getLogger(__name__)
+
+_GZIP_LEVEL = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a set of files goes: PREFIX-00000-of-00003SUFFIX, as Beam names shards.
+
+    Attributes:
+      temp: a directory of this job alone, on the same file system, that the files are written to first.
+    """
+
+    prefix: str
+    suffix: str
+    temp: str
+
+    @property
+    def pattern(self) -> str:
+        """A glob of the files that this target may have from any run."""
+        return f"{self.prefix}-*-of-*{self.suffix}"
+
+    def shard(self, number: int, count: int) -> str:
+        """Returns the name of one file of the set."""
+        return f"{self.prefix}-{number:05d}-of-{count:05d}{self.suffix}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file that one bundle has finished, under its temporary name."""
+
+    path: str
+    rows: int
+
+
+def existing_files(target: Target) -> list[str]:
+    """Returns the files that stand where the target's would go."""
+    named = re.compile(re.escape(target.prefix) + r"-\d+-of-\d+" + re.escape(target.suffix) + "$")
+    return [file.path for file in match_files(target.pattern) if named.match(file.path)]
+
+
+class _Format(Protocol):
+    """What elements become bytes by. Picklable."""
+
+    def open(self, file: BinaryIO) -> Any:
+        """Returns an object with `write(element) -> rows` and `close()`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    spec: OutputSpec
+
+    def open(self, file: BinaryIO) -> "_BatchWriter":
+        return _BatchWriter(file, self.spec)
+
+
+class _BatchWriter:
+    def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
+        self._encoder = open_encoder(file, spec)
+
+    def write(self, batch: pa.RecordBatch) -> int:
+        self._encoder.write(batch)
+        return batch.num_rows
+
+    def close(self) -> None:
+        self._encoder.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failures:
+    payload_mode: str
+
+    def open(self, file: BinaryIO) -> "_FailureWriter":
+        return _FailureWriter(file, self.payload_mode)
+
+
+class _FailureWriter:
+    def __init__(self, file: BinaryIO, payload_mode: str) -> None:
+        self._file, self._mode = file, payload_mode
+
+    def write(self, failure: Failure) -> int:
+        self._file.write(to_json(failure, self._mode) + b"\n")
+        return 1
+
+    def close(self) -> None:
+        pass
+
+
+class WriteFiles(beam.PTransform):
+    """Writes RecordBatches; gives the `Shard`s, which `CommitFiles` puts in their place."""
+
+    def __init__(self, target: Target, spec: OutputSpec) -> None:
+        super().__init__()
+        self._fn = _WriteShards(target, _Batches(spec))
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Shard]:
+        return batches | "Shards" >> beam.ParDo(self._fn)
+
+
+class WriteFailures(beam.PTransform):
+    """Writes failures as JSON Lines; gives the `Shard`s, which `CommitFiles` puts in their place.
+
+    Args:
+      payload_mode: see transforms.failures.to_record.
+    """
+
+    def __init__(self, target: Target, payload_mode: str = FULL) -> None:
+        super().__init__()
+        self._fn = _WriteShards(target, _Failures(payload_mode))
+
+    def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Shard]:
+        return failures | "Shards" >> beam.ParDo(self._fn)
+
+
+@beam.typehints.with_output_types(Shard)
+class _WriteShards(beam.DoFn):
+    def __init__(self, target: Target, format_: _Format) -> None:
+        self._target = target
+        self._format = format_
+        self._open: _OpenShard | None = None
+
+    def start_bundle(self) -> None:
+        self.teardown()
+
+    def process(self, element: Any) -> None:
+        if self._open is None:
+            self._open = _OpenShard(self._target, self._format)
+        self._open.write(element)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._open is not None:
+            shard, self._open = self._open.finish(), None
+            yield WindowedValue(shard, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def teardown(self) -> None:
+        if self._open is not None:
+            self._open.drop()
+            self._open = None
+
+
+class _OpenShard:
+    """A file that is being written under a temporary name."""
+
+    def __init__(self, target: Target, format_: _Format) -> None:
+        self.path = f"{target.temp}/{uuid.uuid4().hex}{target.suffix}"
+        self._file = cast(BinaryIO, FileSystems.create(self.path, compression_type=CompressionTypes.UNCOMPRESSED))
+        self._sink = self._file
+        if target.suffix.endswith(".gz"):
+            self._sink = cast(BinaryIO, gzip.GzipFile("", "wb", _GZIP_LEVEL, self._file, mtime=0))
+        self._writer = format_.open(self._sink)
+        self._rows = 0
+
+    def write(self, element: Any) -> None:
+        self._rows += self._writer.write(element)
+
+    def finish(self) -> Shard:
+        self._writer.close()
+        if self._sink is not self._file:
+            self._sink.close()
+        self._file.close()
+        return Shard(self.path, self._rows)
+
+    def drop(self) -> None:
+        """Gives up a file of a bundle that failed."""
+        self._file.close()
+        _delete([self.path])
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What a job must hold to before its predictions are put in place.
+
+    Attributes:
+      max_failure_rate: failures over rows in; above it the job fails.
+    """
+
+    max_failure_rate: float
+
+    def check(self, rows_in: int, predictions: int, failures: int) -> None:
+        """
+        Raises:
+          TooManyFailures: above the rate.
+          SluiceError: rows are missing or double.
+        """
+        if rows_in != predictions + failures:
+            raise SluiceError(
+                f"{rows_in} rows were read, and {predictions} predictions and {failures} failures written: rows are "
+                "missing or double. This is a defect in Sluice or in the runner; the output is not put in place"
+            )
+        if rows_in and failures / rows_in > self.max_failure_rate:
+            raise TooManyFailures(
+                f"{failures} of {rows_in} rows failed ({failures / rows_in:.1%}), more than --max_failure_rate "
+                f"{self.max_failure_rate:g} allows; the failures are written, the predictions are not"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Committed:
+    """What a job has written."""
+
+    rows_in: int
+    predictions: int
+    failures: int
+    files: tuple[str, ...]
+    failure_files: tuple[str, ...]
+
+
+class CommitFiles(beam.PTransform):
+    """Puts the failures in place, judges the job, and puts the predictions in place.
+
+    Args:
+      shards, failure_shards: what `WriteFiles` and `WriteFailures` gave.
+      tally: how many rows were read (ints to be summed).
+    """
+
+    def __init__(self, target: Target, spec: OutputSpec, failures_target: Target, judgement: Judgement) -> None:
+        super().__init__()
+        self._fn = _Commit(target, spec, failures_target, judgement)
+
+    def expand(self, written: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        shards, failure_shards, tally = (beam.pvalue.AsList(each) for each in written)
+        begin = written[0].pipeline | "Once" >> beam.Create([0])
+        return begin | "Judge" >> beam.ParDo(self._fn, shards, failure_shards, tally)
+
+
+@beam.typehints.with_output_types(Committed)
+class _Commit(beam.DoFn):
+    def __init__(self, target: Target, spec: OutputSpec, failures_target: Target, judgement: Judgement) -> None:
+        self._target = target
+        self._spec = spec
+        self._failures_target = failures_target
+        self._judgement = judgement
+
+    def process(
+        self, _: int, shards: list[Shard], failure_shards: list[Shard], tally: list[int]
+    ) -> Iterator[Committed]:
+        rows_in = sum(tally)
+        predictions = sum(shard.rows for shard in shards)
+        failures = sum(shard.rows for shard in failure_shards)
+        failure_files = put_in_place(self._failures_target, failure_shards)
+        self._judgement.check(rows_in, predictions, failures)
+        if not shards:  # a set of no files would look like a job that has not run
+            empty = _OpenShard(self._target, _Batches(self._spec))
+            shards = [empty.finish()]
+        files = put_in_place(self._target, shards)
+        yield Committed(rows_in, predictions, failures, tuple(files), tuple(failure_files))
+
+
+def put_in_place(target: Target, shards: Iterable[Shard]) -> list[str]:
+    """Renames finished files to their final names, and deletes what an earlier run left under such names.
+
+    May be called again after it was interrupted: a file that has been renamed already is left as it is.
+    """
+    ordered = sorted(shards, key=lambda shard: shard.path)
+    names = [target.shard(number, len(ordered)) for number in range(len(ordered))]
+    for shard, name in zip(ordered, names, strict=True):
+        if FileSystems.exists(shard.path):
+            _delete([name])
+            FileSystems.rename([shard.path], [name])
+        elif not FileSystems.exists(name):
+            raise SluiceError(f"{shard.path} has vanished before it was renamed to {name}")
+    _delete([path for path in existing_files(target) if path not in names])
+    return names
+
+
+def _delete(paths: list[str]) -> None:
+    existing = [path for path in paths if FileSystems.exists(path)]
+    if existing:
+        FileSystems.delete(existing)
+
+
+def remove_temp(target: Target) -> None:
+    """Deletes the temporary directory with whatever bundles that failed have left in it."""
+    try:
+        FileSystems.delete([f"{target.temp}/" if "://" in target.temp else target.temp])
+    except BeamIOError as error:
+        _LOG.debug("Nothing to remove at %s: %s", target.temp, error)
+
+
+def check_writable(target: Target) -> None:
+    """Writes and deletes a small file where the job would write.
+
+    Raises:
+      UsageError: the place cannot be written to.
+    """
+    path = f"{target.temp}/writable"
+    try:
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            file.write(b"Sluice was here.\n")
+    except Exception as error:
+        raise UsageError(f"{target.prefix} cannot be written to: {error}") from error
+    remove_temp(target)
