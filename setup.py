@@ -6,6 +6,8 @@ from setuptools import setup
 INSTALL_REQUIRES = [
     "apache-beam[gcp]>=2.77,<3",
     "fastavro>=1.9,<2",
+    "google-crc32c>=1.5,<2",
+    "ml-dtypes>=0.4,<1",
     "numpy>=1.26,<3",
     "orjson>=3.9.7,<4",
     "protobuf>=4.25,<7",

@@ -1,0 +1,210 @@
+"""`sluice inspect`: what a model takes and gives, and what its predictions look like. Needs no TensorFlow."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from models.errors import ModelNotFound, SignatureError, UsageError
+from models.files import LocalFiles, ModelFiles
+from models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
+from models.signature_reader import pick_signature, read_signatures
+from models.uri import parse_model_uri
+from models.versions import Version, find_version, read_meta_graph, what_is_missing
+from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
+from transforms.schema import arrow_to_bigquery_schema
+
+# Entries of a list that the text shows; --json shows all.
+_SHOWN_ENTRIES = 4
+
+Description = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice inspect`."""
+    parser.add_argument("--model", required=True, metavar="URI", help="SavedModel directory, or one of versions of it")
+    parser.add_argument(
+        "--signature",
+        metavar="NAME",
+        help=f"signature to show in full (default: {DEFAULT_SIGNATURE}, or the only one)",
+    )
+    parser.add_argument("--output_prefix", default="", metavar="TEXT", help="put before the names of the outputs")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the sample row whole")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what stands at --model; returns 0.
+
+    Raises:
+      UsageError: there is no model, or no such signature.
+    """
+    description = describe(args.model, args.signature, _files(args.model), args.output_prefix)
+    print(to_json(description) if args.json else render(description))
+    return 0
+
+
+def _files(uri: str) -> ModelFiles:
+    if "://" not in parse_model_uri(uri).uri:
+        return LocalFiles()
+    from transforms.beam_files import BeamFiles  # imports Beam, for seconds
+
+    return BeamFiles()
+
+
+def describe(uri: str, signature_name: str | None, files: ModelFiles, prefix: str = "") -> Description:
+    """Returns what stands at the URI, as JSON values; tests/pipelines/test_inspect_model.py pins the form.
+
+    Args:
+      signature_name: the one to describe in full; None: serving_default, or the only one.
+      prefix: put before the names of the outputs' columns.
+
+    Raises:
+      UsageError: there is no complete model, or no such signature. One that cannot be served is no error: its
+        "problem" says why.
+    """
+    base = parse_model_uri(uri).uri
+    used = find_version(base, files)
+    signatures = read_signatures(read_meta_graph(used.directory, files))
+    chosen = _choose(signatures, signature_name)
+    return {
+        "uri": base,
+        "directory": used.directory,
+        "version": used.number,
+        "versions": list(_versions(base, used, files)),
+        "signatures": [_describe_signature(signature) for signature in signatures.values()],
+        "signature": chosen.name if chosen else None,
+        **_describe_rows(base, chosen, prefix),
+    }
+
+
+def _choose(signatures: dict[str, Signature], name: str | None) -> Signature | None:
+    if name is None and DEFAULT_SIGNATURE not in signatures:
+        return next(iter(signatures.values())) if len(signatures) == 1 else None
+    wanted = name or DEFAULT_SIGNATURE
+    return signatures.get(wanted) or pick_signature(signatures, wanted)
+
+
+def _versions(base: str, used: Version, files: ModelFiles) -> Iterator[Description]:
+    """The numbered directories under the base that hold a model or a part of one, newest first."""
+    if used.number is None:
+        return
+    paths = [*files.match(f"{base}/*/saved_model.pb"), *files.match(f"{base}/*/variables/*")]
+    names = {path.removeprefix(f"{base}/").split("/")[0] for path in paths}
+    for name in sorted(filter(str.isdecimal, names), key=int, reverse=True):
+        directory = f"{base}/{name}"
+        missing = None if directory == used.directory else what_is_missing(directory, files)
+        yield {"version": int(name), "directory": directory, "used": directory == used.directory, "missing": missing}
+
+
+def _describe_signature(signature: Signature) -> Description:
+    return {
+        "name": signature.name,
+        "method": signature.method,
+        "problem": _problem(signature),
+        "takes_examples": signature.takes_examples,
+        "inputs": [_describe_tensor(spec) for spec in signature.inputs],
+        "outputs": [_describe_tensor(spec) for spec in signature.outputs],
+    }
+
+
+def _describe_tensor(spec: TensorSpec) -> Description:
+    shape = None if spec.shape is None else list(spec.shape)
+    return {"name": spec.name, "dtype": spec.dtype, "shape": shape, "kind": spec.kind}
+
+
+def _problem(signature: Signature) -> str | None:
+    try:
+        signature.checked()
+    except SignatureError as error:
+        return str(error)
+    return None
+
+
+def _describe_rows(uri: str, signature: Signature | None, prefix: str) -> Description:
+    """What rows for the signature hold, and what becomes of them; empty if it cannot be served."""
+    served = _servable(signature) if signature else None
+    if signature is None or served is None:
+        return {
+            "excluded_outputs": [],
+            "columns": [],
+            "sample_row": None,
+            "output_columns": [],
+            "bigquery_schema": None,
+            "bigquery_problem": None,
+            "command": None,
+        }
+    excluded = [spec.name for spec in signature.outputs if spec not in served.outputs]
+    fields = output_schema(served, prefix)
+    table, table_problem = _table_schema(fields)
+    return {
+        "excluded_outputs": excluded,
+        "columns": [_describe_column(spec) for spec in served.columns],
+        "sample_row": {spec.name: _sample(spec) for spec in served.columns} or None,
+        "output_columns": [{"name": field.name, "type": str(field.type)} for field in fields],
+        "bigquery_schema": table,
+        "bigquery_problem": table_problem,
+        "command": _command(uri, served, excluded, prefix),
+    }
+
+
+def _servable(signature: Signature) -> Signature | None:
+    """The signature without the outputs that cannot be columns; None if there is nothing left to serve."""
+    good = [spec.name for spec in signature.outputs if not _problem(signature.with_outputs((spec.name,)))]
+    return signature.with_outputs(tuple(good)) if good else None
+
+
+def _describe_column(spec: ColumnSpec) -> Description:
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": list(spec.shape),
+        "type": str(spec.arrow_type),
+        "required": spec.required,
+    }
+
+
+def _sample(spec: ColumnSpec) -> Any:
+    """A value that fits the column, in the JSON form that `sluice batch` reads."""
+    return _zeros(_zero(spec), () if spec.is_scalar else spec.shape)
+
+
+def _zero(spec: ColumnSpec) -> Any:
+    if spec.dtype == "string":
+        return {"b64": ""} if spec.name.endswith(BYTES_SUFFIX) else ""
+    if spec.dtype == "bool":
+        return False
+    return 0.0 if "float" in spec.dtype else 0
+
+
+def _zeros(zero: Any, shape: Shape) -> Any:
+    """Nested lists of the shape; one entry where any number will do."""
+    if not shape:
+        return zero
+    return [_zeros(zero, shape[1:]) for _ in range(1 if shape[0] is None else shape[0])]
+
+
+def _table_schema(fields: pa.Schema) -> tuple[list[Description] | None, str | None]:
+    """The fields of a BigQuery table of the predictions, or why there can be none."""
+    columns = [*fields, pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())]
+    try:
+        return arrow_to_bigquery_schema(pa.schema(columns)), None
+    except UsageError as error:
+        return None, str(error)
+
+
+def _command(uri: str, signature: Signature, excluded: Sequence[str], prefix: str) -> str:
+    words = ["sluice", "batch", "--model", uri]
+    words += ["--signature", signature.name] if signature.name != DEFAULT_SIGNATURE else []
+    words += ["--exclude_columns", ",".join(excluded)] if excluded else []
+    words += ["--output_prefix", prefix] if prefix else []
+    ending = "jsonl" if signature.columns else "tfrecord"  # whole tf.Examples where their features are not known
+    return shlex.join([*words, "--input", f"rows.{ending}", "--output", f"predictions.{ending}"])
+
+
+def to_json(description: Description) -> str:
+    """Returns the description as JSON, a line for each of its keys: a sample image would fill a screen otherwise."""
+    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in description.items())
+    return "{\n" + ",\n".join(lines) + "\n}"
