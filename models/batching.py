@@ -47,7 +47,7 @@ def byte_count(feeds: Feeds) -> int:
 
 
 # Strings are measured on this many entries of an array: measuring all would cost as much as binding them.
-_STRING_SAMPLE = 64
+_STRING_SAMPLE = 16
 # A bytes object's own size in CPython, and its reference in the array.
 _STRING_OVERHEAD = 33 + 8
 

@@ -44,12 +44,13 @@ class _Cache:
         with self._lock:
             lock = self._locks.setdefault(recipe, threading.Lock())
         with lock:  # others may load other models meanwhile
-            if recipe not in self._schedulers:
+            scheduler = self._schedulers.get(recipe)
+            if scheduler is None:
                 started = time.monotonic()
                 scheduler = Scheduler(self._open(recipe.spec, recipe.model, files), recipe.scheduler)
                 scheduler.load_msec = 1000 * (time.monotonic() - started)
                 self._schedulers[recipe] = scheduler
-            return self._schedulers[recipe]
+            return scheduler
 
     def clear(self) -> None:
         with self._lock:

@@ -167,7 +167,7 @@ def _values(
     if spec.dtype == "string":
         return _strings(array, nulls)
     if pa.types.is_decimal(array.type):
-        array = array.cast(pa.float64())
+        array = array.cast(pa.string()).cast(pa.float64())  # Arrow's direct way is a digit off for values such as 4.81
     if nulls is not None:
         array = array.fill_null(_zero(array.type))
     values = array.to_numpy(zero_copy_only=False)
@@ -288,7 +288,8 @@ def _match_shape(found: np.ndarray, counts: np.ndarray, spec: ColumnSpec) -> tup
     if depth > 1:  # nested otherwise than the tensor: only sizes of 1 may be left out or added
         kinds, kind = np.unique(found, axis=0, return_inverse=True)
         core = [size for size in spec.shape if size != 1]
-        wrong |= np.array([[size for size in each if size != 1] != core for each in kinds.tolist()])[kind.reshape(-1)]
+        differs = [[size for size in each if size != 1] != core for each in kinds.tolist()]
+        wrong |= np.array(differs, bool)[kind.reshape(-1)]
     return np.broadcast_to(shape, (rows, len(shape))), wrong
 
 

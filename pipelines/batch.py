@@ -65,8 +65,8 @@ def _announce(plan: Any) -> None:
 
 
 def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float) -> None:
-    from pipelines.summary import render, to_json
     from pipelines.report import summarise
+    from pipelines.summary import render, to_json
 
     summary = summarise(plan, result, seconds)
     sys.stderr.write(render(summary) + "\n")

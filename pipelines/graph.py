@@ -9,7 +9,7 @@ from transforms.write_files import CommitFiles, WriteFailures, WriteFiles
 
 
 def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
-    """Wires files to files; returns the `Committed` of the job. Its labels are an interface: a golden test holds them."""
+    """Wires files to files; returns the job's `Committed`. The labels are an interface: a golden test holds them."""
     read = pipeline | "Read" >> ReadFiles(plan.pattern, plan.input)
     scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
     failures = (read.failures, scored.failures) | "Failures" >> beam.Flatten()

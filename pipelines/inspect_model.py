@@ -3,24 +3,20 @@
 import argparse
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from models.errors import ModelNotFound, SignatureError, UsageError
+from models.errors import SignatureError, UsageError
 from models.files import LocalFiles, ModelFiles
 from models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
 from models.signature_reader import pick_signature, read_signatures
 from models.uri import parse_model_uri
 from models.versions import Version, find_version, read_meta_graph, what_is_missing
+from pipelines.inspect_text import Description, render
 from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from transforms.schema import arrow_to_bigquery_schema
-
-# Entries of a list that the text shows; --json shows all.
-_SHOWN_ENTRIES = 4
-
-Description = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -57,7 +57,7 @@ def plan_batch(options: BatchOptions) -> BatchPlan:
     source = find_source(options.input, options.input_format, csv)
     spec, signature = _find_model(options, source)
     schema = _read_schema(options.input_schema)
-    raw = is_raw(source, destination.format, options.columns, options.exclude_columns)
+    raw = is_raw(source, destination.format, csv, options.columns, options.exclude_columns)
     wanted = Wanted(schema, options.columns, options.exclude_columns, options.column_defaults, raw)
     plan = plan_input(source, signature, wanted, csv)
     output = _plan_output(options, source, plan, signature, destination, raw)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from models.cache import ModelRecipe
 from pipelines.plan import BatchPlan
 from pipelines.summary import Summary, from_counters
 from transforms import metrics

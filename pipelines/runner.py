@@ -1,6 +1,7 @@
 """Which runner a job runs on, and Beam's own flags."""
 
 import argparse
+import contextlib
 import difflib
 from typing import Any
 
@@ -39,10 +40,9 @@ def _all_subclasses(root: type) -> list[Any]:
 
 
 def _add_all(options: Any, parser: argparse.ArgumentParser) -> None:
-    try:
+    # Two of Beam's classes name the same flag; the first one stands.
+    with contextlib.suppress(argparse.ArgumentError):
         options._add_argparse_args(parser)
-    except argparse.ArgumentError:
-        pass  # two of Beam's classes name the same flag; the first one stands
 
 
 def is_local(options: PipelineOptions) -> bool:

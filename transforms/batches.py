@@ -24,6 +24,10 @@ class RecordBatchCoder(beam.coders.Coder):
         with pa.ipc.open_stream(encoded) as reader:
             return reader.read_next_batch()
 
+    def estimate_size(self, value: pa.RecordBatch) -> int:
+        # Beam samples the size of elements for its metrics, and by default encodes them whole to learn it.
+        return int(value.nbytes)
+
     def is_deterministic(self) -> bool:
         return False
 

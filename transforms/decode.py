@@ -44,6 +44,7 @@ class InputSpec:
       columns: (name, type) of those that are read, in order. In text formats a binary column is base64.
       examples: of TFRecords for a model that parses tf.Examples itself: the column that holds them whole.
       payload: carry each row's source text to where a failure or a writer may need it.
+      header: of CSV whose lines are written as they are: the header that every file must have.
     """
 
     format: str
@@ -51,6 +52,7 @@ class InputSpec:
     csv: CsvOptions = dataclasses.field(default_factory=CsvOptions)
     examples: str = ""
     payload: bool = True
+    header: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:

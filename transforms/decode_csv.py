@@ -27,9 +27,18 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
     missing = [name for name, _ in spec.columns if name not in names]
     if missing:
         raise CorruptFile(f"the header has no column {missing[0]!r}; it has {', '.join(names)}")
+    if spec.header and tuple(names) != spec.header:
+        raise CorruptFile(
+            "the header is not that of the first file, and lines are written as they are; give all files one header, "
+            "or name the columns to write with --columns, which are then found by name"
+        )
     rows = np.flatnonzero(~block.blank())
     if not len(rows):
         return Decoded()
+    if spec.header and not _is_utf8(block.data):  # columns that nothing parses must be text too
+        if len(rows) == 1:
+            return _broken(block, int(rows[0]), "the line is not valid UTF-8", origin)
+        return halve(len(block), lambda start, stop: decode_csv(block.slice(start, stop), names, spec, origin))
     wrong: list[tuple[int, str]] = []
     try:
         table = _parse(block, names, spec, wrong, typed=True)
@@ -132,6 +141,14 @@ def _finish(
         [batch] if batch.num_rows else [],
         [row_failure(text, _at(block, row, origin), block.line(row)) for row, text in sorted(failures.items())],
     )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _broken(block: LineBlock, row: int, message: str, origin: str) -> Decoded:

@@ -90,4 +90,5 @@ def _remedy(holders: list[str], field: pa.Field, spec: OutputSpec) -> str:
         ways.append("write it as JSON text with --flatten")
     if holders:
         ways.append(f"choose --output_format {' or '.join(holders)}")
-    return ", ".join([*ways, "or leave it out with --exclude_columns"])
+    last = "leave it out with --exclude_columns"
+    return ", ".join([*ways, f"or {last}"]) if ways else last

@@ -14,7 +14,7 @@ from models.errors import SluiceError
 Text = TypeVar("Text", str, bytes)
 
 FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
-RAW_FORMATS = ("jsonl", "tfrecord")
+RAW_FORMATS = ("csv", "jsonl", "tfrecord")
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -44,8 +44,9 @@ class OutputSpec:
     Attributes:
       format: one of FORMATS.
       schema: the file's columns in order, with their types.
-      raw: jsonl from jsonl, or tfrecord from tfrecord: each row is its own source text (the column
-        `models.reserved.PAYLOAD`) with the columns of `schema` added to it.
+      raw: from a file of the same row format: each row is its own source text (the column `models.reserved.PAYLOAD`)
+        with the columns of `schema` added to it.
+      raw_names: of raw CSV: the names of the fields that the source rows hold, for the header.
       flatten: csv: a list or struct becomes its JSON text in one field.
     """
 
@@ -53,12 +54,13 @@ class OutputSpec:
     schema: pa.Schema
     raw: bool = False
     flatten: bool = False
+    raw_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"format '{self.format}' is not one of {', '.join(FORMATS)}")
         if self.raw and self.format not in RAW_FORMATS:
-            raise ValueError(f"raw rows go into {' and '.join(RAW_FORMATS)}, not into {self.format}")
+            raise ValueError(f"raw rows go into {', '.join(RAW_FORMATS)}, not into {self.format}")
 
 
 class Encoder(Protocol):
@@ -173,7 +175,19 @@ def _is_text(kind: pa.DataType) -> bool:
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if pa.types.is_nested(array.type) and _miscast(array.type):
+        return pa.array(array.to_pylist(), kind)
     return array.cast(kind)
+
+
+def _miscast(kind: pa.DataType) -> bool:
+    """Whether lists and structs hold what pyarrow 25 casts wrongly in them.
+
+    Slices of columns of type null come out with the length of the whole, and an empty dictionary fails under a null.
+    """
+    if pa.types.is_null(kind) or pa.types.is_dictionary(kind):
+        return True
+    return any(_miscast(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

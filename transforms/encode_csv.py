@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.column_types import is_list
+from models.reserved import PAYLOAD
 from transforms.encode_base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
 from transforms.encode_json import json_texts, json_unsupported
 from transforms.encode_text import column_text, has_text
@@ -37,17 +38,32 @@ class CsvEncoder:
 
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
         self._file = file
+        self._raw = spec.raw
         self._schema = shown_schema(spec.schema)
         # A header is a row of strings.
-        header = [pa.array([name]) for name in self._schema.names]
-        file.write(data_bytes(_lines(pa.RecordBatch.from_arrays(header, self._schema.names))))
+        names = [*spec.raw_names, *self._schema.names]
+        header = pa.RecordBatch.from_arrays([pa.array([name]) for name in names], [str(n) for n in range(len(names))])
+        file.write(data_bytes(_lines(header)))
+        if spec.raw:
+            self._schema = self._schema.append(pa.field(PAYLOAD, pa.binary(), nullable=False))
 
     def write(self, batch: pa.RecordBatch) -> None:
         for part in parts(select_columns(batch, self._schema)):
-            self._file.write(data_bytes(_lines(part)))
+            self._file.write(data_bytes(_added_lines(part) if self._raw else _lines(part)))
 
     def close(self) -> None:
         """Nothing completes a file of lines."""
+
+
+def _added_lines(batch: pa.RecordBatch) -> pa.Array:
+    """Returns each row's own line, the last column, with the other columns as further fields at its end.
+
+    The line is bytes of any encoding under a string's name: nothing here decodes it.
+    """
+    pieces: list[pa.Array | str] = [pc.ascii_rtrim(batch.column(PAYLOAD).view(pa.string()), "\r\n")]
+    for column in batch.columns[:-1]:
+        pieces += [",", _fields(column)]
+    return join([*pieces, "\n"], batch.num_rows, "")
 
 
 def _lines(batch: pa.RecordBatch) -> pa.Array:

@@ -65,7 +65,7 @@ class JsonEncoder:
 
 
 def json_texts(array: pa.Array) -> pa.Array:
-    """Returns string [rows]: each value as JSON text, `null` where it is null."""
+    """Returns string [rows]: each value of an array of a shown type as JSON text, `null` where it is null."""
     return join(_value(array), len(array), "null")
 
 

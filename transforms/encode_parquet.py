@@ -6,6 +6,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.column_types import is_list
 from transforms.encode_base import OutputSpec, select_columns
 
 # A row group is what a reader takes at once; batches of a few hundred rows would make files of tiny ones.
@@ -17,9 +18,22 @@ def parquet_unsupported(kind: pa.DataType) -> str | None:
     """Returns the type if pyarrow cannot write it to Parquet, or None."""
     try:
         pq.ParquetWriter(io.BytesIO(), pa.schema([("column", kind)])).close()
-    except (pa.ArrowException, NotImplementedError):
+    except (pa.ArrowException, NotImplementedError, OSError):
         return str(kind)
     return None
+
+
+def _written_type(kind: pa.DataType) -> pa.DataType:
+    """The type with lists of fixed size as variable ones.
+
+    pyarrow cannot read a null among the former back: https://github.com/apache/arrow/issues/35692
+    """
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_written_type(field.type)) for field in kind])
+    if not is_list(kind):
+        return kind
+    item = kind.value_field.with_type(_written_type(kind.value_type))
+    return pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item)
 
 
 class _Sink:
@@ -53,8 +67,9 @@ class ParquetEncoder:
     """
 
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
-        self._schema = spec.schema
-        self._writer = pq.ParquetWriter(pa.PythonFile(_Sink(file), mode="w"), spec.schema)
+        fields = [field.with_type(_written_type(field.type)) for field in spec.schema]
+        self._schema = pa.schema(fields, spec.schema.metadata)
+        self._writer = pq.ParquetWriter(pa.PythonFile(_Sink(file), mode="w"), self._schema)
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
         self._bytes = 0

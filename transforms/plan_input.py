@@ -25,6 +25,8 @@ from transforms.lines import read_blocks
 
 # How many rows of the first file are looked at before a job starts.
 SAMPLE_ROWS = 100
+# So many CSV files have their headers compared before a job starts.
+_HEADERS = 20
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10
 
@@ -50,6 +52,7 @@ class Source:
       names: of the columns, as far as they are known: of JSON and tf.Example, those of the first rows.
       types: of the columns, where the format has types.
       sample: the first rows, of JSON.
+      one_header: of CSV: the first files all have the same header.
     """
 
     format: str
@@ -59,6 +62,7 @@ class Source:
     names: tuple[str, ...]
     types: dict[str, pa.DataType] = dataclasses.field(default_factory=dict)
     sample: tuple[dict[str, Any], ...] = ()
+    one_header: bool = True
 
 
 def find_source(pattern: str, format_: str, csv: CsvOptions) -> Source:
@@ -75,9 +79,12 @@ def find_source(pattern: str, format_: str, csv: CsvOptions) -> Source:
     size = sum(file.size_in_bytes for file in files)
     try:
         names, types, sample = _look(first.path, format_, csv) if first.size_in_bytes else ((), {}, ())
+        one_header = format_ != CSV or all(
+            csv_names(file.path, csv) == names for file in files[:_HEADERS] if file.size_in_bytes
+        )
     except (CorruptFile, OSError, EOFError, ValueError) as error:
         raise UsageError(f"--input {first.path} cannot be read as {format_}: {error}") from error
-    return Source(format_, first.path, len(files), size, names, types, sample)
+    return Source(format_, first.path, len(files), size, names, types, sample, one_header)
 
 
 def _format_of(path: str) -> str:
@@ -175,7 +182,8 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     columns |= {name: kind for name, kind in (needed | carried).items() if name not in columns}
     if examples:
         columns[examples] = pa.binary()
-    spec = InputSpec(source.format, tuple(columns.items()), csv, examples)
+    header = source.names if wanted.raw and source.format == CSV else ()
+    spec = InputSpec(source.format, tuple(columns.items()), csv, examples, header=header)
     return InputPlan(spec, tuple((name, columns[name]) for name in columns if name in carried))
 
 

@@ -7,13 +7,12 @@ import pyarrow as pa
 
 from models.errors import UsageError
 from models.signature import Signature
+from transforms.decode import CSV, CsvOptions
 from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec
+from transforms.encode_base import RAW_FORMATS
 from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from transforms.plan_input import InputPlan, Source
 from transforms.write_files import Target
-
-# Formats whose rows can be carried as they are, with the predictions added to them.
-RAW_FORMATS = ("jsonl", "tfrecord")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +66,19 @@ def _directory(prefix: str) -> str:
     return prefix[: prefix.rfind("/") + 1]
 
 
-def is_raw(source: Source, format_: str, carry: tuple[str, ...] | None, exclude: Collection[str]) -> bool:
-    """Whether rows go into the output as they are: the same row format in and out, and no choice among columns."""
+def is_raw(
+    source: Source, format_: str, csv: CsvOptions, carry: tuple[str, ...] | None, exclude: Collection[str]
+) -> bool:
+    """Whether rows go into the output as they are: the same row format in and out, and no choice among columns.
+
+    Lines of CSV are carried so if they are written as ours are, under one header in all files.
+    """
     chosen = carry is not None or any(name in source.names for name in exclude)
-    return source.format == format_ and format_ in RAW_FORMATS and not chosen
+    if source.format != format_ or format_ not in RAW_FORMATS or chosen:
+        return False
+    return format_ != CSV or (
+        (csv.delimiter, csv.quote_char) == (",", '"') and source.one_header and source.names != ()
+    )
 
 
 def plan_output(
@@ -93,6 +101,7 @@ def plan_output(
                 f"rename the outputs, or --exclude_columns {field.name} to leave the input column out"
             )
     carried = [] if raw else [pa.field(name, kind) for name, kind in plan.carried]
-    spec = OutputSpec(destination.format, pa.schema(carried + added), raw=raw, flatten=flatten)
+    raw_names = source.names if raw and source.format == CSV else ()
+    spec = OutputSpec(destination.format, pa.schema(carried + added), raw, flatten, raw_names)
     check_output_spec(spec)
     return spec

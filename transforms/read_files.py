@@ -12,6 +12,7 @@ from transforms.beam_files import match_files
 from transforms.decode import INVALID_ROW, Decoded, InputSpec, file_failure
 from transforms.failures import READ, Failure
 from transforms.file_ranges import FileRange, read_range, split_file
+from transforms.prefetch import prefetch
 
 # A batch holds at most this many rows: enough for vectorised work, small enough that several are in work at once.
 MAX_BATCH_ROWS = 4096
@@ -82,7 +83,7 @@ class _Decode(beam.DoFn):
 
     def process(self, part: FileRange) -> Iterator[pa.RecordBatch | beam.pvalue.TaggedOutput]:
         rows = 0
-        for decoded, size in read_range(part, self._spec):
+        for decoded, size in prefetch(read_range(part, self._spec)):
             rows += decoded.rows
             _count(decoded, size)
             for batch in decoded.batches:

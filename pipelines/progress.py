@@ -1,0 +1,224 @@
+"""How far a local job has got: one line on a terminal that keeps changing, or else a log line now and then."""
+
+import collections
+import dataclasses
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self, TextIO
+
+from transforms.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
+
+AUTO, BAR, LOG, NONE = "auto", "bar", "log", "none"
+
+_LOG = logging.getLogger("sluice")
+
+_INTERVAL_SECS = {BAR: 0.25, LOG: 30.0}
+# The rate is that of this long ago until now: steady enough to be read, and a stall shows.
+_RATE_SECS = 10.0
+_LEAST_CELLS, _MOST_CELLS = 10, 30
+_CLEAR_LINE = "\r\x1b[K"
+_DEFAULT_WIDTH = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What had been counted at one moment. `seconds` is of a clock that only runs forward."""
+
+    seconds: float
+    rows: int
+    failed: int
+    bytes_read: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What a progress line shows.
+
+    Attributes:
+      rows: predictions and failures.
+      bytes_total: of the input; 0 if not known.
+      rows_per_second: over the last seconds.
+      eta_seconds: None as long as nothing is known about it.
+    """
+
+    rows: int
+    failed: int
+    bytes_read: int
+    bytes_total: int
+    rows_per_second: float
+    elapsed_seconds: float
+    eta_seconds: float | None
+
+    @property
+    def share(self) -> float | None:
+        """Of the input that has been read, 0 to 1; None if its size is not known."""
+        return min(1.0, self.bytes_read / self.bytes_total) if self.bytes_total else None
+
+
+class Meter:
+    """Turns readings into samples."""
+
+    def __init__(self, first: Reading, bytes_total: int) -> None:
+        self._start = first
+        self._bytes_total = bytes_total
+        self._unread = first  # the last reading before any input was read: a model loads until then
+        self._recent = collections.deque([first])
+
+    def sample(self, reading: Reading) -> Sample:
+        """Returns what to show at a reading; readings come in order of time."""
+        self._recent.append(reading)
+        while reading.seconds - self._recent[1].seconds >= _RATE_SECS:
+            self._recent.popleft()
+        if not reading.bytes_read:
+            self._unread = reading
+        then = self._recent[0]
+        return Sample(
+            reading.rows,
+            reading.failed,
+            reading.bytes_read,
+            self._bytes_total,
+            (reading.rows - then.rows) / max(reading.seconds - then.seconds, 1e-9),
+            reading.seconds - self._start.seconds,
+            self._eta(reading),
+        )
+
+    def _eta(self, reading: Reading) -> float | None:
+        """By the mean pace since input was first read: that of the last seconds would make it jump."""
+        if not self._bytes_total or not reading.bytes_read:
+            return None
+        seconds_per_byte = (reading.seconds - self._unread.seconds) / reading.bytes_read
+        return max(0.0, (self._bytes_total - reading.bytes_read) * seconds_per_byte)
+
+
+def render_line(sample: Sample, width: int) -> str:
+    """Returns the sample in at most `width` characters; what matters least is left out first."""
+    fields = _fields(sample)
+    cells = 0 if sample.share is None else _LEAST_CELLS
+    for name in ("elapsed", "bar", "rate", "failed", "eta", "rows"):
+        if _length(fields, cells) <= width:
+            break
+        fields.pop(name, None)
+        cells = 0 if name == "bar" else cells
+    text = "  ".join(fields.values())
+    if sample.share is not None and cells:
+        cells += min(width - _length(fields, cells), _MOST_CELLS - cells)
+        text = f"[{_bar(sample.share, cells)}]  {text}"
+    return text[:width]
+
+
+def _length(fields: Mapping[str, str], cells: int) -> int:
+    return len("  ".join(fields.values())) + (cells + len("[]  ") if cells else 0)
+
+
+def render_log(sample: Sample) -> str:
+    """Returns the sample as a line of a log."""
+    return ", ".join(field.strip() for field in _fields(sample).values())
+
+
+def _fields(sample: Sample) -> dict[str, str]:
+    fields = {} if sample.share is None else {"share": f"{int(100 * sample.share):3d}%"}
+    fields |= {"rows": f"{sample.rows:,} rows", "rate": f"{sample.rows_per_second:,.0f} rows/s"}
+    if sample.failed:
+        fields["failed"] = f"{sample.failed:,} failed"
+    fields["elapsed"] = f"{clock_time(sample.elapsed_seconds)} elapsed"
+    if sample.share is not None:
+        fields["eta"] = f"ETA {'-:--' if sample.eta_seconds is None else clock_time(sample.eta_seconds)}"
+    return fields
+
+
+def _bar(share: float, cells: int) -> str:
+    done = int(share * cells)
+    return ("=" * done + ">" * (0 < share < 1)).ljust(cells)
+
+
+def clock_time(seconds: float) -> str:
+    """Returns 0:05, 12:34 or 1:02:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def terminal_width(stream: TextIO) -> int:
+    """Returns the columns of the terminal that a stream writes to, as they are now."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
+    except (OSError, ValueError):
+        return _DEFAULT_WIDTH
+
+
+class Progress:
+    """Shows, from a thread of its own while its `with` block runs, how far a job has got.
+
+    Args:
+      tally: what this process has counted, by the names in transforms.metrics.
+      total_bytes: of the input; 0 if not known.
+      mode: "bar"; "log": lines through the logger "sluice"; "none"; "auto": "bar" on a terminal, else "log".
+      stream: standard error by default.
+      clock: seconds that only run forward.
+      wait: `(stop event, seconds) -> whether it is set`.
+      width: columns of the stream's terminal.
+    """
+
+    def __init__(
+        self,
+        tally: Callable[[], Mapping[str, int]],
+        total_bytes: int,
+        mode: str = AUTO,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        width: Callable[[TextIO], int] = terminal_width,
+    ) -> None:
+        self._tally = tally
+        self._total_bytes = total_bytes
+        self._stream = stream or sys.stderr
+        self._mode = mode if mode != AUTO else BAR if self._stream.isatty() else LOG
+        self._clock = clock
+        self._wait = wait
+        self._width = width
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sluice-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._meter = Meter(self._read(), self._total_bytes)
+        if self._mode != NONE:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._mode != NONE:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._wait(self._stop, _INTERVAL_SECS[self._mode]):
+                self._show(self._meter.sample(self._read()))
+            if self._mode == BAR:
+                self._write(_CLEAR_LINE)
+        except (OSError, ValueError):  # the terminal is gone, or the stream closed: the job goes on
+            return
+
+    def _read(self) -> Reading:
+        tally = self._tally()
+        failed = tally.get(ROWS_FAILED, 0)
+        rows = tally.get(ROWS_PREDICTED, 0) + failed
+        return Reading(self._clock(), rows, failed, tally.get(BYTES_READ, 0))
+
+    def _show(self, sample: Sample) -> None:
+        if self._mode == BAR:
+            # A full last column makes some terminals wrap.
+            self._write(f"\r{render_line(sample, self._width(self._stream) - 1)}\x1b[K")
+        else:
+            _LOG.info("%s", render_log(sample))
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
