@@ -19,6 +19,7 @@ from models.interface import ModelOptions, Outputs, arrow_values
 from models.protos import message_class
 from models.signature import Signature, TensorSpec
 from models.signature_reader import pick_signature, read_signatures
+from models.tensorflow_import import tensorflow
 from models.tfrecord import read_records
 from models.uri import ModelSpec
 from models.versions import find_version, read_meta_graph
@@ -63,7 +64,7 @@ class SavedModel:
           BadInput: TensorFlow refused the values.
           BatchTooLarge: memory does not hold this many rows.
         """
-        errors = _tensorflow().errors
+        errors = tensorflow().errors
         try:
             values = self._run(*(feeds[spec.name] for spec in self.signature.inputs))
         except errors.ResourceExhaustedError as error:
@@ -108,16 +109,8 @@ def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles |
     return SavedModel(spec, options, files or LocalFiles())
 
 
-def _tensorflow() -> Any:
-    # Start-up lines of TensorFlow's C++ side drown the progress line; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow
-
-    return tensorflow
-
-
 def _load(directory: str, options: ModelOptions) -> Any:
-    tf = _tensorflow()
+    tf = tensorflow()
     config = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=options.intra_op_threads,
         inter_op_parallelism_threads=options.inter_op_threads,
@@ -165,7 +158,7 @@ def _as_array(spec: TensorSpec, parts: list[np.ndarray]) -> np.ndarray | pa.Arra
 
 def _warmup_feeds(path: str, signature: Signature) -> list[Feeds]:
     """Returns the Predict requests in a warm-up file that name the signature."""
-    tf = _tensorflow()
+    tf = tensorflow()
     from tensorflow.core.framework import tensor_pb2
 
     log_class = message_class("tensorflow.serving.PredictionLog")

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 
 from models.errors import UsageError
@@ -81,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         sys.stderr.write(f"sluice {namespace.command}: {error}\n")
         return EXIT_USAGE
+    except BrokenPipeError:  # `sluice inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         sys.stderr.write(f"sluice {namespace.command}: interrupted; no output was put in place\n")
         return 130

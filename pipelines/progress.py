@@ -98,26 +98,20 @@ class Meter:
 def render_line(sample: Sample, width: int) -> str:
     """Returns the sample in at most `width` characters; what matters least is left out first."""
     fields = _fields(sample)
-    cells = 0 if sample.share is None else _LEAST_CELLS
+    if sample.share is not None:  # as wide as the terminal allows, whatever the numbers are, so that it keeps still
+        fields = {"bar": _bar(sample.share, min(_MOST_CELLS, max(_LEAST_CELLS, width // 6)))} | fields
     for name in ("elapsed", "bar", "rate", "failed", "eta", "rows"):
-        if _length(fields, cells) <= width:
+        if len("  ".join(fields.values())) <= width:
             break
         fields.pop(name, None)
-        cells = 0 if name == "bar" else cells
-    text = "  ".join(fields.values())
-    if sample.share is not None and cells:
-        cells += min(width - _length(fields, cells), _MOST_CELLS - cells)
-        text = f"[{_bar(sample.share, cells)}]  {text}"
-    return text[:width]
-
-
-def _length(fields: Mapping[str, str], cells: int) -> int:
-    return len("  ".join(fields.values())) + (cells + len("[]  ") if cells else 0)
+    return "  ".join(fields.values())[:width]
 
 
 def render_log(sample: Sample) -> str:
     """Returns the sample as a line of a log."""
-    return ", ".join(field.strip() for field in _fields(sample).values())
+    fields = _fields(sample)
+    fields["elapsed"] = f"after {fields['elapsed']}"
+    return ", ".join(field.strip() for field in fields.values())
 
 
 def _fields(sample: Sample) -> dict[str, str]:
@@ -125,7 +119,7 @@ def _fields(sample: Sample) -> dict[str, str]:
     fields |= {"rows": f"{sample.rows:,} rows", "rate": f"{sample.rows_per_second:,.0f} rows/s"}
     if sample.failed:
         fields["failed"] = f"{sample.failed:,} failed"
-    fields["elapsed"] = f"{clock_time(sample.elapsed_seconds)} elapsed"
+    fields["elapsed"] = clock_time(sample.elapsed_seconds)
     if sample.share is not None:
         fields["eta"] = f"ETA {'-:--' if sample.eta_seconds is None else clock_time(sample.eta_seconds)}"
     return fields
@@ -133,7 +127,7 @@ def _fields(sample: Sample) -> dict[str, str]:
 
 def _bar(share: float, cells: int) -> str:
     done = int(share * cells)
-    return ("=" * done + ">" * (0 < share < 1)).ljust(cells)
+    return f"[{('=' * done + '>' * (0 < share < 1)).ljust(cells)}]"
 
 
 def clock_time(seconds: float) -> str:

@@ -83,3 +83,9 @@ def _copy_all(directory: str, files: list[FileMetadata], target: str) -> None:
         with open_binary(file.path) as source, open(to, "wb") as sink:
             shutil.copyfileobj(source, sink, _COPY_CHUNK_BYTES)
     os.rename(partial, target)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file."""
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(text.encode())

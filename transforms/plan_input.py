@@ -300,7 +300,8 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
     parts = split_file(source.path, source.size, plan.spec) if source.names else []
     if not parts:
         return
-    rows, reasons = 0, []
+    rows = 0
+    reasons: list[str] = []
     part = dataclasses.replace(parts[0], stop=min(parts[0].stop or 0, 1 << 20) or None)
     if source.format in (PARQUET, AVRO):
         part = parts[0]

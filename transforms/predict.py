@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,17 +21,21 @@ from models.tickets import Prediction, Ticket
 from transforms import metrics
 from transforms.batches import origin_of, payload_of
 from transforms.beam_files import BeamFiles
+from transforms.composite import Composite
 from transforms.failures import BIND, PREDICT, Failure, Result
 from transforms.outputs import append_outputs
 
 FAILURES = "failures"
+
+# What the DoFn yields, each in a WindowedValue.
+_Output: TypeAlias = pa.RecordBatch | beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 
 # A bundle may have this many times the model's batch size in work before it waits for its oldest rows: enough that the
 # model always finds a full batch waiting while the bundle reads and writes.
 _BATCHES_IN_WORK = 4
 
 
-class Predict(beam.PTransform):
+class Predict(Composite):
     """Scores RecordBatches with a model.
 
     Takes batches with a column for each that the model's signature takes; gives the same rows with the outputs as
@@ -71,8 +75,6 @@ class _Work:
         concurrent.futures.wait([ticket.future for _, ticket in self.tickets])
 
 
-@beam.typehints.with_input_types(pa.RecordBatch)
-@beam.typehints.with_output_types(pa.RecordBatch)
 class _Predict(beam.DoFn):
     """Counts: rows_predicted, rows_failed; batch_size, predict_latency_msec, queue_msec, model_load_msec."""
 
@@ -97,7 +99,7 @@ class _Predict(beam.DoFn):
         batch: pa.RecordBatch,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
-    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+    ) -> Iterator[_Output]:
         bound = self._scheduler.model.bind(batch)
         tickets = [(group, self._scheduler.submit(group.feeds)) for group in bound.groups]
         self._work.append(_Work(batch, bound, tickets, (window,), timestamp))
@@ -106,7 +108,7 @@ class _Predict(beam.DoFn):
         while self._work and (self._work[0].done or self._rows > limit):
             yield from self._emit()
 
-    def finish_bundle(self) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+    def finish_bundle(self) -> Iterator[_Output]:
         while self._work:
             yield from self._emit()
 
@@ -120,7 +122,7 @@ class _Predict(beam.DoFn):
             self._work.clear()
         self._rows = 0
 
-    def _emit(self) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+    def _emit(self) -> Iterator[_Output]:
         """Waits for the oldest batch and gives its rows and failures, in its window and at its time."""
         work = self._work[0]
         work.wait()

@@ -1,4 +1,4 @@
-"""An iterator that works ahead on a thread of its own, so that reading overlaps with what is done with what was read."""
+"""An iterator that works ahead on a thread of its own, so that reading overlaps with what is done after it."""
 
 import queue
 import threading

@@ -1,7 +1,7 @@
 """Files to RecordBatches: split, spread over the workers, read and decoded."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from transforms import metrics
 from transforms.batches import slices
 from transforms.beam_files import match_files
+from transforms.composite import Composite
 from transforms.decode import INVALID_ROW, Decoded, InputSpec, file_failure
 from transforms.failures import READ, Failure
 from transforms.file_ranges import FileRange, read_range, split_file
@@ -19,6 +20,9 @@ MAX_BATCH_ROWS = 4096
 
 FAILURES, TALLY = "failures", "tally"
 
+_Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
+_Tallied: TypeAlias = beam.pvalue.TaggedOutput[Literal["tally"], int]
+
 
 class Read(NamedTuple):
     """What a reader gives: rows, failures, and how many rows there were (ints to be summed)."""
@@ -28,7 +32,7 @@ class Read(NamedTuple):
     tally: beam.PCollection
 
 
-class ReadFiles(beam.PTransform):
+class ReadFiles(Composite):
     """Reads files into RecordBatches of the columns in `spec`, with their origin and payload beside them.
 
     Args:
@@ -54,15 +58,13 @@ class ReadFiles(beam.PTransform):
         return Read(read.rows, failures, tally)
 
 
-@beam.typehints.with_input_types(str)
-@beam.typehints.with_output_types(FileRange)
 class _Split(beam.DoFn):
     """Counts: rows_read, rows_failed (files whose head cannot be read)."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def process(self, pattern: str) -> Iterator[FileRange | beam.pvalue.TaggedOutput]:
+    def process(self, pattern: str) -> Iterator[FileRange | _Failed | _Tallied]:
         for file in match_files(pattern):
             try:
                 yield from split_file(file.path, file.size_in_bytes, self._spec)
@@ -73,15 +75,13 @@ class _Split(beam.DoFn):
                 metrics.count_failure(READ, type(error).__name__)
 
 
-@beam.typehints.with_input_types(FileRange)
-@beam.typehints.with_output_types(pa.RecordBatch)
 class _Decode(beam.DoFn):
     """Counts: rows_read, bytes_read, rows_failed."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def process(self, part: FileRange) -> Iterator[pa.RecordBatch | beam.pvalue.TaggedOutput]:
+    def process(self, part: FileRange) -> Iterator[pa.RecordBatch | _Failed | _Tallied]:
         rows = 0
         for decoded, size in prefetch(read_range(part, self._spec)):
             rows += decoded.rows
@@ -92,7 +92,7 @@ class _Decode(beam.DoFn):
         yield beam.pvalue.TaggedOutput(TALLY, rows)
 
 
-def _tag(failures: list[Failure]) -> Iterator[beam.pvalue.TaggedOutput]:
+def _tag(failures: list[Failure]) -> Iterator[_Failed]:
     return (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)
 
 

@@ -22,6 +22,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from models.errors import SluiceError, TooManyFailures, UsageError
 from transforms.beam_files import match_files
+from transforms.composite import Composite
 from transforms.encode import OutputSpec, open_encoder
 from transforms.failures import FULL, Failure, to_json
 
@@ -232,7 +233,7 @@ class Committed:
     failure_files: tuple[str, ...]
 
 
-class CommitFiles(beam.PTransform):
+class CommitFiles(Composite):
     """Puts the failures in place, judges the job, and puts the predictions in place.
 
     Args:
