@@ -10,12 +10,11 @@ import pyarrow as pa
 from models.cache import ModelRecipe
 from models.errors import UsageError
 from models.interface import ModelOptions
-from models.saved_model import read_signature
 from models.scheduler import SchedulerOptions
 from models.signature import ColumnSpec, Signature
-from models.signature_reader import read_signatures
+from models.signature_reader import pick_signature, read_signatures
 from models.uri import ModelSpec, parse_model_uri
-from models.versions import Version, find_version, read_meta_graph
+from models.versions import find_version, read_meta_graph
 from pipelines.options import BatchOptions
 from transforms.beam_files import BeamFiles, open_binary
 from transforms.decode import CsvOptions, InputSpec
@@ -55,10 +54,10 @@ def plan_batch(options: BatchOptions) -> BatchPlan:
         _check_target(each, options.overwrite)
     csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
     source = find_source(options.input, options.input_format, csv)
-    spec, signature = _find_model(options, source)
+    spec, signature, exclude = _find_model(options, source)
     schema = _read_schema(options.input_schema)
-    raw = is_raw(source, destination.format, csv, options.columns, options.exclude_columns)
-    wanted = Wanted(schema, options.columns, options.exclude_columns, options.column_defaults, raw)
+    raw = is_raw(source, destination.format, csv, options.columns, exclude)
+    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
     plan = plan_input(source, signature, wanted, csv)
     output = _plan_output(options, source, plan, signature, destination, raw)
     defaults = parse_defaults(signature, options.column_defaults)
@@ -100,27 +99,34 @@ def _check_target(target: Target, overwrite: bool) -> None:
     check_writable(target)
 
 
-def _find_model(options: BatchOptions, source: Source) -> tuple[ModelSpec, Signature]:
-    """Returns the model with its version pinned, so that late workers load the same one, and its signature."""
+def _find_model(options: BatchOptions, source: Source) -> tuple[ModelSpec, Signature, tuple[str, ...]]:
+    """Returns the model, its version pinned so that late workers load the same one; its signature, with the outputs
+    that are wanted; and which input columns to leave out."""
     files = BeamFiles()
     spec = parse_model_uri(options.model)
     version = find_version(spec.uri, files)
-    signature = read_signature(
-        version.directory, ModelOptions(options.signature, _outputs(options, version, files)), files
-    )
-    return dataclasses.replace(spec, version=version.number), signature
+    signatures = read_signatures(read_meta_graph(version.directory, files))
+    signature = pick_signature(signatures | _with_wanted(options, source, signatures), options.signature)
+    left_out = {options.output_prefix + output.name for output in signatures[options.signature].outputs} - {
+        options.output_prefix + output.name for output in signature.outputs
+    }
+    exclude = tuple(name for name in options.exclude_columns if name not in left_out)
+    return dataclasses.replace(spec, version=version.number), signature, exclude
 
 
-def _outputs(options: BatchOptions, version: Version, files: BeamFiles) -> tuple[str, ...]:
-    """The outputs to compute: all but those that are not to be written."""
-    signature = read_signatures(read_meta_graph(version.directory, files)).get(options.signature)
-    if signature is None or not options.exclude_columns:
-        return ()
-    prefix = options.output_prefix
-    names = tuple(s.name for s in signature.outputs if prefix + s.name not in options.exclude_columns)
-    if not names:
+def _with_wanted(options: BatchOptions, source: Source, signatures: dict[str, Signature]) -> dict[str, Signature]:
+    """Returns the chosen signature without the outputs that --exclude_columns names.
+
+    Where an input column has the name too, it is the input column that is left out.
+    """
+    names = set(options.exclude_columns) - set(source.names)
+    signature = signatures.get(options.signature)
+    if signature is None or not names:
+        return {}
+    kept = tuple(spec.name for spec in signature.outputs if options.output_prefix + spec.name not in names)
+    if not kept:
         raise UsageError("--exclude_columns leaves out every output of the model, so there is nothing to write")
-    return names if len(names) < len(signature.outputs) else ()
+    return {signature.name: signature.with_outputs(kept)}
 
 
 def _read_schema(path: str) -> dict[str, pa.DataType]:

@@ -1,0 +1,36 @@
+"""Fixtures of several test modules."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from models import zoo
+from tests.saved_models import CASES, build_case
+from tests.servers import Gcs, beam_uses, gcs_emulator
+from tests.zoo_models import ZooSample, make_sample
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Gcs]:
+    """A GCS emulator that gs:// paths go to, from its first test on until the session ends."""
+    with gcs_emulator() as server, beam_uses(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def zoo_samples(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, ZooSample]":
+    """Every model of the zoo, trained, and 700 rows for it in every format."""
+    return {name: make_sample(name, tmp_path_factory.mktemp(name), rows=700) for name in zoo.NAMES}
+
+
+@pytest.fixture(scope="session")
+def criteo(zoo_samples: "dict[str, ZooSample]") -> "ZooSample":
+    return zoo_samples["criteo"]
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Builds a SavedModel of tests.saved_models by name, once; returns its directory."""
+    directory = tmp_path_factory.mktemp("cases")
+    by_name = {case.name: case for case in CASES}
+    return lambda name: build_case(by_name[name], str(directory))

@@ -1,0 +1,91 @@
+"""The zoo's models and samples of their input, made once per session."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models import zoo
+from models.protos import message_class
+from models.tfrecord import read_records
+from models.zoo.quality import run_signature
+from models.zoo.sample import sample_chunks, write_samples
+
+FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
+SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet", "avro": ".avro", "tfrecord": ".tfrecord"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ZooSample:
+    """A model, and rows for it in every format.
+
+    Attributes:
+      model: the base path of its versions.
+      directory: of the samples, NAME.FORMAT.
+    """
+
+    name: str
+    model: str
+    directory: str
+    rows: int
+
+    def path(self, format_: str) -> str:
+        return f"{self.directory}/{self.name}.{format_}"
+
+    def batch(self) -> pa.RecordBatch:
+        """Returns the sample's rows: id, features and label."""
+        chunks = list(sample_chunks(zoo.get(self.name), self.rows, seed=2))
+        return pa.Table.from_batches(chunks).combine_chunks().to_batches()[0]
+
+    def expected(self) -> dict[str, list[Any]]:
+        """Returns the outputs of the SavedModel called directly, in a Session of its own, on all rows at once."""
+        outputs = run_signature(f"{self.model}/1", self.batch(), "serving_default")
+        return {name: array.tolist() for name, array in outputs.items()}
+
+
+def make_sample(name: str, directory: Path, rows: int) -> ZooSample:
+    """Trains and exports the model, and writes samples in every format."""
+    model = zoo.get(name)
+    model.export(str(directory / "model"), rows=4000)
+    write_samples(model, str(directory), rows, FORMATS, seed=2)
+    return ZooSample(name, str(directory / "model"), str(directory), rows)
+
+
+def read_output(path: str) -> list[dict[str, Any]]:
+    """Returns the rows of an output file, read with the plain library of its format."""
+    if path.endswith(".csv"):
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    if path.endswith(".jsonl"):
+        return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    if path.endswith(".parquet"):
+        return pq.read_table(path).to_pylist()
+    with open(path, "rb") as file:
+        if path.endswith(".avro"):
+            return list(fastavro.reader(file))
+        return [_example_row(record) for _, record in read_records(file)]
+
+
+def _example_row(record: bytes) -> dict[str, Any]:
+    row = {}
+    for name, feature in message_class("tensorflow.Example").FromString(record).features.feature.items():
+        values = list(getattr(feature, feature.WhichOneof("kind")).value)
+        row[name] = values[0] if len(values) == 1 else values
+    return row
+
+
+def plain(value: Any) -> Any:
+    """Returns an output value as the tests compare it, whatever the format made of it."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list) and len(value) == 1:
+        return plain(value[0])
+    if isinstance(value, list | np.ndarray):
+        return [plain(each) for each in value]
+    return value
