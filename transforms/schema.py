@@ -92,7 +92,10 @@ def arrow_to_bigquery_schema(schema: pa.Schema) -> list[dict[str, Any]]:
 
 def _arrow_fields(fields: Sequence[Mapping[str, Any]], parent: str) -> list[pa.Field]:
     arrow_fields = [_arrow_field(field, parent, place) for place, field in enumerate(fields)]
-    _check_names([field.name for field in arrow_fields], parent)
+    names = [field.name for field in arrow_fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"field '{parent}{name}' is {names.count(name)} times in the schema; leave it in once")
     return arrow_fields
 
 
@@ -146,12 +149,12 @@ def _check_names(names: Sequence[str], parent: str) -> None:
     """BigQuery's names do not tell upper from lower case."""
     seen: dict[str, str] = {}
     for name in names:
-        twin = seen.setdefault(name.lower(), name)
-        if twin is not name:
+        if name.lower() in seen:
             raise UsageError(
-                f"fields '{parent}{twin}' and '{parent}{name}' have the same name for BigQuery, which ignores case; "
-                "rename one (model outputs with --output_prefix)"
+                f"columns '{parent}{seen[name.lower()]}' and '{parent}{name}' have the same name for BigQuery, which "
+                "ignores case; rename one (model outputs with --output_prefix)"
             )
+        seen[name.lower()] = name
 
 
 def _table_fields(fields: Sequence[pa.Field], parent: str) -> list[dict[str, Any]]:
