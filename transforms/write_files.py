@@ -271,6 +271,8 @@ class _Commit(beam.DoFn):
             empty = _OpenShard(self._target, _Batches(self._spec))
             shards = [empty.finish()]
         files = put_in_place(self._target, shards)
+        for target in (self._target, self._failures_target):
+            remove_temp(target)
         yield Committed(rows_in, predictions, failures, tuple(files), tuple(failure_files))
 
 

@@ -1,0 +1,142 @@
+"""What `sluice batch` refuses before it starts: exit code 2, one line that says what, and nothing written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+from tests.zoo_models import ZooSample
+
+
+def refusal(flags: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["batch", "--progress=none", *flags]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def command(criteo: ZooSample, tmp_path: Path) -> Callable[..., list[str]]:
+    """Flags of a job that would run, with some of them replaced."""
+
+    def make(**flags: str) -> list[str]:
+        usual = {"model": criteo.model, "input": criteo.path("csv"), "output": str(tmp_path / "out" / "pred.csv")}
+        return [f"--{name}={value}" for name, value in (usual | flags).items()]
+
+    return make
+
+
+CASES = [
+    ({"model": "/nowhere"}, ["/nowhere", "no saved_model.pb", "tf.saved_model.save"]),
+    ({"model": "ftp://host/model"}, ["ftp://", "scheme"]),
+    ({"input": "/nowhere/*.csv"}, ["/nowhere/*.csv", "no file matches"]),
+    ({"signature": "serving_defualt"}, ["serving_defualt", "did you mean --signature serving_default"]),
+    ({"output": "/proc/nowhere/out.csv"}, ["/proc/nowhere/out", "cannot be written"]),
+    ({"output": "out"}, ["format is not clear", "--output_format"]),
+    ({"output_format": "avro"}, ["ends like csv", "avro"]),
+    ({"max_failure_rate": "1.5"}, ["--max_failure_rate 1.5", "between 0 and 1"]),
+    ({"max_batch_size": "0"}, ["--max_batch_size 0", "1 or more"]),
+    ({"csv_delimiter": "||"}, ["--csv_delimiter", "one character"]),
+    ({"column_defaults": "I1=x"}, ["I1=x", "int64"]),
+    ({"column_defaults": "I99=1"}, ["I99", "no such column"]),
+    ({"columns": "idd"}, ["idd", "did you mean 'id'"]),
+    ({"exclude_columns": "score"}, ["every output"]),
+    ({"input_schema": "/nowhere.json"}, ["/nowhere.json", "cannot be read"]),
+    ({"runer": "DirectRunner"}, ["--runer", "did you mean --runner"]),
+]
+
+
+@pytest.mark.parametrize("flags,words", CASES, ids=[next(iter(flags)) for flags, _ in CASES])
+def test_wrong_flags_are_refused_with_the_remedy(
+    flags: dict[str, str],
+    words: list[str],
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = refusal(command(**flags), capsys)
+    assert all(word in text for word in words), text
+    assert text.count("\n") == 1
+    assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def _with_header(criteo: ZooSample, path: Path, old: str, new: str) -> str:
+    path.write_text(Path(criteo.path("csv")).read_text().replace(old, new, 1))
+    return str(path)
+
+
+def test_a_missing_column_names_the_nearest(
+    criteo: ZooSample, command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _with_header(criteo, tmp_path / "in.csv", '"I13"', '"i13"')
+    text = refusal(command(input=source), capsys)
+    assert "takes column 'I13' (int64)" in text and "did you mean 'i13'" in text and "--column_defaults I13=" in text
+
+
+def test_a_column_of_another_type_names_both_types(
+    cases: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"x": ["a", "b"]}), tmp_path / "in.parquet")
+    flags = [f"--model={cases('picky')}", f"--input={tmp_path}/in.parquet", f"--output={tmp_path}/out.parquet"]
+    text = refusal(flags, capsys)
+    assert "column 'x': the model takes float32" in text and "string" in text
+
+
+def test_a_text_column_that_never_fits_is_refused(
+    cases: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_text("x\n" + "many\n" * 50)
+    flags = [f"--model={cases('picky')}", f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"]
+    text = refusal(flags, capsys)
+    assert "none of the first 50 rows" in text and "column 'x': 'many' is not float" in text
+
+
+def test_an_output_named_like_an_input_column_is_refused(
+    criteo: ZooSample, command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _with_header(criteo, tmp_path / "in.csv", '"label"', '"score"')
+    assert "--output_prefix" in refusal(command(input=source), capsys)
+    assert main(["batch", "--progress=none", *command(input=source, output_prefix="p_")]) == 0
+
+
+def test_lists_in_csv_are_refused_with_the_formats_that_work(
+    zoo_samples: dict[str, ZooSample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = zoo_samples["census"]
+    flags = [f"--model={sample.model}", f"--input={sample.path('csv')}", f"--output={tmp_path}/out.csv"]
+    text = refusal(flags, capsys)
+    assert "probabilities" in text and "--flatten" in text and "parquet" in text
+
+
+def test_an_output_without_rows_is_refused_unless_left_out(
+    cases: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = cases("scalar_output")
+    (tmp_path / "in.jsonl").write_text('{"x": 1.0}\n')
+    flags = [f"--model={model}", f"--input={tmp_path}/in.jsonl", f"--output={tmp_path}/out.jsonl"]
+    text = refusal(flags, capsys)
+    assert "'threshold' has rank 0" in text and "--exclude_columns" in text
+    assert main(["batch", "--progress=none", "--exclude_columns=threshold", *flags]) == 0
+
+
+def test_the_checks_and_the_help_import_no_tensorflow(criteo: ZooSample, tmp_path: Path) -> None:
+    check = (
+        "import sys, pipelines.batch; assert 'tensorflow' not in sys.modules;"
+        "from pipelines.plan import plan_batch; from pipelines.options import BatchOptions;"
+        f"files = dict(input={criteo.path('csv')!r}, model={criteo.model!r}, output={str(tmp_path / 'o.csv')!r});"
+        "plan_batch(BatchOptions(**files));"
+        "import pipelines.graph; assert 'tensorflow' not in sys.modules, 'a launch check imports TensorFlow'"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+    helps = (
+        "import sys, pipelines.cli\n"
+        "try: pipelines.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'tensorflow', 'apache_beam'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", helps], check=True, capture_output=True)

@@ -1,0 +1,165 @@
+"""The summary of a job: from counters, as a table, as JSON."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import summary as module
+from pipelines.summary import Summary, from_counters, render, to_json
+from transforms import metrics
+
+COUNTERS = {
+    "bytes_read": 31_000_000,
+    "rows_read": 200_000,
+    "rows_predicted": 199_975,
+    "rows_failed": 25,
+    "rows_failed/predict/InvalidArgumentError": 1,
+    "rows_failed/decode/InvalidRow": 20,
+    "rows_failed/read/OSError/of some/kind": 4,
+}
+MEANS = {"batch_size": 3921.44, "predict_latency_msec": 11.234, "model_load_msec": 1234.0, "queue_msec": 3.0}
+
+
+def summarise(**changes: object) -> Summary:
+    made = from_counters(
+        COUNTERS,
+        MEANS,
+        seconds=12.5,
+        model="work/model",
+        version=3,
+        output_files=[f"out/p-{shard:05d}-of-00005.csv" for shard in range(5)],
+        failure_files=["out/p.failures-00000-of-00001.jsonl"],
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+EMPTY = from_counters({}, {}, seconds=0.0, model="work/model")
+
+
+def test_counters_become_a_summary() -> None:
+    assert summarise() == Summary(
+        rows_in=200_000,
+        predictions=199_975,
+        failures=25,
+        failures_by={
+            "decode": {"InvalidRow": 20},
+            "predict": {"InvalidArgumentError": 1},
+            "read": {"OSError/of some/kind": 4},
+        },
+        seconds=12.5,
+        output_files=tuple(f"out/p-0000{shard}-of-00005.csv" for shard in range(5)),
+        failure_files=("out/p.failures-00000-of-00001.jsonl",),
+        model="work/model",
+        version=3,
+        model_load_msec=1234.0,
+        batch_size=3921.44,
+        predict_latency_msec=11.234,
+    )
+    assert summarise().rows_per_second == 16_000.0
+
+
+def test_names_are_those_that_are_counted() -> None:
+    names = ["ROWS_READ", "ROWS_PREDICTED", "ROWS_FAILED", "BATCH_SIZE", "PREDICT_LATENCY_MSEC", "MODEL_LOAD_MSEC"]
+    assert {name: getattr(module, name) for name in names} == {name: getattr(metrics, name) for name in names}
+
+
+def test_failures_that_were_counted_are_found_again() -> None:
+    metrics.reset_tally()
+    metrics.count_failure("decode", "InvalidRow", 2)
+    metrics.count_failure("predict", "BadOutput")
+    made = from_counters(metrics.tally(), {}, seconds=1.0, model="m")
+    metrics.reset_tally()
+    assert (made.failures, made.failures_by) == (3, {"decode": {"InvalidRow": 2}, "predict": {"BadOutput": 1}})
+
+
+def test_golden_json() -> None:
+    assert json.loads(to_json(summarise())) == {
+        "rows_in": 200_000,
+        "predictions": 199_975,
+        "failures": 25,
+        "failures_by_stage": {
+            "decode": {"InvalidRow": 20},
+            "predict": {"InvalidArgumentError": 1},
+            "read": {"OSError/of some/kind": 4},
+        },
+        "seconds": 12.5,
+        "rows_per_second": 16_000.0,
+        "output_files": [f"out/p-0000{shard}-of-00005.csv" for shard in range(5)],
+        "failure_files": ["out/p.failures-00000-of-00001.jsonl"],
+        "model": "work/model",
+        "version": 3,
+        "model_load_msec": 1234.0,
+        "batch_size": 3921.4,
+        "predict_latency_msec": 11.2,
+    }
+
+
+def test_the_keys_are_there_when_nothing_is_known() -> None:
+    assert list(json.loads(to_json(EMPTY))) == list(json.loads(to_json(summarise())))
+    assert json.loads(to_json(EMPTY))["rows_per_second"] == 0.0
+    assert json.loads(to_json(EMPTY))["version"] is None
+
+
+def test_golden_table() -> None:
+    assert (
+        render(summarise())
+        == """\
+Rows in                         200,000
+Predictions                     199,975
+Failures                             25  under 0.1% of the rows
+  decode InvalidRow                  20
+  predict InvalidArgumentError        1
+  read OSError/of some/kind           4
+Seconds                            12.5
+Rows/s                           16,000
+Batch size                        3,921  rows a call, the mean; 11.2 ms a call
+Model                           work/model (version 3, loaded in 1.2 s)
+Output                          out/p-00000-of-00005.csv
+                                out/p-00001-of-00005.csv
+                                ... 2 more, and out/p-00004-of-00005.csv
+Failures in                     out/p.failures-00000-of-00001.jsonl"""
+    )
+
+
+def test_the_table_leaves_out_what_is_not_known() -> None:
+    assert (
+        render(EMPTY)
+        == """\
+Rows in        0
+Predictions    0
+Failures       0
+Seconds      0.0
+Rows/s         0
+Model        work/model"""
+    )
+
+
+@pytest.mark.parametrize(
+    "failures,text",
+    [
+        (0, "0"),
+        (199, "199  under 0.1% of the rows"),
+        (200, "200  0.1% of the rows"),
+        (200_000, "200,000  100.0% of the rows"),
+    ],
+)
+def test_the_share_of_failures(failures: int, text: str) -> None:
+    line = render(summarise(failures=failures, failures_by={})).splitlines()[2]
+    assert " ".join(line.split()) == " ".join(f"Failures {text}".split())
+
+
+@pytest.mark.parametrize("count,lines", [(0, 0), (1, 1), (3, 3), (4, 3), (1000, 3)])
+def test_as_many_files_are_named_as_a_user_would_read(count: int, lines: int) -> None:
+    files = tuple(f"f{number}" for number in range(count))
+    table = render(summarise(output_files=files, failure_files=()))
+    shown = [line for line in table.splitlines() if line.split()[-1].startswith("f")]
+    assert len(shown) == lines
+    assert shown == [] or shown[-1].endswith(f"f{count - 1}")
+
+
+def test_it_needs_no_beam() -> None:
+    script = "import sys, pipelines.summary; sys.exit('apache_beam' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
