@@ -142,7 +142,7 @@ def main() -> None:
         "# Batch inference, side by side",
         "",
         f"Written by `make bench` (`python -m benchmarks.batch`) on {cores} cores, Python {platform.python_version()}. "
-        f"The Criteo wide & deep model of the zoo; files on local disk; medians of {RUNS} runs; runs of {LARGE:,} rows, "
+        f"The zoo's Criteo model, wide & deep; files on local disk; medians of {RUNS} runs; runs of {LARGE:,} rows, "
         f"marginal cost between {SMALL:,} and {LARGE:,} rows. Imports are not counted, loading the model is.",
     ]
     for format_, title in (("csv", "CSV in, CSV out"), ("tfrecord", "tf.Example in, tf.Example out")):
