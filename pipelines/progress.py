@@ -19,7 +19,7 @@ _LOG = logging.getLogger("sluice")
 
 _INTERVAL_SECS = {BAR: 0.25, LOG: 30.0}
 # The rate is that of this long ago until now: steady enough to be read, and a stall shows.
-_RATE_SECS = 10.0
+_RATE_SECS = 5.0
 _LEAST_CELLS, _MOST_CELLS = 10, 30
 _CLEAR_LINE = "\r\x1b[K"
 _DEFAULT_WIDTH = 80
@@ -56,8 +56,13 @@ class Sample:
 
     @property
     def share(self) -> float | None:
-        """Of the input that has been read, 0 to 1; None if its size is not known."""
-        return min(1.0, self.bytes_read / self.bytes_total) if self.bytes_total else None
+        """Of the input that has been read, 0 to 1; None if that cannot be said.
+
+        The bytes of a packed file are counted when its end is reached: until then there are rows and no bytes.
+        """
+        if not self.bytes_total or (self.rows and not self.bytes_read):
+            return None
+        return min(1.0, self.bytes_read / self.bytes_total)
 
 
 class Meter:
@@ -66,16 +71,17 @@ class Meter:
     def __init__(self, first: Reading, bytes_total: int) -> None:
         self._start = first
         self._bytes_total = bytes_total
-        self._unread = first  # the last reading before any input was read: a model loads until then
+        self._idle = first
         self._recent = collections.deque([first])
 
     def sample(self, reading: Reading) -> Sample:
         """Returns what to show at a reading; readings come in order of time."""
+        if not (reading.rows or reading.bytes_read):  # a model loads: neither rate nor pace count from before
+            self._idle = reading
+            self._recent.clear()
         self._recent.append(reading)
-        while reading.seconds - self._recent[1].seconds >= _RATE_SECS:
+        while len(self._recent) > 2 and reading.seconds - self._recent[1].seconds >= _RATE_SECS:
             self._recent.popleft()
-        if not reading.bytes_read:
-            self._unread = reading
         then = self._recent[0]
         return Sample(
             reading.rows,
@@ -88,10 +94,10 @@ class Meter:
         )
 
     def _eta(self, reading: Reading) -> float | None:
-        """By the mean pace since input was first read: that of the last seconds would make it jump."""
+        """By the mean pace since the first row: that of the last seconds would make it jump."""
         if not self._bytes_total or not reading.bytes_read:
             return None
-        seconds_per_byte = (reading.seconds - self._unread.seconds) / reading.bytes_read
+        seconds_per_byte = (reading.seconds - self._idle.seconds) / reading.bytes_read
         return max(0.0, (self._bytes_total - reading.bytes_read) * seconds_per_byte)
 
 
