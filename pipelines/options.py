@@ -81,9 +81,7 @@ class BatchOptions:
         "CSV without a header line: names of its columns", (), parse_names, group="Input", metavar="A,B,..."
     )
     csv_delimiter: str = flag("CSV: what stands between fields", ",", group="Input", metavar="CHAR")
-    csv_quote_char: str = flag(
-        "CSV: what quotes a field; may be empty", '"', group="Input", metavar="CHAR"
-    )
+    csv_quote_char: str = flag("CSV: what quotes a field; may be empty", '"', group="Input", metavar="CHAR")
     allow_quoted_newlines: bool = flag(
         "CSV: quoted values may hold newlines (each file is then read by one worker)", False, parse_bool, group="Input"
     )

@@ -45,8 +45,15 @@ def plan_batch(options: BatchOptions) -> BatchPlan:
     """Returns the job that the options ask for.
 
     Raises:
-      UsageError: something does not fit; nothing has been written.
+      UsageError: something does not fit, or a file system cannot be reached; nothing has been written.
     """
+    try:
+        return _plan(options)
+    except OSError as error:
+        raise UsageError(str(error)) from error
+
+
+def _plan(options: BatchOptions) -> BatchPlan:
     destination = parse_output(options.output, options.output_format)
     job = f"{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
     target, failures = destination.target(job), destination.failures(options.failures, job)

@@ -40,5 +40,3 @@ def _from_result(result: Any) -> tuple[dict[str, int], dict[str, float]]:
         if each.key.metric.namespace == metrics.NAMESPACE and each.result.count
     }
     return counters, means
-
-

@@ -157,7 +157,9 @@ def test_beam_files_match_and_read(gcs: Gcs) -> None:
         gcs.path("match/12/saved_model.pb"),
         gcs.path("match/7/saved_model.pb"),
     ]
-    assert BeamFiles().match("gs://no-such-bucket/*") == []
+    assert BeamFiles().match(gs_nothing := gcs.path("nothing/*")) == [], gs_nothing
+    with pytest.raises(OSError, match=r"gs://no-such-bucket/\* cannot be listed.*NotFound"):
+        BeamFiles().match("gs://no-such-bucket/*")
     assert BeamFiles().read(gcs.path("match/7/saved_model.pb")) == b"7/saved_model.pb"
 
 

@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
@@ -14,6 +15,9 @@ from apache_beam.io.filesystems import FileSystems
 from models.files import copy_directory
 
 _COPY_CHUNK_BYTES = 8 << 20
+
+# How the name of a directory begins that holds a job's unfinished files.
+HIDDEN = ".sluice-"
 
 
 def open_binary(path: str) -> BinaryIO:
@@ -29,12 +33,31 @@ def open_text(path: str) -> BinaryIO:
 
 
 def match_files(pattern: str) -> list[FileMetadata]:
-    """Returns the files that match a glob, by name, without those that Sluice is still writing."""
+    """Returns the files that match a glob, by name, without those that Sluice is still writing.
+
+    Raises:
+      OSError: the file system cannot be asked; that nothing matches is no error.
+    """
+    relative = "://" not in pattern and not os.path.isabs(pattern)
+    # Beam does not match a bare name in the current directory.
+    asked = os.path.join(os.curdir, pattern) if relative else pattern
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
-    except BeamIOError:
-        return []
-    return sorted((file for file in found if "/.sluice-" not in file.path), key=lambda file: file.path)
+        found = FileSystems.match([asked])[0].metadata_list
+    except BeamIOError as error:
+        reasons = list((error.exception_details or {}).values()) or [error]
+        raise OSError(f"{pattern} cannot be listed: {type(reasons[0]).__name__}: {reasons[0]}") from error
+    if relative:
+        found = [FileMetadata(os.path.normpath(f.path), f.size_in_bytes, f.last_updated_in_seconds) for f in found]
+    return sorted((file for file in found if f"/{HIDDEN}" not in f"/{file.path}"), key=lambda file: file.path)
+
+
+def delete_files(paths: Iterable[str]) -> None:
+    """Deletes files; one that does not exist is passed over. The names must hold no glob characters."""
+    for path in paths:
+        if "://" in path:
+            FileSystems.delete([path])
+        elif os.path.exists(path):
+            os.remove(path)
 
 
 class BeamFiles:
@@ -77,12 +100,15 @@ def _locked(path: str):  # type: ignore[no-untyped-def]
 def _copy_all(directory: str, files: list[FileMetadata], target: str) -> None:
     """Copies into a directory of another name first, so that a copy that dies half way is not taken for whole."""
     partial = f"{target}.{uuid.uuid4().hex}"
-    for file in files:
-        to = os.path.join(partial, file.path.removeprefix(directory).lstrip("/"))
-        os.makedirs(os.path.dirname(to), exist_ok=True)
-        with open_binary(file.path) as source, open(to, "wb") as sink:
-            shutil.copyfileobj(source, sink, _COPY_CHUNK_BYTES)
-    os.rename(partial, target)
+    try:
+        for file in files:
+            to = os.path.join(partial, file.path.removeprefix(directory).lstrip("/"))
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            with open_binary(file.path) as source, open(to, "wb") as sink:
+                shutil.copyfileobj(source, sink, _COPY_CHUNK_BYTES)
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str, text: str) -> None:

@@ -7,12 +7,16 @@ import pyarrow as pa
 
 from models.errors import UsageError
 from models.signature import Signature
+from transforms.beam_files import HIDDEN
 from transforms.decode import CSV, CsvOptions
 from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec
 from transforms.encode_base import RAW_FORMATS
 from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from transforms.plan_input import InputPlan, Source
 from transforms.write_files import Target
+
+# Beam's file systems take these for a pattern, also when they delete.
+_GLOB = "*?[]{}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +29,14 @@ class Destination:
 
     def target(self, job: str) -> Target:
         """Returns where the files go; `job` is this job's own name, for its temporary directory."""
-        return Target(self.prefix, self.suffix, f"{_directory(self.prefix)}.sluice-{job}")
+        return Target(self.prefix, self.suffix, f"{_directory(self.prefix)}{HIDDEN}{job}")
 
     def failures(self, path: str, job: str) -> Target:
         """Returns where failures go: to `path`, or beside the predictions if it is empty."""
         if not path:
-            return Target(f"{self.prefix}.failures", ".jsonl", f"{_directory(self.prefix)}.sluice-{job}-failures")
+            return Target(f"{self.prefix}.failures", ".jsonl", f"{_directory(self.prefix)}{HIDDEN}{job}-failures")
         prefix, suffix = _split(path)
-        return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}.sluice-{job}-failures")
+        return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}{HIDDEN}{job}-failures")
 
 
 def parse_output(path: str, format_: str) -> Destination:
@@ -41,6 +45,8 @@ def parse_output(path: str, format_: str) -> Destination:
     Raises:
       UsageError: the format is clear neither from the name nor from --output_format, or they contradict.
     """
+    if any(character in path for character in _GLOB):
+        raise UsageError(f"--output {path}: a name to write to cannot hold any of {_GLOB}")
     prefix, suffix = _split(path)
     named = EXTENSIONS.get(suffix, "")
     if not format_ and not named:

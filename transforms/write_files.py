@@ -21,7 +21,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.errors import SluiceError, TooManyFailures, UsageError
-from transforms.beam_files import match_files
+from transforms.beam_files import delete_files, match_files
 from transforms.composite import Composite
 from transforms.encode import OutputSpec, open_encoder
 from transforms.failures import FULL, Failure, to_json
@@ -191,7 +191,7 @@ class _OpenShard:
     def drop(self) -> None:
         """Gives up a file of a bundle that failed."""
         self._file.close()
-        _delete([self.path])
+        delete_files([self.path])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,18 +285,12 @@ def put_in_place(target: Target, shards: Iterable[Shard]) -> list[str]:
     names = [target.shard(number, len(ordered)) for number in range(len(ordered))]
     for shard, name in zip(ordered, names, strict=True):
         if FileSystems.exists(shard.path):
-            _delete([name])
+            delete_files([name])
             FileSystems.rename([shard.path], [name])
         elif not FileSystems.exists(name):
             raise SluiceError(f"{shard.path} has vanished before it was renamed to {name}")
-    _delete([path for path in existing_files(target) if path not in names])
+    delete_files(path for path in existing_files(target) if path not in names)
     return names
-
-
-def _delete(paths: list[str]) -> None:
-    existing = [path for path in paths if FileSystems.exists(path)]
-    if existing:
-        FileSystems.delete(existing)
 
 
 def remove_temp(target: Target) -> None:
