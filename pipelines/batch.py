@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from models.errors import SluiceError, TooManyFailures, UsageError
+from models.errors import TooManyFailures
 from pipelines.options import BatchOptions, add_arguments, from_namespace
 
 _LOG = logging.getLogger("sluice")
@@ -83,9 +83,8 @@ def _exit_code(error: Exception | None) -> int:
     if isinstance(error, TooManyFailures) or TooManyFailures.__name__ in f"{type(error).__name__} {text}":
         sys.stderr.write(f"sluice: {_reason(error)}\n")
         return EXIT_FAILURES
-    sys.stderr.write(f"sluice: the job failed: {_reason(error)}\n")
-    if not isinstance(error, SluiceError):
-        _LOG.debug("The job failed", exc_info=error)
+    sys.stderr.write(f"sluice: the job failed: {_reason(error)} (--verbose shows where)\n")
+    _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED
 
 
@@ -115,5 +114,3 @@ def run_arguments(namespace: argparse.Namespace, beam_flags: list[str]) -> int:
 if __name__ == "__main__":
     sys.exit(main())
 
-
-__all__ = ["UsageError", "main", "run"]

@@ -95,6 +95,10 @@ def _set_up_logging(verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
     logging.getLogger("sluice").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)  # the job's own messages
+    if not verbose:  # Beam logs the traceback of what a job raises, and then raises it: we say it once, in a line
+        for name in ("common", "worker", "portability"):
+            logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,12 @@ def is_local(options: PipelineOptions) -> bool:
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """Returns an empty pipeline on the runner that the options name; Beam's in-process FnApiRunner by default."""
-    runner = FnApiRunner() if is_local(options) else None
-    return beam.Pipeline(runner=runner, options=options)
+    """Returns an empty pipeline on the runner that the options name; Beam's in-process FnApiRunner by default.
+
+    Raises:
+      UsageError: the runner's options do not hold.
+    """
+    try:
+        return beam.Pipeline(runner=FnApiRunner() if is_local(options) else None, options=options)
+    except ValueError as error:
+        raise UsageError(" ".join(str(error).split())) from error

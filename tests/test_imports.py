@@ -1,0 +1,93 @@
+"""Which way imports go, and what a worker needs to have installed: the rules of the layout."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("models", "transforms", "pipelines")
+# Which of our packages each may import.
+_MAY_IMPORT = {"models": {"models"}, "transforms": {"models", "transforms"}, "pipelines": set(PACKAGES)}
+# Modules whose distribution has another name.
+_DISTRIBUTIONS = {
+    "apache_beam": "apache-beam",
+    "google_crc32c": "google-crc32c",
+    "google": "protobuf",
+    "ml_dtypes": "ml-dtypes",
+    "tensorflow_metadata": "tensorflow-metadata",
+    "tfx_bsl": "tfx-bsl",
+}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path, at_top: bool = False) -> set[str]:
+    """Returns the first parts of the modules that a file imports, anywhere or at its top level only."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if at_top else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: relative import"
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_downwards_only(package: str) -> None:
+    for path in modules(package):
+        ours = imports(path) & {*PACKAGES, "tests", "benchmarks"}
+        assert ours <= _MAY_IMPORT[package], f"{path} imports {ours - _MAY_IMPORT[package]}"
+
+
+def test_models_never_import_beam() -> None:
+    assert [path for path in modules("models") if "apache_beam" in imports(path)] == []
+
+
+def test_only_models_import_tensorflow_and_there_within_functions() -> None:
+    outside = [path for package in ("transforms", "pipelines") for path in modules(package)]
+    assert [path for path in outside if {"tensorflow", "keras", "tf_keras"} & imports(path)] == []
+    assert [path for path in modules("models") if {"tensorflow", "keras"} & imports(path, at_top=True)] == []
+
+
+def test_all_that_is_imported_is_declared() -> None:
+    setup = (ROOT / "setup.py").read_text()
+    declared = set(re.findall(r'"([a-z0-9-]+)(?:\[\w+\])?[><=]', setup.split("TEST_REQUIRES")[0]))
+    used = set().union(*(imports(path) for package in PACKAGES for path in modules(package)))
+    third_party = used - set(sys.stdlib_module_names) - set(PACKAGES)
+    missing = {_DISTRIBUTIONS.get(name, name) for name in third_party} - declared
+    assert not missing, f"setup.py does not declare {missing}"
+    assert declared <= {_DISTRIBUTIONS.get(name, name) for name in third_party}, (
+        "setup.py declares what nothing imports"
+    )
+
+
+def test_setup_lists_every_package() -> None:
+    setup = (ROOT / "setup.py").read_text()
+    listed = set(re.findall(r'"([\w.]+)"', re.search(r"packages=\[(.*?)\]", setup, re.DOTALL)[1]))  # type: ignore[index]
+    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for p in PACKAGES for path in modules(p)}
+    assert listed == found
+
+
+def test_the_pins_satisfy_setup() -> None:
+    from packaging.requirements import Requirement
+
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line and line[0] != "#"
+    )
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    for text in importlib.metadata.requires("sluice") or []:
+        requirement = Requirement(text)
+        name = requirement.name.lower().replace("_", "-")
+        assert name in pins, f"{name} is not pinned"
+        assert requirement.specifier.contains(pins[name]), f"{text}: {pins[name]} is pinned"
