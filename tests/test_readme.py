@@ -1,0 +1,34 @@
+"""The README's and docs' Python examples run as they stand."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def examples(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def test_the_pipeline_in_the_readme(cases: Callable[[str], str], capfd: pytest.CaptureFixture[str]) -> None:
+    (code,) = examples("README.md")
+    exec(compile(code.replace("path/to/saved_model", cases("picky")), "README.md", "exec"), {})
+    printed = capfd.readouterr().out
+    assert "'x': 2.0" in printed and "_model" in printed, "the rows that the model takes"
+    assert "-1" not in printed.split("_model")[0]
+
+
+def test_a_model_without_beam(cases: Callable[[str], str], capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = examples("docs/library.md")
+    exec(compile(code.replace("path/to/saved_model", cases("picky")), "docs/library.md", "exec"), {})
+    assert "{}" in capsys.readouterr().out, "no row has an error"
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(name: str) -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text()):
+        if "://" not in link:
+            assert ((ROOT / name).parent / link).exists(), link

@@ -1,0 +1,128 @@
+"""`Predict` on Beam's in-process runner: rows, failures, windows, order."""
+
+from collections.abc import Callable
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
+
+from models import ModelRecipe, SchedulerOptions, parse_model_uri
+from models.errors import ModelNotFound
+from transforms import Predict
+from transforms.predict import FAILURES, _Predict
+
+
+def batch_of(values: list[float | None]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(values, pa.float32()), pa.array(range(len(values)))], names=["x", "n"])
+
+
+@pytest.fixture
+def recipe(cases: Callable[[str], str]) -> ModelRecipe:
+    """A model that raises on any batch with a negative x; calls of at most 8 rows."""
+    return ModelRecipe(parse_model_uri(cases("picky")), scheduler=SchedulerOptions(max_batch_size=8))
+
+
+@pytest.fixture
+def expected(cases: Callable[[str], str], recipe: ModelRecipe) -> Callable[[float], float]:
+    from tests.saved_models import CASES
+
+    case = next(case for case in CASES if case.name == "picky")
+    output = next(iter(case.expected([{"x": 1.0}])))
+    return lambda x: float(case.expected([{"x": x}])[output][0])
+
+
+def output_name(recipe: ModelRecipe) -> str:
+    from models import open_model
+
+    return open_model(recipe.spec).signature.outputs[0].name
+
+
+def test_rows_and_failures_of_many_batches(recipe: ModelRecipe, expected: Callable[[float], float]) -> None:
+    batches = [batch_of([float(b), None, -1.0, *map(float, range(b))]) for b in range(12)]
+    name = output_name(recipe)
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        result = pipeline | beam.Create(batches) | Predict(recipe)
+        rows = (
+            result.rows
+            | beam.FlatMap(lambda batch: batch.to_pylist())
+            | beam.Map(lambda r: (r["x"], round(r[name], 3)))
+        )
+        wanted = [
+            (x, round(expected(x), 3)) for batch in batches for x in batch["x"].to_pylist() if x is not None and x >= 0
+        ]
+        assert_that(rows, equal_to(wanted), label="rows")
+        stages = result.failures | beam.Map(lambda failure: failure.stage)
+        assert_that(stages, equal_to(["bind"] * 12 + ["predict"] * 12), label="failures")
+
+
+def test_each_batch_keeps_its_window_and_time(recipe: ModelRecipe) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        result = (
+            pipeline
+            | beam.Create([1, 12, 13, 27])
+            | beam.Map(lambda t: TimestampedValue(batch_of([float(t), -1.0]), t)).with_output_types(pa.RecordBatch)
+            | beam.WindowInto(FixedWindows(10))
+            | Predict(recipe)
+        )
+
+        def seen(element: object, window=beam.DoFn.WindowParam, time=beam.DoFn.TimestampParam):  # type: ignore[no-untyped-def]
+            return int(window.start), int(time)
+
+        wanted = [(0, 1), (10, 12), (10, 13), (20, 27)]
+        assert_that(result.rows | "R" >> beam.Map(seen), equal_to(wanted), label="rows")
+        assert_that(result.failures | "F" >> beam.Map(seen), equal_to(wanted), label="failures")
+
+
+def test_model_and_version_stand_on_every_row(recipe: ModelRecipe) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        result = pipeline | beam.Create([batch_of([1.0, 2.0])]) | Predict(recipe, output_prefix="p_")
+        names = result.rows | beam.Map(lambda batch: batch.schema.names)
+        assert_that(names, equal_to([["x", "n", f"p_{output_name(recipe)}", "_model", "_version"]]))
+
+
+def test_rows_come_out_in_order_and_no_more_than_some_are_in_work(recipe: ModelRecipe) -> None:
+    fn = _started(recipe)
+    emitted: list[pa.RecordBatch] = []
+    for start in range(0, 400, 5):
+        batch = pa.RecordBatch.from_pydict({"x": np.arange(start, start + 5, dtype=np.float32)})
+        emitted += [value.value for value in fn.process(batch, window=None, timestamp=0)]
+        assert fn._rows <= 4 * 8, "a bundle has few rows in work"
+    emitted += [value.value for value in fn.finish_bundle()]
+    assert [x for batch in emitted for x in batch["x"].to_pylist()] == list(range(400))
+
+
+def test_a_bundle_that_fails_leaves_nothing_to_the_next(recipe: ModelRecipe) -> None:
+    fn = _started(recipe)
+    list(fn.process(batch_of([1.0] * 20), window=None, timestamp=0))
+    fn.start_bundle()  # the bundle before has failed, and was not finished
+    list(fn.process(batch_of([2.0]), window=None, timestamp=0))
+    values = [value.value for value in fn.finish_bundle()]
+    assert len(values) <= 1 and all(batch["x"].to_pylist() == [2.0] for batch in values)
+    assert fn._rows == 0
+
+
+def test_failures_show_the_row(recipe: ModelRecipe) -> None:
+    fn = _started(recipe)
+    outputs = [*fn.process(batch_of([-5.0, 1.0]), window=None, timestamp=0), *fn.finish_bundle()]
+    failure = next(each.value.value for each in outputs if isinstance(each, beam.pvalue.TaggedOutput))
+    assert [each.tag for each in outputs if isinstance(each, beam.pvalue.TaggedOutput)] == [FAILURES]
+    assert (failure.stage, failure.error_type, failure.payload) == ("predict", "BadInput", b'{"x":-5.0,"n":0}')
+    assert failure.model == recipe.spec.uri
+
+
+def test_a_model_that_is_not_there_fails_in_setup() -> None:
+    with pytest.raises(ModelNotFound, match="/nowhere"):
+        _started(ModelRecipe(parse_model_uri("/nowhere")))
+
+
+def _started(recipe: ModelRecipe) -> _Predict:
+    from models.files import LocalFiles
+
+    fn = _Predict(recipe, "", LocalFiles())
+    fn.setup()
+    fn.start_bundle()
+    return fn

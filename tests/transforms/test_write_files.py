@@ -1,0 +1,135 @@
+"""Files that appear when they are finished and the job is judged: names, retries, judgement."""
+
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from models.errors import SluiceError, TooManyFailures, UsageError
+from transforms.encode import OutputSpec
+from transforms.failures import Failure
+from transforms.write_files import (
+    CommitFiles,
+    Judgement,
+    Shard,
+    Target,
+    WriteFailures,
+    WriteFiles,
+    check_writable,
+    existing_files,
+    put_in_place,
+)
+
+SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
+BATCH = pa.RecordBatch.from_pydict({"a": [1, 2, 3]})
+
+
+def target(directory: Path, name: str = "out", suffix: str = ".csv") -> Target:
+    return Target(f"{directory}/{name}", suffix, f"{directory}/.sluice-job-{name}")
+
+
+def shards(place: Target, texts: list[str]) -> list[Shard]:
+    Path(place.temp).mkdir(exist_ok=True)
+    made = []
+    for number, text in enumerate(texts):
+        path = Path(place.temp) / f"{number}.csv"
+        path.write_text(text)
+        made.append(Shard(str(path), 1))
+    return made
+
+
+def test_shards_are_named_as_beam_names_them(tmp_path: Path) -> None:
+    names = put_in_place(target(tmp_path), shards(target(tmp_path), ["x", "y"]))
+    assert names == [f"{tmp_path}/out-00000-of-00002.csv", f"{tmp_path}/out-00001-of-00002.csv"]
+    assert [Path(name).read_text() for name in names] == ["x", "y"]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_a_commit_that_was_interrupted_is_done_again(done: int, tmp_path: Path) -> None:
+    place = target(tmp_path)
+    made = shards(place, ["x", "y", "z"])
+    for number in range(done):
+        Path(made[number].path).rename(place.shard(number, 3))
+    put_in_place(place, made)
+    assert [Path(name).read_text() for name in existing_files(place)] == ["x", "y", "z"]
+
+
+def test_a_shard_that_vanished_is_an_error(tmp_path: Path) -> None:
+    place = target(tmp_path)
+    made = shards(place, ["x"])
+    Path(made[0].path).unlink()
+    with pytest.raises(SluiceError, match="vanished"):
+        put_in_place(place, made)
+
+
+def test_only_shards_count_as_existing(tmp_path: Path) -> None:
+    for name in ("out-00000-of-00001.csv", "out-1-of-2.csv", "out-a-of-b.csv", "out-00000-of-00001.csv.bak", "out.csv"):
+        (tmp_path / name).write_text("")
+    names = [Path(path).name for path in existing_files(target(tmp_path))]
+    assert names == ["out-00000-of-00001.csv", "out-1-of-2.csv"]
+
+
+@pytest.mark.parametrize(
+    "rate,rows_in,predictions,failures,error",
+    [
+        (0.1, 0, 0, 0, None),
+        (0.1, 10, 9, 1, None),
+        (0.1, 10, 8, 2, TooManyFailures),
+        (0.0, 10, 10, 0, None),
+        (0.0, 10, 9, 1, TooManyFailures),
+        (1.0, 10, 0, 10, None),
+        (1.0, 10, 8, 1, SluiceError),
+        (1.0, 10, 9, 2, SluiceError),
+    ],
+)
+def test_judgement(rate: float, rows_in: int, predictions: int, failures: int, error: type | None) -> None:
+    if error is None:
+        Judgement(rate).check(rows_in, predictions, failures)
+        return
+    with pytest.raises(error):
+        Judgement(rate).check(rows_in, predictions, failures)
+
+
+def run(tmp_path: Path, rows_in: int, failures: int, rate: float, batches: int = 2) -> None:
+    place, bad = target(tmp_path), target(tmp_path, "bad", ".jsonl")
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        written = pipeline | "Rows" >> beam.Create([BATCH] * batches) | "Write" >> WriteFiles(place, SPEC)
+        failed = pipeline | "Bad" >> beam.Create([Failure("decode", "X", "x", "o")] * failures)
+        lost = failed | "WriteBad" >> WriteFailures(bad)
+        tally = pipeline | "Tally" >> beam.Create([rows_in])
+        (written, lost, tally) | CommitFiles(place, SPEC, bad, Judgement(rate))
+
+
+def test_commit_puts_predictions_and_failures_in_place_and_cleans_up(tmp_path: Path) -> None:
+    run(tmp_path, rows_in=7, failures=1, rate=0.5)
+    assert (tmp_path / "out-00000-of-00001.csv").read_text() == "a\n1\n2\n3\n1\n2\n3\n"
+    assert len((tmp_path / "bad-00000-of-00001.jsonl").read_text().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad-00000-of-00001.jsonl", "out-00000-of-00001.csv"]
+
+
+def test_too_many_failures_write_the_failures_only(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="more than --max_failure_rate"):
+        run(tmp_path, rows_in=9, failures=3, rate=0.1)
+    assert existing_files(target(tmp_path)) == []
+    assert len(existing_files(target(tmp_path, "bad", ".jsonl"))) == 1
+
+
+def test_rows_that_were_lost_fail_the_job(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="rows are missing or double"):
+        run(tmp_path, rows_in=8, failures=1, rate=1.0)
+    assert existing_files(target(tmp_path)) == []
+
+
+def test_no_rows_at_all_are_a_file_with_a_header(tmp_path: Path) -> None:
+    run(tmp_path, rows_in=0, failures=0, rate=0.0, batches=0)
+    assert (tmp_path / "out-00000-of-00001.csv").read_text() == "a\n"
+
+
+def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    check_writable(target(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        check_writable(Target(f"{tmp_path}/file/out", ".csv", f"{tmp_path}/file/.sluice-x"))
