@@ -83,7 +83,7 @@ def _example_row(record: bytes) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Returns an output value as the tests compare it, whatever the format made of it."""
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, list) and len(value) == 1:
         return plain(value[0])
     if isinstance(value, list | np.ndarray):

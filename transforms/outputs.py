@@ -25,7 +25,7 @@ def output_type(spec: TensorSpec) -> pa.DataType:
     Half floats become float32. Strings are text, unless the name ends in _bytes.
     """
     kind = _value_type(spec)
-    depth = 1 if spec.kind != "dense" else 0 if spec.is_scalar else len(spec.row_shape)
+    depth = 1 if spec.kind == "sparse" else 0 if spec.is_scalar else len(spec.row_shape)
     for _ in range(depth):
         kind = pa.list_(kind)
     return kind
