@@ -33,7 +33,7 @@ class Outcome:
 
 def merge_key(feeds: Feeds) -> Hashable:
     """Returns what two requests must share to go into one call: names, dtypes and inner shapes."""
-    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(feeds.items()))
+    return tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(feeds.items()))
 
 
 def row_count(feeds: Feeds) -> int:
@@ -56,8 +56,8 @@ def _string_bytes(array: np.ndarray) -> int:
     flat = array.reshape(-1)
     if not flat.size:
         return 0
-    sample = flat[:: max(1, flat.size // _STRING_SAMPLE)]
-    return int(flat.size * (sum(len(value) for value in sample) / len(sample) + _STRING_OVERHEAD))
+    sample = flat[:: max(1, flat.size // _STRING_SAMPLE)].tolist()
+    return int(flat.size * (sum(map(len, sample)) / len(sample) + _STRING_OVERHEAD))
 
 
 def slice_feeds(feeds: Feeds, start: int, stop: int) -> Feeds:
@@ -115,7 +115,7 @@ class Isolation:
             self._rows_too_large += stop - start == 1
             outcomes = self._halves(feeds, start, stop, error, free=True)
             if self._rows_too_large == before:
-                self._on_ceiling((stop - start) // 2)
+                self._on_ceiling(stop - (start + stop) // 2)  # the larger half
             return outcomes
         except BadInput as error:
             return self._halves(feeds, start, stop, error, free=False)

@@ -80,12 +80,13 @@ def _examples(
 ) -> TensorColumn:
     """The column that holds serialized tf.Examples, or else Examples made of the feature columns."""
     name = signature.inputs[0].name
-    spec = ColumnSpec(name, "string")
+    spec = ColumnSpec(name, "string", signature.inputs[0].row_shape)
     if batch.schema.get_field_index(name) >= 0 and name not in {feature.name for feature in signature.columns}:
         return _column(batch, spec, errors, defaults)
     from models.examples import encode_examples
 
-    return bind_column(encode_examples(batch, signature.columns, errors, defaults), spec, errors)
+    encoded = encode_examples(batch, signature.columns, errors, defaults)
+    return TensorColumn(encoded, np.ones((batch.num_rows, len(spec.shape)), np.int64))
 
 
 def _groups(columns: dict[str, TensorColumn], inputs: tuple[TensorSpec, ...], errors: RowErrors) -> tuple[Group, ...]:

@@ -37,19 +37,20 @@ class _Cache:
     def __init__(self, open_: Callable[[ModelSpec, ModelOptions, ModelFiles | None], Model]) -> None:
         self._open = open_
         self._lock = threading.Lock()
-        self._locks: dict[ModelRecipe, threading.Lock] = {}
-        self._schedulers: dict[ModelRecipe, Scheduler] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._schedulers: dict[str, Scheduler] = {}
 
     def scheduler(self, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:
+        key = repr(recipe)  # a recipe that was pickled does not equal itself if a default is NaN
         with self._lock:
-            lock = self._locks.setdefault(recipe, threading.Lock())
+            lock = self._locks.setdefault(key, threading.Lock())
         with lock:  # others may load other models meanwhile
-            scheduler = self._schedulers.get(recipe)
+            scheduler = self._schedulers.get(key)
             if scheduler is None:
                 started = time.monotonic()
                 scheduler = Scheduler(self._open(recipe.spec, recipe.model, files), recipe.scheduler)
                 scheduler.load_msec = 1000 * (time.monotonic() - started)
-                self._schedulers[recipe] = scheduler
+                self._schedulers[key] = scheduler
             return scheduler
 
     def clear(self) -> None:

@@ -153,13 +153,13 @@ def _values(
     nulls: np.ndarray | None,
     spec: ColumnSpec,
     errors: RowErrors,
-    owner: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Returns the values of an array in the tensor's dtype; nulls are zero.
 
     Args:
       nulls: bool [len(array)], None if there are none.
-      owner: int64 [len(array)]: the row that each value belongs to; None: a value is a row.
+      counts: int64 [rows]: how many of the values each row has; None: one.
     """
     if not leaf_fits(array.type, spec):
         _all_bad(array, spec, errors)
@@ -179,7 +179,7 @@ def _values(
         wrong = _changed(values, cast, spec)
     if wrong is not None and wrong.any():
         places = np.flatnonzero(wrong)
-        rows = places if owner is None else owner[places]
+        rows = places if counts is None else _owners(counts)[places]
         first = dict(zip(rows[::-1].tolist(), places[::-1].tolist(), strict=True))
         bad = np.zeros(errors.rows, bool)
         bad[rows] = True
@@ -231,34 +231,35 @@ def _changed(values: np.ndarray, cast: np.ndarray, spec: ColumnSpec) -> np.ndarr
 def _bind_lists(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorColumn:
     """Lists, nested lists, or one flat list for a shape of known sizes."""
     rows = len(array)
-    owner = np.arange(rows)
     counts = np.ones(rows, np.int64)
     sizes: list[np.ndarray] = []
     while is_list(array.type):
-        _refuse_nulls(array, owner, spec, errors, "is null" if not sizes else "holds a null")
+        _refuse_nulls(array, counts, spec, errors, "is null" if not sizes else "holds a null")
         lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+        owner = _owners(counts)
         size, uneven = _sizes(lengths, owner, rows)
         errors.add(uneven, lambda _: f"column '{spec.name}' holds lists of unequal lengths; the model takes {spec}")
         sizes.append(size)
         counts = np.bincount(owner, weights=lengths, minlength=rows).astype(np.int64)
-        owner = np.repeat(np.arange(rows), counts)
         array = plain(array.flatten(), arrow_type(spec.dtype))
-    nulls = _refuse_nulls(array, owner, spec, errors, "holds a null")
+    nulls = _refuse_nulls(array, counts, spec, errors, "holds a null")
     shape, wrong = _match_shape(np.stack(sizes, 1), counts, spec)
-    errors.add(
-        wrong,
-        lambda row: misfit_reason(spec, [int(size[row]) for size in sizes]),
-    )
-    return TensorColumn(_values(array, nulls, spec, errors, owner), shape, np.cumsum(counts) - counts)
+    errors.add(wrong, lambda row: misfit_reason(spec, [int(size[row]) for size in sizes]))
+    return TensorColumn(_values(array, nulls, spec, errors, counts), shape, np.cumsum(counts) - counts)
+
+
+def _owners(counts: np.ndarray) -> np.ndarray:
+    """The row that each value belongs to, where a row has so many."""
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def _refuse_nulls(
-    array: pa.Array, owner: np.ndarray, spec: ColumnSpec, errors: RowErrors, what: str
+    array: pa.Array, counts: np.ndarray, spec: ColumnSpec, errors: RowErrors, what: str
 ) -> np.ndarray | None:
     nulls = _null_mask(array)
     if nulls is not None:
         bad = np.zeros(errors.rows, bool)
-        bad[owner[nulls]] = True
+        bad[_owners(counts)[nulls]] = True
         errors.add(bad, lambda _: f"column '{spec.name}' {what}; the model takes {spec}")
     return nulls
 
@@ -297,7 +298,7 @@ def _bind_raw_bytes(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> Ten
     """Bytes for a uint8 tensor of known size, such as a raw image; not copied."""
     count = math.prod(size or 0 for size in spec.shape)
     array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-    _refuse_nulls(array, np.arange(len(array)), spec, errors, "is null")
+    _refuse_nulls(array, np.ones(len(array), np.int64), spec, errors, "is null")
     binary = array.cast(pa.large_binary())
     _, offset_buffer, data = binary.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[binary.offset : binary.offset + len(array) + 1]

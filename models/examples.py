@@ -20,8 +20,8 @@ _KINDS = {"string": pa.binary(), "float32": pa.float32(), "int64": pa.int64()}
 
 def encode_examples(
     batch: pa.RecordBatch, features: Sequence[ColumnSpec], errors: RowErrors, defaults: Mapping[str, Any]
-) -> pa.Array:
-    """Returns binary [rows]: each row of the features' columns as a serialized tf.Example.
+) -> np.ndarray:
+    """Returns object [rows] of bytes: each row of the features' columns as a serialized tf.Example.
 
     Where the model's features are not known (`features` is empty) every column goes in that an Example can hold. A null
     without a default and an empty list are left out of their row's Example, so that the model's parser supplies what
@@ -32,9 +32,9 @@ def encode_examples(
     specs = features or [spec for field in batch.schema if (spec := _spec_of(field))]
     arrays = [_feature(batch, spec, errors, defaults.get(spec.name)) for spec in specs]
     if not arrays:
-        return pa.array([b""] * batch.num_rows, pa.binary())
+        return np.full(batch.num_rows, b"", object)
     encoded = pa.RecordBatch.from_arrays(arrays, [spec.name for spec in specs])
-    return pa.array(RecordBatchToExamplesEncoder().encode(encoded), pa.binary())
+    return np.array(RecordBatchToExamplesEncoder().encode(encoded), object)
 
 
 def _spec_of(field: pa.Field) -> ColumnSpec | None:
@@ -69,19 +69,25 @@ def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default
         values, counts = _lists(array, kind, depth, dataclasses.replace(spec, dtype=dtype), errors)
     else:
         values, counts = _scalars(array.cast(kind), ColumnSpec(spec.name, dtype), errors, default)
-    _check_counts(counts, spec, errors)
+    missing = f"column '{spec.name}' is null or empty; the model takes {spec}" if depth else null_reason(spec)
+    _check_counts(counts, spec, errors, missing)
     offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, _KINDS[dtype]), mask=pa.array(counts == 0))
+    if not isinstance(values, pa.Array):
+        values = pa.array(values, _KINDS[dtype])
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(counts == 0))
 
 
-def _scalars(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any) -> tuple[np.ndarray, np.ndarray]:
+def _scalars(
+    array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any
+) -> tuple[np.ndarray | pa.Array, np.ndarray]:
     """Returns the values there are, and how many each row has: one, or none where it is null and has no default."""
-    left_out = b"" if spec.dtype == "string" else 0
-    values = bind_column(array, spec, errors, left_out if default is None else default).values
-    if default is not None or not array.null_count:
-        return values, np.ones(len(array), np.int64)
+    if default is not None:
+        return bind_column(array, spec, errors, default).values, np.ones(len(array), np.int64)
     present = array.is_valid().to_numpy(zero_copy_only=False)
-    return values[present], present.astype(np.int64)
+    if spec.dtype == "string" and is_text(array.type):
+        return array.drop_null().cast(pa.binary()), present.astype(np.int64)
+    left_out = b"" if spec.dtype == "string" else 0
+    return bind_column(array, spec, errors, left_out).values[present], present.astype(np.int64)
 
 
 def _lists(
@@ -102,10 +108,10 @@ def _lists(
     return column.values, counts
 
 
-def _check_counts(counts: np.ndarray, spec: ColumnSpec, errors: RowErrors) -> None:
+def _check_counts(counts: np.ndarray, spec: ColumnSpec, errors: RowErrors, missing: str) -> None:
     if None in spec.shape:
         return
     wanted = math.prod(size or 0 for size in spec.shape)
     if spec.required:
-        errors.add(counts == 0, lambda _: null_reason(spec))
+        errors.add(counts == 0, lambda _: missing)
     errors.add((counts > 0) & (counts != wanted), lambda row: misfit_reason(spec, [counts[row]]))

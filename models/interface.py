@@ -125,9 +125,14 @@ def check_outputs(outputs: Outputs, specs: Sequence[TensorSpec], rows: int) -> O
 def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
     if array.dtype != spec.numpy_dtype:
         raise BadOutput(f"output '{spec.name}' is {array.dtype}, and the signature says {spec.dtype}")
-    if spec.shape is None:
-        return
     sizes = array.shape[1:]
+    if spec.shape is None:
+        if any(size != 1 for size in sizes):
+            raise BadOutput(
+                f"output '{spec.name}' has shape {list(array.shape)}, and the signature says no rank, which is taken for "
+                "one value a row; export the model with a known rank"
+            )
+        return
     fits = len(sizes) == len(spec.row_shape) and all(
         wanted in (None, size) for wanted, size in zip(spec.row_shape, sizes, strict=True)
     )

@@ -68,9 +68,9 @@ class SavedModel:
         try:
             values = self._run(*(feeds[spec.name] for spec in self.signature.inputs))
         except errors.ResourceExhaustedError as error:
-            raise BatchTooLarge(_first_line(error)) from error
+            raise BatchTooLarge(_reason(error)) from error
         except (errors.OpError, ValueError, TypeError) as error:
-            raise BadInput(_first_line(error)) from error
+            raise BadInput(_reason(error)) from error
         return Outputs(_name_outputs(self.signature, values), self.version)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def _load(directory: str, options: ModelOptions) -> Any:
             tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
     except Exception as error:
         session.close()
-        raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {_first_line(error)}") from error
+        raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {_reason(error)}") from error
     finally:
         tf.get_logger().setLevel(level)
     return session
@@ -177,7 +177,13 @@ def _warmup_feeds(path: str, signature: Signature) -> list[Feeds]:
     return feeds[:_MAX_WARMUP_RECORDS]
 
 
-def _first_line(error: Exception) -> str:
-    """The part of a TensorFlow error that a user can act on: before the graph's stack of ops."""
-    text = str(getattr(error, "message", None) or error)
-    return text.split("\n")[0].strip() or type(error).__name__
+# Lines of a TensorFlow error that say where in the graph it was, and not what.
+_WHERE = ("Graph execution error", "Detected at node", "[[")
+
+
+def _reason(error: Exception) -> str:
+    """The line of a TensorFlow error that a user can act on, without the graph's stack of ops."""
+    lines = [line.strip() for line in str(getattr(error, "message", None) or error).splitlines()]
+    begin = max((number for number, line in enumerate(lines, 1) if line.startswith("Node: ")), default=0)
+    told = [line for line in lines[begin:] if line and not line.startswith(_WHERE)]
+    return told[0] if told else type(error).__name__

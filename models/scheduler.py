@@ -77,6 +77,11 @@ class Scheduler:
         """Rows of one call at most: what was asked for, or what the model was found to bear."""
         return self._ceiling
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the requests that wait or are being scored."""
+        return self._pending_bytes
+
     def submit(self, feeds: Feeds) -> Ticket:
         """Hands in rows that share dtypes and inner shapes; blocks while too many bytes are in work."""
         ticket = Ticket(feeds, self._clock())

@@ -32,4 +32,6 @@ def parse_model_uri(uri: str) -> ModelSpec:
     scheme = uri.split("://", 1)[0] if "://" in uri else ""
     if scheme not in ("", "gs", "file"):
         raise UsageError(f"--model {uri}: '{scheme}://' is not a scheme this version can call; give {_SCHEMES}")
+    if scheme == "gs" and not uri.removeprefix("gs://").strip("/"):
+        raise UsageError(f"--model {uri} names no bucket; give gs://BUCKET/DIR")
     return ModelSpec(uri.removeprefix("file://").rstrip("/") or "/")

@@ -1,0 +1,139 @@
+"""Small stand-ins for what is slow, far away or out of a test's control. Each does one thing, by its arguments."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from models.binding import Bound, Feeds, bind
+from models.errors import BadInput, BatchTooLarge
+from models.interface import Outputs
+from models.signature import Signature, TensorSpec
+
+# Nothing that a test waits for takes this long: it makes a deadlock a failure, not a hang.
+PATIENCE_SECS = 30
+
+# One number to its double, and to the number itself as text.
+X_TO_Y = Signature(
+    "serving_default",
+    "tensorflow/serving/predict",
+    (TensorSpec("x", "int64", (None,), ("x:0",)),),
+    (TensorSpec("text", "string", (None,), ("text:0",)), TensorSpec("y", "int64", (None,), ("y:0",))),
+)
+
+
+def x_feeds(*values: int) -> Feeds:
+    """What X_TO_Y takes."""
+    return {"x": np.array(values, np.int64)}
+
+
+def double(feeds: Feeds) -> Outputs:
+    """What a model of X_TO_Y gives."""
+    x = feeds["x"]
+    text = np.array([str(value).encode() for value in x.tolist()], object)
+    return Outputs({"y": 2 * x, "text": text}, version=7)
+
+
+class FakeModel:
+    """A model that answers as told, and remembers what it was called with. See models.interface.Model.
+
+    Args:
+      answer: feeds to outputs; may raise.
+      gated: calls wait until the test lets them go with `let_go`.
+    """
+
+    def __init__(
+        self, answer: Callable[[Feeds], Outputs] = double, signature: Signature = X_TO_Y, gated: bool = False
+    ) -> None:
+        self.uri = "fake"
+        self.version: int | None = 7
+        self.signature = signature
+        self.calls: list[Feeds] = []
+        self.closed = False
+        self.most_at_a_time = 0
+        self._answer = answer
+        self._gated = gated
+        self._under_way = 0
+        self._lock = threading.Lock()
+        self._entered = threading.Semaphore(0)
+        self._gate = threading.Semaphore(0)
+
+    @property
+    def call_rows(self) -> list[int]:
+        """The row count of every call, in the order of their beginnings."""
+        return [len(next(iter(feeds.values()))) for feeds in self.calls]
+
+    def bind(self, batch: pa.RecordBatch) -> Bound:
+        return bind(batch, self.signature)
+
+    def call(self, feeds: Feeds) -> Outputs:
+        with self._lock:
+            self.calls.append(feeds)
+            self._under_way += 1
+            self.most_at_a_time = max(self.most_at_a_time, self._under_way)
+        self._entered.release()
+        try:
+            if self._gated and not self._gate.acquire(timeout=PATIENCE_SECS):
+                raise AssertionError("the test never let the call go")
+            return self._answer(feeds)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def close(self) -> None:
+        self.closed = True
+
+    def await_call(self) -> None:
+        """Returns when one more call has begun."""
+        assert self._entered.acquire(timeout=PATIENCE_SECS), "no call began"
+
+    def let_go(self, calls: int = 1) -> None:
+        """Lets as many calls of a gated model return."""
+        self._gate.release(calls)
+
+
+def refusing(poison: frozenset[int], max_rows: int | None = None) -> Callable[[Feeds], Outputs]:
+    """An `answer` that takes at most `max_rows` rows, and none of which is poison."""
+
+    def answer(feeds: Feeds) -> Outputs:
+        if max_rows is not None and len(feeds["x"]) > max_rows:
+            raise BatchTooLarge(f"{len(feeds['x'])} rows are too many")
+        bad = sorted(poison.intersection(feeds["x"].tolist()))
+        if bad:
+            raise BadInput(f"{bad} are poison")
+        return double(feeds)
+
+    return answer
+
+
+class FakeClock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._reads = 0
+        self._changed = threading.Condition()
+
+    def __call__(self) -> float:
+        with self._changed:
+            if threading.current_thread() is not threading.main_thread():
+                self._reads += 1
+                self._changed.notify_all()
+            return self._now
+
+    def advance(self, secs: float) -> None:
+        with self._changed:
+            self._now += secs
+
+    def await_reads(self, count: int) -> None:
+        """Returns when threads other than the test's have read the clock this many times in all."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._reads >= count, PATIENCE_SECS), "nobody looked at the clock"
+
+    @property
+    def reads(self) -> int:
+        with self._changed:
+            return self._reads

@@ -1,0 +1,103 @@
+"""One model and one scheduler per process and recipe."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from models.cache import ModelRecipe, _Cache
+from models.errors import ModelNotFound
+from models.files import ModelFiles
+from models.interface import ModelOptions
+from models.scheduler import SchedulerOptions
+from models.uri import ModelSpec
+from tests.fakes import PATIENCE_SECS, FakeModel, x_feeds
+
+RECIPE = ModelRecipe(ModelSpec("m"), ModelOptions(defaults=(("x", float("nan")),)))
+
+
+class Opener:
+    """Opens fake models; told to, only when the test lets it."""
+
+    def __init__(self) -> None:
+        self.opened: list[FakeModel] = []
+        self.errors: list[Exception] = []
+        self.held: dict[str, threading.Event] = {}
+        self.begun = threading.Semaphore(0)
+
+    def __call__(self, spec: ModelSpec, options: ModelOptions, files: ModelFiles | None) -> Any:
+        self.begun.release()
+        if spec.uri in self.held:
+            assert self.held[spec.uri].wait(PATIENCE_SECS)
+        if self.errors:
+            raise self.errors.pop()
+        self.opened.append(FakeModel())
+        return self.opened[-1]
+
+
+@pytest.fixture
+def opener() -> Opener:
+    return Opener()
+
+
+@pytest.fixture
+def cache(opener: Opener) -> Iterator[_Cache]:
+    cache = _Cache(opener)
+    yield cache
+    cache.clear()
+
+
+def test_all_who_ask_at_once_get_the_one_that_the_first_opens(opener: Opener, cache: _Cache) -> None:
+    opener.held["m"] = threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(cache.scheduler, RECIPE, None) for _ in range(8)]
+        assert opener.begun.acquire(timeout=PATIENCE_SECS)
+        opener.held["m"].set()
+        schedulers = {future.result(PATIENCE_SECS) for future in futures}
+    assert len(schedulers) == len(opener.opened) == 1
+    assert cache.scheduler(pickle.loads(pickle.dumps(RECIPE)), None) in schedulers
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ModelRecipe(ModelSpec("m", 2), RECIPE.model),
+        ModelRecipe(ModelSpec("other"), RECIPE.model),
+        ModelRecipe(ModelSpec("m"), ModelOptions("other")),
+        ModelRecipe(ModelSpec("m"), RECIPE.model, SchedulerOptions(max_batch_size=2)),
+    ],
+)
+def test_another_recipe_is_another_model(opener: Opener, cache: _Cache, other: ModelRecipe) -> None:
+    assert cache.scheduler(RECIPE, None) is not cache.scheduler(other, None)
+    assert len(opener.opened) == 2
+
+
+def test_a_model_that_loads_does_not_keep_others_waiting(opener: Opener, cache: _Cache) -> None:
+    opener.held["slow"] = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(cache.scheduler, ModelRecipe(ModelSpec("slow")), None)
+        assert opener.begun.acquire(timeout=PATIENCE_SECS)
+        assert cache.scheduler(RECIPE, None).model is opener.opened[0]
+        opener.held["slow"].set()
+        assert slow.result(PATIENCE_SECS).model is opener.opened[1]
+
+
+def test_a_model_that_could_not_be_opened_is_tried_again(opener: Opener, cache: _Cache) -> None:
+    opener.errors.append(ModelNotFound("not yet"))
+    with pytest.raises(ModelNotFound):
+        cache.scheduler(RECIPE, None)
+    assert cache.scheduler(RECIPE, None).model is opener.opened[0]
+
+
+def test_clearing_closes_every_model_and_opens_anew(opener: Opener, cache: _Cache) -> None:
+    scheduler = cache.scheduler(RECIPE, None)
+    assert scheduler.submit(x_feeds(1)).future.result(PATIENCE_SECS).arrays["y"].tolist() == [2]
+    cache.clear()
+    assert opener.opened[0].closed
+    assert cache.scheduler(RECIPE, None) is not scheduler
+    assert len(opener.opened) == 2

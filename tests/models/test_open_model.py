@@ -1,0 +1,267 @@
+"""Every kind of SavedModel, from its URI to its predictions: open_model, bind, Scheduler. TensorFlow is loaded here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models import ModelOptions, open_model, tfrecord
+from models.errors import BadInput, ModelNotFound, SignatureError
+from models.interface import Model
+from models.protos import message_class
+from models.scheduler import Scheduler, SchedulerOptions
+from models.signature import ColumnSpec
+from tests.fakes import PATIENCE_SECS
+from tests.saved_models import CASES, ModelCase
+from tests.saved_models_case import save_function
+
+BY_NAME = {case.name: case for case in CASES}
+Directories = Callable[[str], str]
+
+
+@contextmanager
+def opened(directory: str, **options: Any) -> Iterator[Model]:
+    model = open_model(directory, ModelOptions(**options))
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+def options_of(case: ModelCase) -> dict[str, Any]:
+    """Outputs are named where the model has some that Sluice refuses."""
+    outputs = {"scalar_output": ("above",), "ragged_output": ("words", "spans", "count")}.get(case.name, ())
+    return {"signature": case.signature, "outputs": outputs}
+
+
+def batch_of(case: ModelCase, rows: list[dict[str, Any]], model: Model) -> pa.RecordBatch:
+    """The rows as a reader gives them: typed by the signature, or by the rows where it names no features."""
+    if case.example_spec is not None:
+        kinds = {"int64": pa.int64(), "float": pa.float32(), "bytes": pa.binary()}
+        types = {name: pa.list_(kinds[kind]) for name, kind in case.example_spec.items()}
+    else:
+        types = {spec.name: _binary(spec.arrow_type) for spec in model.signature.columns}
+    return pa.RecordBatch.from_arrays(
+        [pa.array([_unwrapped(row[name], kind) for row in rows], kind) for name, kind in types.items()], list(types)
+    )
+
+
+def _binary(kind: pa.DataType) -> pa.DataType:
+    """Rows hold bytes that are not text."""
+    if pa.types.is_list(kind):
+        return pa.list_(_binary(kind.value_type))
+    return pa.binary() if pa.types.is_string(kind) else kind
+
+
+def _unwrapped(value: Any, kind: pa.DataType) -> Any:
+    """A row's value with as many lists around it as the type has."""
+    if pa.types.is_list(kind) and pa.types.is_list(kind.value_type):
+        return value
+    flat = np.array(value, object).reshape(-1).tolist()
+    return flat if pa.types.is_list(kind) else flat[0]
+
+
+def predict(
+    model: Model, batch: pa.RecordBatch, options: SchedulerOptions | None = None
+) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+    """Each predicted row as its outputs, and why the others failed."""
+    scheduler = Scheduler(model, options or SchedulerOptions())
+    bound = model.bind(batch)
+    failures, answers = dict(bound.errors), {}
+    tickets = [(group, scheduler.submit(group.feeds)) for group in bound.groups]
+    for group, ticket in tickets:
+        prediction = ticket.future.result(PATIENCE_SECS)
+        numbers = np.arange(group.size) if group.rows is None else group.rows
+        failures |= {int(numbers[row]): failure.message for row, failure in prediction.failures.items()}
+        good = numbers if prediction.rows is None else numbers[prediction.rows]
+        lists = {name: _to_list(array) for name, array in prediction.arrays.items()}
+        answers |= {int(row): {n: values[k] for n, values in lists.items()} for k, row in enumerate(good)}
+        assert sum(count for count, _ in prediction.versions) == len(good)
+    scheduler.close()
+    return answers, failures
+
+
+def _to_list(array: Any) -> list[Any]:
+    return array.to_pylist() if isinstance(array, pa.Array) else array.tolist()
+
+
+def differs(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return len(found) != len(wanted) or any(differs(a, b) for a, b in zip(found, wanted, strict=True))
+    return not math.isclose(found, wanted, rel_tol=1e-6) if isinstance(wanted, float) else found != wanted
+
+
+def check(case: ModelCase, answers: dict[int, dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    wanted = case.expected(rows)
+    for name in options_of(case)["outputs"] or wanted:
+        found = [answers[row][name] for row in range(len(rows))]
+        assert not differs(found, wanted[name]), (name, found, wanted[name])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_kind_of_model_is_opened_bound_and_called(case: ModelCase, cases: Directories) -> None:
+    with opened(cases(case.name), **options_of(case)) as model:
+        rows = case.rows[::-1] + case.rows
+        answers, failures = predict(model, batch_of(case, rows, model))
+        assert failures == {}
+        check(case, answers, rows)
+        assert all(set(row) == {spec.name for spec in model.signature.outputs} for row in answers.values())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.poison], ids=lambda case: case.name)
+def test_a_poisoned_row_fails_alone(case: ModelCase, cases: Directories) -> None:
+    assert case.poison is not None
+    with opened(cases(case.name), **options_of(case)) as model:
+        rows = [*case.rows, case.poison, *case.rows]
+        answers, failures = predict(model, batch_of(case, rows, model))
+        assert failures.keys() == {len(case.rows)}
+        del rows[len(case.rows)]
+        check(case, dict(enumerate(answers[row] for row in sorted(answers))), rows)
+
+
+def test_the_reason_of_a_failure_is_what_the_model_says(cases: Directories) -> None:
+    with opened(cases("picky")) as model:
+        with pytest.raises(BadInput):  # an array that TensorFlow cannot take is no fault of the caller's thread
+            model.call({"x": np.array([b"one"], object)})
+        _, failures = predict(model, pa.RecordBatch.from_pydict({"x": [1.0, -1.0]}))
+        assert failures[1].startswith("assertion failed: [x must not be negative") and "\n" not in failures[1]
+    with opened(cases("tf1_estimator")) as model:
+        _, failures = predict(model, pa.RecordBatch.from_pydict({"inputs": [b"no example", b""]}))
+        assert failures[0].startswith("Could not parse example input")
+        assert "Feature: plan (data type: string) is required but could not be found" in failures[1]
+
+
+@pytest.mark.parametrize("name", ["fixed_batch", "ragged_input", "tf2_function"])
+def test_small_calls_give_the_same_answers(name: str, cases: Directories) -> None:
+    case = BY_NAME[name]
+    with opened(cases(name)) as model:
+        answers, failures = predict(model, batch_of(case, case.rows, model), SchedulerOptions(max_batch_size=2))
+        assert failures == {}
+        check(case, answers, case.rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("ragged_output", {}, "output 'letters' is a composite tensor of 3 parts.*--exclude_columns"),
+        ("scalar_output", {}, "output 'threshold' has rank 0.*--exclude_columns"),
+        ("picky", {"outputs": ("rot",)}, "has no output rot; it has root"),
+        ("picky", {"signature": "predict"}, "no signature 'predict'; it has serving_default"),
+        ("tf1_predict", {}, "give --signature predict"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(name: str, options: Any, words: str, cases: Directories) -> None:
+    with pytest.raises(SignatureError, match=words):
+        open_model(cases(name), ModelOptions(**options))
+
+
+def test_outputs_that_are_not_asked_for_are_not_computed(cases: Directories) -> None:
+    case = BY_NAME["tf2_function"]
+    with opened(cases("tf2_function"), outputs=("points",)) as model:
+        answers, _ = predict(model, batch_of(case, case.rows, model))
+        assert set(answers[0]) == {"points"}
+
+
+def test_the_features_of_an_estimators_examples_are_columns(cases: Directories) -> None:
+    with opened(cases("tf1_estimator")) as model:
+        assert model.signature.columns == (
+            ColumnSpec("monthly_charge", "float32", (1,), required=False),
+            ColumnSpec("plan", "string", (1,)),
+            ColumnSpec("tenure_months", "int64", (1,)),
+            ColumnSpec("complaints", "string", (None,), required=False),
+        )
+        batch = pa.RecordBatch.from_pydict({"plan": ["pro", None], "tenure_months": [2, 3]})
+        answers, failures = predict(model, batch)
+        assert answers.keys() == {0} and "column 'plan' is null" in failures[1]
+
+
+def save_parser(directory: str) -> None:
+    """Parses tf.Examples in a function that a function calls, with features of every kind."""
+    import tensorflow as tf
+
+    spec = {
+        "age": tf.io.FixedLenFeature([], tf.int64),
+        "income": tf.io.FixedLenFeature([], tf.float32, default_value=10.0),
+        "pair": tf.io.FixedLenFeature([2], tf.float32),
+        "tags": tf.io.VarLenFeature(tf.string),
+        "clicks": tf.io.RaggedFeature(tf.int64),
+        "steps": tf.io.FixedLenSequenceFeature([2], tf.float32, allow_missing=True),
+    }
+
+    @tf.function
+    def parse(serialized):
+        parsed = tf.io.parse_example(serialized, spec)
+        ones = parsed["tags"].with_values(tf.ones_like(parsed["tags"].values, tf.int64))
+        tags = tf.reduce_sum(tf.sparse.to_dense(ones), 1)
+        return {
+            "sum": parsed["income"] + tf.reduce_sum(parsed["pair"], 1) + tf.reduce_sum(parsed["steps"], [1, 2]),
+            "count": parsed["age"] + tags + tf.reduce_sum(parsed["clicks"], 1),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serve(examples):
+        return parse(tf.identity(examples))
+
+    save_function(directory, serve, parse=parse)
+
+
+def test_the_features_of_a_nested_parser_are_columns(tmp_path: Path) -> None:
+    save_parser(str(tmp_path / "1"))
+    columns = {
+        "age": pa.array([1, 2, 3]),
+        "income": pa.array([None, 5.0, 0.0]),
+        "pair": pa.array([[1.0, 2.0], [0.5, 0.5], None]),
+        "tags": pa.array([["a", "b"], None, []]),
+        "clicks": pa.array([[100], [200, 300], []]),
+        "steps": pa.array([[], [[1.0, 2.0], [3.0, 4.0]], None], pa.list_(pa.list_(pa.float32()))),
+    }
+    with opened(str(tmp_path)) as model:
+        assert model.version == 1
+        assert {spec.name: (spec.dtype, spec.shape, spec.required) for spec in model.signature.columns} == {
+            "age": ("int64", (), True),
+            "income": ("float32", (), False),
+            "pair": ("float32", (2,), True),
+            "tags": ("string", (None,), False),
+            "clicks": ("int64", (None,), False),
+            "steps": ("float32", (None, 2), False),
+        }
+        answers, failures = predict(model, pa.RecordBatch.from_pydict(columns))
+        assert answers == {0: {"count": 103, "sum": 13.0}, 1: {"count": 502, "sum": 16.0}}
+        assert failures.keys() == {2} and "column 'pair' is null" in failures[2]
+
+
+def test_warm_up_requests_are_replayed(tmp_path: Path) -> None:
+    case = BY_NAME["picky"]
+    case.build(str(tmp_path / "3"))
+    log = message_class("tensorflow.serving.PredictionLog")()
+    request = log.predict_log.request
+    request.model_spec.signature_name = "serving_default"
+    request.inputs["x"].dtype = 1
+    request.inputs["x"].tensor_shape.dim.add(size=2)
+    request.inputs["x"].float_val.extend([1.0, 4.0])
+    other = message_class("tensorflow.serving.PredictionLog").FromString(log.SerializeToString())
+    other.predict_log.request.model_spec.signature_name = "other"
+    poison = message_class("tensorflow.serving.PredictionLog").FromString(log.SerializeToString())
+    poison.predict_log.request.inputs["x"].float_val[0] = -1.0
+    (tmp_path / "3/assets.extra").mkdir()
+    with open(tmp_path / "3/assets.extra/tf_serving_warmup_requests", "wb") as file:
+        tfrecord.write_records(file, [each.SerializeToString() for each in (log, other, log, poison, log)])
+    with opened(str(tmp_path)) as model:
+        assert model.warmed_up == 2  # type: ignore[attr-defined]  # the poison ends it, and does not end the job
+    with opened(str(tmp_path), warm_up=False) as model:
+        assert model.call({"x": np.array([4.0], np.float32)}).version == 3
+
+
+def test_a_file_that_tensorflow_cannot_load(tmp_path: Path, cases: Directories) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(
+        Path(cases("no_variables"), "saved_model.pb").read_bytes().replace(b"AddV2", b"AddV9")
+    )
+    with pytest.raises(ModelNotFound, match=r"TensorFlow cannot load the SavedModel.*AddV9"):
+        open_model(str(tmp_path))

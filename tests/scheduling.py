@@ -1,0 +1,33 @@
+"""A scheduler for the length of a `with`, and what becomes of its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from models.scheduler import Scheduler, SchedulerOptions
+from models.tickets import Prediction, Ticket
+from tests.fakes import PATIENCE_SECS, FakeModel
+
+
+@contextmanager
+def scheduling(model: FakeModel, clock: Callable[[], float] | None = None, **options: Any) -> Iterator[Scheduler]:
+    scheduler = Scheduler(model, SchedulerOptions(**options), **({"clock": clock} if clock else {}))
+    try:
+        yield scheduler
+    finally:
+        model.let_go(1000)
+        scheduler.close()
+        assert scheduler.pending_bytes == 0
+        assert model.closed
+
+
+def outcome(ticket: Ticket) -> Prediction:
+    return ticket.future.result(PATIENCE_SECS)
+
+
+def values(ticket: Ticket) -> list[int]:
+    prediction = outcome(ticket)
+    assert prediction.rows is None and not prediction.failures
+    return prediction.arrays["y"].tolist()
