@@ -113,4 +113,3 @@ def run_arguments(namespace: argparse.Namespace, beam_flags: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-

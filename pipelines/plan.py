@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.cache import ModelRecipe
+from models.columns import default_value
 from models.errors import UsageError
 from models.interface import ModelOptions
 from models.scheduler import SchedulerOptions
@@ -158,14 +159,16 @@ def parse_defaults(signature: Signature, pairs: tuple[tuple[str, str], ...]) -> 
 
 
 def _default(spec: ColumnSpec, text: str) -> Any:
-    if spec.dtype == "string":
-        return text
+    value: Any = text
     try:
         if spec.dtype == "bool":
-            return {"true": True, "false": False}[text.lower()]
-        return float(text) if "float" in spec.dtype else int(text)
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"--column_defaults {spec.name}={text}: the column is {spec}") from error
+            value = {"true": True, "false": False}[text.lower()]
+        elif spec.dtype != "string":
+            value = float(text) if "float" in spec.dtype else int(text)
+        default_value(value, spec)
+    except (ValueError, KeyError, UsageError) as error:
+        raise UsageError(f"--column_defaults {spec.name}={text}: it cannot stand for the column, {spec}") from error
+    return value
 
 
 def _recipe(options: BatchOptions, spec: ModelSpec, signature: Signature, defaults: dict[str, Any]) -> ModelRecipe:

@@ -40,6 +40,7 @@ CASES = [
     ({"max_batch_size": "0"}, ["--max_batch_size 0", "1 or more"]),
     ({"csv_delimiter": "||"}, ["--csv_delimiter", "one character"]),
     ({"column_defaults": "I1=x"}, ["I1=x", "int64"]),
+    ({"column_defaults": "I1=99999999999999999999"}, ["I1=9999", "int64"]),
     ({"column_defaults": "I99=1"}, ["I99", "no such column"]),
     ({"columns": "idd"}, ["idd", "did you mean 'id'"]),
     ({"exclude_columns": "score"}, ["every output"]),
