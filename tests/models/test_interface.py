@@ -42,9 +42,14 @@ def test_an_answer_that_is_not_what_the_signature_promises(spec: TensorSpec, arr
 
 
 def test_a_good_answer_loses_what_the_signature_does_not_name() -> None:
-    good = Outputs({"scores": GOOD, "words": pa.array([["a"], [], []]), "any": np.zeros((3, 1, 5), np.int64)}, 2)
+    good = Outputs({"scores": GOOD, "words": pa.array([["a"], [], []]), "any": np.zeros((3, 1, 1), np.int64)}, 2)
     assert check_outputs(good, (SCORES, WORDS, ANY), 3) is good
     assert check_outputs(good, (SCORES,), 3) == Outputs({"scores": GOOD}, 2)
+
+
+def test_an_output_of_no_known_rank_is_one_value_a_row() -> None:
+    with pytest.raises(BadOutput, match=r"'any' has shape \[3, 5\], and the signature says no rank"):
+        check_outputs(Outputs({"any": np.zeros((3, 5), np.int64)}), (ANY,), 3)
 
 
 def test_slices() -> None:
