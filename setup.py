@@ -1,5 +1,7 @@
 """Packaging of Sluice. Staged to workers as an sdist, so it lists what they need and nothing else."""
 
+from pathlib import Path
+
 from setuptools import setup
 
 # What a worker needs. tests/test_packaging.py holds the list against what the packages import.
@@ -31,7 +33,7 @@ setup(
     name="sluice",
     version="0.1.0",
     description="Scores data with TensorFlow models on Apache Beam",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",

@@ -129,8 +129,8 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
     if spec.shape is None:
         if any(size != 1 for size in sizes):
             raise BadOutput(
-                f"output '{spec.name}' has shape {list(array.shape)}, and the signature says no rank, which is taken for "
-                "one value a row; export the model with a known rank"
+                f"output '{spec.name}' has shape {list(array.shape)}, and the signature says no rank, which is "
+                "taken for one value a row; export the model with a known rank"
             )
         return
     fits = len(sizes) == len(spec.row_shape) and all(

@@ -3,9 +3,10 @@
 import apache_beam as beam
 
 from pipelines.plan import BatchPlan
+from transforms.commit_files import CommitFiles
 from transforms.predict import Predict
 from transforms.read_files import ReadFiles
-from transforms.write_files import CommitFiles, WriteFailures, WriteFiles
+from transforms.write_files import WriteFailures, WriteFiles
 
 
 def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:

@@ -18,12 +18,13 @@ from models.uri import ModelSpec, parse_model_uri
 from models.versions import find_version, read_meta_graph
 from pipelines.options import BatchOptions
 from transforms.beam_files import BeamFiles, open_binary
+from transforms.commit_files import Judgement
 from transforms.decode import CsvOptions, InputSpec
 from transforms.encode import OutputSpec
 from transforms.plan_input import InputPlan, Source, Wanted, check_sample, find_source, plan_input
 from transforms.plan_output import Destination, is_raw, parse_output, plan_output
 from transforms.schema import read_schema_file
-from transforms.write_files import Judgement, Target, check_writable, existing_files
+from transforms.write_files import Target, check_writable, existing_files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,8 +35,9 @@ def beam_options(flags: list[str]) -> PipelineOptions:
     return PipelineOptions(flags)
 
 
-def _all_subclasses(root: type) -> list[Any]:
-    return [each for child in root.__subclasses__() for each in (child, *_all_subclasses(child))]
+def _all_subclasses(root: Any) -> list[Any]:
+    children: list[Any] = root.__subclasses__()
+    return [each for child in children for each in (child, *_all_subclasses(child))]
 
 
 def _add_all(options: Any, parser: argparse.ArgumentParser) -> None:

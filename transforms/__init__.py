@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "CommitFiles": "write_files",
+    "CommitFiles": "commit_files",
     "Failure": "failures",
     "Predict": "predict",
     "ReadFiles": "read_files",

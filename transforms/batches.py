@@ -1,7 +1,10 @@
 """RecordBatch as the element that flows between transforms: its coder, and the columns that travel beside a row."""
 
+import base64
 import itertools
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -45,7 +48,7 @@ def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa
       origin: of all rows, with the unit of `positions`, e.g. "gs://b/f.csv#byte=".
       positions: int64 [rows].
     """
-    indices = pa.array(np.zeros(batch.num_rows, np.int32))
+    indices = pa.array(np.zeros(len(positions), np.int32))
     file = pa.DictionaryArray.from_arrays(indices, pa.array([origin], pa.string()))
     arrays = [*batch.columns, file, pa.array(positions, pa.int64())]
     return pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, FILE, POSITION])
@@ -69,16 +72,33 @@ def payload_of(batch: pa.RecordBatch, row: int) -> bytes:
     index = batch.schema.get_field_index(PAYLOAD)
     if index >= 0:
         return (batch.column(index)[row].as_py() or b"").rstrip(b"\r\n")
-    values = {name: batch.column(name)[row].as_py() for name in batch.schema.names if not is_reserved(name)}
-    return orjson.dumps(values, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    return json_payload({name: _value(batch.column(name)[row]) for name in batch.schema.names if not is_reserved(name)})
 
 
-def _plain(value: object) -> str:
+def json_payload(row: dict[str, Any]) -> bytes:
+    """Returns a row of a columnar source as a JSON object: bytes as base64, what is not finite by its name."""
+    return orjson.dumps({name: _plain(value) for name, value in row.items()}, default=str)
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except ValueError:  # text that is not UTF-8, or a time of nanoseconds
+        return str(scalar.cast(pa.binary()).as_py() if pa.types.is_string(scalar.type) else scalar)
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
-        import base64
-
         return base64.b64encode(value).decode()
-    return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if isinstance(value, int) and value.bit_length() > 63:
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return {str(key): _plain(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:

@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterable
 from typing import BinaryIO, cast
 
@@ -29,7 +30,34 @@ def open_text(path: str) -> BinaryIO:
     """Returns a file open for reading, unpacked if its name ends in .gz. A cut-off gzip stream raises EOFError."""
     file = open_binary(path)
     # Beam's own reader of compressed files takes a truncated stream for a whole one.
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.endswith(".gz") else file
+    return cast(BinaryIO, _GzipFile(file)) if path.endswith(".gz") else file
+
+
+class _GzipFile(gzip.GzipFile):
+    """Gives all that comes before the damage in a file, and raises behind it."""
+
+    def __init__(self, stored: BinaryIO) -> None:
+        super().__init__(fileobj=stored, mode="rb")
+        self._stored = stored
+        self._damage: Exception | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self._damage:
+            raise self._damage
+        pieces, left = [], -1 if size is None else size
+        try:
+            while left and (piece := self.read1(left)):
+                pieces.append(piece)
+                left -= len(piece) if left > 0 else 0
+        except (OSError, EOFError, zlib.error) as error:
+            if not pieces:
+                raise
+            self._damage = error
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        super().close()
+        self._stored.close()
 
 
 def match_files(pattern: str) -> list[FileMetadata]:

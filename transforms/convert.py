@@ -3,16 +3,15 @@
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json as pa_json
+
+_Convert = Callable[[pa.Array], pa.Array]
 
 
-def convert_or_mark(array: pa.Array, convert: Callable[[pa.Array], pa.Array], out: pa.DataType) -> tuple[pa.Array, Any]:
+def convert_or_mark(array: pa.Array, convert: _Convert, out: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     """Returns the converted array, and where it failed (bool [n], or None if nowhere); failed values are null.
 
     Halves an array that does not convert as a whole until the misfits stand alone, so k of them in n values cost some
@@ -29,26 +28,58 @@ def convert_or_mark(array: pa.Array, convert: Callable[[pa.Array], pa.Array], ou
     return pa.concat_arrays([part for part, _ in halves]), np.concatenate(masks)
 
 
-def text_converter(kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
-    """Returns what makes a binary array of CSV fields into an array of this type; an empty field is null.
+def text_converter(kind: pa.DataType) -> _Convert:
+    """Returns what makes an array of texts, binary or string, into one of this type, which is neither list nor struct.
 
-    The converter raises ValueError (ArrowInvalid is one) if a value does not fit.
+    An empty or blank text is a null, unless the type is string or binary (base64). The converter raises ValueError
+    (ArrowInvalid is one) if a value does not fit.
     """
+    prepare, convert = _steps(kind)
+    return lambda array: convert(prepare(array))
+
+
+def parse_texts(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Returns what `text_converter` does, null where a value does not fit, and where that is (bool [n])."""
+    prepare, convert = _steps(kind)
+    texts, not_text = convert_or_mark(array, prepare, pa.string())
+    values, misfits = convert_or_mark(texts, convert, kind)
+    if not_text is None or misfits is None:
+        return values, misfits if not_text is None else not_text
+    return values, not_text | misfits
+
+
+def _steps(kind: pa.DataType) -> tuple[_Convert, _Convert]:
+    """What all texts need, which seldom fails, and what makes values of them."""
     if pa.types.is_string(kind):
-        return lambda array: array.cast(pa.string())
+        return _as_text, _as_text
     if pa.types.is_binary(kind):
-        return _decode_base64
-    if pa.types.is_list(kind):
-        return lambda array: _parse_lists(_empty_to_null(array.cast(pa.string())), kind)
-    if pa.types.is_floating(kind):
-        return lambda array: _parse_floats(_trimmed(array), kind)
-    if pa.types.is_boolean(kind):
-        return lambda array: pc.utf8_lower(_trimmed(array)).cast(kind)
-    return lambda array: _trimmed(array).cast(kind)
+        return _as_text, _decode_base64
+    convert: Callable[[pa.Array, pa.DataType], pa.Array] = _cast
+    if pa.types.is_timestamp(kind):
+        convert = _parse_timestamps
+    elif pa.types.is_time(kind):
+        convert = _parse_times
+    elif pa.types.is_floating(kind):
+        convert = _parse_floats
+    elif pa.types.is_boolean(kind):
+        convert = _parse_booleans
+    return _trimmed, lambda array: convert(array, kind)
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    return array.cast(kind)
+
+
+def _parse_booleans(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    return pc.utf8_lower(array).cast(kind)
+
+
+def _as_text(array: pa.Array) -> pa.Array:
+    return array.cast(pa.string())
 
 
 def _trimmed(array: pa.Array) -> pa.Array:
-    return _empty_to_null(pc.utf8_trim_whitespace(array.cast(pa.string())))
+    return _empty_to_null(pc.utf8_trim_whitespace(_as_text(array)))
 
 
 def _empty_to_null(array: pa.Array) -> pa.Array:
@@ -59,9 +90,23 @@ def _parse_floats(array: pa.Array, kind: pa.DataType) -> pa.Array:
     values = array.cast(kind)
     infinite = pc.is_inf(values)
     named = pc.match_substring(array.filter(infinite), "inf", ignore_case=True)
-    if not pc.all(named).as_py():
+    if not pc.all(named, min_count=0).as_py():
         raise ValueError(f"out of the range of {kind}")
     return values
+
+
+def _parse_timestamps(array: pa.Array, kind: pa.TimestampType) -> pa.Array:
+    """Reads what ISO 8601 and BigQuery's exports ("2024-01-02 03:04:05 UTC") write; without a zone, UTC is meant."""
+    try:
+        return array.cast(kind)
+    except pa.ArrowInvalid:
+        zoneless = pc.replace_substring_regex(array, r" ?(UTC|Z)$", "")
+        return zoneless.cast(pa.timestamp(kind.unit)).cast(kind)
+
+
+def _parse_times(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    moments = pc.binary_join_element_wise("1970-01-01T", array, "")  # pyarrow casts no text to a time of day
+    return moments.cast(pa.timestamp(kind.unit)).cast(kind)
 
 
 def _decode_base64(array: pa.Array) -> pa.Array:
@@ -70,38 +115,3 @@ def _decode_base64(array: pa.Array) -> pa.Array:
     except binascii.Error as error:
         raise ValueError(f"not base64: {error}") from error
     return pa.array(values, pa.binary())
-
-
-def _parse_lists(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """JSON lists, e.g. "[1, 2]", to a list type."""
-    if not len(array):
-        return pa.array([], kind)
-    filled = array.fill_null("null")
-    if pc.any(pc.match_substring_regex(filled, r"[\r\n]")).as_py():
-        filled = pc.replace_substring_regex(filled, r"[\r\n]", " ")
-    lines = pc.binary_join_element_wise('{"v":', filled, "}\n", "")
-    data = pa.py_buffer(b"".join(lines.cast(pa.binary()).to_pylist()))
-    try:
-        table = pa_json.read_json(
-            pa.BufferReader(data),
-            pa_json.ReadOptions(use_threads=False, block_size=data.size + 1),
-            pa_json.ParseOptions(explicit_schema=pa.schema([("v", kind)]), unexpected_field_behavior="error"),
-        )
-        if table.num_rows == len(array):
-            return table.column(0).combine_chunks()
-    except pa.ArrowInvalid:
-        pass
-    return pa.array([None if value is None else flat(orjson.loads(value), kind) for value in array.to_pylist()], kind)
-
-
-def flat(value: Any, kind: pa.DataType) -> Any:
-    """Returns nested lists flattened to the depth that an Arrow list type has.
-
-    Raises:
-      ValueError: they are not all of one length.
-    """
-    while isinstance(value, list) and value and isinstance(value[0], list) and not pa.types.is_list(kind.value_type):
-        if len({len(part) if isinstance(part, list) else -1 for part in value}) > 1:
-            raise ValueError("lists of unequal lengths")
-        value = [entry for part in value for entry in part]
-    return value

@@ -1,6 +1,7 @@
 """What decoding is told, and what it gives."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -75,6 +76,12 @@ class Decoded:
         """Rows in: good and bad."""
         return sum(batch.num_rows for batch in self.batches) + len(self.failures)
 
+    def joined(self) -> "Decoded":
+        """Returns the same rows in one batch."""
+        if len(self.batches) < 2:
+            return self
+        return Decoded(pa.Table.from_batches(self.batches).combine_chunks().to_batches(), self.failures)
+
     def add(self, other: "Decoded") -> None:
         """Appends what came after."""
         self.batches += other.batches
@@ -88,7 +95,9 @@ def row_failure(message: str, origin: str, payload: bytes) -> Failure:
 
 def file_failure(error: Exception, origin: str) -> Failure:
     """Returns the failure of a file that cannot be read past `origin`."""
-    return Failure(READ, type(error).__name__, str(error), origin)
+    # zlib calls its own "error"; an error that says nothing, such as EOFError, is at least named.
+    name = f"zlib.{type(error).__name__}" if isinstance(error, zlib.error) else type(error).__name__
+    return Failure(READ, name, str(error) or name, origin)
 
 
 def finish(

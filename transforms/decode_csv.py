@@ -1,6 +1,6 @@
 """Lines of CSV to columns: pyarrow's reader for whole blocks, column by column for a block with a bad value."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from models.errors import CorruptFile
-from transforms.convert import convert_or_mark, text_converter
+from transforms.convert import convert_or_mark, parse_texts
 from transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
-from transforms.lines import LineBlock, odd_quotes
+from transforms.failures import Failure
+from transforms.json_values import parse_lists
+from transforms.lines import BOM, LineBlock, odd_quotes, open_quotes, stray_returns
 
 
 def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:
@@ -32,62 +34,98 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
             "the header is not that of the first file, and lines are written as they are; give all files one header, "
             "or name the columns to write with --columns, which are then found by name"
         )
+    torn = _torn_lines(block, spec.csv)
+    if not torn:
+        return _decode(block, names, spec, origin)
+    sound = np.ones(len(block), bool)
+    sound[list(torn)] = False
+    decoded = decode_csv(block.take(sound), names, spec, origin)
+    return Decoded(decoded.batches, _failures(block, torn, origin) + decoded.failures)
+
+
+def open_quote_failures(block: LineBlock, origin: str, first: int) -> Decoded:
+    """Fails every row of a block that belongs to a range with an open quote: any of them may be half a value.
+
+    Args:
+      first: where in the file the first line with such a quote begins.
+    """
+    message = (
+        f"quotes are left open at a line's end in this part of the file (the first at {origin}{first}), so rows cannot "
+        "be told apart: if values hold newlines, give --allow_quoted_newlines; if quotes mean nothing, give "
+        '--csv_quote_char ""'
+    )
+    return Decoded(failures=_failures(block, dict.fromkeys(np.flatnonzero(~block.blank()), message), origin))
+
+
+def find_open_quote(block: LineBlock, options: CsvOptions) -> int | None:
+    """Returns the position of the first line that leaves a quote open, or that would if the block began within quotes.
+
+    None: there is none, so that every line is a row, unless one row spans the whole block.
+    """
+    lines = [
+        *odd_quotes(block, options.quote)[:1],
+        *open_quotes(block, options.quote, options.delimiter.encode())[:1],
+    ]
+    return int(block.positions[min(lines)]) if lines else None
+
+
+def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
+    """Returns lines that pyarrow would not read as one row each, and why; the first kind of them that there is.
+
+    A row that swallows the next line, and one that counts as two, must not get to where rows are told by counting.
+    """
+    try:
+        block.data.decode()  # columns that nothing parses are carried along, and pyarrow's error handler wants text
+    except UnicodeDecodeError:
+        return _not_utf8(block)
+    opened = open_quotes(block, options.quote, options.delimiter.encode())
+    if len(opened):
+        return dict.fromkeys(opened.tolist(), "a quote is opened and not closed")
+    stray = stray_returns(block, options.quote, options.delimiter.encode())
+    return dict.fromkeys(stray.tolist(), "a carriage return stands within the line, outside of quotes")
+
+
+def _not_utf8(block: LineBlock) -> dict[int, str]:
+    reasons = {}
+    for line in range(len(block)):
+        try:
+            block.line(line).decode()
+        except UnicodeDecodeError as error:
+            reasons[line] = f"the line is not valid UTF-8: byte {error.object[error.start]:#04x} at place {error.start}"
+    return reasons
+
+
+def _decode(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:
     rows = np.flatnonzero(~block.blank())
     if not len(rows):
         return Decoded()
-    if spec.header and not _is_utf8(block.data):  # columns that nothing parses must be text too
-        if len(rows) == 1:
-            return _broken(block, int(rows[0]), "the line is not valid UTF-8", origin)
-        return halve(len(block), lambda start, stop: decode_csv(block.slice(start, stop), names, spec, origin))
     wrong: list[tuple[int, str]] = []
-    try:
-        table = _parse(block, names, spec, wrong, typed=True)
-        if _overflowed(table):
-            table = None
-    except pa.ArrowInvalid:
-        table = None
-    if table is None:
+    for typed in (True, False):
         wrong.clear()
-        try:
-            table = _parse(block, names, spec, wrong, typed=False)
-        except pa.ArrowInvalid:
-            if len(rows) == 1:
-                return _broken(block, int(rows[0]), "the line cannot be parsed as CSV", origin)
-            table = None
-    if table is None or table.num_rows + len(wrong) != len(rows):
-        if len(rows) == 1:
-            return _broken(
-                block, int(rows[0]), "the line does not hold one row; is there a stray carriage return?", origin
-            )
-        return halve(len(block), lambda start, stop: decode_csv(block.slice(start, stop), names, spec, origin))
-    return _finish(block, rows, table, wrong, spec, origin)
-
-
-def open_quote_failures(block: LineBlock, options: CsvOptions, origin: str) -> Decoded:
-    """Fails every row of a block that belongs to a range with an open quote: any of them may be half a value."""
-    first = odd_quotes(block, options.quote)
-    where = f" (the first at {origin}{block.offset + int(block.starts[first[0]])})" if len(first) else ""
-    message = (
-        f"quotes are left open at a line's end in this part of the file{where}, so rows cannot be told apart: if "
-        'values hold newlines, give --allow_quoted_newlines; if quotes mean nothing, give --csv_quote_char ""'
-    )
-    rows = np.flatnonzero(~block.blank())
-    return Decoded(failures=[row_failure(message, _at(block, row, origin), block.line(row)) for row in rows])
+        table = _parse(block, names, spec, wrong, typed)
+        if table is not None and not (typed and _overflowed(table)):
+            break
+    if table is not None and table.num_rows + len(wrong) == len(rows):
+        return _finish(block, rows, table, wrong, spec, origin)
+    if len(rows) == 1:
+        return Decoded(failures=_failures(block, {rows[0]: "the line cannot be parsed as one row of CSV"}, origin))
+    return halve(len(block), lambda start, stop: _decode(block.slice(start, stop), names, spec, origin))
 
 
 def _parse(
     block: LineBlock, names: Sequence[str], spec: InputSpec, wrong: list[tuple[int, str]], typed: bool
-) -> pa.Table:
-    """Parses the block; rows with another number of fields go to `wrong` as (row, what was found)."""
+) -> pa.Table | None:
+    """Parses the block, or returns None; rows with another number of fields go to `wrong` as (row, what was found)."""
 
     def on_wrong(row: pa_csv.InvalidRow) -> str:
         wrong.append((row.number - 1, f"expected {row.expected_columns} fields, found {row.actual_columns}"))
         return "skip"
 
     kinds = {name: _parsed_type(kind) if typed else pa.binary() for name, kind in spec.columns}
-    return pa_csv.read_csv(
-        pa.BufferReader(pa.py_buffer(block.data)),
-        pa_csv.ReadOptions(use_threads=False, column_names=list(names), block_size=len(block.data) + 1),
+    # pyarrow drops a byte order mark from the beginning of what it reads, but here that is not the file's.
+    data = block.data if not block.data.startswith(BOM) else b"\n" + block.data
+    options = (
+        pa_csv.ReadOptions(use_threads=False, column_names=list(names), block_size=len(data) + 1),
         pa_csv.ParseOptions(
             delimiter=spec.csv.delimiter,
             quote_char=spec.csv.quote_char or False,
@@ -102,11 +140,17 @@ def _parse(
             strings_can_be_null=False,
         ),
     )
+    try:
+        return pa_csv.read_csv(pa.BufferReader(pa.py_buffer(data)), *options)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _parsed_type(kind: pa.DataType) -> pa.DataType:
-    """Lists and base64 are read as text and converted behind the parser."""
-    return pa.string() if pa.types.is_list(kind) or pa.types.is_binary(kind) else kind
+    """What the parser does not read, or reads otherwise than `parse_texts`, it gives as text."""
+    types = pa.types
+    native = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal128)
+    return kind if any(is_kind(kind) for is_kind in native) else pa.string()
 
 
 def _overflowed(table: pa.Table) -> bool:
@@ -118,45 +162,37 @@ def _finish(
     block: LineBlock, rows: np.ndarray, table: pa.Table, wrong: list[tuple[int, str]], spec: InputSpec, origin: str
 ) -> Decoded:
     """Converts what the parser left as text, drops the bad rows and puts the columns together."""
-    failures = {int(rows[row]): message for row, message in wrong}
+    reasons = {int(rows[row]): message for row, message in wrong}
     parsed = rows if not wrong else np.delete(rows, [row for row, _ in wrong])
     arrays = []
     bad = np.zeros(len(parsed), bool)
     for name, kind in spec.columns:
-        array = table.column(name).combine_chunks()
-        if array.type != kind or pa.types.is_binary(kind):
-            array, misfits = convert_or_mark(array, text_converter(kind), kind)
-            if misfits is not None:
-                texts = table.column(name).combine_chunks()
-                for row in np.flatnonzero(misfits & ~bad):
-                    failures[int(parsed[row])] = f"column '{name}': {_quoted(texts[row].as_py())} is not {_named(kind)}"
-                bad |= misfits
+        texts = table.column(name).combine_chunks()
+        array, misfits = _convert(texts, kind)
+        if misfits is not None:
+            for row in np.flatnonzero(misfits & ~bad):
+                reasons[int(parsed[row])] = f"column '{name}': {_quoted(texts[row].as_py())} is not {_named(kind)}"
+            bad |= misfits
         arrays.append(array)
-    positions = block.offset + block.starts[parsed]
     payload = block.texts() if len(parsed) == len(block) else block.texts().take(pa.array(parsed))
-    batch = finish(arrays, spec, origin, positions, payload)
+    batch = finish(arrays, spec, origin, block.positions[parsed], payload)
     if bad.any():
         batch = batch.filter(pa.array(~bad))
-    return Decoded(
-        [batch] if batch.num_rows else [],
-        [row_failure(text, _at(block, row, origin), block.line(row)) for row, text in sorted(failures.items())],
-    )
+    return Decoded([batch] if batch.num_rows else [], _failures(block, dict(sorted(reasons.items())), origin))
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _convert(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Returns a column as it was parsed in the job's type, null where it does not fit, and where that is (bool [n])."""
+    if array.type == kind and not pa.types.is_binary(kind):
+        return array, None
+    if pa.types.is_list(kind):
+        return convert_or_mark(array, lambda part: parse_lists(part, kind), kind)
+    return parse_texts(array, kind)
 
 
-def _broken(block: LineBlock, row: int, message: str, origin: str) -> Decoded:
-    return Decoded(failures=[row_failure(message, _at(block, row, origin), block.line(row))])
-
-
-def _at(block: LineBlock, row: int, origin: str) -> str:
-    return f"{origin}{block.offset + int(block.starts[row])}"
+def _failures(block: LineBlock, reasons: Mapping[int, str], origin: str) -> list[Failure]:
+    positions = block.positions
+    return [row_failure(reason, f"{origin}{positions[line]}", block.line(line)) for line, reason in reasons.items()]
 
 
 def _quoted(value: bytes | str | None) -> str:
@@ -167,8 +203,6 @@ def _quoted(value: bytes | str | None) -> str:
 def _named(kind: pa.DataType) -> str:
     if pa.types.is_binary(kind):
         return "base64"
-    if pa.types.is_string(kind):
-        return "valid UTF-8"
     if pa.types.is_list(kind):
         return f"a JSON list of {kind.value_type}"
     return str(kind)

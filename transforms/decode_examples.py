@@ -42,10 +42,8 @@ def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: Input
             arrays.append(payload)
             continue
         array, misfits, reason = _convert(columns[name], kind)
-        for row in np.flatnonzero(misfits & ~bad):
-            failures.append(
-                row_failure(f"feature '{name}': {reason(int(row))}", f"{origin}{positions[row]}", records[row])
-            )
+        for row in np.flatnonzero(misfits & ~bad).tolist():
+            failures.append(row_failure(f"feature '{name}': {reason(row)}", f"{origin}{positions[row]}", records[row]))
         bad |= misfits
         arrays.append(array)
     batch = finish(arrays, spec, origin, positions, payload)

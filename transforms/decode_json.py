@@ -1,5 +1,9 @@
 """Lines of JSON objects to columns: pyarrow's reader for whole blocks, one row by itself where that fails."""
 
+import contextlib
+import json
+from typing import Any
+
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -9,8 +13,15 @@ from transforms.decode import Decoded, InputSpec, finish, halve, row_failure
 from transforms.json_values import coerce, form_of, from_form
 from transforms.lines import LineBlock
 
+# So many rows are looked at for the form of a column's values, as long as they are null.
+_FORM_ROWS = 20
 _OPEN, _CLOSE = ord("{"), ord("}")
 _SPACES = b" \t\r\n"
+_IS_SPACE = np.isin(np.arange(256), list(_SPACES))
+# Spaces around an object, its line end included, that are stepped over at once.
+_MAX_SPACES = 8
+# So few rows are decoded one by one rather than halved again.
+_FEW_ROWS = 64
 
 
 def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
@@ -26,11 +37,17 @@ def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
         return Decoded()
     arrays = _parse(block, rows, spec)
     if arrays is not None:
-        payload = block.texts() if len(rows) == len(block) else block.texts().take(pa.array(rows))
-        return Decoded([finish(arrays, spec, origin, block.offset + block.starts[rows], payload)])
-    if len(rows) > 1:
+        return _finish(block, rows, arrays, spec, origin)
+    # A float is not enough to hold a decimal, so those go through pyarrow as long as it takes them.
+    few = 1 if any(pa.types.is_decimal(kind) for _, kind in spec.columns) else _FEW_ROWS
+    if len(rows) > few:
         return halve(len(block), lambda start, stop: decode_json(block.slice(start, stop), spec, origin))
-    return _decode_row(block, int(rows[0]), spec, origin)
+    return _decode_rows(block, rows, spec, origin)
+
+
+def _finish(block: LineBlock, rows: np.ndarray, arrays: list[pa.Array], spec: InputSpec, origin: str) -> Decoded:
+    payload = block.texts() if len(rows) == len(block) else block.texts().take(pa.array(rows))
+    return Decoded([finish(arrays, spec, origin, block.positions[rows], payload)])
 
 
 def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array] | None:
@@ -39,8 +56,7 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         return None
     try:
         block.data.decode()  # pyarrow does not check the strings that it passes over
-        first = orjson.loads(block.line(int(rows[0])))
-        forms = {name: form_of(first.get(name), kind) for name, kind in spec.columns}
+        forms = _forms(block, rows, spec)
         table = pa_json.read_json(
             pa.BufferReader(pa.py_buffer(block.data)),
             pa_json.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
@@ -53,6 +69,16 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         return None
 
 
+def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:
+    """Returns the type to parse each column with, by the first rows; most often the first holds no null."""
+    found: dict[str, Any] = {}
+    for row in rows[:_FORM_ROWS]:
+        found = orjson.loads(block.line(int(row))) | {name: value for name, value in found.items() if value is not None}
+        if all(found.get(name) is not None for name, _ in spec.columns):
+            break
+    return {name: form_of(found.get(name), kind) for name, kind in spec.columns}
+
+
 def _framed(block: LineBlock, rows: np.ndarray) -> bool:
     """Whether every row begins with a brace and ends with one.
 
@@ -60,41 +86,68 @@ def _framed(block: LineBlock, rows: np.ndarray) -> bool:
     that equal counts mean one object a line. And pyarrow 25 is never shown a null first, at which it crashes.
     """
     raw = np.frombuffer(block.data, np.uint8)
-    last = block.ends[rows] - 1
-    for _ in range(2):  # steps over the line end, one or two bytes
-        last = np.where(np.isin(raw[last], (10, 13)), last - 1, last)
-    return bool((raw[block.starts[rows]] == _OPEN).all() and (raw[last] == _CLOSE).all())
+    first, last = block.starts[rows], block.ends[rows] - 1
+    for _ in range(_MAX_SPACES):
+        spaces = _IS_SPACE[raw[last]]
+        if not spaces.any():
+            break
+        last = np.maximum(last - spaces, first)
+    for _ in range(_MAX_SPACES):
+        spaces = _IS_SPACE[raw[first]]
+        if not spaces.any():
+            break
+        first = np.minimum(first + spaces, last)
+    return bool((raw[first] == _OPEN).all() and (raw[last] == _CLOSE).all() and (first < last).all())
 
 
-def _decode_row(block: LineBlock, row: int, spec: InputSpec, origin: str) -> Decoded:
-    line = block.line(row)
-    at = f"{origin}{block.offset + int(block.starts[row])}"
-    if not line.strip(_SPACES):
-        return Decoded()
+def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
+    """Decodes each row by itself to find the bad ones; the good are then parsed as if they stood alone."""
+    positions = block.positions
+    good, values, failures = np.zeros(len(block), bool), [], []
+    for row in rows.tolist():
+        line = block.line(row)
+        if not line.strip(_SPACES):
+            continue
+        try:
+            values.append(decode_object(line, spec))
+            good[row] = True
+        except ValueError as error:
+            failures.append(row_failure(str(error), f"{origin}{positions[row]}", line))
+    if not values:
+        return Decoded(failures=failures)
+    sound = block.take(good)
+    arrays = _parse(sound, np.arange(len(sound)), spec) if failures else None
+    if arrays is None:
+        columns = zip(*values, strict=True) if spec.columns else ()
+        arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
+    return Decoded(_finish(sound, np.arange(len(sound)), arrays, spec, origin).batches, failures)
+
+
+def _loads(line: bytes) -> Any:
     try:
-        arrays = decode_object(line, spec)
-    except ValueError as error:
-        return Decoded(failures=[row_failure(str(error), at, line)])
-    position = np.array([block.offset + int(block.starts[row])])
-    return Decoded([finish(arrays, spec, origin, position, pa.array([line], pa.binary()))])
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in line or b"Infinity" in line:  # not JSON, but Python and pyarrow write and read it
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                value = json.loads(line)
+                orjson.dumps(value)
+                return value
+        raise ValueError(f"not valid JSON: {error}") from error
 
 
-def decode_object(line: bytes, spec: InputSpec) -> list[pa.Array]:
-    """Returns one JSON object as columns of one row.
+def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
+    """Returns one JSON object's values in the order of the columns, as `pa.array` takes them.
 
     Raises:
       ValueError: it is not one JSON object, or a value does not fit its column; the text says which and why.
     """
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error}") from error
+    value = _loads(line)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is expected, found a {type(value).__name__}")
-    arrays = []
+    values = []
     for name, kind in spec.columns:
         try:
-            arrays.append(pa.array([coerce(value.get(name), kind)], kind))
-        except (ValueError, TypeError, pa.ArrowException) as error:
+            values.append(coerce(value.get(name), kind))
+        except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"column '{name}': {error}") from error
-    return arrays
+    return values

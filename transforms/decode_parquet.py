@@ -1,62 +1,104 @@
 """Parquet: the row groups of a range, only the columns that are wanted."""
 
+import contextlib
+import functools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.errors import CorruptFile
 from transforms.batches import payload_of
+from transforms.beam_files import open_binary
 from transforms.convert import convert_or_mark
 from transforms.decode import Decoded, InputSpec, finish, row_failure
 
 BATCH_ROWS = 4096
 
 
-def read_parquet(
-    file: pq.ParquetFile, first: int, last: int, spec: InputSpec, path: str
-) -> Iterator[tuple[Decoded, int]]:
-    """Yields (rows, bytes read) of row groups [first, last).
+@contextlib.contextmanager
+def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """Opens a file; pages that have a checksum are held against it."""
+    with open_binary(path) as file:
+        yield pq.ParquetFile(pa.PythonFile(file, mode="r"), page_checksum_verification=True)
+
+
+def group_shares(file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 [row groups]: the rows of each, and its bytes (unpacked).
+
+    Does without `RowGroupMetaData.column`, at which pyarrow 25 ends the process if the footer is damaged.
 
     Raises:
-      CorruptFile: a column of the job is not in the file.
+      CorruptFile: the footer contradicts itself.
+    """
+    groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+    rows = np.array([group.num_rows for group in groups], np.int64)
+    if rows.sum() != file.metadata.num_rows or (rows < 0).any():
+        raise CorruptFile(f"the footer counts {file.metadata.num_rows} rows, and {rows.sum()} in its row groups")
+    return rows, np.array([max(1, group.total_byte_size) for group in groups], np.int64)
+
+
+def read_parquet(
+    file: pq.ParquetFile, first: int, last: int, spec: InputSpec, path: str, stored_bytes: int
+) -> Iterator[tuple[Decoded, int, int]]:
+    """Yields (rows, bytes read, row of the file reached) of row groups [first, last).
+
+    Args:
+      stored_bytes: of these row groups, to be shared out among their rows.
+
+    Raises:
+      CorruptFile: a column of the job is not in the file, or it has fewer rows than its footer says.
     """
     names = [name for name, _ in spec.columns]
     missing = [name for name in names if name not in file.schema_arrow.names]
     if missing:
         raise CorruptFile(f"the file has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
-    groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
-    position = sum(group.num_rows for group in groups[:first])
-    row_bytes = _stored_bytes(groups[first:last]) / max(1, sum(group.num_rows for group in groups[first:last]))
+    rows, _ = group_shares(file)
+    position, end = int(rows[:first].sum()), int(rows[:last].sum())
+    row_bytes = stored_bytes / max(1, end - position)
     # With no column asked for, batches still have to say how many rows there are.
     wanted = names or file.schema_arrow.names[:1]
     for batch in file.iter_batches(BATCH_ROWS, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
-        yield _conform(batch, spec, f"{path}#row=", position), round(batch.num_rows * row_bytes)
+        decoded = _conform(batch, spec, f"{path}#row=", position)
         position += batch.num_rows
-
-
-def _stored_bytes(groups: list[Any]) -> int:
-    return sum(group.column(column).total_compressed_size for group in groups for column in range(group.num_columns))
+        yield decoded, round(batch.num_rows * row_bytes), position
+    if position != end:
+        raise CorruptFile(f"the row groups end at row {position}, and the footer counts {end}")
 
 
 def _conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:
-    """Casts the columns to the job's types; a value that the cast would change fails its row."""
+    """Brings the columns to the job's types; a value that does not fit fails its row."""
     bad = np.zeros(batch.num_rows, bool)
     reasons: dict[int, str] = {}
     arrays = []
     for name, kind in spec.columns:
-        array = batch.column(name)
-        if array.type != kind:
-            array, misfits = convert_or_mark(array, lambda part, kind=kind: part.cast(kind), kind)
-            for row in [] if misfits is None else np.flatnonzero(misfits & ~bad):
-                text = f"column '{name}' has type {batch.column(name).type} here, and its value does not fit {kind}"
-                reasons[int(row)] = text
-                bad[row] = True
+        found = batch.column(name)
+        array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind), kind)
+        if misfits is not None:
+            text = f"column '{name}' has type {found.type} here, and its value does not fit {kind}"
+            reasons |= {int(row): text for row in np.flatnonzero(misfits & ~bad)}
+            bad |= misfits
         arrays.append(array)
     whole = finish(arrays, spec, origin, np.arange(position, position + batch.num_rows), None)
     if not reasons:
         return Decoded([whole])
-    failures = [row_failure(text, f"{origin}{position + row}", payload_of(batch, row)) for row, text in reasons.items()]
+    failures = [
+        row_failure(text, f"{origin}{position + row}", payload_of(batch, row)) for row, text in sorted(reasons.items())
+    ]
     return Decoded([whole.filter(pa.array(~bad))], failures)
+
+
+def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Returns the array in the type.
+
+    Raises:
+      ValueError: a value is not valid in it (text may be other than UTF-8), or would not be the same.
+    """
+    fitted = array if array.type == kind else array.cast(kind)
+    fitted.validate(full=True)
+    narrowed = fitted is not array and pa.types.is_floating(kind) and pa.types.is_floating(array.type)
+    if narrowed and not pc.is_inf(fitted).equals(pc.is_inf(array)):
+        raise ValueError(f"out of the range of {kind}")
+    return fitted

@@ -2,25 +2,26 @@
 
 import csv
 import dataclasses
+import gzip
 import io
 import itertools
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from models.errors import CorruptFile, SluiceError
-from models.tfrecord import candidate_starts, read_records
+from models.errors import CorruptFile
+from models.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
 from transforms.beam_files import open_binary, open_text
 from transforms.decode import AVRO, CSV, JSONL, PARQUET, CsvOptions, Decoded, InputSpec, file_failure
 from transforms.decode_avro import read_avro, read_header
-from transforms.decode_csv import decode_csv, open_quote_failures
+from transforms.decode_csv import decode_csv, find_open_quote, open_quote_failures
 from transforms.decode_examples import decode_examples
 from transforms.decode_json import decode_json
-from transforms.decode_parquet import read_parquet
-from transforms.lines import LineBlock, odd_quotes, read_blocks
+from transforms.decode_parquet import group_shares, open_parquet, read_parquet
+from transforms.lines import LineBlock, open_quotes, read_blocks
 
 # One range is some hundred milliseconds of work: enough to be worth a shuffle, small enough to spread over workers.
 RANGE_BYTES = 16 << 20
@@ -28,9 +29,11 @@ RANGE_BYTES = 16 << 20
 _RECORDS = 4096
 _RECORD_BYTES = 4 << 20
 # How far a record's start is looked for at a time.
-_SCAN_BYTES = 1 << 20
-# What reading a damaged file can raise, below the errors of our own.
-_FILE_ERRORS = (SluiceError, OSError, EOFError, ValueError, pa.ArrowException)
+_SCAN_BYTES = 1 << 16
+# So much of a CSV file is read at a time to find its header.
+_HEAD_BYTES = 1 << 16
+# What reading a damaged file can raise, beside OSError.
+_DAMAGE = (CorruptFile, EOFError, ValueError, zlib.error, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,45 +56,66 @@ class FileRange:
 def split_file(path: str, size: int, spec: InputSpec, range_bytes: int = RANGE_BYTES) -> list[FileRange]:
     """Returns the ranges of a file, which together hold every row once.
 
+    Parquet is cut between row groups only: one huge row group is read by one worker.
+
     Raises:
       CorruptFile, OSError: the file's head cannot be read.
     """
     if size == 0:
         return []
     if spec.format == PARQUET:
-        return _split_parquet(path, range_bytes)
-    names = csv_names(path, spec.csv) if spec.format == CSV else ()
+        return _split_parquet(path, size, range_bytes)
+    names, begin = csv_head(path, spec.csv) if spec.format == CSV else ((), 0)
+    if spec.format == CSV and not names:
+        return []
     if path.endswith(".gz") or (spec.format == CSV and spec.csv.allow_quoted_newlines):
-        return [FileRange(path, 0, None, size, names)]
-    edges = np.linspace(0, size, -(-size // range_bytes) + 1).astype(int).tolist()
+        return [FileRange(path, begin, None, size, names)]
+    edges = np.linspace(begin, size, -(-(size - begin) // range_bytes) + 1).astype(int).tolist()
     return [FileRange(path, start, stop, stop - start, names) for start, stop in itertools.pairwise(edges)]
 
 
-def _split_parquet(path: str, range_bytes: int) -> list[FileRange]:
-    with open_binary(path) as file:
-        metadata = pq.ParquetFile(pa.PythonFile(file, mode="r")).metadata
-    ranges, first, held = [], 0, 0
-    for group in range(metadata.num_row_groups):
-        held += sum(metadata.row_group(group).column(c).total_compressed_size for c in range(metadata.num_columns))
-        if held >= range_bytes or group == metadata.num_row_groups - 1:
-            ranges.append(FileRange(path, first, group + 1, held))
-            first, held = group + 1, 0
+def _split_parquet(path: str, size: int, range_bytes: int) -> list[FileRange]:
+    with open_parquet(path) as parquet:
+        _, group_bytes = group_shares(parquet)
+    stored = group_bytes * (size / max(1, group_bytes.sum()))
+    ranges, first, held = [], 0, 0.0
+    for group, share in enumerate(stored.tolist()):
+        held += share
+        if held >= range_bytes or group == len(stored) - 1:
+            ranges.append(FileRange(path, first, group + 1, round(held)))
+            first, held = group + 1, 0.0
     return ranges
 
 
 def csv_names(path: str, options: CsvOptions) -> tuple[str, ...]:
-    """Returns the names of a CSV file's fields: those of its header, unless they were given.
+    """Returns the names of a CSV file's fields: those of its header, unless they were given; () if it holds no line.
 
     Raises:
-      CorruptFile: the header is missing, not UTF-8, or names a field twice.
+      CorruptFile: the header leaves a quote open, is not UTF-8, or names a field twice.
+    """
+    return csv_head(path, options)[0]
+
+
+def csv_head(path: str, options: CsvOptions) -> tuple[tuple[str, ...], int]:
+    """Returns `csv_names`, and the (uncompressed) byte at which the lines behind the header begin.
+
+    The header is the first line that is not blank.
     """
     if options.column_names:
-        return options.column_names
+        return options.column_names, 0
+    quote, delimiter = options.quote, options.delimiter.encode()
+    joining = quote if options.allow_quoted_newlines else b""
     with open_text(path) as file:
-        block = next(read_blocks(file, 0, None, options.quote), None)
-    if block is None:
-        raise CorruptFile("the file is empty, and so has no header; give --column_names for files without one")
-    return parse_header(block.line(0), options)
+        for block in read_blocks(file, 0, None, joining, delimiter, _HEAD_BYTES):
+            for line in np.flatnonzero(~block.blank())[:1].tolist():
+                header = block.slice(line, line + 1)
+                if len(open_quotes(header, quote, delimiter)):
+                    raise CorruptFile(
+                        "the header opens a quote and does not close it; if names hold newlines, give "
+                        '--allow_quoted_newlines; if quotes mean nothing, give --csv_quote_char ""'
+                    )
+                return parse_header(block.line(line), options), block.offset + int(block.ends[line])
+    return (), 0
 
 
 def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
@@ -100,14 +124,16 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorruptFile(f"the header is not UTF-8: {error}; give --column_names for files without one") from error
-    quoting = csv.QUOTE_MINIMAL if options.quote_char else csv.QUOTE_NONE
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=options.delimiter,
         quotechar=options.quote_char or None,
-        quoting=quoting,
+        quoting=csv.QUOTE_MINIMAL if options.quote_char else csv.QUOTE_NONE,
     )
-    names = tuple(next(reader, ()))
+    try:
+        names = tuple(next(reader, ()))
+    except csv.Error as error:
+        raise CorruptFile(f"the header is not a line of CSV: {error}; are lines ended by carriage returns?") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CorruptFile(f"the header names {', '.join(map(repr, twice))} more than once")
@@ -117,46 +143,60 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
 def read_range(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
     """Yields (rows, bytes of the stored file) of a range, in order. Never raises for what the file holds.
 
-    A file that cannot be read on ends with one failure of stage "read"; what came before it stands.
+    A file that cannot be read on ends with one failure of stage "read", whose origin is the place reached; what came
+    before it stands. Errors of the network and of the disk are raised, for the runner to try again.
     """
-    reached = f"{part.path}#{'group' if spec.format == PARQUET else 'byte'}={part.start}"
-    done = 0
+    reached = part.start if spec.format != PARQUET else 0
     try:
-        for decoded, size in _READERS.get(spec.format, _read_tfrecord)(part, spec):
-            done += size
-            yield decoded, size if part.stop is not None else 0
-    except _FILE_ERRORS as error:
-        failure = file_failure(error, reached if not done else f"{reached}+{done}")
-        yield Decoded(failures=[failure]), 0
+        for decoded, size, place in _READERS.get(spec.format, _read_tfrecord)(part, spec):
+            yield decoded.joined(), size if part.stop is not None else 0
+            reached = place
+    except Exception as error:
+        if not is_file_error(error):
+            raise
+        unit = "row" if spec.format == PARQUET else "byte"
+        yield Decoded(failures=[file_failure(error, f"{part.path}#{unit}={reached}")]), 0
     if part.stop is None:  # of a compressed file only the whole size is known
         yield Decoded(), part.stored_bytes
 
 
-def _read_csv(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
+def is_file_error(error: Exception) -> bool:
+    """Whether a file is at fault, by what it holds or by not being there for us, rather than the way to it."""
+    if isinstance(error, OSError):  # gzip and pyarrow raise it for damage, without a number
+        damage = type(error) in (OSError, gzip.BadGzipFile) and error.errno is None
+        return damage or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
+    status = getattr(error, "code", None)  # of google.api_core: as in HTTP
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    return refused or isinstance(error, _DAMAGE)
+
+
+# What a reader yields: rows, bytes of the file that they stand for, and the place reached, in the unit of the origins.
+_Read = Iterator[tuple[Decoded, int, int]]
+
+
+def _read_csv(part: FileRange, spec: InputSpec) -> _Read:
     origin = f"{part.path}#byte="
-    header = part.start == 0 and not spec.csv.column_names
     for segment in _segments(part, spec.csv):
-        open_quotes = not spec.csv.allow_quoted_newlines and any(len(odd_quotes(b, spec.csv.quote)) for b in segment)
+        places = [] if spec.csv.allow_quoted_newlines else [find_open_quote(block, spec.csv) for block in segment]
+        first = next((place for place in places if place is not None), None)
         for block in segment:
-            size = len(block.data)
-            body = block.slice(1, len(block)) if header and len(block) > 1 else block
-            rows = Decoded()
-            if open_quotes:
-                rows = open_quote_failures(body, spec.csv, origin)
-            elif not (header and len(block) == 1):
-                rows = decode_csv(body, part.names, spec, origin)
-            header = False
-            yield rows, size
+            if first is None:
+                rows = decode_csv(block, part.names, spec, origin)
+            else:
+                rows = open_quote_failures(block, origin, first)
+            yield rows, len(block.data), block.offset + len(block.data)
 
 
 def _segments(part: FileRange, options: CsvOptions) -> Iterator[list[LineBlock]]:
     """The blocks of a range in the groups that are checked for open quotes before any of their rows is let go.
 
-    A range that begins inside a quoted value looks well until the quote closes, so the check comes first.
+    A range that begins inside a quoted value looks well until the quote closes, so the check comes first. It sees to
+    it that no line of such a value is taken for a row, unless the value is longer than the range.
     """
+    whole = options.allow_quoted_newlines
     with open_text(part.path) as file:
-        blocks = read_blocks(file, part.start, part.stop, options.quote if options.allow_quoted_newlines else b"")
-        if options.allow_quoted_newlines or not options.quote_char:
+        blocks = read_blocks(file, part.start, part.stop, options.quote if whole else b"", options.delimiter.encode())
+        if whole or not options.quote_char:
             for block in blocks:
                 yield [block]
             return
@@ -168,53 +208,55 @@ def _segments(part: FileRange, options: CsvOptions) -> Iterator[list[LineBlock]]
                 if size >= 2 * RANGE_BYTES:
                     yield segment
                     segment, size = [], 0
-        except _FILE_ERRORS:
+        except Exception:
             yield segment
             raise
         if segment:
             yield segment
 
 
-def _read_json(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
+def _read_json(part: FileRange, spec: InputSpec) -> _Read:
     with open_text(part.path) as file:
         for block in read_blocks(file, part.start, part.stop):
-            yield decode_json(block, spec, f"{part.path}#byte="), len(block.data)
+            yield decode_json(block, spec, f"{part.path}#byte="), len(block.data), block.offset + len(block.data)
 
 
-def _read_parquet(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
-    with open_binary(part.path) as file:
-        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"))
-        yield from read_parquet(parquet, part.start, part.stop or 0, spec, part.path)
+def _read_parquet(part: FileRange, spec: InputSpec) -> _Read:
+    with open_parquet(part.path) as parquet:
+        yield from read_parquet(parquet, part.start, part.stop or 0, spec, part.path, part.stored_bytes)
 
 
-def _read_avro(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
+def _read_avro(part: FileRange, spec: InputSpec) -> _Read:
     with open_binary(part.path) as file:
         header = read_header(file)
         yield from read_avro(file, header, part.start, part.stop or part.stored_bytes, spec, part.path)
 
 
-def _read_tfrecord(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
+def _read_tfrecord(part: FileRange, spec: InputSpec) -> _Read:
+    """A range begins with the first sound record in it, and what is before that belongs to the range before."""
     with open_text(part.path) as file:
         begin = find_record(file, part.start) if part.start else 0
-        if begin is None or (part.stop is not None and begin >= part.stop):
+        end = None if part.stop is None else find_record(file, part.stop)
+        if begin is None or begin == end:
             return
         file.seek(begin)
         records: list[bytes] = []
         positions: list[int] = []
         size = 0
 
-        def flush() -> tuple[Decoded, int]:
-            return decode_examples(records, np.array(positions), spec, f"{part.path}#byte="), size
+        def flush() -> tuple[Decoded, int, int]:
+            rows = decode_examples(records, np.array(positions), spec, f"{part.path}#byte=")
+            return rows, size, positions[0] + size if positions else begin
 
         try:
-            for position, record in read_records(file, begin, part.stop):
+            for position, record in read_records(file, begin, end):
                 records.append(record)
                 positions.append(position)
-                size += len(record)
+                size += len(record) + HEADER_BYTES + FOOTER_BYTES
                 if len(records) >= _RECORDS or size >= _RECORD_BYTES:
                     yield flush()
                     records, positions, size = [], [], 0
-        except _FILE_ERRORS:
+        except Exception:
             yield flush()
             raise
         yield flush()

@@ -7,33 +7,36 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pa_json
 
-from transforms.convert import flat, text_converter
+from transforms.convert import text_converter
 
 # https://protobuf.dev/programming-guides/json/: what a double that JSON cannot write looks like.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Up to here a double holds every integer.
+_EXACT = 1 << 53
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
 _B64 = pa.struct([("b64", pa.string())])
 
 
 def form_of(value: Any, kind: pa.DataType) -> pa.DataType:
     """Returns the Arrow type to parse a column with, given the JSON form that one of its values has."""
-    if isinstance(value, dict) and set(value) == {"b64"} and is_text(kind):
+    if isinstance(value, dict) and "b64" in value and is_text(kind):
         return _B64
     if isinstance(value, list):
-        depth, leaf, inner = 0, kind, value
-        while pa.types.is_list(leaf):
-            leaf = leaf.value_type
-        while isinstance(inner, list):
-            depth, inner = depth + 1, inner[0] if inner else None
-        form = form_of(inner, leaf)
-        for _ in range(depth):
-            form = pa.list_(form)
-        return form
-    if pa.types.is_binary(kind) or pa.types.is_date(kind) or pa.types.is_time(kind):
+        return pa.list_(form_of(value[0] if value else None, kind.value_type if pa.types.is_list(kind) else kind))
+    if pa.types.is_list(kind):
+        return pa.list_(form_of(None, kind.value_type))
+    if pa.types.is_struct(kind):
+        found = value if isinstance(value, dict) else {}
+        return pa.struct([(field.name, form_of(found.get(field.name), field.type)) for field in kind])
+    if pa.types.is_binary(kind) or pa.types.is_temporal(kind):
         return pa.string()
+    if isinstance(value, float) and pa.types.is_integer(kind):  # 1.0, as pandas writes integers beside nulls
+        return pa.float64()
     return kind
 
 
@@ -48,42 +51,90 @@ def from_form(array: pa.Array, kind: pa.DataType) -> pa.Array:
     Raises:
       ValueError: a value does not fit, such as bad base64 or a list of two for a scalar (ArrowInvalid is one).
     """
-    if array.type == kind and not pa.types.is_floating(kind) and not pa.types.is_list(kind):
-        return array
-    if array.type == _B64:
-        decoded = text_converter(pa.binary())(array.field("b64"))
-        return decoded.cast(kind)
-    if pa.types.is_list(array.type) and not pa.types.is_list(kind):
-        if not pc.all(pc.equal(pc.list_value_length(array), 1).fill_null(False)).as_py():
-            raise ValueError("a list where one value is taken")
-        return from_form(array.flatten(), kind)
     if pa.types.is_list(array.type):
-        return _lists_from_form(array, kind)
-    if pa.types.is_floating(kind):
-        if pc.any(pc.is_inf(array)).as_py():  # JSON has no infinite numbers: the text overflowed
-            raise ValueError(f"out of the range of {kind}")
-        return array
-    return text_converter(kind)(array)
+        return _lists_from_form(array, kind) if pa.types.is_list(kind) else from_form(_only_values(array), kind)
+    if array.type == _B64 and is_text(kind):
+        encoded = array.field("b64")
+        if encoded.null_count != array.null_count:
+            raise ValueError("an object without b64")
+        return text_converter(pa.binary())(encoded).cast(kind)
+    if pa.types.is_struct(kind):
+        fields = [from_form(child, field.type) for child, field in zip(array.flatten(), kind, strict=True)]
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
+    if pa.types.is_floating(kind) and pc.any(pc.is_inf(array)).as_py():  # a literal, or a text that overflowed
+        raise ValueError(f"out of the range of {kind}")
+    if pa.types.is_floating(array.type) and pa.types.is_integer(kind):
+        return _whole(array, kind)
+    return array if array.type == kind else text_converter(kind)(array)
+
+
+def _whole(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pc.any(pc.greater(pc.abs(array), float(_EXACT))).as_py():
+        raise ValueError(f"a number that only {kind} holds exactly")
+    return array.cast(kind)
+
+
+def _only_values(array: pa.ListArray) -> pa.Array:
+    """Returns what the lists hold, one value each."""
+    if not pc.all(pc.equal(pc.list_value_length(array), 1), min_count=0).as_py():
+        raise ValueError("a list where one value is taken")
+    return pc.list_element(array, 0) if array.null_count < len(array) else pa.nulls(len(array), array.type.value_type)
 
 
 def _lists_from_form(array: pa.ListArray, kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(array.type.value_type) and not pa.types.is_list(kind.value_type):
-        inner = array.flatten()  # one level deeper than the column: join the inner lists
-        if inner.null_count:
-            raise ValueError("a null among lists")
-        counts = np.asarray(pc.list_value_length(inner), np.int64)
-        outer = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
-        owner = np.repeat(np.arange(len(array)), outer)
-        if (counts != counts[np.searchsorted(owner, owner)]).any():
-            raise ValueError("lists of unequal lengths")
-        totals = np.bincount(owner, weights=counts, minlength=len(array)).astype(np.int64)
-        offsets = pa.array(np.append(0, np.cumsum(totals)).astype(np.int32))
-        mask = array.is_null() if array.null_count else None
-        return from_form(pa.ListArray.from_arrays(offsets, inner.flatten(), mask=mask), kind)
+        return _lists_from_form(_joined(array), kind)
     values = from_form(array.flatten(), kind.value_type)
     lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+    return _list_array(lengths, values, array)
+
+
+def _joined(array: pa.ListArray) -> pa.ListArray:
+    """Joins the inner lists of each list; they must be of one length."""
+    inner = array.flatten()
+    if inner.null_count:
+        raise ValueError("a null among lists")
+    counts = np.asarray(pc.list_value_length(inner), np.int64)
+    outer = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+    owner = np.repeat(np.arange(len(array)), outer)
+    if (counts != counts[np.searchsorted(owner, owner)]).any():
+        raise ValueError("lists of unequal lengths")
+    totals = np.bincount(owner, weights=counts, minlength=len(array)).astype(np.int64)
+    return _list_array(totals, inner.flatten(), array)
+
+
+def _list_array(lengths: np.ndarray, values: pa.Array, like: pa.ListArray) -> pa.ListArray:
     offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, values, mask=array.is_null() if array.null_count else None)
+    return pa.ListArray.from_arrays(offsets, values, mask=like.is_null() if like.null_count else None)
+
+
+def parse_lists(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Returns texts that are JSON lists, such as "[1, 2]", as a list type; an empty text is a null.
+
+    Raises:
+      ValueError: a text is not a list of such values (ArrowInvalid is one).
+    """
+    texts = array.cast(pa.string())
+    texts = pc.if_else(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), None, texts)
+    values = texts.fill_null("null")
+    if pc.any(pc.match_substring_regex(values, r"[\r\n]")).as_py():
+        values = pc.replace_substring_regex(values, r"[\r\n]", " ")
+    lines = pc.binary_join_element_wise('{"v":', values, "}\n", "")
+    data = pa.py_buffer(b"".join(lines.cast(pa.binary()).to_pylist()))
+    try:
+        table = pa_json.read_json(
+            pa.BufferReader(data),
+            pa_json.ReadOptions(use_threads=False, block_size=data.size + 1),
+            pa_json.ParseOptions(
+                explicit_schema=pa.schema([("v", form_of(None, kind))]), unexpected_field_behavior="error"
+            ),
+        )
+        if table.num_rows == len(array):
+            return from_form(table.column(0).combine_chunks(), kind)
+    except ValueError:
+        pass
+    found = [None if text is None else coerce(orjson.loads(text), kind) for text in texts.to_pylist()]
+    return pa.array(found, kind)
 
 
 def coerce(value: Any, kind: pa.DataType) -> Any:
@@ -97,8 +148,10 @@ def coerce(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_list(kind):
         if not isinstance(value, list):
             raise ValueError(f"a list is expected, found {_show(value)}")
-        return [coerce(entry, kind.value_type) for entry in flat(value, kind)]
-    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list):
+        return [coerce(entry, kind.value_type) for entry in _flat(value, kind)]
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise ValueError(f"one value is expected, found {_show(value)}")
         return coerce(value[0], kind)
     for fits, convert in _COERCIONS:
         if fits(kind):
@@ -106,15 +159,24 @@ def coerce(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
+def _flat(value: Any, kind: pa.DataType) -> Any:
+    """Returns nested lists flattened to the depth that an Arrow list type has."""
+    if pa.types.is_list(kind.value_type):
+        return value
+    while any(isinstance(part, list) for part in value):
+        if len({len(part) if isinstance(part, list) else -1 for part in value}) > 1:
+            raise ValueError(f"lists of unequal lengths: {_show(value)}")
+        value = [entry for part in value for entry in part]
+    return value
+
+
 def _text(value: Any, kind: pa.DataType) -> Any:
     binary = pa.types.is_binary(kind)
-    encoded = value["b64"] if isinstance(value, dict) and set(value) == {"b64"} else value if binary else None
-    if encoded is None:
-        if isinstance(value, str):
-            return value
-        raise ValueError(f"a string is expected, found {_show(value)}")
+    encoded = value["b64"] if isinstance(value, dict) and "b64" in value else value if binary else None
+    if encoded is None and isinstance(value, str):
+        return value
     if not isinstance(encoded, str):
-        raise ValueError(f"base64 text is expected, found {_show(value)}")
+        raise ValueError(f"{'base64 text' if binary else 'a string'} is expected, found {_show(value)}")
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -123,7 +185,7 @@ def _text(value: Any, kind: pa.DataType) -> Any:
 
 
 def _integer(value: Any, kind: pa.DataType) -> int:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:  # 1.0 and 1e3
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{kind} is expected, found {_show(value)}")
@@ -139,7 +201,7 @@ def _float(value: Any, kind: pa.DataType) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"a number is expected, found {_show(value)}")
     with np.errstate(over="ignore"):
-        if np.isinf(kind.to_pandas_dtype()(value)):
+        if math.isfinite(value) and np.isinf(kind.to_pandas_dtype()(value)):
             raise ValueError(f"{value} is out of the range of {kind}")
     return float(value)
 
@@ -150,8 +212,22 @@ def _boolean(value: Any, kind: pa.DataType) -> bool:
     return value
 
 
-def _cast(value: Any, kind: pa.DataType) -> Any:
-    return pa.array([value if isinstance(value, str) else str(value)]).cast(kind)[0].as_py()
+def _time(value: Any, kind: pa.DataType) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{kind} as text is expected, found {_show(value)}")
+    return text_converter(kind)(pa.array([value]))[0].as_py()
+
+
+def _decimal(value: Any, kind: pa.DataType) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{kind} is expected, found {_show(value)}")
+    return pa.array([str(value)]).cast(kind)[0].as_py()
+
+
+def _struct(value: Any, kind: pa.DataType) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"an object is expected, found {_show(value)}")
+    return {field.name: coerce(value.get(field.name), field.type) for field in kind}
 
 
 _COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataType], Any]], ...] = (
@@ -159,8 +235,9 @@ _COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataTyp
     (pa.types.is_integer, _integer),
     (pa.types.is_floating, _float),
     (pa.types.is_boolean, _boolean),
-    (pa.types.is_temporal, _cast),
-    (pa.types.is_decimal, _cast),
+    (pa.types.is_temporal, _time),
+    (pa.types.is_decimal, _decimal),
+    (pa.types.is_struct, _struct),
 )
 
 

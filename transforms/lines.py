@@ -1,6 +1,8 @@
-"""Whole lines of a byte range of a file, block by block, with the offsets of each line."""
+"""Whole lines of a byte range of a file, block by block, with the offsets of each line; and what quotes do to them."""
 
 import dataclasses
+import functools
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -11,7 +13,10 @@ from models.errors import CorruptFile
 
 BLOCK_BYTES = 1 << 20
 # A line longer than this is taken for a file that is not text, or for a quote that never closes.
-MAX_LINE_BYTES = 256 << 20
+MAX_LINE_BYTES = 128 << 20
+
+_NEWLINE, _RETURN = 10, 13
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +26,23 @@ class LineBlock:
     Attributes:
       offset: of data[0] in the (uncompressed) file.
       ends: int64 [lines]: where each line ends in `data`, behind its newline.
+      gaps: int64 [lines]: bytes of lines that `take` has left out before each; None if there are none.
     """
 
     data: bytes
     offset: int
     ends: np.ndarray
+    gaps: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
-        """Returns int64 [lines]."""
+        """Returns int64 [lines]: where each begins in `data`."""
         return np.append(0, self.ends[:-1]) if len(self.ends) else self.ends
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Returns int64 [lines]: where each begins in the file."""
+        return self.offset + self.starts + (0 if self.gaps is None else self.gaps)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -38,8 +50,17 @@ class LineBlock:
     def slice(self, start: int, stop: int) -> "LineBlock":
         """Returns lines [start, stop) as a block of their own."""
         begin = int(self.ends[start - 1]) if start else 0
-        end = int(self.ends[stop - 1])
-        return LineBlock(self.data[begin:end], self.offset + begin, self.ends[start:stop] - begin)
+        end = int(self.ends[stop - 1]) if stop else 0
+        gaps = None if self.gaps is None else self.gaps[start:stop]
+        return LineBlock(self.data[begin:end], self.offset + begin, self.ends[start:stop] - begin, gaps)
+
+    def take(self, keep: np.ndarray) -> "LineBlock":
+        """Returns the lines that a mask (bool [lines]) keeps."""
+        starts, ends = self.starts[keep], self.ends[keep]
+        data = b"".join([self.data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
+        new_ends = np.cumsum(ends - starts)
+        new_starts = new_ends - (ends - starts)
+        return LineBlock(data, 0, new_ends, self.positions[keep] - new_starts)
 
     def line(self, number: int) -> bytes:
         """Returns one line, without its line end."""
@@ -54,49 +75,42 @@ class LineBlock:
         )
 
     def blank(self) -> np.ndarray:
-        """Returns bool [lines]: which are empty but for their line end."""
-        lengths = self.ends - self.starts
-        blank = np.zeros(len(self), bool)
-        for number in np.flatnonzero(lengths <= 2):
+        """Returns bool [lines]: which hold nothing but line ends."""
+        if not len(self):
+            return np.zeros(0, bool)
+        raw = np.frombuffer(self.data, np.uint8)
+        # Few lines begin with a line end; only those need a closer look.
+        blank = np.isin(raw[np.minimum(self.starts, len(raw) - 1)], (_NEWLINE, _RETURN)) if len(raw) else self.ends == 0
+        for number in np.flatnonzero(blank).tolist():
             blank[number] = not self.line(number)
         return blank
 
 
-def line_block(data: bytes, offset: int, quote: bytes = b"") -> LineBlock:
+def line_block(data: bytes, offset: int, quote: bytes = b"", delimiter: bytes = b",") -> LineBlock:
     """Returns the block of these whole lines.
 
     Args:
       quote: a newline between two of these is part of its line; b"": every newline ends a line.
     """
-    raw = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(raw == 10)
-    if quote and quote in data:
-        quotes = np.flatnonzero(raw == quote[0])
-        newlines = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
-    ends = newlines + 1
-    if len(data) and (not len(ends) or ends[-1] != len(data)):
-        ends = np.append(ends, len(data))
-    return LineBlock(data, offset, ends)
-
-
-def odd_quotes(block: LineBlock, quote: bytes) -> np.ndarray:
-    """Returns int64: the lines that hold an odd number of quotes, so that one is open at the line's end."""
-    if not quote or quote not in block.data:
-        return np.empty(0, np.int64)
-    quotes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == quote[0])
-    counts = np.bincount(np.searchsorted(block.ends, quotes, side="right"), minlength=len(block))
-    return np.flatnonzero(counts % 2)
+    return LineBlock(data, offset, _with_tail(_line_ends(data, quote, delimiter), data))
 
 
 def read_blocks(
-    file: BinaryIO, start: int = 0, stop: int | None = None, quote: bytes = b"", block_bytes: int = BLOCK_BYTES
+    file: BinaryIO,
+    start: int = 0,
+    stop: int | None = None,
+    quote: bytes = b"",
+    delimiter: bytes = b",",
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[LineBlock]:
     """Yields the lines that begin in [start, stop) of a file, in blocks of about `block_bytes`.
+
+    A byte order mark at the beginning of the file is left out.
 
     Args:
       file: open for reading, and standing at byte 0; it must seek if `start` is not 0.
       stop: None: to the end of the file.
-      quote: newlines between two of these do not end a line; then the range must be the whole file.
+      quote: newlines between two of these do not end a line; then a row must begin at `start`.
 
     Raises:
       CorruptFile: a line never ends.
@@ -105,18 +119,64 @@ def read_blocks(
     if start:  # the line that holds byte start - 1 belongs to the range before
         position, carry = _skip_line(file, start - 1, block_bytes)
     while stop is None or position < stop:
-        chunk = file.read(block_bytes)
+        chunk = file.read(max(block_bytes, len(carry)))  # a long line is read in steps that double
         data = carry + chunk if carry else chunk
         if not data:
             return
-        cut = _cut(data, position, stop, quote, at_end=len(chunk) < 1)
-        if cut == 0:
-            if len(data) > MAX_LINE_BYTES:
-                raise CorruptFile(f"the line at byte {position} is longer than {MAX_LINE_BYTES} bytes; {_hint(quote)}")
-            carry = data
-            continue
-        yield line_block(data[:cut], position, quote)
+        ends = _line_ends(data, quote, delimiter)
+        if not chunk:
+            ends = _with_tail(ends, data)
+        if stop is not None:
+            ends = ends[: 1 + np.searchsorted(ends, stop - position)]
+        cut = int(ends[-1]) if len(ends) else 0
+        if cut:
+            yield _without_mark(LineBlock(data[:cut], position, ends))
+        elif len(data) > MAX_LINE_BYTES:
+            raise CorruptFile(f"the line at byte {position} is longer than {MAX_LINE_BYTES} bytes; {_hint(quote)}")
         position, carry = position + cut, data[cut:]
+
+
+def odd_quotes(block: LineBlock, quote: bytes) -> np.ndarray:
+    """Returns int64: the lines that hold an odd number of quotes."""
+    if not quote or quote not in block.data:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(_quote_counts(block, _places(block.data, quote)) % 2)
+
+
+def open_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
+    """Returns int64: the lines that end within a quoted field, if each begins outside of one.
+
+    As pyarrow and Python's csv do, it takes a quote for the beginning of a quoted field only where a field begins.
+    """
+    if not quote or quote not in block.data:
+        return np.empty(0, np.int64)
+    places = _places(block.data, quote)
+    counts = _quote_counts(block, places)
+    odd = counts % 2 == 1
+    ranks = np.arange(len(places))
+    if odd.any():
+        ranks -= np.repeat(np.cumsum(counts) - counts, counts)
+    misplaced = _misplaced(block.data, places[ranks % 2 == 0], quote, delimiter)
+    row = _row_pattern(quote, delimiter)
+    for number in np.unique(np.searchsorted(block.ends, misplaced, side="right")):
+        odd[number] = row.fullmatch(block.line(number) + b"\n") is None
+    return np.flatnonzero(odd)
+
+
+def stray_returns(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
+    """Returns int64: the lines with a carriage return that is neither quoted nor at their end; a row ends there too.
+
+    No line of the block may leave a quote open.
+    """
+    data = block.data
+    if data.count(b"\r") == data.count(b"\r\n"):
+        return np.empty(0, np.int64)
+    raw = np.frombuffer(data, np.uint8)
+    places = _places(data, b"\r")
+    stray = places[raw[np.minimum(places + 1, len(raw) - 1)] != _NEWLINE]
+    row = _row_pattern(quote, delimiter, b"\n\r")
+    lines = np.unique(np.searchsorted(block.ends, stray, side="right"))
+    return np.array([line for line in lines if row.fullmatch(block.line(line) + b"\n") is None], np.int64)
 
 
 def _hint(quote: bytes) -> str:
@@ -134,22 +194,51 @@ def _skip_line(file: BinaryIO, at: int, block_bytes: int) -> tuple[int, bytes]:
     return at, b""
 
 
-def _cut(data: bytes, position: int, stop: int | None, quote: bytes, at_end: bool) -> int:
-    """How much of `data`, which stands at `position`, is whole lines of the range; 0 if more must be read."""
-    if stop is not None and position + len(data) >= stop:
-        newline = data.find(b"\n", stop - position - 1)
-        if newline >= 0:
-            return newline + 1
-        return len(data) if at_end else 0
-    if at_end:
-        return len(data)
+def _without_mark(block: LineBlock) -> LineBlock:
+    if block.offset or not block.data.startswith(BOM):
+        return block
+    return LineBlock(block.data[len(BOM) :], len(BOM), block.ends - len(BOM))
+
+
+def _with_tail(ends: np.ndarray, data: bytes) -> np.ndarray:
+    """Returns the line ends with that of a last line that has no newline."""
+    return ends if not data or (len(ends) and ends[-1] == len(data)) else np.append(ends, len(data))
+
+
+def _line_ends(data: bytes, quote: bytes, delimiter: bytes) -> np.ndarray:
+    """Returns int64: the places behind the newlines that end a line; `data` begins with one."""
+    newlines = _places(data, b"\n")
     if not quote or quote not in data:
-        return data.rfind(b"\n") + 1
-    ends = line_block(data, 0, quote).ends
-    whole = ends[ends < len(data)] if not _closed(data, quote) else ends
-    return int(whole[-1]) if len(whole) else 0
+        return newlines + 1
+    places = _places(data, quote)
+    if not len(_misplaced(data, places[::2], quote, delimiter)):
+        return newlines[np.searchsorted(places, newlines) % 2 == 0] + 1
+    pattern, ends, end = _row_pattern(quote, delimiter), [], 0
+    while row := pattern.match(data, end):
+        end = row.end()
+        ends.append(end)
+    return np.array(ends, np.int64)
 
 
-def _closed(data: bytes, quote: bytes) -> bool:
-    """Whether the data ends with a newline that ends a line."""
-    return data.endswith(b"\n") and data.count(quote) % 2 == 0
+def _places(data: bytes, byte: bytes) -> np.ndarray:
+    return np.flatnonzero(np.frombuffer(data, np.uint8) == byte[0])
+
+
+def _quote_counts(block: LineBlock, places: np.ndarray) -> np.ndarray:
+    return np.diff(np.searchsorted(places, block.ends), prepend=0)
+
+
+def _misplaced(data: bytes, opening: np.ndarray, quote: bytes, delimiter: bytes) -> np.ndarray:
+    """Returns those of the opening quotes that stand neither where a field begins nor behind a quote, as in \"\"."""
+    before = np.frombuffer(data, np.uint8)[opening - 1]
+    placed = (before == delimiter[0]) | (before == _NEWLINE) | (before == quote[0])
+    return opening[~placed & (opening > 0)]
+
+
+@functools.cache
+def _row_pattern(quote: bytes, delimiter: bytes, line_end: bytes = b"\n") -> re.Pattern[bytes]:
+    """A row with its newline: fields that are bare, or quoted (with what may follow the closing quote)."""
+    q, d = re.escape(quote), re.escape(delimiter)
+    bare = b"[^%b]*+" % (d + re.escape(line_end))
+    field = b"(?:%b(?:[^%b]++|%b%b)*+%b%b|(?!%b)%b)" % (q, q, q, q, q, bare, q, bare) if quote else bare
+    return re.compile(b"(?:%b%b)*+%b\n" % (field, d, field))

@@ -318,9 +318,8 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.6) or [
-        other for other in known if other.lower() == name.lower()
-    ]
+    same = [other for other in known if other.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name, list(known), 1, 0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 

@@ -11,8 +11,8 @@ from transforms.batches import slices
 from transforms.beam_files import match_files
 from transforms.composite import Composite
 from transforms.decode import INVALID_ROW, Decoded, InputSpec, file_failure
-from transforms.failures import READ, Failure
-from transforms.file_ranges import FileRange, read_range, split_file
+from transforms.failures import Failure
+from transforms.file_ranges import FileRange, is_file_error, read_range, split_file
 from transforms.prefetch import prefetch
 
 # A batch holds at most this many rows: enough for vectorised work, small enough that several are in work at once.
@@ -68,11 +68,13 @@ class _Split(beam.DoFn):
         for file in match_files(pattern):
             try:
                 yield from split_file(file.path, file.size_in_bytes, self._spec)
-            except Exception as error:  # noqa: BLE001  one file that cannot be opened costs that file
-                yield from _tag([file_failure(error, file.path)])
-                yield beam.pvalue.TaggedOutput(TALLY, 1)
-                metrics.count(metrics.ROWS_READ, 1)
-                metrics.count_failure(READ, type(error).__name__)
+            except Exception as error:
+                if not is_file_error(error):
+                    raise
+                failed = Decoded(failures=[file_failure(error, file.path)])
+                _count(failed, 0)
+                yield from _tag(failed.failures)
+                yield beam.pvalue.TaggedOutput(TALLY, failed.rows)
 
 
 class _Decode(beam.DoFn):

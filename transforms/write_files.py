@@ -10,7 +10,7 @@ import gzip
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
 import apache_beam as beam
@@ -20,9 +20,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import SluiceError, TooManyFailures, UsageError
+from models.errors import UsageError
 from transforms.beam_files import delete_files, match_files
-from transforms.composite import Composite
 from transforms.encode import OutputSpec, open_encoder
 from transforms.failures import FULL, Failure, to_json
 
@@ -75,7 +74,7 @@ class _Format(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batches:
+class BatchFormat:
     spec: OutputSpec
 
     def open(self, file: BinaryIO) -> "_BatchWriter":
@@ -95,7 +94,7 @@ class _BatchWriter:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Failures:
+class _FailureFormat:
     payload_mode: str
 
     def open(self, file: BinaryIO) -> "_FailureWriter":
@@ -119,7 +118,7 @@ class WriteFiles(beam.PTransform):
 
     def __init__(self, target: Target, spec: OutputSpec) -> None:
         super().__init__()
-        self._fn = _WriteShards(target, _Batches(spec))
+        self._fn = _WriteShards(target, BatchFormat(spec))
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Shard]:
         return batches | "Shards" >> beam.ParDo(self._fn)
@@ -134,7 +133,7 @@ class WriteFailures(beam.PTransform):
 
     def __init__(self, target: Target, payload_mode: str = FULL) -> None:
         super().__init__()
-        self._fn = _WriteShards(target, _Failures(payload_mode))
+        self._fn = _WriteShards(target, _FailureFormat(payload_mode))
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Shard]:
         return failures | "Shards" >> beam.ParDo(self._fn)
@@ -145,14 +144,14 @@ class _WriteShards(beam.DoFn):
     def __init__(self, target: Target, format_: _Format) -> None:
         self._target = target
         self._format = format_
-        self._open: _OpenShard | None = None
+        self._open: OpenShard | None = None
 
     def start_bundle(self) -> None:
         self.teardown()
 
     def process(self, element: Any) -> None:
         if self._open is None:
-            self._open = _OpenShard(self._target, self._format)
+            self._open = OpenShard(self._target, self._format)
         self._open.write(element)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -166,7 +165,7 @@ class _WriteShards(beam.DoFn):
             self._open = None
 
 
-class _OpenShard:
+class OpenShard:
     """A file that is being written under a temporary name."""
 
     def __init__(self, target: Target, format_: _Format) -> None:
@@ -192,105 +191,6 @@ class _OpenShard:
         """Gives up a file of a bundle that failed."""
         self._file.close()
         delete_files([self.path])
-
-
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-    """What a job must hold to before its predictions are put in place.
-
-    Attributes:
-      max_failure_rate: failures over rows in; above it the job fails.
-    """
-
-    max_failure_rate: float
-
-    def check(self, rows_in: int, predictions: int, failures: int) -> None:
-        """
-        Raises:
-          TooManyFailures: above the rate.
-          SluiceError: rows are missing or double.
-        """
-        if rows_in != predictions + failures:
-            raise SluiceError(
-                f"{rows_in} rows were read, and {predictions} predictions and {failures} failures written: rows are "
-                "missing or double. This is a defect in Sluice or in the runner; the output is not put in place"
-            )
-        if rows_in and failures / rows_in > self.max_failure_rate:
-            raise TooManyFailures(
-                f"{failures} of {rows_in} rows failed ({failures / rows_in:.1%}), more than --max_failure_rate "
-                f"{self.max_failure_rate:g} allows; the failures are written, the predictions are not"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Committed:
-    """What a job has written."""
-
-    rows_in: int
-    predictions: int
-    failures: int
-    files: tuple[str, ...]
-    failure_files: tuple[str, ...]
-
-
-class CommitFiles(Composite):
-    """Puts the failures in place, judges the job, and puts the predictions in place.
-
-    Args:
-      shards, failure_shards: what `WriteFiles` and `WriteFailures` gave.
-      tally: how many rows were read (ints to be summed).
-    """
-
-    def __init__(self, target: Target, spec: OutputSpec, failures_target: Target, judgement: Judgement) -> None:
-        super().__init__()
-        self._fn = _Commit(target, spec, failures_target, judgement)
-
-    def expand(self, written: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        shards, failure_shards, tally = (beam.pvalue.AsList(each) for each in written)
-        begin = written[0].pipeline | "Once" >> beam.Create([0])
-        return begin | "Judge" >> beam.ParDo(self._fn, shards, failure_shards, tally)
-
-
-@beam.typehints.with_output_types(Committed)
-class _Commit(beam.DoFn):
-    def __init__(self, target: Target, spec: OutputSpec, failures_target: Target, judgement: Judgement) -> None:
-        self._target = target
-        self._spec = spec
-        self._failures_target = failures_target
-        self._judgement = judgement
-
-    def process(
-        self, _: int, shards: list[Shard], failure_shards: list[Shard], tally: list[int]
-    ) -> Iterator[Committed]:
-        rows_in = sum(tally)
-        predictions = sum(shard.rows for shard in shards)
-        failures = sum(shard.rows for shard in failure_shards)
-        failure_files = put_in_place(self._failures_target, failure_shards)
-        self._judgement.check(rows_in, predictions, failures)
-        if not shards:  # a set of no files would look like a job that has not run
-            empty = _OpenShard(self._target, _Batches(self._spec))
-            shards = [empty.finish()]
-        files = put_in_place(self._target, shards)
-        for target in (self._target, self._failures_target):
-            remove_temp(target)
-        yield Committed(rows_in, predictions, failures, tuple(files), tuple(failure_files))
-
-
-def put_in_place(target: Target, shards: Iterable[Shard]) -> list[str]:
-    """Renames finished files to their final names, and deletes what an earlier run left under such names.
-
-    May be called again after it was interrupted: a file that has been renamed already is left as it is.
-    """
-    ordered = sorted(shards, key=lambda shard: shard.path)
-    names = [target.shard(number, len(ordered)) for number in range(len(ordered))]
-    for shard, name in zip(ordered, names, strict=True):
-        if FileSystems.exists(shard.path):
-            delete_files([name])
-            FileSystems.rename([shard.path], [name])
-        elif not FileSystems.exists(name):
-            raise SluiceError(f"{shard.path} has vanished before it was renamed to {name}")
-    delete_files(path for path in existing_files(target) if path not in names)
-    return names
 
 
 def remove_temp(target: Target) -> None:

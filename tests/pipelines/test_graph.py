@@ -51,7 +51,13 @@ def test_the_labels_of_a_batch_job(criteo: ZooSample, tmp_path: Path) -> None:
 
 
 def test_the_graph_is_built_for_dataflow_without_it(criteo: ZooSample, tmp_path: Path) -> None:
-    flags = ["--runner=DataflowRunner", "--dry_run=True", "--project=sluice-test", "--region=r", "--temp_location=gs://bucket/t"]
+    flags = [
+        "--runner=DataflowRunner",
+        "--dry_run=True",
+        "--project=sluice-test",
+        "--region=r",
+        "--temp_location=gs://bucket/t",
+    ]
     options = BatchOptions(input=criteo.path("csv"), model=criteo.model, output=str(tmp_path / "out.csv"))
     pipeline = make_pipeline(beam_options(flags))
     build_batch(pipeline, plan_batch(options))

@@ -8,18 +8,16 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from models.errors import SluiceError, TooManyFailures, UsageError
+from transforms.commit_files import CommitFiles, Judgement, put_in_place
 from transforms.encode import OutputSpec
 from transforms.failures import Failure
 from transforms.write_files import (
-    CommitFiles,
-    Judgement,
     Shard,
     Target,
     WriteFailures,
     WriteFiles,
     check_writable,
     existing_files,
-    put_in_place,
 )
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
