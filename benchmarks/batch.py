@@ -104,7 +104,7 @@ def table(format_: str, names: list[str]) -> list[str]:
     figures = {}
     for name in names:
         figures[name] = row_of(name, format_)
-        print(f"{format_:9} {name:22} {figures[name]}", flush=True)
+        print(f"{format_:9} {name:28} {figures[name]}", flush=True)
     ours = figures["Sluice"]
     lines = [
         "| | whole run, rows/s | Sluice is | marginal cost of a row, us | Sluice's is |",

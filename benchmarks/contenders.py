@@ -45,7 +45,16 @@ def load(model: str, signature: str, inputs: Sequence[str]) -> Callable[..., np.
 
 
 def sluice(source: str, model: str, prefix: str) -> None:
-    """`sluice batch`, as the command runs it behind its imports."""
+    """`sluice batch`, as the command runs it behind its imports. Rows are carried as they stand in the source."""
+    _sluice(source, model, prefix)
+
+
+def sluice_columns(source: str, model: str, prefix: str) -> None:
+    """`sluice batch --columns ...`: every column of the output is written anew, as the loop does it."""
+    _sluice(source, model, prefix, columns=tuple(NAMES))
+
+
+def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
     from models.cache import clear_cache
     from pipelines.graph import build_batch
     from pipelines.options import BatchOptions
@@ -60,6 +69,7 @@ def sluice(source: str, model: str, prefix: str) -> None:
             model=model,
             signature="serving_examples" if examples else "serving_default",
             output=f"{prefix}{'.tfrecord' if examples else '.csv'}",
+            **options,
         )
     )
     pipeline = make_pipeline(beam_options([]))
@@ -229,6 +239,7 @@ def _tfx_run_inference(model: str) -> Any:
 CONTENDERS: dict[str, dict[str, Contender]] = {
     "csv": {
         "Sluice": sluice,
+        "Sluice, columns written anew": sluice_columns,
         "loop without Beam": loop_csv,
         "Beam RunInference": runinference_csv,
         "tfx_bsl RunInference": tfx_bsl_csv,
