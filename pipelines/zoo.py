@@ -1,7 +1,6 @@
 """`sluice zoo NAME`: a model people know, trained here and now, with input to score."""
 
 import argparse
-import logging
 import os
 
 from models import zoo
@@ -31,9 +30,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UsageError: DIR/model is another model's.
     """
-    # Before anything imports TensorFlow: start-up lines of its C++ side would drown the few lines below.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     model = zoo.get(args.name)
     base_dir = os.path.join(args.export, "model")
     _check_base(base_dir, args.export, model.name)
