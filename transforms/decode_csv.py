@@ -11,7 +11,7 @@ from models.errors import CorruptFile
 from transforms.convert import convert_or_mark, parse_texts
 from transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
 from transforms.failures import Failure
-from transforms.json_values import parse_lists
+from transforms.json_values import parse_json
 from transforms.lines import BOM, LineBlock, odd_quotes, open_quotes, stray_returns
 
 
@@ -185,8 +185,8 @@ def _convert(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray |
     """Returns a column as it was parsed in the job's type, null where it does not fit, and where that is (bool [n])."""
     if array.type == kind and not pa.types.is_binary(kind):
         return array, None
-    if pa.types.is_list(kind):
-        return convert_or_mark(array, lambda part: parse_lists(part, kind), kind)
+    if pa.types.is_nested(kind):
+        return convert_or_mark(array, lambda part: parse_json(part, kind), kind)
     return parse_texts(array, kind)
 
 
@@ -203,6 +203,4 @@ def _quoted(value: bytes | str | None) -> str:
 def _named(kind: pa.DataType) -> str:
     if pa.types.is_binary(kind):
         return "base64"
-    if pa.types.is_list(kind):
-        return f"a JSON list of {kind.value_type}"
-    return str(kind)
+    return f"JSON of {kind}" if pa.types.is_nested(kind) else str(kind)

@@ -72,8 +72,10 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
 def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:
     """Returns the type to parse each column with, by the first rows; most often the first holds no null."""
     found: dict[str, Any] = {}
-    for row in rows[:_FORM_ROWS]:
-        found = orjson.loads(block.line(int(row))) | {name: value for name, value in found.items() if value is not None}
+    for row in rows[:_FORM_ROWS].tolist():
+        with contextlib.suppress(orjson.JSONDecodeError):  # pyarrow decides what is JSON
+            values = orjson.loads(block.line(row))
+            found = values | {name: value for name, value in found.items() if value is not None}
         if all(found.get(name) is not None for name, _ in spec.columns):
             break
     return {name: form_of(found.get(name), kind) for name, kind in spec.columns}
@@ -109,7 +111,7 @@ def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: st
         if not line.strip(_SPACES):
             continue
         try:
-            values.append(decode_object(line, spec))
+            values.append(_decode_alone(block.slice(row, row + 1), spec))
             good[row] = True
         except ValueError as error:
             failures.append(row_failure(str(error), f"{origin}{positions[row]}", line))
@@ -123,6 +125,21 @@ def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: st
     return Decoded(_finish(sound, np.arange(len(sound)), arrays, spec, origin).batches, failures)
 
 
+def _decode_alone(block: LineBlock, spec: InputSpec) -> list[Any]:
+    """Returns the values of the one row of a block."""
+    try:
+        return decode_object(block.line(0), spec)
+    except _NotJson:  # pyarrow takes "Inf" for JSON and any depth, beside other rows, so it must here
+        arrays = _parse(block, np.zeros(1, np.int64), spec)
+        if arrays is None:
+            raise
+        return [array[0].as_py() for array in arrays]
+
+
+class _NotJson(ValueError):
+    pass
+
+
 def _loads(line: bytes) -> Any:
     try:
         return orjson.loads(line)
@@ -132,7 +149,7 @@ def _loads(line: bytes) -> Any:
                 value = json.loads(line)
                 orjson.dumps(value)
                 return value
-        raise ValueError(f"not valid JSON: {error}") from error
+        raise _NotJson(f"not valid JSON: {error}") from error
 
 
 def decode_object(line: bytes, spec: InputSpec) -> list[Any]:

@@ -96,6 +96,8 @@ def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
     Raises:
       ValueError: a value is not valid in it (text may be other than UTF-8), or would not be the same.
     """
+    if array.type != kind and pa.types.is_nested(kind):  # pyarrow would cast what is outside of the slice too
+        array = pa.concat_arrays([array])
     fitted = array if array.type == kind else array.cast(kind)
     fitted.validate(full=True)
     narrowed = fitted is not array and pa.types.is_floating(kind) and pa.types.is_floating(array.type)

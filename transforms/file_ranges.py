@@ -21,7 +21,7 @@ from transforms.decode_csv import decode_csv, find_open_quote, open_quote_failur
 from transforms.decode_examples import decode_examples
 from transforms.decode_json import decode_json
 from transforms.decode_parquet import group_shares, open_parquet, read_parquet
-from transforms.lines import LineBlock, open_quotes, read_blocks
+from transforms.lines import LineBlock, open_quotes, read_blocks, stray_returns
 
 # One range is some hundred milliseconds of work: enough to be worth a shuffle, small enough to spread over workers.
 RANGE_BYTES = 16 << 20
@@ -33,7 +33,7 @@ _SCAN_BYTES = 1 << 16
 # So much of a CSV file is read at a time to find its header.
 _HEAD_BYTES = 1 << 16
 # What reading a damaged file can raise, beside OSError.
-_DAMAGE = (CorruptFile, EOFError, ValueError, zlib.error, pa.ArrowException)
+DAMAGE = (CorruptFile, EOFError, ValueError, zlib.error, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,19 +103,24 @@ def csv_head(path: str, options: CsvOptions) -> tuple[tuple[str, ...], int]:
     """
     if options.column_names:
         return options.column_names, 0
-    quote, delimiter = options.quote, options.delimiter.encode()
-    joining = quote if options.allow_quoted_newlines else b""
+    joining = options.quote if options.allow_quoted_newlines else b""
     with open_text(path) as file:
-        for block in read_blocks(file, 0, None, joining, delimiter, _HEAD_BYTES):
+        for block in read_blocks(file, 0, None, joining, options.delimiter.encode(), _HEAD_BYTES):
             for line in np.flatnonzero(~block.blank())[:1].tolist():
-                header = block.slice(line, line + 1)
-                if len(open_quotes(header, quote, delimiter)):
-                    raise CorruptFile(
-                        "the header opens a quote and does not close it; if names hold newlines, give "
-                        '--allow_quoted_newlines; if quotes mean nothing, give --csv_quote_char ""'
-                    )
+                _check_header(block.slice(line, line + 1), options)
                 return parse_header(block.line(line), options), block.offset + int(block.ends[line])
     return (), 0
+
+
+def _check_header(header: LineBlock, options: CsvOptions) -> None:
+    delimiter = options.delimiter.encode()
+    if len(open_quotes(header, options.quote, delimiter)):
+        raise CorruptFile(
+            "the header opens a quote and does not close it; if names hold newlines, give --allow_quoted_newlines; if "
+            'quotes mean nothing, give --csv_quote_char ""'
+        )
+    if len(stray_returns(header, options.quote, delimiter)):
+        raise CorruptFile("the header holds a carriage return; lines must end with a newline, or with both")
 
 
 def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
@@ -133,7 +138,7 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
     try:
         names = tuple(next(reader, ()))
     except csv.Error as error:
-        raise CorruptFile(f"the header is not a line of CSV: {error}; are lines ended by carriage returns?") from error
+        raise CorruptFile(f"the header is not a line of CSV: {error}") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CorruptFile(f"the header names {', '.join(map(repr, twice))} more than once")
@@ -167,7 +172,7 @@ def is_file_error(error: Exception) -> bool:
         return damage or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
     status = getattr(error, "code", None)  # of google.api_core: as in HTTP
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-    return refused or isinstance(error, _DAMAGE)
+    return refused or isinstance(error, DAMAGE)
 
 
 # What a reader yields: rows, bytes of the file that they stand for, and the place reached, in the unit of the origins.

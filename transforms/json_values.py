@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,18 +17,27 @@ from transforms.convert import text_converter
 
 # https://protobuf.dev/programming-guides/json/: what a double that JSON cannot write looks like.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# So many lists within another are taken for a tensor.
+_MAX_DEPTH = 64
 # Up to here a double holds every integer.
 _EXACT = 1 << 53
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
 _B64 = pa.struct([("b64", pa.string())])
 
 
-def form_of(value: Any, kind: pa.DataType) -> pa.DataType:
-    """Returns the Arrow type to parse a column with, given the JSON form that one of its values has."""
+def form_of(value: Any, kind: pa.DataType, depth: int = 0) -> pa.DataType:
+    """Returns the Arrow type to parse a column with, given the JSON form that one of its values has.
+
+    Raises:
+      ValueError: it has more levels of lists than a tensor.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"more than {_MAX_DEPTH} lists within another")
     if isinstance(value, dict) and "b64" in value and is_text(kind):
         return _B64
     if isinstance(value, list):
-        return pa.list_(form_of(value[0] if value else None, kind.value_type if pa.types.is_list(kind) else kind))
+        leaf = kind.value_type if pa.types.is_list(kind) else kind
+        return pa.list_(form_of(value[0] if value else None, leaf, depth + 1))
     if pa.types.is_list(kind):
         return pa.list_(form_of(None, kind.value_type))
     if pa.types.is_struct(kind):
@@ -108,11 +118,11 @@ def _list_array(lengths: np.ndarray, values: pa.Array, like: pa.ListArray) -> pa
     return pa.ListArray.from_arrays(offsets, values, mask=like.is_null() if like.null_count else None)
 
 
-def parse_lists(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Returns texts that are JSON lists, such as "[1, 2]", as a list type; an empty text is a null.
+def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Returns texts that are JSON, such as "[1, 2]", as a list or struct type; an empty text is a null.
 
     Raises:
-      ValueError: a text is not a list of such values (ArrowInvalid is one).
+      ValueError: a text is not JSON of that type (ArrowInvalid is one).
     """
     texts = array.cast(pa.string())
     texts = pc.if_else(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), None, texts)
@@ -149,10 +159,12 @@ def coerce(value: Any, kind: pa.DataType) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"a list is expected, found {_show(value)}")
         return [coerce(entry, kind.value_type) for entry in _flat(value, kind)]
-    if isinstance(value, list):
+    while isinstance(value, list):
         if len(value) != 1:
             raise ValueError(f"one value is expected, found {_show(value)}")
-        return coerce(value[0], kind)
+        value = value[0]
+    if value is None:
+        return None
     for fits, convert in _COERCIONS:
         if fits(kind):
             return convert(value, kind)
@@ -241,6 +253,10 @@ _COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataTyp
 )
 
 
+_REPR = reprlib.Repr()  # which goes neither deep nor far
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 100
+
+
 def _show(value: Any) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

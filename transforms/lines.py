@@ -80,7 +80,7 @@ class LineBlock:
             return np.zeros(0, bool)
         raw = np.frombuffer(self.data, np.uint8)
         # Few lines begin with a line end; only those need a closer look.
-        blank = np.isin(raw[np.minimum(self.starts, len(raw) - 1)], (_NEWLINE, _RETURN)) if len(raw) else self.ends == 0
+        blank = np.isin(raw[self.starts], (_NEWLINE, _RETURN))
         for number in np.flatnonzero(blank).tolist():
             blank[number] = not self.line(number)
         return blank
@@ -118,6 +118,8 @@ def read_blocks(
     position, carry = start, b""
     if start:  # the line that holds byte start - 1 belongs to the range before
         position, carry = _skip_line(file, start - 1, block_bytes)
+    elif (carry := file.read(len(BOM))) == BOM:  # the first line is this range's, however short the range
+        position, carry, stop = len(BOM), b"", stop and max(stop, len(BOM) + 1)
     while stop is None or position < stop:
         chunk = file.read(max(block_bytes, len(carry)))  # a long line is read in steps that double
         data = carry + chunk if carry else chunk
@@ -130,7 +132,7 @@ def read_blocks(
             ends = ends[: 1 + np.searchsorted(ends, stop - position)]
         cut = int(ends[-1]) if len(ends) else 0
         if cut:
-            yield _without_mark(LineBlock(data[:cut], position, ends))
+            yield LineBlock(data[:cut], position, ends)
         elif len(data) > MAX_LINE_BYTES:
             raise CorruptFile(f"the line at byte {position} is longer than {MAX_LINE_BYTES} bytes; {_hint(quote)}")
         position, carry = position + cut, data[cut:]
@@ -192,12 +194,6 @@ def _skip_line(file: BinaryIO, at: int, block_bytes: int) -> tuple[int, bytes]:
             return at + newline + 1, chunk[newline + 1 :]
         at += len(chunk)
     return at, b""
-
-
-def _without_mark(block: LineBlock) -> LineBlock:
-    if block.offset or not block.data.startswith(BOM):
-        return block
-    return LineBlock(block.data[len(BOM) :], len(BOM), block.ends - len(BOM))
 
 
 def _with_tail(ends: np.ndarray, data: bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a job reads: the columns of the files, brought together with those that the model takes. At launch only."""
+"""How a job reads its input: the files' columns, brought together with those that the model takes. At launch only."""
 
 import dataclasses
 import difflib
@@ -6,130 +6,23 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.binding import bind
 from models.columns import type_fits
-from models.errors import CorruptFile, UsageError
+from models.errors import UsageError
 from models.signature import ColumnSpec, Signature
-from models.tfrecord import read_records
-from transforms.beam_files import match_files, open_binary, open_text
 from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
-from transforms.decode_avro import arrow_schema, read_header
-from transforms.decode_examples import example_schema
-from transforms.file_ranges import csv_names, read_range, split_file
-from transforms.json_values import form_of, is_text
-from transforms.lines import read_blocks
+from transforms.file_ranges import read_range, split_file
+from transforms.find_source import SAMPLE_ROWS, Source, find_source
+from transforms.json_values import form_of
 
-# How many rows of the first file are looked at before a job starts.
-SAMPLE_ROWS = 100
-# So many CSV files have their headers compared before a job starts.
-_HEADERS = 20
+__all__ = ["InputPlan", "Source", "Wanted", "check_sample", "find_source", "plan_input"]
+
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10
-
-_ENDINGS = {
-    ".csv": CSV,
-    ".jsonl": JSONL,
-    ".ndjson": JSONL,
-    ".json": JSONL,
-    ".parquet": PARQUET,
-    ".avro": AVRO,
-    ".tfrecord": TFRECORD,
-    ".tfrecords": TFRECORD,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The input as it is found at launch.
-
-    Attributes:
-      path: the first file that is not empty; the first if all are.
-      size: bytes of all files together.
-      names: of the columns, as far as they are known: of JSON and tf.Example, those of the first rows.
-      types: of the columns, where the format has types.
-      sample: the first rows, of JSON.
-      one_header: of CSV: the first files all have the same header.
-    """
-
-    format: str
-    path: str
-    files: int
-    size: int
-    names: tuple[str, ...]
-    types: dict[str, pa.DataType] = dataclasses.field(default_factory=dict)
-    sample: tuple[dict[str, Any], ...] = ()
-    one_header: bool = True
-
-
-def find_source(pattern: str, format_: str, csv: CsvOptions) -> Source:
-    """Returns what stands at a glob.
-
-    Raises:
-      UsageError: nothing does, the format is not known, or the first file cannot be read.
-    """
-    files = match_files(pattern)
-    if not files:
-        raise UsageError(f"--input {pattern}: no file matches")
-    format_ = format_ or _format_of(files[0].path)
-    first = next((file for file in files if file.size_in_bytes), files[0])
-    size = sum(file.size_in_bytes for file in files)
-    try:
-        names, types, sample = _look(first.path, format_, csv) if first.size_in_bytes else ((), {}, ())
-        one_header = format_ != CSV or all(
-            csv_names(file.path, csv) == names for file in files[:_HEADERS] if file.size_in_bytes
-        )
-    except (CorruptFile, OSError, EOFError, ValueError) as error:
-        raise UsageError(f"--input {first.path} cannot be read as {format_}: {error}") from error
-    return Source(format_, first.path, len(files), size, names, types, sample, one_header)
-
-
-def _format_of(path: str) -> str:
-    plain = path.removesuffix(".gz")
-    for ending, name in _ENDINGS.items():
-        if plain.endswith(ending):
-            return name
-    raise UsageError(
-        f"--input {path}: the format is not clear from the name; give --input_format, one of "
-        + ", ".join(dict.fromkeys(_ENDINGS.values()))
-    )
-
-
-_Look = tuple[tuple[str, ...], dict[str, pa.DataType], tuple[dict[str, Any], ...]]
-
-
-def _look(path: str, format_: str, csv: CsvOptions) -> _Look:
-    if format_ == CSV:
-        return csv_names(path, csv), {}, ()
-    if format_ == JSONL:
-        sample = tuple(_json_rows(path))
-        return tuple(dict.fromkeys(name for row in sample for name in row)), {}, sample
-    if format_ == PARQUET:
-        with open_binary(path) as file:
-            schema = pq.ParquetFile(pa.PythonFile(file, mode="r")).schema_arrow
-    elif format_ == AVRO:
-        with open_binary(path) as file:
-            schema = arrow_schema(read_header(file).schema)
-    else:
-        with open_text(path) as file:
-            records = [record for _, record in itertools.islice(read_records(file), SAMPLE_ROWS)]
-        schema = example_schema(records)
-    return tuple(schema.names), dict(zip(schema.names, schema.types, strict=True)), ()
-
-
-def _json_rows(path: str) -> Iterable[dict[str, Any]]:
-    with open_text(path) as file:
-        block = next(read_blocks(file), None)
-    for number in range(min(len(block), SAMPLE_ROWS) if block else 0):
-        try:
-            row = orjson.loads(block.line(number)) if block else None
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            yield row
+# So much of a file is read to see whether its rows fit.
+_SAMPLE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +94,9 @@ def _check_names(source: Source, signature: Signature, wanted: Wanted) -> None:
         for name in names:
             if name not in known and source.names:
                 raise UsageError(f"{flag} {name}: the input has no such column{_near(name, known)}")
+    for name in wanted.schema if source.names and source.format in (CSV, PARQUET, AVRO) else ():
+        if name not in source.names:
+            raise UsageError(f"--input_schema names '{name}': the input has no such column{_near(name, source.names)}")
     known = {spec.name for spec in signature.columns}
     for name, _ in wanted.defaults:
         if name not in known and known:
@@ -235,8 +131,8 @@ def _type_of(spec: ColumnSpec, source: Source, wanted: Wanted) -> pa.DataType:
     kind = found or declared or spec.arrow_type
     if source.format == TFRECORD and spec.name in source.types:
         _check_feature(spec, source)
-    if not declared and source.format == JSONL and is_text(kind) and _is_base64(spec.name, source):
-        kind = pa.binary()
+    if not declared and source.format == JSONL:
+        kind = _as_found(kind, next((row[spec.name] for row in source.sample if row.get(spec.name) is not None), None))
     if not type_fits(kind, spec):
         where = "--input_schema says" if declared and not found else f"the input {source.path} has"
         raise UsageError(
@@ -259,9 +155,11 @@ def _check_feature(spec: ColumnSpec, source: Source) -> None:
         )
 
 
-def _is_base64(name: str, source: Source) -> bool:
-    values = (row[name] for row in source.sample if row.get(name) is not None)
-    return pa.types.is_struct(form_of(next(values, None), pa.string()))
+def _as_found(kind: pa.DataType, value: Any) -> pa.DataType:
+    """Returns the type of a JSON column, binary instead of text where a value is {"b64": ...}."""
+    if pa.types.is_list(kind):
+        return pa.list_(_as_found(kind.value_type, value[0] if isinstance(value, list) and value else value))
+    return pa.binary() if pa.types.is_string(kind) and pa.types.is_struct(form_of(value, kind)) else kind
 
 
 def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> dict[str, pa.DataType]:
@@ -302,9 +200,9 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
         return
     rows = 0
     reasons: list[str] = []
-    part = dataclasses.replace(parts[0], stop=min(parts[0].stop or 0, 1 << 20) or None)
-    if source.format in (PARQUET, AVRO):
-        part = parts[0]
+    part = parts[0]
+    if part.stop is not None and source.format not in (PARQUET, AVRO):
+        part = dataclasses.replace(part, stop=min(part.stop, part.start + _SAMPLE_BYTES))
     for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
         for batch in decoded.batches:
             sample = batch.slice(0, SAMPLE_ROWS)

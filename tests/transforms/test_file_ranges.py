@@ -1,0 +1,235 @@
+import csv
+import errno
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.errors import CorruptFile
+from tests.transforms.decode_cases import (
+    COLUMNS,
+    FORMATS,
+    WRITERS,
+    origins_of,
+    positions_of,
+    put,
+    read_file,
+    rows_of,
+    sample_rows,
+    to_csv,
+    to_jsonl,
+)
+from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
+from transforms.file_ranges import csv_head, is_file_error, read_range, split_file
+
+# A directory of a test may hold files of several of its examples.
+IN_ONE_DIRECTORY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def spec_of(format_: str, **options: Any) -> InputSpec:
+    return InputSpec(format_, COLUMNS, CsvOptions(**options))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@IN_ONE_DIRECTORY
+@given(count=st.integers(1, 60), range_bytes=st.integers(3, 3000))
+def test_ranges_hold_each_row_once(format_: str, count: int, range_bytes: int, tmp_path: Path) -> None:
+    rows = sample_rows(count if range_bytes > 100 else 1 + count % 9)
+    options: dict[str, Any] = {PARQUET: {"row_group_size": 7}, AVRO: {"sync_interval": 40}}.get(format_, {})
+    path = put(tmp_path, f"f.{format_}", WRITERS[format_](rows, **options))  # type: ignore[operator]
+    split, unsplit = read_file(path, spec_of(format_), range_bytes), read_file(path, spec_of(format_))
+    assert rows_of(split) == rows_of(unsplit) == rows
+    assert split.failures == unsplit.failures == []
+    if format_ != AVRO:  # whose origins count from the first block that was read together
+        assert origins_of(split) == origins_of(unsplit)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_ranges_share_a_file_about_evenly(format_: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {PARQUET: {"row_group_size": 50}}.get(format_, {})
+    data = WRITERS[format_](sample_rows(5000), **options)  # type: ignore[operator]
+    path = put(tmp_path, f"f.{format_}", data)
+    parts = split_file(path, len(data), spec_of(format_), len(data) // 7)
+    assert len(parts) in (7, 8)
+    assert sum(part.stored_bytes for part in parts) == pytest.approx(len(data), rel=0.01)
+    sizes = [sum(size for _, size in read_range(part, spec_of(format_))) for part in parts]
+    assert sum(sizes) == pytest.approx(len(data), rel=0.02)
+
+
+@pytest.mark.parametrize("format_", [CSV, JSONL, TFRECORD])
+def test_a_gzip_file_is_one_range(format_: str, tmp_path: Path) -> None:
+    data = gzip.compress(WRITERS[format_](sample_rows(500)))  # type: ignore[operator]
+    path = put(tmp_path, "f.gz", data)
+    assert len(split_file(path, len(data), spec_of(format_), 10)) == 1
+    decoded = read_file(path, spec_of(format_), 10)
+    assert (rows_of(decoded), decoded.failures) == (sample_rows(500), [])
+    (part,) = split_file(path, len(data), spec_of(format_), 10)
+    assert sum(size for _, size in read_range(part, spec_of(format_))) == len(data)
+
+
+@pytest.mark.parametrize("format_", [CSV, JSONL, TFRECORD])
+def test_an_origin_leads_to_its_row(format_: str, tmp_path: Path) -> None:
+    data = WRITERS[format_](sample_rows(50))  # type: ignore[operator]
+    path = put(tmp_path, f"f.{format_}", data)
+    origins = origins_of(read_file(path, spec_of(format_), 100))
+    assert all(origin.startswith(f"{path}#byte=") for origin in origins)
+    for number, place in enumerate(positions_of(origins)):
+        head = to_csv(sample_rows(1)).split(b"\n")[0] + b"\n" if format_ == CSV else b""
+        behind = put(tmp_path, f"behind.{format_}", head + data[place:])
+        assert rows_of(read_file(behind, spec_of(format_)))[0] == sample_rows(50)[number]
+
+
+def pair_spec(**options: Any) -> InputSpec:
+    return InputSpec(CSV, (("a", pa.string()), ("b", pa.string())), CsvOptions(**options))
+
+
+@pytest.mark.parametrize("range_bytes", [2, 3, 5, 8, 100])
+@pytest.mark.parametrize(
+    ("data", "rows"),
+    [
+        (b"", []),
+        (b"\n\n", []),
+        (b"a,b", []),
+        (b"a,b\n", []),
+        (b"a,b\r\n1,2", [("1", "2")]),
+        (b"\n\r\n\na,b\n\n1,2\n3,4\n", [("1", "2"), ("3", "4")]),
+        (b'"a","b"\n1,2\n', [("1", "2")]),
+        (b"\xef\xbb\xbfa,b\n1,2\n", [("1", "2")]),
+        (b'\xef\xbb\xbf"a",b\n1,2\n', [("1", "2")]),
+        (b"b,a\n1,2\n", [("2", "1")]),
+        (b"a,much longer than any range is,b\n1,2,3\n", [("1", "3")]),
+    ],
+)
+def test_headers(data: bytes, rows: list[tuple[str, str]], range_bytes: int, tmp_path: Path) -> None:
+    for path in (put(tmp_path, "f.csv", data), put(tmp_path, "f.csv.gz", gzip.compress(data))):
+        decoded = read_file(path, pair_spec(), range_bytes)
+        assert [(row["a"], row["b"]) for row in rows_of(decoded)] == rows
+        assert decoded.failures == []
+        assert all(
+            data[place:].startswith(row["a"].encode()[:0])
+            for place, row in zip(positions_of(origins_of(decoded)), rows_of(decoded), strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "expected"),
+    [
+        (b"a,b\n1,2\n", {}, (("a", "b"), 4)),
+        (b"a,b\n1,2\n", {"column_names": ("x", "y")}, (("x", "y"), 0)),
+        (b"\n \r\na,b\n", {}, ((" ",), 4)),
+        (b"", {}, ((), 0)),
+        (b'"a\nb",c\n', {"allow_quoted_newlines": True}, (("a\nb", "c"), 8)),
+        (b'a"b,"c"\n', {}, (('a"b', "c"), 8)),
+        (b"'a;b';c\n", {"delimiter": ";", "quote_char": "'"}, (("a;b", "c"), 8)),
+        (b'"a,b\n', {"quote_char": ""}, (('"a', "b"), 5)),
+    ],
+)
+def test_the_head_of_a_file(data: bytes, options: Any, expected: Any, tmp_path: Path) -> None:
+    assert csv_head(put(tmp_path, "f.csv", data), CsvOptions(**options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'"a\nb",c\n', "opens a quote and does not close it; if names hold newlines, give --allow_quoted_newlines"),
+        (b"a,b,a\n", "the header names 'a' more than once"),
+        (b"a,\xff\n", "the header is not UTF-8: .* give --column_names"),
+        (b"a,b\r1,2\r3,4\r", "the header holds a carriage return; lines must end with a newline"),
+    ],
+)
+def test_a_header_that_is_none(data: bytes, message: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "f.csv", data)
+    with pytest.raises(CorruptFile, match=message):
+        split_file(path, len(data), pair_spec())
+
+
+TEXTS = st.text(alphabet='ab,"\n7', max_size=8)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), more=st.integers(0, 60))
+def test_no_line_within_quotes_is_taken_for_a_row(rows: list[tuple[str, str]], more: int, tmp_path: Path) -> None:
+    """Ranges that are no shorter than a row, as those of a job are not, give true rows only."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("a", "b"))
+    longest = max(writer.writerow(row) for row in rows)
+    path = put(tmp_path, "f.csv", file.getvalue().encode())
+    decoded = read_file(path, pair_spec(), longest + more)
+    found = [(row["a"], row["b"]) for row in rows_of(decoded)]
+    assert not set(found) - set(rows)
+    assert all("--allow_quoted_newlines" in failure.error_message for failure in decoded.failures)
+    assert len(found) + len(decoded.failures) == len([line for line in file.getvalue().split("\n")[1:] if line])
+    if not any("\n" in text for row in rows for text in row):
+        assert found == rows
+    allowed = read_file(path, pair_spec(allow_quoted_newlines=True), longest + more)
+    assert ([(row["a"], row["b"]) for row in rows_of(allowed)], allowed.failures) == (rows, [])
+
+
+def test_an_open_quote_fails_its_range_and_no_other(tmp_path: Path) -> None:
+    lines = [f"{number:03},x\n" for number in range(100)]
+    lines[50] = '0",5x\n'
+    path = put(tmp_path, "f.csv", ("a,b\n" + "".join(lines)).encode())
+    decoded = read_file(path, pair_spec(), 60)  # ten lines
+    assert [row["a"] for row in rows_of(decoded)] == [line[:3] for line in lines[:50] + lines[60:]]
+    assert [failure.payload.decode() + "\n" for failure in decoded.failures] == lines[50:60]
+    assert {failure.error_message for failure in decoded.failures} == {
+        f"quotes are left open at a line's end in this part of the file (the first at {path}#byte=304), so rows cannot "
+        "be told apart: if values hold newlines, give --allow_quoted_newlines; if quotes mean nothing, give "
+        '--csv_quote_char ""'
+    }
+
+
+def test_a_quote_that_is_never_closed_costs_a_row(tmp_path: Path) -> None:
+    decoded = read_file(put(tmp_path, "f.csv", b'a,b\n1,2\n3,"4\n5,6\n'), pair_spec(allow_quoted_newlines=True))
+    assert rows_of(decoded) == [{"a": "1", "b": "2"}]
+    assert [(f.error_message, f.payload) for f in decoded.failures] == [
+        ("a quote is opened and not closed", b'3,"4\n5,6')
+    ]
+
+
+class StatusError(Exception):
+    """As google.api_core's: with the status of HTTP in `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CorruptFile("x"), True),
+        (EOFError(), True),
+        (gzip.BadGzipFile("x"), True),
+        (OSError("Couldn't deserialize thrift"), True),
+        (pa.ArrowInvalid("x"), True),
+        (FileNotFoundError(errno.ENOENT, "x"), True),
+        (PermissionError(errno.EACCES, "x"), True),
+        (StatusError(404), True),
+        (StatusError(429), False),
+        (StatusError(503), False),
+        (OSError(errno.EIO, "x"), False),
+        (ConnectionResetError(errno.ECONNRESET, "x"), False),
+        (TimeoutError(), False),
+        (MemoryError(), False),
+        (KeyError("x"), False),
+    ],
+)
+def test_whether_a_file_is_at_fault(error: Exception, expected: bool) -> None:
+    assert is_file_error(error) == expected
+
+
+def test_a_file_that_has_gone_fails_as_a_file(tmp_path: Path) -> None:
+    path = put(tmp_path, "f.jsonl", to_jsonl(sample_rows(3)))
+    (part,) = split_file(path, 100, spec_of(JSONL))
+    Path(path).unlink()
+    ((decoded, _),) = read_range(part, spec_of(JSONL))
+    assert [(f.stage, f.error_type, f.origin) for f in decoded.failures] == [
+        ("read", "FileNotFoundError", f"{path}#byte=0")
+    ]
