@@ -19,7 +19,7 @@ from models.versions import find_version, read_meta_graph
 from pipelines.options import BatchOptions
 from transforms.beam_files import BeamFiles, open_binary
 from transforms.commit_files import Judgement
-from transforms.decode import CsvOptions, InputSpec
+from transforms.decode import JSONL, CsvOptions, InputSpec
 from transforms.encode import OutputSpec
 from transforms.plan_input import InputPlan, Source, Wanted, check_sample, find_source, plan_input
 from transforms.plan_output import Destination, is_raw, parse_output, plan_output
@@ -69,6 +69,8 @@ def _plan(options: BatchOptions) -> BatchPlan:
     wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
     plan = plan_input(source, signature, wanted, csv)
     output = _plan_output(options, source, plan, signature, destination, raw)
+    if raw and source.format == JSONL:
+        plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, added=tuple(output.schema.names)))
     defaults = parse_defaults(signature, options.column_defaults)
     check_sample(source, plan, signature, defaults)
     return BatchPlan(

@@ -46,6 +46,7 @@ class InputSpec:
       examples: of TFRecords for a model that parses tf.Examples itself: the column that holds them whole.
       payload: carry each row's source text to where a failure or a writer may need it.
       header: of CSV whose lines are written as they are: the header that every file must have.
+      added: of JSON objects that are written as they are: the names that the output adds to them.
     """
 
     format: str
@@ -54,6 +55,7 @@ class InputSpec:
     examples: str = ""
     payload: bool = True
     header: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:

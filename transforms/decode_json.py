@@ -52,7 +52,7 @@ def _finish(block: LineBlock, rows: np.ndarray, arrays: list[pa.Array], spec: In
 
 def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array] | None:
     """Returns the columns, or None if some row of the block does not fit."""
-    if not _framed(block, rows):
+    if not _framed(block, rows) or any(b'"%s"' % name.encode() in block.data for name in spec.added):
         return None
     try:
         block.data.decode()  # pyarrow does not check the strings that it passes over
@@ -161,6 +161,9 @@ def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
     value = _loads(line)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is expected, found a {type(value).__name__}")
+    for name in spec.added:
+        if name in value:
+            raise ValueError(f"the row has a value '{name}', and so has the model; give --output_prefix TEXT")
     values = []
     for name, kind in spec.columns:
         try:

@@ -161,6 +161,18 @@ def test_a_truncated_file_fails_as_a_file_and_keeps_what_was_read(
         assert len(rows) > 1300, "the rows before the cut are kept"
 
 
+def test_a_json_row_that_has_an_output_s_name_fails(criteo: ZooSample, tmp_path: Path) -> None:
+    lines = Path(criteo.path("jsonl")).read_text().splitlines()
+    lines[300] = lines[300][:-1] + ', "score": 0.5}'
+    lines[301] = lines[301][:-1] + ', "note": "the \\"score\\" is a word here"}'
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(lines))
+    assert batch("--model", criteo.model, "--input", str(source), "--output", str(output)) == 0
+    (failure,) = failures_of(output)
+    assert payload_of(failure).decode() == lines[300] and "--output_prefix" in failure["error_message"]
+    assert len(written(output)) == 699
+
+
 @pytest.mark.parametrize("mode,shown", [("hash", "sha256:"), ("none", None)])
 def test_payloads_can_be_hidden(
     mode: str, shown: str | None, criteo: ZooSample, bad_csv: tuple[Path, dict[int, bytes]], tmp_path: Path
