@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-# What a worker needs. tests/test_packaging.py holds the list against what the packages import.
+# What a worker needs. tests/test_imports.py holds the list against what the packages import.
 INSTALL_REQUIRES = [
     "apache-beam[gcp]>=2.77,<3",
     "fastavro>=1.9,<2",

@@ -6,13 +6,14 @@ cannot starve it.
 
 import collections
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 
 from models.batching import Isolation, Outcome, RowFailure, merge, pad, padded_size, row_count, slice_feeds
 from models.binding import Feeds
-from models.errors import Cancelled, UsageError
+from models.errors import BatchTooLarge, CallError, Cancelled, UsageError
 from models.interface import Model, Outputs, check_outputs
 from models.tickets import CallStats, Segment, Ticket
 
@@ -59,7 +60,9 @@ class Scheduler:
         self.options = options
         self.load_msec = 0.0  # what opening the model took; whoever reports it sets it back
         self._clock = clock
-        self._allowed = _allowed_sizes(model, options)
+        self._fixed = _fixed_sizes(model)
+        self._allowed = self._fixed or options.allowed_batch_sizes
+        self._padding_limit = math.inf  # the smallest size that a call was padded to and that was too large
         self._ceiling = _largest_batch(self._allowed, options.max_batch_size)
         self._changed = threading.Condition()
         self._waiting: dict[Hashable, collections.deque[Segment]] = {}
@@ -213,11 +216,17 @@ class Scheduler:
 
     def _timed_call(self, feeds: Feeds, calls: list[CallStats]) -> Outputs:
         rows = row_count(feeds)
-        size = padded_size(rows, self._allowed)
+        size = padded_size(rows, [size for size in self._allowed if size < self._padding_limit])
         started = self._clock()
         try:
             outputs = self.model.call(pad(feeds, size))
             outputs = check_outputs(outputs, self.model.signature.outputs, size)
+        except BatchTooLarge as error:
+            if size in self._fixed:
+                raise CallError(f"the signature fixes a call at {size} rows, which are too many: {error}") from error
+            if size > rows:  # halves would be padded to the same size again
+                self._padding_limit = min(self._padding_limit, size)
+            raise
         finally:
             calls.append(CallStats(rows, 1000 * (self._clock() - started)))
         return outputs if size == rows else outputs.slice(0, rows)
@@ -275,10 +284,10 @@ def _cut(outcome: Outcome, start: int, stop: int, shift: int) -> Outcome:
     return Outcome(start + shift, stop + shift, result)
 
 
-def _allowed_sizes(model: Model, options: SchedulerOptions) -> tuple[int, ...]:
-    """The sizes to pad to: as asked, or the one size of a signature whose batch dimension is fixed."""
+def _fixed_sizes(model: Model) -> tuple[int, ...]:
+    """The one size that every call must have where the signature's batch dimension is fixed; () where it is open."""
     fixed = {spec.shape[0] for spec in model.signature.inputs if spec.shape and spec.shape[0] is not None}
-    return tuple(sorted(size for size in fixed if size)) or options.allowed_batch_sizes
+    return tuple(sorted(size for size in fixed if size))
 
 
 def _largest_batch(allowed: tuple[int, ...], max_batch_size: int) -> int:

@@ -11,7 +11,7 @@ from pipelines.options import BatchOptions, add_arguments, from_namespace
 
 _LOG = logging.getLogger("sluice")
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES = 0, 1, 2, 3
+EXIT_OK, EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 3, 130
 
 
 def run(options: BatchOptions, beam_flags: list[str]) -> int:
@@ -21,17 +21,13 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
       UsageError: model, input and output do not fit; nothing has been written.
     """
     from pipelines.plan import plan_batch
-    from pipelines.runner import beam_options
-    from transforms.write_files import remove_temp
+    from pipelines.runner import beam_options, check_reachable
 
     beam = beam_options(beam_flags)
+    check_reachable(options, beam)
     plan = plan_batch(options)
     _announce(plan)
-    try:
-        return _run(options, plan, beam)
-    finally:
-        for target in (plan.target, plan.failures_target):
-            remove_temp(target)
+    return _run(options, plan, beam)
 
 
 def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
@@ -39,22 +35,28 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     from pipelines.progress import Progress
     from pipelines.runner import is_local, make_pipeline
     from transforms import metrics
+    from transforms.write_files import remove_temp
 
     metrics.reset_tally()
     pipeline = make_pipeline(beam)
     build_batch(pipeline, plan)
     started = time.monotonic()
-    error: Exception | None = None
+    error: BaseException | None = None
     result: Any = None
     try:
         with Progress(metrics.tally, plan.source.size, mode=options.progress if is_local(beam) else "none"):
             result = pipeline.run()
             result.wait_until_finish()
-    except Exception as raised:  # noqa: BLE001  whatever the runner raises ends the job; what it says is shown
+    except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and what it says is shown
         error = raised
-    seconds = time.monotonic() - started
-    _summarise(options, plan, result, seconds)
-    return _exit_code(error)
+    if is_local(beam):  # elsewhere the job may live on, and needs its files
+        for target in (plan.target, plan.failures_target):
+            remove_temp(target)
+    try:
+        _summarise(options, plan, result, time.monotonic() - started, error is None)
+    except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says
+        _LOG.warning("The summary could not be made or written: %s", problem)
+    return _exit_code(error, is_local(beam))
 
 
 def _announce(plan: Any) -> None:
@@ -64,11 +66,11 @@ def _announce(plan: Any) -> None:
     _LOG.info("Input %s: %d %s file(s), %.1f MB", plan.pattern, source.files, source.format, source.size / 1e6)
 
 
-def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float) -> None:
+def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, done: bool) -> None:
     from pipelines.report import summarise
     from pipelines.summary import render, to_json
 
-    summary = summarise(plan, result, seconds)
+    summary = summarise(plan, result, seconds, done)
     sys.stderr.write(render(summary) + "\n")
     if options.summary_file:
         from transforms.beam_files import write_text
@@ -76,11 +78,15 @@ def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float) ->
         write_text(options.summary_file, to_json(summary) + "\n")
 
 
-def _exit_code(error: Exception | None) -> int:
+def _exit_code(error: BaseException | None, local: bool) -> int:
     if error is None:
         return EXIT_OK
-    text = str(error)
-    if isinstance(error, TooManyFailures) or TooManyFailures.__name__ in f"{type(error).__name__} {text}":
+    text = f"{type(error).__name__} {error}"
+    if KeyboardInterrupt.__name__ in text:
+        outcome = "no output was put in place" if local else "the job itself goes on; cancel it where it runs"
+        sys.stderr.write(f"sluice: interrupted; {outcome}\n")
+        return EXIT_INTERRUPTED
+    if TooManyFailures.__name__ in text:
         sys.stderr.write(f"sluice: {_reason(error)}\n")
         return EXIT_FAILURES
     sys.stderr.write(f"sluice: the job failed: {_reason(error)} (--verbose shows where)\n")
@@ -88,7 +94,7 @@ def _exit_code(error: Exception | None) -> int:
     return EXIT_FAILED
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The error's own words, without the label of the step that Beam adds."""
     lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -28,6 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_zoo(commands)
     _add_demo(commands)
+    for command in commands.choices.values():  # also behind the command, where one adds it to a line that failed
+        command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -86,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        sys.stderr.write(f"sluice {namespace.command}: interrupted; no output was put in place\n")
+        sys.stderr.write(f"sluice {namespace.command}: interrupted\n")
         return 130
 
 

@@ -42,7 +42,7 @@ def _prepare(directory: str, sample: str, rows: int) -> None:
     from models.zoo.sample import write_samples
 
     zoo = get(_MODEL)
-    if not os.path.isdir(os.path.join(directory, "model")):
+    if not os.path.exists(os.path.join(directory, "model", "1", "saved_model.pb")):
         _say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
         zoo.export(os.path.join(directory, "model"))
     if not os.path.exists(sample):

@@ -2,10 +2,12 @@
 
 import dataclasses
 import datetime
+import os
 import uuid
 from typing import Any
 
 import pyarrow as pa
+from google.api_core.exceptions import GoogleAPIError
 
 from models.cache import ModelRecipe
 from models.columns import default_value
@@ -17,7 +19,7 @@ from models.signature_reader import pick_signature, read_signatures
 from models.uri import ModelSpec, parse_model_uri
 from models.versions import find_version, read_meta_graph
 from pipelines.options import BatchOptions
-from transforms.beam_files import BeamFiles, open_binary
+from transforms.beam_files import BeamFiles, match_files, open_binary
 from transforms.commit_files import Judgement
 from transforms.decode import JSONL, CsvOptions, InputSpec
 from transforms.encode import OutputSpec
@@ -51,7 +53,7 @@ def plan_batch(options: BatchOptions) -> BatchPlan:
     """
     try:
         return _plan(options)
-    except OSError as error:
+    except (OSError, GoogleAPIError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -63,6 +65,7 @@ def _plan(options: BatchOptions) -> BatchPlan:
         _check_target(each, options.overwrite)
     csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
     source = find_source(options.input, options.input_format, csv)
+    _check_overlap(options.input, (target, failures))
     spec, signature, exclude = _find_model(options, source)
     schema = _read_schema(options.input_schema)
     raw = is_raw(source, destination.format, csv, options.columns, exclude)
@@ -100,6 +103,18 @@ def _plan_output(
         model_columns=options.add_model_columns,
         flatten=options.flatten,
     )
+
+
+def _check_overlap(pattern: str, targets: tuple[Target, ...]) -> None:
+    """Refuses to read what the job would replace."""
+    inputs = {_absolute(file.path) for file in match_files(pattern)}
+    for path in (path for target in targets for path in existing_files(target)):
+        if _absolute(path) in inputs:
+            raise UsageError(f"--input {pattern} matches {path}, which the job would replace; give another --output")
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _check_target(target: Target, overwrite: bool) -> None:

@@ -8,18 +8,19 @@ from transforms import metrics
 from transforms.write_files import existing_files
 
 
-def summarise(plan: BatchPlan, result: Any, seconds: float) -> Summary:
+def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool) -> Summary:
     """Returns the summary of a finished job; of one that failed, what this process has counted until then.
 
     Args:
       result: Beam's PipelineResult; None if the runner raised.
+      done: the job succeeded; otherwise files that stand at its output are not its own.
     """
     counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
     return from_counters(
         counters,
         means,
         seconds=seconds,
-        output_files=existing_files(plan.target),
+        output_files=existing_files(plan.target) if done else (),
         failure_files=existing_files(plan.failures_target),
         model=plan.recipe.spec.uri,
         version=plan.recipe.spec.version,

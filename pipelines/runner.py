@@ -10,6 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from models.errors import UsageError
+from pipelines.options import BatchOptions
 
 # Beam's DirectRunner is a switch whose choice depends on the network; we name the runner that we mean.
 _LOCAL = (None, "", "DirectRunner", "FnApiRunner")
@@ -49,6 +50,21 @@ def _add_all(options: Any, parser: argparse.ArgumentParser) -> None:
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs in this process."""
     return options.view_as(StandardOptions).runner in _LOCAL
+
+
+def check_reachable(job: BatchOptions, options: PipelineOptions) -> None:
+    """
+    Raises:
+      UsageError: the job runs on Dataflow, and a path of it is on this machine, which workers there do not see.
+    """
+    if "Dataflow" not in str(options.view_as(StandardOptions).runner):
+        return
+    for name in ("input", "model", "output", "failures"):
+        path = getattr(job, name)
+        if path and "://" not in path:
+            raise UsageError(
+                f"--{name} {path} is on this machine, where Dataflow's workers do not see it; give a gs:// path"
+            )
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:

@@ -71,7 +71,7 @@ def payload_of(batch: pa.RecordBatch, row: int) -> bytes:
     """Returns a row as it stood in the source; of a columnar source, as a JSON object."""
     index = batch.schema.get_field_index(PAYLOAD)
     if index >= 0:
-        return (batch.column(index)[row].as_py() or b"").rstrip(b"\r\n")
+        return batch.column(index)[row].as_py() or b""
     return json_payload({name: _value(batch.column(name)[row]) for name in batch.schema.names if not is_reserved(name)})
 
 

@@ -76,7 +76,9 @@ def match_files(pattern: str) -> list[FileMetadata]:
         raise OSError(f"{pattern} cannot be listed: {type(reasons[0]).__name__}: {reasons[0]}") from error
     if relative:
         found = [FileMetadata(os.path.normpath(f.path), f.size_in_bytes, f.last_updated_in_seconds) for f in found]
-    return sorted((file for file in found if f"/{HIDDEN}" not in f"/{file.path}"), key=lambda file: file.path)
+    # An object whose name ends in a slash is what a console makes of "create folder" on gs://.
+    real = (file for file in found if f"/{HIDDEN}" not in f"/{file.path}" and not file.path.endswith("/"))
+    return sorted(real, key=lambda file: file.path)
 
 
 def delete_files(paths: Iterable[str]) -> None:

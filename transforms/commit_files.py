@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from models.errors import SluiceError, TooManyFailures
-from transforms.beam_files import delete_files
+from transforms.beam_files import delete_files, match_files
 from transforms.composite import Composite
 from transforms.encode import OutputSpec
 from transforms.write_files import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
@@ -103,10 +104,20 @@ def put_in_place(target: Target, shards: Iterable[Shard]) -> list[str]:
     ordered = sorted(shards, key=lambda shard: shard.path)
     names = [target.shard(number, len(ordered)) for number in range(len(ordered))]
     for shard, name in zip(ordered, names, strict=True):
-        if FileSystems.exists(shard.path):
-            delete_files([name])
-            FileSystems.rename([shard.path], [name])
-        elif not FileSystems.exists(name):
-            raise SluiceError(f"{shard.path} has vanished before it was renamed to {name}")
+        _rename(shard, name)
     delete_files(path for path in existing_files(target) if path not in names)
     return names
+
+
+def _rename(shard: Shard, name: str) -> None:
+    """Renames one file over whatever has the name; another attempt at the same step may have done so already."""
+    try:
+        if FileSystems.exists(shard.path):
+            FileSystems.rename([shard.path], [name])
+            return
+        reason: BeamIOError | None = None
+    except BeamIOError as error:
+        reason = error
+    found = [file.size_in_bytes for file in match_files(name)]
+    if found != [shard.size] or FileSystems.exists(shard.path):
+        raise SluiceError(f"{shard.path} could not be renamed to {name}: {reason or 'it has vanished'}") from reason

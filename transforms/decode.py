@@ -92,7 +92,7 @@ class Decoded:
 
 def row_failure(message: str, origin: str, payload: bytes) -> Failure:
     """Returns the failure of a row that could not be decoded."""
-    return Failure(DECODE, INVALID_ROW, message, origin, payload.rstrip(b"\r\n"))
+    return Failure(DECODE, INVALID_ROW, message, origin, payload)
 
 
 def file_failure(error: Exception, origin: str) -> Failure:

@@ -12,7 +12,7 @@ from transforms.convert import convert_or_mark, parse_texts
 from transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
 from transforms.failures import Failure
 from transforms.json_values import parse_json
-from transforms.lines import BOM, LineBlock, odd_quotes, open_quotes, stray_returns
+from transforms.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
 
 
 def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:
@@ -62,11 +62,8 @@ def find_open_quote(block: LineBlock, options: CsvOptions) -> int | None:
 
     None: there is none, so that every line is a row, unless one row spans the whole block.
     """
-    lines = [
-        *odd_quotes(block, options.quote)[:1],
-        *open_quotes(block, options.quote, options.delimiter.encode())[:1],
-    ]
-    return int(block.positions[min(lines)]) if lines else None
+    lines = np.flatnonzero(unpaired_quotes(block, options.quote, options.delimiter.encode()))
+    return int(block.positions[lines[0]]) if len(lines) else None
 
 
 def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
@@ -78,10 +75,10 @@ def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
         block.data.decode()  # columns that nothing parses are carried along, and pyarrow's error handler wants text
     except UnicodeDecodeError:
         return _not_utf8(block)
-    opened = open_quotes(block, options.quote, options.delimiter.encode())
+    opened = np.flatnonzero(open_quotes(block, options.quote, options.delimiter.encode()))
     if len(opened):
         return dict.fromkeys(opened.tolist(), "a quote is opened and not closed")
-    stray = stray_returns(block, options.quote, options.delimiter.encode())
+    stray = np.flatnonzero(stray_returns(block, options.quote, options.delimiter.encode()))
     return dict.fromkeys(stray.tolist(), "a carriage return stands within the line, outside of quotes")
 
 

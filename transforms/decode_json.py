@@ -35,7 +35,7 @@ def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
     rows = np.flatnonzero(~block.blank())
     if not len(rows):
         return Decoded()
-    arrays = _parse(block, rows, spec)
+    arrays = None if _may_hold_added(block, spec) else _parse(block, rows, spec)
     if arrays is not None:
         return _finish(block, rows, arrays, spec, origin)
     # A float is not enough to hold a decimal, so those go through pyarrow as long as it takes them.
@@ -52,7 +52,7 @@ def _finish(block: LineBlock, rows: np.ndarray, arrays: list[pa.Array], spec: In
 
 def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array] | None:
     """Returns the columns, or None if some row of the block does not fit."""
-    if not _framed(block, rows) or any(b'"%s"' % name.encode() in block.data for name in spec.added):
+    if not _framed(block, rows):
         return None
     try:
         block.data.decode()  # pyarrow does not check the strings that it passes over
@@ -67,6 +67,10 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         return [from_form(table.column(name).combine_chunks(), kind) for name, kind in spec.columns]
     except (ValueError, pa.ArrowException):
         return None
+
+
+def _may_hold_added(block: LineBlock, spec: InputSpec) -> bool:
+    return any(b'"%s"' % name.encode() in block.data for name in spec.added)
 
 
 def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:
@@ -118,7 +122,7 @@ def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: st
     if not values:
         return Decoded(failures=failures)
     sound = block.take(good)
-    arrays = _parse(sound, np.arange(len(sound)), spec) if failures else None
+    arrays = _parse(sound, np.arange(len(sound)), spec)
     if arrays is None:
         columns = zip(*values, strict=True) if spec.columns else ()
         arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
@@ -131,7 +135,7 @@ def _decode_alone(block: LineBlock, spec: InputSpec) -> list[Any]:
         return decode_object(block.line(0), spec)
     except _NotJson:  # pyarrow takes "Inf" for JSON and any depth, beside other rows, so it must here
         arrays = _parse(block, np.zeros(1, np.int64), spec)
-        if arrays is None:
+        if arrays is None or _may_hold_added(block, spec):
             raise
         return [array[0].as_py() for array in arrays]
 

@@ -114,12 +114,12 @@ def csv_head(path: str, options: CsvOptions) -> tuple[tuple[str, ...], int]:
 
 def _check_header(header: LineBlock, options: CsvOptions) -> None:
     delimiter = options.delimiter.encode()
-    if len(open_quotes(header, options.quote, delimiter)):
+    if open_quotes(header, options.quote, delimiter).any():
         raise CorruptFile(
             "the header opens a quote and does not close it; if names hold newlines, give --allow_quoted_newlines; if "
             'quotes mean nothing, give --csv_quote_char ""'
         )
-    if len(stray_returns(header, options.quote, delimiter)):
+    if stray_returns(header, options.quote, delimiter).any():
         raise CorruptFile("the header holds a carriage return; lines must end with a newline, or with both")
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.errors import CorruptFile
 
@@ -68,11 +69,11 @@ class LineBlock:
         return self.data[begin : int(self.ends[number])].rstrip(b"\r\n")
 
     def texts(self) -> pa.Array:
-        """Returns binary [lines], each with its line end, without a copy."""
+        """Returns binary [lines], each without its line end."""
         offsets = np.append(0, self.ends).astype(np.int32)
-        return pa.Array.from_buffers(
-            pa.binary(), len(self.ends), [None, pa.py_buffer(offsets), pa.py_buffer(self.data)]
-        )
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.data)]
+        whole = pa.Array.from_buffers(pa.string(), len(self.ends), buffers)
+        return pc.ascii_rtrim(whole, "\r\n").view(pa.binary())
 
     def blank(self) -> np.ndarray:
         """Returns bool [lines]: which hold nothing but line ends."""
@@ -117,11 +118,12 @@ def read_blocks(
     """
     position, carry = start, b""
     if start:  # the line that holds byte start - 1 belongs to the range before
-        position, carry = _skip_line(file, start - 1, block_bytes)
-    elif (carry := file.read(len(BOM))) == BOM:  # the first line is this range's, however short the range
-        position, carry, stop = len(BOM), b"", stop and max(stop, len(BOM) + 1)
+        position, ahead = _skip_line(file, start - 1, block_bytes)
+    elif (ahead := file.read(len(BOM))) == BOM:  # the first line is this range's, however short the range
+        position, ahead, stop = len(BOM), b"", stop and max(stop, len(BOM) + 1)
     while stop is None or position < stop:
-        chunk = file.read(max(block_bytes, len(carry)))  # a long line is read in steps that double
+        # What has been read ahead comes first, since reading on may fail; a long line is read in steps that double.
+        chunk, ahead = ahead or file.read(max(block_bytes, len(carry))), b""
         data = carry + chunk if carry else chunk
         if not data:
             return
@@ -138,47 +140,54 @@ def read_blocks(
         position, carry = position + cut, data[cut:]
 
 
-def odd_quotes(block: LineBlock, quote: bytes) -> np.ndarray:
-    """Returns int64: the lines that hold an odd number of quotes."""
-    if not quote or quote not in block.data:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(_quote_counts(block, _places(block.data, quote)) % 2)
-
-
 def open_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns int64: the lines that end within a quoted field, if each begins outside of one.
+    """Returns bool [lines]: which end within a quoted field, if each begins outside of one.
 
     As pyarrow and Python's csv do, it takes a quote for the beginning of a quoted field only where a field begins.
     """
-    if not quote or quote not in block.data:
-        return np.empty(0, np.int64)
-    places = _places(block.data, quote)
-    counts = _quote_counts(block, places)
-    odd = counts % 2 == 1
-    ranks = np.arange(len(places))
-    if odd.any():
-        ranks -= np.repeat(np.cumsum(counts) - counts, counts)
-    misplaced = _misplaced(block.data, places[ranks % 2 == 0], quote, delimiter)
-    row = _row_pattern(quote, delimiter)
-    for number in np.unique(np.searchsorted(block.ends, misplaced, side="right")):
-        odd[number] = row.fullmatch(block.line(number) + b"\n") is None
-    return np.flatnonzero(odd)
+    return _open_and_odd(block, quote, delimiter)[0]
+
+
+def unpaired_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
+    """Returns bool [lines]: which end within a quoted field, or may end one that a line before them began."""
+    opened, odd = _open_and_odd(block, quote, delimiter)
+    return opened | odd
 
 
 def stray_returns(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns int64: the lines with a carriage return that is neither quoted nor at their end; a row ends there too.
+    """Returns bool [lines]: which hold a carriage return neither quoted nor at their end; a row ends there too.
 
     No line of the block may leave a quote open.
     """
-    data = block.data
-    if data.count(b"\r") == data.count(b"\r\n"):
-        return np.empty(0, np.int64)
-    raw = np.frombuffer(data, np.uint8)
-    places = _places(data, b"\r")
+    found = np.zeros(len(block), bool)
+    if b"\r" not in block.data:
+        return found
+    raw = np.frombuffer(block.data, np.uint8)
+    places = _places(block.data, b"\r")
     stray = places[raw[np.minimum(places + 1, len(raw) - 1)] != _NEWLINE]
     row = _row_pattern(quote, delimiter, b"\n\r")
-    lines = np.unique(np.searchsorted(block.ends, stray, side="right"))
-    return np.array([line for line in lines if row.fullmatch(block.line(line) + b"\n") is None], np.int64)
+    for line in np.unique(np.searchsorted(block.ends, stray, side="right")).tolist():
+        found[line] = row.fullmatch(block.line(line) + b"\n") is None
+    return found
+
+
+def _open_and_odd(block: LineBlock, quote: bytes, delimiter: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns bool [lines], twice: which leave a quote open, and which hold an odd number of quotes."""
+    if not quote or quote not in block.data:
+        return np.zeros(len(block), bool), np.zeros(len(block), bool)
+    places = _places(block.data, quote)
+    counts = np.diff(np.searchsorted(places, block.ends), prepend=0)
+    odd = counts % 2 == 1
+    opening = places[::2]
+    if odd.any():
+        ranks = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        opening = places[ranks % 2 == 0]
+    opened = odd.copy()
+    row = _row_pattern(quote, delimiter)
+    misplaced = _misplaced(block.data, opening, quote, delimiter)
+    for line in np.unique(np.searchsorted(block.ends, misplaced, side="right")).tolist():
+        opened[line] = row.fullmatch(block.line(line) + b"\n") is None
+    return opened, odd
 
 
 def _hint(quote: bytes) -> str:
@@ -218,10 +227,6 @@ def _line_ends(data: bytes, quote: bytes, delimiter: bytes) -> np.ndarray:
 
 def _places(data: bytes, byte: bytes) -> np.ndarray:
     return np.flatnonzero(np.frombuffer(data, np.uint8) == byte[0])
-
-
-def _quote_counts(block: LineBlock, places: np.ndarray) -> np.ndarray:
-    return np.diff(np.searchsorted(places, block.ends), prepend=0)
 
 
 def _misplaced(data: bytes, opening: np.ndarray, quote: bytes, delimiter: bytes) -> np.ndarray:

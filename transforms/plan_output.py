@@ -1,6 +1,7 @@
 """What a job writes: the columns of the output, and the names of its files. At launch only."""
 
 import dataclasses
+import os
 from collections.abc import Collection
 
 import pyarrow as pa
@@ -35,7 +36,9 @@ class Destination:
         """Returns where failures go: to `path`, or beside the predictions if it is empty."""
         if not path:
             return Target(f"{self.prefix}.failures", ".jsonl", f"{_directory(self.prefix)}{HIDDEN}{job}-failures")
-        prefix, suffix = _split(path)
+        prefix, suffix = _split(_checked_path("--failures", path))
+        if (prefix, suffix or ".jsonl") == (self.prefix, self.suffix):
+            raise UsageError(f"--failures {path} names the files of --output; give it a name of its own")
         return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}{HIDDEN}{job}-failures")
 
 
@@ -45,9 +48,7 @@ def parse_output(path: str, format_: str) -> Destination:
     Raises:
       UsageError: the format is clear neither from the name nor from --output_format, or they contradict.
     """
-    if any(character in path for character in _GLOB):
-        raise UsageError(f"--output {path}: a name to write to cannot hold any of {_GLOB}")
-    prefix, suffix = _split(path)
+    prefix, suffix = _split(_checked_path("--output", path))
     named = EXTENSIONS.get(suffix, "")
     if not format_ and not named:
         raise UsageError(
@@ -59,6 +60,15 @@ def parse_output(path: str, format_: str) -> Destination:
     if prefix.endswith("/"):
         prefix += "predictions"
     return Destination(prefix, suffix or f".{format_}", format_ or named)
+
+
+def _checked_path(flag: str, path: str) -> str:
+    """Returns a path to write to; of a local one its normal form, so that names can be compared."""
+    if any(character in path for character in _GLOB):
+        raise UsageError(f"{flag} {path}: a name to write to cannot hold any of {_GLOB}")
+    if "://" in path:
+        return path
+    return os.path.normpath(path) + ("/" if path.endswith("/") else "")
 
 
 def _split(path: str) -> tuple[str, str]:

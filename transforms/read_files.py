@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import apache_beam as beam
 import pyarrow as pa
 
+from models.errors import UsageError
 from transforms import metrics
 from transforms.batches import slices
 from transforms.beam_files import match_files
@@ -65,7 +66,10 @@ class _Split(beam.DoFn):
         self._spec = spec
 
     def process(self, pattern: str) -> Iterator[FileRange | _Failed | _Tallied]:
-        for file in match_files(pattern):
+        files = match_files(pattern)
+        if not files:  # there were some when the job was launched: to go on would replace good output by none
+            raise UsageError(f"no file matches {pattern} where the job runs; workers elsewhere do not see local files")
+        for file in files:
             try:
                 yield from split_file(file.path, file.size_in_bytes, self._spec)
             except Exception as error:

@@ -11,21 +11,28 @@ import logging
 import re
 import uuid
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import UsageError
+from models.errors import SluiceError, UsageError
+from transforms import metrics
+from transforms.batches import origin_of, payload_of
 from transforms.beam_files import delete_files, match_files
+from transforms.composite import Composite
 from transforms.encode import OutputSpec, open_encoder
-from transforms.failures import FULL, Failure, to_json
+from transforms.failures import ENCODE, FULL, Failure, to_json
 
 _LOG = logging.getLogger(__name__)
+
+FAILURES = "failures"
+
+_Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 
 _GZIP_LEVEL = 6
 
@@ -54,10 +61,15 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file that one bundle has finished, under its temporary name."""
+    """A file that one bundle has finished, under its temporary name.
+
+    Attributes:
+      size: bytes.
+    """
 
     path: str
     rows: int
+    size: int
 
 
 def existing_files(target: Target) -> list[str]:
@@ -113,15 +125,23 @@ class _FailureWriter:
         pass
 
 
-class WriteFiles(beam.PTransform):
-    """Writes RecordBatches; gives the `Shard`s, which `CommitFiles` puts in their place."""
+class Written(NamedTuple):
+    """What writing batches gives: the files' `Shard`s, and the rows that the format cannot hold."""
+
+    shards: beam.PCollection
+    failures: beam.PCollection
+
+
+class WriteFiles(Composite):
+    """Writes RecordBatches; gives the `Shard`s, which `CommitFiles` puts in their place, and failures."""
 
     def __init__(self, target: Target, spec: OutputSpec) -> None:
         super().__init__()
-        self._fn = _WriteShards(target, BatchFormat(spec))
+        self._fn = _WriteBatches(target, BatchFormat(spec))
 
-    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Shard]:
-        return batches | "Shards" >> beam.ParDo(self._fn)
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Written:
+        written = batches | "Shards" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="shards")
+        return Written(written.shards, written[FAILURES])
 
 
 class WriteFailures(beam.PTransform):
@@ -149,7 +169,11 @@ class _WriteShards(beam.DoFn):
     def start_bundle(self) -> None:
         self.teardown()
 
-    def process(self, element: Any) -> None:
+    def process(self, element: Any) -> Iterator[Any]:
+        self._add(element)
+        yield from ()
+
+    def _add(self, element: Any) -> None:
         if self._open is None:
             self._open = OpenShard(self._target, self._format)
         self._open.write(element)
@@ -160,9 +184,30 @@ class _WriteShards(beam.DoFn):
             yield WindowedValue(shard, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
     def teardown(self) -> None:
-        if self._open is not None:
-            self._open.drop()
-            self._open = None
+        left, self._open = self._open, None
+        if left is not None:
+            left.drop()
+
+
+class _WriteBatches(_WriteShards):
+    """Counts: rows_failed."""
+
+    def process(self, element: pa.RecordBatch) -> Iterator[Shard | _Failed]:
+        for failure in self._write(element):
+            metrics.count_failure(failure.stage, failure.error_type)
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
+
+    def _write(self, batch: pa.RecordBatch) -> Iterator[Failure]:
+        """Writes a batch; where an encoder refuses it, its halves, until the rows at fault stand alone."""
+        try:
+            self._add(batch)
+        except SluiceError as error:  # raised before a byte of the batch is written
+            if batch.num_rows > 1:
+                middle = batch.num_rows // 2
+                yield from self._write(batch.slice(0, middle))
+                yield from self._write(batch.slice(middle))
+            else:
+                yield Failure(ENCODE, type(error).__name__, str(error), origin_of(batch, 0), payload_of(batch, 0))
 
 
 class OpenShard:
@@ -185,20 +230,24 @@ class OpenShard:
         if self._sink is not self._file:
             self._sink.close()
         self._file.close()
-        return Shard(self.path, self._rows)
+        (written,) = FileSystems.match([self.path])[0].metadata_list
+        return Shard(self.path, self._rows, written.size_in_bytes)
 
     def drop(self) -> None:
-        """Gives up a file of a bundle that failed."""
-        self._file.close()
-        delete_files([self.path])
+        """Gives up a file of a bundle that failed; that it cannot be deleted must not fail the next one."""
+        try:
+            self._file.close()
+            delete_files([self.path])
+        except Exception as error:  # noqa: BLE001
+            _LOG.warning("%s of a bundle that failed is left behind: %s", self.path, error)
 
 
 def remove_temp(target: Target) -> None:
     """Deletes the temporary directory with whatever bundles that failed have left in it."""
     try:
         FileSystems.delete([f"{target.temp}/" if "://" in target.temp else target.temp])
-    except BeamIOError as error:
-        _LOG.debug("Nothing to remove at %s: %s", target.temp, error)
+    except Exception as error:  # noqa: BLE001  the job's outcome stands, whatever a file system says to this
+        _LOG.debug("%s is not removed: %s", target.temp, error)
 
 
 def check_writable(target: Target) -> None:

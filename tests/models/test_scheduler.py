@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.batching import RowFailure
+from models.batching import RowFailure, row_count
 from models.binding import Feeds
-from models.errors import BadInput, UsageError
+from models.errors import BadInput, BatchTooLarge, UsageError
 from models.interface import Outputs
-from models.scheduler import SchedulerOptions
+from models.scheduler import Scheduler, SchedulerOptions
 from models.signature import Signature, TensorSpec
 from tests.fakes import X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds
 from tests.scheduling import outcome, scheduling, values
@@ -246,3 +246,20 @@ def test_rows_wait_for_more_as_long_as_they_are_told_to() -> None:
 def test_options_that_could_never_call(options: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         SchedulerOptions(**options)
+
+
+def test_a_size_that_was_too_large_is_not_padded_to_again() -> None:
+    calls: list[int] = []
+
+    def bears_64(feeds: Feeds) -> Outputs:
+        calls.append(row_count(feeds))
+        if calls[-1] > 64:
+            raise BatchTooLarge("64 rows at most")
+        return double(feeds)
+
+    options = SchedulerOptions(max_batch_size=1024, allowed_batch_sizes=(128, 1024))
+    scheduler = Scheduler(FakeModel(bears_64), options)
+    prediction = scheduler.submit(x_feeds(range(1024))).future.result(60)
+    scheduler.close()
+    assert prediction.failures == {}
+    assert len(calls) < 64

@@ -117,6 +117,26 @@ def test_output_that_exists_is_kept_or_replaced_as_a_whole(
     assert bystander.read_text() == "not ours\n"
 
 
+def test_input_that_is_gone_when_the_job_runs_fails_it(
+    criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.batch import _run
+    from pipelines.options import BatchOptions
+    from pipelines.plan import plan_batch
+    from pipelines.runner import beam_options
+
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(Path(criteo.path("csv")).read_bytes())
+    stale = tmp_path / "out-00000-of-00001.csv"
+    stale.write_text("an earlier run\n")
+    options = BatchOptions(input=str(source), model=criteo.model, output=str(output), overwrite=True, progress="none")
+    plan = plan_batch(options)
+    source.unlink()
+    assert _run(options, plan, beam_options([])) == 1
+    assert "no file matches" in capsys.readouterr().err
+    assert stale.read_text() == "an earlier run\n"
+
+
 def test_rows_that_make_the_model_raise_are_found(cases: Callable[[str], str], tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     values = np.arange(5000, dtype=float)

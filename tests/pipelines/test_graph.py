@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import apache_beam as beam
+import pytest
+from apache_beam.coders import Coder
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners import pipeline_context
 
+from models.errors import UsageError
 from pipelines.graph import build_batch
 from pipelines.options import BatchOptions
 from pipelines.plan import plan_batch
-from pipelines.runner import beam_options, make_pipeline
+from pipelines.runner import beam_options, check_reachable, make_pipeline
 from tests.zoo_models import ZooSample
+from transforms.batches import RecordBatchCoder
 
 # Changed on purpose only; CHANGELOG.md says so when it is.
 LABELS = [
@@ -19,8 +25,8 @@ LABELS = [
     "Read/Failures",
     "Read/Tally",
     "Predict/Call",
-    "Failures",
     "Write/Shards",
+    "Failures",
     "WriteFailures/Shards",
     "Commit/Once",
     "Commit/Judge",
@@ -51,16 +57,27 @@ def test_the_labels_of_a_batch_job(criteo: ZooSample, tmp_path: Path) -> None:
 
 
 def test_the_graph_is_built_for_dataflow_without_it(criteo: ZooSample, tmp_path: Path) -> None:
-    flags = [
-        "--runner=DataflowRunner",
-        "--dry_run=True",
-        "--project=sluice-test",
-        "--region=r",
-        "--temp_location=gs://bucket/t",
-    ]
+    flags = ["--runner=DataflowRunner", "--dry_run=True", "--project=sluice-test", "--region=r"]
     options = BatchOptions(input=criteo.path("csv"), model=criteo.model, output=str(tmp_path / "out.csv"))
-    pipeline = make_pipeline(beam_options(flags))
+    pipeline = make_pipeline(beam_options([*flags, "--temp_location=gs://bucket/t"]))
     build_batch(pipeline, plan_batch(options))
     proto, _ = pipeline.to_runner_api(return_context=True)
-    coders = {coder.spec.urn for coder in proto.components.coders.values()}
-    assert proto.components.transforms and coders
+    rows = next(each for each in proto.components.pcollections.values() if "Predict/Call" in each.unique_name)
+    coder = Coder.from_runner_api(
+        proto.components.coders[rows.coder_id], pipeline_context.PipelineContext(proto.components)
+    )
+    assert isinstance(coder, RecordBatchCoder)
+    for transform in proto.components.transforms.values():
+        if transform.spec.urn == "beam:transform:pardo:v1":
+            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+            assert len(payload.do_fn.payload) < 200_000, "a DoFn holds recipes, not resources"
+
+
+@pytest.mark.parametrize("name", ["input", "model", "output", "failures"])
+def test_local_paths_are_refused_for_dataflow(name: str) -> None:
+    paths = {"input": "gs://b/i.csv", "model": "gs://b/m", "output": "gs://b/o.csv", "failures": "gs://b/f.jsonl"}
+    options = beam_options(["--runner=DataflowRunner"])
+    check_reachable(BatchOptions(**paths), options)
+    with pytest.raises(UsageError, match=f"--{name} here/x.csv is on this machine.*gs://"):
+        check_reachable(BatchOptions(**paths | {name: "here/x.csv"}), options)
+    check_reachable(BatchOptions(**paths | {name: "here/x.csv"}), beam_options([]))

@@ -34,6 +34,8 @@ CASES = [
     ({"input": "/nowhere/*.csv"}, ["/nowhere/*.csv", "no file matches"]),
     ({"signature": "serving_defualt"}, ["serving_defualt", "did you mean --signature serving_default"]),
     ({"output": "/proc/nowhere/out.csv"}, ["/proc/nowhere/out", "cannot be written"]),
+    ({"failures": "/tmp/x*.jsonl"}, ["--failures /tmp/x*.jsonl", "cannot hold"]),
+    ({"output": "x/../y.jsonl", "failures": "./y.jsonl"}, ["--failures ./y.jsonl names the files of --output"]),
     ({"output": "out"}, ["format is not clear", "--output_format"]),
     ({"output_format": "avro"}, ["ends like csv", "avro"]),
     ({"max_failure_rate": "1.5"}, ["--max_failure_rate 1.5", "between 0 and 1"]),
@@ -61,6 +63,30 @@ def test_wrong_flags_are_refused_with_the_remedy(
     assert all(word in text for word in words), text
     assert text.count("\n") == 1
     assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def test_input_that_the_job_would_replace_is_refused(
+    criteo: ZooSample, command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in-00000-of-00001.csv"
+    source.write_bytes(Path(criteo.path("csv")).read_bytes())
+    flags = command(input=str(tmp_path / "in-*.csv"), output=str(tmp_path / "in.csv"), overwrite="true")
+    assert "which the job would replace" in refusal(flags, capsys)
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "out/", "./out//", "out/../out/"])
+def test_relative_output_that_exists_is_refused(
+    prefix: str,
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    flags = command(output=f"{prefix}pred.csv")
+    assert main(["batch", "--progress=none", *flags]) == 0
+    assert "exists; give --overwrite" in refusal(flags, capsys)
 
 
 def _with_header(criteo: ZooSample, path: Path, old: str, new: str) -> str:

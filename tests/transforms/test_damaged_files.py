@@ -90,7 +90,7 @@ def test_a_gzip_file_cut_off(format_: str, tmp_path: Path) -> None:
         place = int(failure.origin.removeprefix(f"{path}#byte="))
         assert plain[place:].startswith(WRITERS[format_](ROWS[len(rows) :])[-len(plain[place:]) :])  # type: ignore[operator]
     assert counts == sorted(counts)
-    assert counts[-1] > 190
+    assert counts[-1] > 150
 
 
 def test_a_parquet_file_cut_off(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models.errors import CorruptFile
 from transforms import lines
-from transforms.lines import LineBlock, line_block, odd_quotes, open_quotes, read_blocks, stray_returns
+from transforms.lines import LineBlock, line_block, open_quotes, read_blocks, stray_returns, unpaired_quotes
 
 # What matters to lines, and little else, so that short texts meet all cases.
 DATA = st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b'"', b'""', b",", b"a", b"bc", b"\xc3\xa9"]), max_size=24).map(
@@ -46,7 +46,9 @@ def split_lines(data: bytes, quoted: bool) -> list[bytes]:
 
 def parts(block: LineBlock) -> list[tuple[int, bytes]]:
     """Each line with its place in the file."""
-    return list(zip(block.positions.tolist(), block.texts().to_pylist(), strict=True))
+    texts = [block.data[start:end] for start, end in zip(block.starts, block.ends, strict=True)]
+    assert block.texts().to_pylist() == [text.rstrip(b"\r\n") for text in texts]
+    return list(zip(block.positions.tolist(), texts, strict=True))
 
 
 @given(DATA, st.lists(st.integers(0, 40), max_size=5), st.integers(1, 30))
@@ -80,25 +82,20 @@ def test_newlines_within_quotes_end_no_row(data: bytes, block_bytes: int) -> Non
 def test_lines_that_leave_a_quote_open(data: bytes) -> None:
     block = line_block(data, 0)
     found = [block.line(number) for number in range(len(block))]
-    assert open_quotes(block, b'"', b",").tolist() == [n for n, line in enumerate(found) if is_open(line)]
-    assert odd_quotes(block, b'"').tolist() == [n for n, line in enumerate(found) if line.count(b'"') % 2]
-    assert open_quotes(block, b"", b",").tolist() == odd_quotes(block, b"").tolist() == []
+    assert open_quotes(block, b'"', b",").tolist() == list(map(is_open, found))
+    assert unpaired_quotes(block, b'"', b",").tolist() == [is_open(line) or line.count(b'"') % 2 == 1 for line in found]
+    assert not unpaired_quotes(block, b"", b",").any()
 
 
 @settings(max_examples=300)
 @given(DATA, st.sampled_from([b'"', b""]))
 def test_lines_with_a_carriage_return_outside_of_quotes(data: bytes, quote: bytes) -> None:
     block = line_block(data, 0)
-    keep = np.ones(len(block), bool)
-    keep[open_quotes(block, quote, b",")] = False
-    block = block.take(keep)
-    found = [block.line(number) for number in range(len(block))]
-    expected = [
-        number
-        for number, line in enumerate(found)
-        if any(byte == ord("\r") and not (quote and is_open(line[:at])) for at, byte in enumerate(line))
+    block = block.take(~open_quotes(block, b'"', b","))
+    assert stray_returns(block, quote, b",").tolist() == [
+        any(byte == ord("\r") and not (quote and is_open(line[:at])) for at, byte in enumerate(line))
+        for line in (block.line(number) for number in range(len(block)))
     ]
-    assert stray_returns(block, quote, b",").tolist() == expected
 
 
 @given(DATA, st.data())

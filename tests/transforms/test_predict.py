@@ -99,9 +99,8 @@ def test_a_bundle_that_fails_leaves_nothing_to_the_next(recipe: ModelRecipe) -> 
     fn = _started(recipe)
     list(fn.process(batch_of([1.0] * 20), window=None, timestamp=0))
     fn.start_bundle()  # the bundle before has failed, and was not finished
-    list(fn.process(batch_of([2.0]), window=None, timestamp=0))
-    values = [value.value for value in fn.finish_bundle()]
-    assert len(values) <= 1 and all(batch["x"].to_pylist() == [2.0] for batch in values)
+    outputs = [*fn.process(batch_of([2.0]), window=None, timestamp=0), *fn.finish_bundle()]
+    assert [output.value["x"].to_pylist() for output in outputs] == [[2.0]]
     assert fn._rows == 0
 
 

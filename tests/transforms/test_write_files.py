@@ -6,6 +6,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
 
 from models.errors import SluiceError, TooManyFailures, UsageError
 from transforms.commit_files import CommitFiles, Judgement, put_in_place
@@ -34,7 +35,7 @@ def shards(place: Target, texts: list[str]) -> list[Shard]:
     for number, text in enumerate(texts):
         path = Path(place.temp) / f"{number}.csv"
         path.write_text(text)
-        made.append(Shard(str(path), 1))
+        made.append(Shard(str(path), 1, len(text)))
     return made
 
 
@@ -44,9 +45,12 @@ def test_shards_are_named_as_beam_names_them(tmp_path: Path) -> None:
     assert [Path(name).read_text() for name in names] == ["x", "y"]
 
 
+@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_a_commit_that_was_interrupted_is_done_again(done: int, tmp_path: Path) -> None:
+def test_a_commit_that_was_interrupted_is_done_again(done: int, old: bool, tmp_path: Path) -> None:
     place = target(tmp_path)
+    for number in range(3 if old else 0):
+        Path(place.shard(number, 3)).write_text("of an earlier run")
     made = shards(place, ["x", "y", "z"])
     for number in range(done):
         Path(made[number].path).rename(place.shard(number, 3))
@@ -60,6 +64,20 @@ def test_a_shard_that_vanished_is_an_error(tmp_path: Path) -> None:
     Path(made[0].path).unlink()
     with pytest.raises(SluiceError, match="vanished"):
         put_in_place(place, made)
+    Path(place.shard(0, 1)).write_text("of an earlier run")
+    with pytest.raises(SluiceError, match="vanished"):
+        put_in_place(place, made)
+
+
+def test_rows_that_a_format_cannot_hold_fail_alone(tmp_path: Path) -> None:
+    place = target(tmp_path, suffix=".tfrecord")
+    spec = OutputSpec("tfrecord", pa.schema([("a", pa.list_(pa.int64()))]))
+    batch = pa.RecordBatch.from_pydict({"a": [[1], [2, None], [3], [], [None]]})
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        written = pipeline | beam.Create([batch]) | WriteFiles(place, spec)
+        assert_that(written.shards | beam.Map(lambda shard: shard.rows), equal_to([3]), label="shards")
+        failures = written.failures | "F" >> beam.Map(lambda failure: (failure.stage, failure.payload))
+        assert_that(failures, equal_to([("encode", b'{"a":[2,null]}'), ("encode", b'{"a":[null]}')]), label="failures")
 
 
 def test_only_shards_count_as_existing(tmp_path: Path) -> None:
@@ -97,7 +115,7 @@ def run(tmp_path: Path, rows_in: int, failures: int, rate: float, batches: int =
         failed = pipeline | "Bad" >> beam.Create([Failure("decode", "X", "x", "o")] * failures)
         lost = failed | "WriteBad" >> WriteFailures(bad)
         tally = pipeline | "Tally" >> beam.Create([rows_in])
-        (written, lost, tally) | CommitFiles(place, SPEC, bad, Judgement(rate))
+        (written.shards, lost, tally) | CommitFiles(place, SPEC, bad, Judgement(rate))
 
 
 def test_commit_puts_predictions_and_failures_in_place_and_cleans_up(tmp_path: Path) -> None:
