@@ -148,9 +148,9 @@ def main() -> None:
         f"marginal cost between {SMALL:,} and {LARGE:,} rows. Imports are not counted, loading the model is.",
         "",
         "Sluice carries CSV lines and tf.Examples as they stand in the source and adds the score to them; the row "
-        "`columns written anew` writes every column again, as the loop does. RunInference gets batches of 4,096 rows and "
-        "the same TensorFlow callable as everybody; tfx_bsl has its own batching, writes PredictionLogs, and gets a tenth "
-        "of the rows: its whole run is reckoned up from them.",
+        "`columns written anew` writes every column again, as the loop does. RunInference gets batches of 4,096 rows "
+        "and the same TensorFlow callable as everybody; tfx_bsl has its own batching, writes PredictionLogs, and gets "
+        "a tenth of the rows: its whole run is reckoned up from them.",
     ]
     for format_, title in (("csv", "CSV in, CSV out"), ("tfrecord", "tf.Example in, tf.Example out")):
         lines += ["", f"## {title}", "", *table(format_, list(CONTENDERS[format_]))]

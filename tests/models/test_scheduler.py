@@ -259,7 +259,7 @@ def test_a_size_that_was_too_large_is_not_padded_to_again() -> None:
 
     options = SchedulerOptions(max_batch_size=1024, allowed_batch_sizes=(128, 1024))
     scheduler = Scheduler(FakeModel(bears_64), options)
-    prediction = scheduler.submit(x_feeds(range(1024))).future.result(60)
+    prediction = scheduler.submit(x_feeds(*range(1024))).future.result(60)
     scheduler.close()
     assert prediction.failures == {}
     assert len(calls) < 64
