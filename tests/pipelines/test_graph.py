@@ -62,11 +62,10 @@ def test_the_graph_is_built_for_dataflow_without_it(criteo: ZooSample, tmp_path:
     pipeline = make_pipeline(beam_options([*flags, "--temp_location=gs://bucket/t"]))
     build_batch(pipeline, plan_batch(options))
     proto, _ = pipeline.to_runner_api(return_context=True)
-    rows = next(each for each in proto.components.pcollections.values() if "Predict/Call" in each.unique_name)
-    coder = Coder.from_runner_api(
-        proto.components.coders[rows.coder_id], pipeline_context.PipelineContext(proto.components)
-    )
-    assert isinstance(coder, RecordBatchCoder)
+    context = pipeline_context.PipelineContext(proto.components)
+    outputs = [each for each in proto.components.pcollections.values() if "Predict/Call" in each.unique_name]
+    coders = [Coder.from_runner_api(proto.components.coders[each.coder_id], context) for each in outputs]
+    assert sum(isinstance(coder, RecordBatchCoder) for coder in coders) == 1, "rows, and not failures"
     for transform in proto.components.transforms.values():
         if transform.spec.urn == "beam:transform:pardo:v1":
             payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
