@@ -72,10 +72,25 @@ def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, do
 
     summary = summarise(plan, result, seconds, done)
     sys.stderr.write(render(summary) + "\n")
+    if summary.failure_files:
+        _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
     if options.summary_file:
         from transforms.beam_files import write_text
 
         write_text(options.summary_file, to_json(summary) + "\n")
+
+
+def _explain(path: str, files: int) -> None:
+    """Shows the first failure, and says so where files could not be read to their end."""
+    import json
+
+    from transforms.beam_files import open_binary
+
+    with open_binary(path) as file:
+        failure = json.loads(file.readline())
+    sys.stderr.write(f"First failure: {failure['error_message']} ({failure['origin']})\n")
+    if files:
+        sys.stderr.write(f"{files} file(s) could not be read to the end: their further rows are NOT in the output\n")
 
 
 def _exit_code(error: BaseException | None, local: bool) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import gzip
+import io
 import os
 import shutil
 import uuid
@@ -54,6 +55,10 @@ class _GzipFile(gzip.GzipFile):
                 raise
             self._damage = error
         return b"".join(pieces)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._damage = None
+        return super().seek(offset, whence)
 
     def close(self) -> None:
         super().close()

@@ -14,7 +14,7 @@ from models.errors import CorruptFile
 
 BLOCK_BYTES = 1 << 20
 # A line longer than this is taken for a file that is not text, or for a quote that never closes.
-MAX_LINE_BYTES = 128 << 20
+MAX_LINE_BYTES = 100 << 20
 
 _NEWLINE, _RETURN = 10, 13
 BOM = b"\xef\xbb\xbf"
@@ -109,21 +109,24 @@ def read_blocks(
     A byte order mark at the beginning of the file is left out.
 
     Args:
-      file: open for reading, and standing at byte 0; it must seek if `start` is not 0.
+      file: open for reading, and standing at byte 0.
       stop: None: to the end of the file.
       quote: newlines between two of these do not end a line; then a row must begin at `start`.
 
     Raises:
       CorruptFile: a line never ends.
     """
-    position, carry = start, b""
+    position, carry, ahead = start, b"", b""
     if start:  # the line that holds byte start - 1 belongs to the range before
         position, ahead = _skip_line(file, start - 1, block_bytes)
-    elif (ahead := file.read(len(BOM))) == BOM:  # the first line is this range's, however short the range
-        position, ahead, stop = len(BOM), b"", stop and max(stop, len(BOM) + 1)
+    elif file.read(len(BOM)) == BOM:  # the first line is this range's, however short the range
+        position, stop = len(BOM), stop and max(stop, len(BOM) + 1)
+    else:
+        file.seek(0)
     while stop is None or position < stop:
         # What has been read ahead comes first, since reading on may fail; a long line is read in steps that double.
-        chunk, ahead = ahead or file.read(max(block_bytes, len(carry))), b""
+        step = max(block_bytes, min(len(carry), MAX_LINE_BYTES + 1 - len(carry)))
+        chunk, ahead = ahead or file.read(step), b""
         data = carry + chunk if carry else chunk
         if not data:
             return

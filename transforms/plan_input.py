@@ -119,7 +119,8 @@ def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
         return True
     raise UsageError(
         f"the model takes column '{spec.name}' ({spec}), and the input {source.path} has no such column"
-        f"{_near(spec.name, source.names)}; it has {_some(source.names)}. Rename it in the input, or give what stands "
+        f"{_near(spec.name, source.names)}; it has {_some(source.names)}.{_csv_hint(source)} Rename "
+        "it in the input, or give what stands "
         f"for it with --column_defaults {spec.name}=VALUE"
     )
 
@@ -219,6 +220,15 @@ def _near(name: str, known: Iterable[str]) -> str:
     same = [other for other in known if other.lower() == name.lower()]
     near = same or difflib.get_close_matches(name, list(known), 1, 0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _csv_hint(source: Source) -> str:
+    """What a header that is none looks like: one field that holds another delimiter, or values."""
+    if source.format == CSV and len(source.names) == 1 and any(mark in source.names[0] for mark in "\t;|"):
+        return " Is the delimiter another one? Give it with --csv_delimiter."
+    if source.format == CSV and any(name[:1].isdigit() for name in source.names):
+        return " Is there no header line? Give the names with --column_names."
+    return ""
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

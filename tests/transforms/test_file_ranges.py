@@ -28,7 +28,7 @@ from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, I
 from transforms.file_ranges import csv_head, is_file_error, read_range, split_file
 
 # A directory of a test may hold files of several of its examples.
-IN_ONE_DIRECTORY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_ONE_DIRECTORY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def spec_of(format_: str, **options: Any) -> InputSpec:
@@ -147,7 +147,7 @@ def test_a_header_that_is_none(data: bytes, message: str, tmp_path: Path) -> Non
 TEXTS = st.text(alphabet='ab,"\n7', max_size=8)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), more=st.integers(0, 60))
 def test_no_line_within_quotes_is_taken_for_a_row(rows: list[tuple[str, str]], more: int, tmp_path: Path) -> None:
     """Ranges that are no shorter than a row, as those of a job are not, give true rows only."""
