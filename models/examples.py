@@ -90,15 +90,24 @@ def _scalars(
     return bind_column(array, spec, errors, left_out).values[present], present.astype(np.int64)
 
 
+def _cast_leaves(array: pa.Array, leaf: pa.DataType, outermost: bool = True) -> pa.Array:
+    """Returns lists built anew of this value type, an outermost null as an empty list.
+
+    `cast` will not do: of a slice whose child is a slice too, pyarrow 25 makes lists that abort the process when read.
+    """
+    if not is_list(array.type):
+        return array.cast(leaf)
+    lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
+    nulls = None if outermost or not array.null_count else array.is_null()
+    return pa.ListArray.from_arrays(offsets, _cast_leaves(array.flatten(), leaf, outermost=False), mask=nulls)
+
+
 def _lists(
     array: pa.Array, kind: pa.DataType, depth: int, spec: ColumnSpec, errors: RowErrors
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the values of lists, flat, and how many each row has. A null is an empty list."""
-    for _ in range(depth):
-        kind = pa.list_(kind)
-    array = array.cast(kind)
-    if array.null_count:
-        array = pc.if_else(array.is_valid(), array, pa.scalar([], kind))
+    array = _cast_leaves(array, kind)
     column = bind_column(array, dataclasses.replace(spec, shape=(None,) * depth), errors)
     counts = column.counts
     if depth == len(spec.shape):
