@@ -1,13 +1,20 @@
 """Fixtures of several test modules."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from models import zoo
 from tests.saved_models import CASES, build_case
 from tests.servers import Gcs, beam_uses, gcs_emulator
 from tests.zoo_models import ZooSample, make_sample
+
+# On CI the examples are the same at every run, so that what passed passes again; elsewhere they are drawn anew.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,8 @@ def test_the_sample_row_is_one_that_the_model_takes(case: ModelCase, built: Path
     row = describe_case(case, built)["sample_row"]
     signature = read_signatures(read_meta_graph(str(built / case.name), LocalFiles()))[case.signature]
     spec = InputSpec("jsonl", tuple((column.name, column.arrow_type) for column in signature.columns))
-    arrays = decode_object(orjson.dumps(row), spec)
+    values = decode_object(orjson.dumps(row), spec)
+    arrays = [pa.array([value], kind) for value, (_, kind) in zip(values, spec.columns, strict=True)]
     bound = bind(pa.RecordBatch.from_arrays(arrays, schema=spec.schema), signature)
     assert bound.errors == {}
     assert [group.size for group in bound.groups] == [1]
