@@ -72,6 +72,9 @@ def test_it_names_what_the_model_takes_and_gives(case: ModelCase, built: Path) -
     assert found["excluded_outputs"] == NO_COLUMN.get(case.name, [])
     outputs = [name for name in case.expected(case.rows) if name not in found["excluded_outputs"]]
     assert sorted(column["name"] for column in found["output_columns"]) == sorted(outputs)
+    if case.name == "ragged_output":  # a list of lists, which BigQuery has no column for
+        assert found["bigquery_schema"] is None and "spans" in found["bigquery_problem"]
+        return
     fields = [field["name"] for field in found["bigquery_schema"]]
     assert fields == [*(column["name"] for column in found["output_columns"]), "_model", "_version"]
     excluded = "".join(f"--exclude_columns {name} " for name in found["excluded_outputs"])
