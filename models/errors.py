@@ -2,14 +2,18 @@
 
 SluiceError
 +-- UsageError            the user's command, model or input does not fit; exit code 2
-|   +-- ModelNotFound     nothing loadable at the URI
+|   +-- ModelNotFound     nothing loadable at the URI, or nobody answers there
 |   +-- SignatureError    no such signature, or one that cannot be served from columns
 +-- CorruptFile           a file cannot be read past some point
 +-- CallError             a call of the model failed
 |   +-- BadInput          the model refuses these rows: bisect to find which
 |   +-- BatchTooLarge     fewer rows may pass: halve and remember
 |   +-- BadOutput         the answer does not have the shape, dtype or outputs that the signature promises
+|   +-- Refused           the server will not take these calls at all (credentials, unknown method): no use to try again
+|   +-- ServerFault       the server broke on the call: try again a few times, then bisect as for BadInput
 |   +-- Unavailable       the model cannot be reached now: try again
+|       +-- Overloaded    the server asks for fewer calls: try again, with fewer under way
+|       +-- TimedOut      no answer within the deadline: try again a few times
 +-- Cancelled             the bundle that waited for the rows has failed
 +-- TooManyFailures       more failures than --max_failure_rate; exit code 3
 """
@@ -51,8 +55,24 @@ class BadOutput(CallError):
     """The answer does not have the row count, shape, dtype or outputs that the signature promises."""
 
 
+class Refused(CallError):
+    """The server will not take these calls at all: wrong credentials, or not a model server."""
+
+
+class ServerFault(CallError):
+    """The server broke on the call; the same call may pass, or some row of it may be at fault."""
+
+
 class Unavailable(CallError):
     """The model cannot be reached now; the same call may pass later."""
+
+
+class Overloaded(Unavailable):
+    """The server asks for fewer calls."""
+
+
+class TimedOut(Unavailable):
+    """No answer within the call's deadline."""
 
 
 class Cancelled(SluiceError):

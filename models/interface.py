@@ -14,6 +14,29 @@ from models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True)
+class EndpointOptions:
+    """How a served model is called. Hashable and picklable: it travels to the workers.
+
+    Attributes:
+      rpc_timeout_secs: the deadline of one call.
+      ca_certificates: PEM text to trust for TLS, instead of the machine's own; empty: the machine's.
+      headers: (name, value) pairs that go with every call.
+      token_file: holds a bearer token; read again when it changes. Empty: none.
+      google_auth: send an access token of Google's application default credentials.
+      rest_format: "columns": `inputs`, a list for each input; "rows": `instances`, an object for each row.
+      rest_gzip: compress REST requests. Answers may be compressed in any case.
+    """
+
+    rpc_timeout_secs: float = 60.0
+    ca_certificates: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    token_file: str = ""
+    google_auth: bool = False
+    rest_format: str = "columns"
+    rest_gzip: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelOptions:
     """How a model is opened. Hashable: it is part of the key of the process's model cache.
 
@@ -22,6 +45,7 @@ class ModelOptions:
       defaults: (column, value) pairs: what stands for a null in a column that the model takes.
       intra_op_threads, inter_op_threads: of TensorFlow; 0: one per core.
       warm_up: replay assets.extra/tf_serving_warmup_requests after loading.
+      endpoint: how to call it, where it is served and not loaded here.
     """
 
     signature: str = DEFAULT_SIGNATURE
@@ -30,6 +54,7 @@ class ModelOptions:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     warm_up: bool = True
+    endpoint: EndpointOptions = EndpointOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +75,14 @@ class Outputs:
 
 
 class Model(Protocol):
-    """A model that can be called, wherever it runs. Thread-safe."""
+    """A model that can be called, wherever it runs. Thread-safe.
 
+    Attributes:
+      remote: whether calls go to a server, which may be away for a while, or busy with others.
+      version: of the model, where it is loaded here or pinned; None where each answer may come from another one.
+    """
+
+    remote: bool
     uri: str
     version: int | None
     signature: Signature

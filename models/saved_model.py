@@ -39,6 +39,8 @@ class SavedModel:
       SignatureError: no such signature, or one that cannot be served from columns.
     """
 
+    remote = False
+
     def __init__(self, spec: ModelSpec, options: ModelOptions, files: ModelFiles) -> None:
         found = find_version(spec.uri, files, spec.version)
         self.uri = spec.uri

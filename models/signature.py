@@ -34,6 +34,9 @@ _DTYPES: Mapping[int, str] = {
     23: "uint64",
 }
 
+# The kind of an output that a SavedModel can give and TF Serving's Predict cannot: it fetches one tensor for each.
+UNSERVED = "unserved"
+
 # tensorflow/core/protobuf/struct.proto, TypeSpecProto.TypeSpecClass.
 _RAGGED = 3
 
@@ -50,7 +53,7 @@ class TensorSpec:
       shape: with the batch dimension first; None where a dimension is unknown; None as a whole: unknown rank.
       tensors: names of the graph's tensors that hold it; one if dense; values and row splits if ragged.
       kind: "dense"; "ragged" (one dimension behind the batch, others behind it are fixed), "sparse" (a row is the list
-        of its values); or "composite", which cannot be served.
+        of its values); "composite", which cannot be served; or UNSERVED.
     """
 
     name: str
@@ -186,6 +189,11 @@ class Signature:
 
 def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
     remedy = "leave it out with --exclude_columns, or " if role == "output" else ""
+    if spec.kind == UNSERVED:
+        raise SignatureError(
+            f"signature '{signature.name}': output '{spec.name}' is ragged or sparse, and TF Serving answers with dense "
+            f"tensors only; {remedy}export the model with a dense output"
+        )
     if spec.kind == "composite":
         raise SignatureError(
             f"signature '{signature.name}': {role} '{spec.name}' is a composite tensor of {len(spec.tensors)} parts, "

@@ -1,14 +1,17 @@
-"""Signatures of a SavedModel, read from its protobuf without TensorFlow."""
+"""Signatures of a SavedModel, or of a served model, read from protobufs without TensorFlow."""
 
+import dataclasses
 import difflib
 from typing import Any
 
 from models.errors import SignatureError
 from models.example_features import example_features
-from models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec, tensor_spec
+from models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec, tensor_spec
 
 # How TF 2 exports mark the op that initialises the model; nothing to serve.
 _HIDDEN = "__saved_model_init_op"
+# Signatures of these methods take tf.Examples. https://www.tensorflow.org/tfx/serving/signature_defs
+_EXAMPLE_METHODS = ("tensorflow/serving/classify", "tensorflow/serving/regress")
 
 
 def read_signatures(meta_graph: Any) -> dict[str, Signature]:
@@ -18,6 +21,30 @@ def read_signatures(meta_graph: Any) -> dict[str, Signature]:
         for name, definition in sorted(meta_graph.signature_def.items())
         if name != _HIDDEN
     }
+
+
+def read_served_signatures(definitions: Any) -> dict[str, Signature]:
+    """Returns the signatures of a `tensorflow.serving.SignatureDefMap`, as GetModelMetadata gives it, unchecked.
+
+    A server shows no graph, so what features a parser of tf.Examples reads is not known, and that there is one is told
+    by the signature's method, or by the name that Estimators and Keras give its tensor.
+    """
+    return {
+        name: _read_served(name, definition)
+        for name, definition in sorted(definitions.signature_def.items())
+        if name != _HIDDEN
+    }
+
+
+def _read_served(name: str, definition: Any) -> Signature:
+    signature = _read(name, definition, None)
+    outputs = tuple(
+        spec if spec.kind == "dense" else dataclasses.replace(spec, kind=UNSERVED) for spec in signature.outputs
+    )
+    tensors = [tensor for spec in signature.inputs for tensor in spec.tensors]
+    parses = definition.method_name in _EXAMPLE_METHODS or any("example" in tensor for tensor in tensors)
+    features = () if parses and _may_take_examples(signature.inputs) else None
+    return dataclasses.replace(signature, outputs=outputs, features=features)
 
 
 def pick_signature(signatures: dict[str, Signature], name: str) -> Signature:
@@ -40,7 +67,7 @@ def _read(name: str, definition: Any, graph_def: Any) -> Signature:
     inputs = tuple(tensor_spec(key, info) for key, info in sorted(definition.inputs.items()))
     outputs = tuple(tensor_spec(key, info) for key, info in sorted(definition.outputs.items()))
     features = None
-    if _may_take_examples(inputs):
+    if graph_def is not None and _may_take_examples(inputs):
         features = example_features(graph_def, inputs[0].tensors[0])
     return Signature(name, definition.method_name, inputs, outputs, features)
 
