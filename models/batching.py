@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from models.binding import Feeds
-from models.errors import BadInput, BatchTooLarge, SluiceError
+from models.errors import BadInput, BatchTooLarge, Cancelled, ServerFault, SluiceError
 from models.interface import Outputs
 
 
@@ -24,11 +24,11 @@ class RowFailure:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of rows [start, stop) of a call: an answer, or one failure for all of them."""
+    """What became of rows [start, stop) of a call: an answer, one failure for all, or what kept them from it."""
 
     start: int
     stop: int
-    result: Outputs | RowFailure
+    result: Outputs | RowFailure | SluiceError
 
 
 def merge_key(feeds: Feeds) -> Hashable:
@@ -93,14 +93,20 @@ class Isolation:
       max_extra_calls: how many calls more than one a batch may cost before the parts still in doubt fail as they are.
       on_ceiling: told how many rows a call may have, where more were too many. A row that is too large by itself says
         nothing about the others.
+      raised: errors that are not about rows; `run` raises them.
     """
 
     def __init__(
-        self, call: Callable[[Feeds], Outputs], max_extra_calls: int, on_ceiling: Callable[[int], None]
+        self,
+        call: Callable[[Feeds], Outputs],
+        max_extra_calls: int,
+        on_ceiling: Callable[[int], None],
+        raised: tuple[type[SluiceError], ...] = (),
     ) -> None:
         self._call = call
         self._extra_calls = max_extra_calls
         self._on_ceiling = on_ceiling
+        self._raised: tuple[type[Exception], ...] = (*raised, Cancelled)
         self._rows_too_large = 0
 
     def run(self, feeds: Feeds) -> list[Outcome]:
@@ -117,8 +123,10 @@ class Isolation:
             if self._rows_too_large == before:
                 self._on_ceiling(stop - (start + stop) // 2)  # the larger half
             return outcomes
-        except BadInput as error:
+        except (BadInput, ServerFault) as error:
             return self._halves(feeds, start, stop, error, free=False)
+        except self._raised:
+            raise
         except SluiceError as error:
             return [Outcome(start, stop, RowFailure(type(error).__name__, str(error)))]
         except Exception as error:  # noqa: BLE001  what a model raises is the model's; its rows get it as their reason

@@ -1,40 +1,79 @@
 """One loaded model and one scheduler per process, however many DoFns ask."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from models.files import LocalFiles, ModelFiles
 from models.interface import Model, ModelOptions
 from models.saved_model import open_saved_model
 from models.scheduler import Scheduler, SchedulerOptions
+from models.signature import Signature
 from models.uri import ModelSpec, parse_model_uri
 
+# A client ends its calls at their deadline by itself; the scheduler gives up one that has not, so much later.
+_GRACE_SECS = 5.0
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
 class ModelRecipe:
-    """All that makes a model callable; small, hashable, picklable. A DoFn holds this and opens it in `setup`."""
+    """All that makes a model callable; small, hashable, picklable. A DoFn holds this and opens it in `setup`.
+
+    Attributes:
+      signature: of a served model, as the launcher read it: workers then need not ask the server for it. None: they do.
+    """
 
     spec: ModelSpec
-    model: ModelOptions = field(default_factory=ModelOptions)
-    scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
+    model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+    scheduler: SchedulerOptions = dataclasses.field(default_factory=SchedulerOptions)
+    signature: Signature | None = None
 
 
-def open_model(uri: str | ModelSpec, options: ModelOptions | None = None, files: ModelFiles | None = None) -> Model:
-    """Returns the model behind a --model URI, loaded and ready.
+def open_model(
+    uri: str | ModelSpec,
+    options: ModelOptions | None = None,
+    files: ModelFiles | None = None,
+    signature: Signature | None = None,
+) -> Model:
+    """Returns the model behind a --model URI, ready: loaded into this process, or a client of its server.
+
+    Args:
+      files: where a SavedModel is read from.
+      signature: of a served model, if it is known; else its server is asked.
 
     Raises:
       UsageError: the URI, the signature or what stands there does not fit; the text says how.
     """
     spec = parse_model_uri(uri) if isinstance(uri, str) else uri
-    return open_saved_model(spec, options or ModelOptions(), files or LocalFiles())
+    options = options or ModelOptions()
+    if spec.endpoint is None:
+        return open_saved_model(spec, options, files or LocalFiles())
+    if spec.endpoint.protocol == "grpc":
+        from models.serving_grpc import GrpcModel
+
+        return GrpcModel(spec, options, signature)
+    from models.serving_rest import RestModel
+
+    return RestModel(spec, options, signature)
+
+
+def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:
+    """Returns a scheduler of one's own for this recipe, its model ready. See `shared_scheduler` for the process's."""
+    started = time.monotonic()
+    model = open_model(recipe.spec, recipe.model, files, recipe.signature)
+    options = recipe.scheduler
+    if recipe.spec.endpoint and not options.call_timeout_secs:
+        options = dataclasses.replace(options, call_timeout_secs=recipe.model.endpoint.rpc_timeout_secs + _GRACE_SECS)
+    scheduler = Scheduler(model, options)
+    scheduler.load_msec = 1000 * (time.monotonic() - started)
+    return scheduler
 
 
 class _Cache:
     """Strong references, for as long as the process lives: loading is what costs."""
 
-    def __init__(self, open_: Callable[[ModelSpec, ModelOptions, ModelFiles | None], Model]) -> None:
+    def __init__(self, open_: Callable[[ModelRecipe, ModelFiles | None], Scheduler]) -> None:
         self._open = open_
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -47,10 +86,7 @@ class _Cache:
         with lock:  # others may load other models meanwhile
             scheduler = self._schedulers.get(key)
             if scheduler is None:
-                started = time.monotonic()
-                scheduler = Scheduler(self._open(recipe.spec, recipe.model, files), recipe.scheduler)
-                scheduler.load_msec = 1000 * (time.monotonic() - started)
-                self._schedulers[key] = scheduler
+                scheduler = self._schedulers[key] = self._open(recipe, files)
             return scheduler
 
     def clear(self) -> None:
@@ -60,7 +96,7 @@ class _Cache:
             scheduler.close()
 
 
-_CACHE = _Cache(open_model)
+_CACHE = _Cache(open_scheduler)
 
 
 def shared_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:

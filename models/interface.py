@@ -54,7 +54,7 @@ class ModelOptions:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     warm_up: bool = True
-    endpoint: EndpointOptions = EndpointOptions()
+    endpoint: EndpointOptions = dataclasses.field(default_factory=EndpointOptions)
 
 
 @dataclasses.dataclass(frozen=True)

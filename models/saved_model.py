@@ -48,7 +48,7 @@ class SavedModel:
         self.signature = read_signature(found.directory, options, files)
         self._defaults = dict(options.defaults)
         directory = files.local_copy(found.directory)
-        self._session = _load(directory, options)
+        self._session, _ = load_session(directory, options)
         tensors = [self._session.graph.get_tensor_by_name(name) for name in _fetches(self.signature)]
         feeds = [self._session.graph.get_tensor_by_name(spec.tensors[0]) for spec in self.signature.inputs]
         self._run = self._session.make_callable(tensors, feed_list=feeds)
@@ -111,7 +111,12 @@ def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles |
     return SavedModel(spec, options, files or LocalFiles())
 
 
-def _load(directory: str, options: ModelOptions) -> Any:
+def load_session(directory: str, options: ModelOptions) -> tuple[Any, Any]:
+    """Returns a Session that holds the SavedModel of a local directory, and its MetaGraphDef.
+
+    Raises:
+      ModelNotFound: TensorFlow cannot load it.
+    """
     tf = tensorflow()
     config = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=options.intra_op_threads,
@@ -122,13 +127,13 @@ def _load(directory: str, options: ModelOptions) -> Any:
     tf.get_logger().setLevel(logging.ERROR)  # the loader warns that it is deprecated, on every load
     try:
         with session.graph.as_default():
-            tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
+            meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
     except Exception as error:
         session.close()
         raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {_reason(error)}") from error
     finally:
         tf.get_logger().setLevel(level)
-    return session
+    return session, meta_graph
 
 
 def _fetches(signature: Signature) -> list[str]:

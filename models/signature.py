@@ -191,8 +191,8 @@ def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
     remedy = "leave it out with --exclude_columns, or " if role == "output" else ""
     if spec.kind == UNSERVED:
         raise SignatureError(
-            f"signature '{signature.name}': output '{spec.name}' is ragged or sparse, and TF Serving answers with dense "
-            f"tensors only; {remedy}export the model with a dense output"
+            f"signature '{signature.name}': output '{spec.name}' is ragged or sparse, and TF Serving answers with "
+            f"dense tensors only; {remedy}export the model with a dense output"
         )
     if spec.kind == "composite":
         raise SignatureError(

@@ -2,22 +2,29 @@
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from models.batching import Outcome, RowFailure, byte_count, merge_key, row_count
 from models.binding import Feeds
+from models.errors import SluiceError
 from models.interface import Outputs, concat_outputs
 
 
 @dataclasses.dataclass(frozen=True)
 class CallStats:
-    """Figures of one call; counted once, with the first request that was in it."""
+    """Figures of one call; counted once, with the first request that was in it.
+
+    Attributes:
+      latency_msec: with the attempts that failed and the waits between them.
+      repeats: how often it was repeated.
+    """
 
     rows: int
     latency_msec: float
+    repeats: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +64,15 @@ class Ticket:
         self.cancelled = False
 
     def prediction(self) -> Prediction:
-        """Puts the outcomes together, once all are in."""
+        """Puts the outcomes together, once all are in.
+
+        Raises:
+          SluiceError: a part could not be called at all, and rows are not to fail for that.
+        """
         outcomes = sorted(self.outcomes, key=lambda outcome: outcome.start)
+        for outcome in outcomes:
+            if isinstance(outcome.result, SluiceError):
+                raise outcome.result
         failures = {
             row: outcome.result
             for outcome in outcomes
@@ -101,3 +115,39 @@ class Segment:
     @property
     def bytes(self) -> float:
         return self.ticket.bytes * self.rows / max(1, self.ticket.rows)
+
+
+def complete(ticket: Ticket) -> None:
+    """Ends the future of a request that has all its outcomes."""
+    try:
+        prediction = ticket.prediction()
+    except SluiceError as error:
+        ticket.future.set_exception(error)
+        return
+    except Exception as error:  # noqa: BLE001  answers that do not go together: whoever waits is to hear of it
+        prediction = ticket.failed(RowFailure(type(error).__name__, f"the answers do not go together: {error}"))
+    ticket.future.set_result(prediction)
+
+
+def share(segments: Sequence[Segment], outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Cuts the outcomes of merged segments into those of each segment, numbered by the rows of its request."""
+    shares = []
+    begin = 0
+    for segment in segments:
+        end = begin + segment.rows
+        shares.append(
+            [
+                _cut(outcome, max(outcome.start, begin), min(outcome.stop, end), segment.start - begin)
+                for outcome in outcomes
+                if outcome.start < end and outcome.stop > begin
+            ]
+        )
+        begin = end
+    return shares
+
+
+def _cut(outcome: Outcome, start: int, stop: int, shift: int) -> Outcome:
+    result = outcome.result
+    if isinstance(result, Outputs) and (start, stop) != (outcome.start, outcome.stop):
+        result = result.slice(start - outcome.start, stop - outcome.start)
+    return Outcome(start + shift, stop + shift, result)

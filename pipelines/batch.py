@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from models.errors import TooManyFailures
-from pipelines.options import BatchOptions, add_arguments, from_namespace
+from pipelines.flags import add_arguments, from_namespace
+from pipelines.options import BatchOptions
 
 _LOG = logging.getLogger("sluice")
 

@@ -12,12 +12,11 @@ from google.api_core.exceptions import GoogleAPIError
 from models.cache import ModelRecipe
 from models.columns import default_value
 from models.errors import UsageError
-from models.interface import ModelOptions
-from models.scheduler import SchedulerOptions
+from models.interface import EndpointOptions, ModelOptions
 from models.signature import ColumnSpec, Signature
-from models.signature_reader import pick_signature, read_signatures
+from models.signature_reader import pick_signature
+from models.signatures import find_model
 from models.uri import ModelSpec, parse_model_uri
-from models.versions import find_version, read_meta_graph
 from pipelines.options import BatchOptions
 from transforms.beam_files import BeamFiles, match_files, open_binary
 from transforms.commit_files import Judgement
@@ -27,6 +26,9 @@ from transforms.plan_input import InputPlan, Source, Wanted, check_sample, find_
 from transforms.plan_output import Destination, is_raw, parse_output, plan_output
 from transforms.schema import read_schema_file
 from transforms.write_files import Target, check_writable, existing_files
+
+# How long a model's server may take to say what it serves.
+_LAUNCH_TIMEOUT_SECS = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,8 @@ def _plan(options: BatchOptions) -> BatchPlan:
     csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
     source = find_source(options.input, options.input_format, csv)
     _check_overlap(options.input, (target, failures))
-    spec, signature, exclude = _find_model(options, source)
+    endpoint = options.endpoint_options()
+    spec, signature, exclude = _find_model(options, source, endpoint)
     schema = _read_schema(options.input_schema)
     raw = is_raw(source, destination.format, csv, options.columns, exclude)
     wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
@@ -80,7 +83,7 @@ def _plan(options: BatchOptions) -> BatchPlan:
         pattern=options.input,
         source=source,
         input=plan.spec,
-        recipe=_recipe(options, spec, signature, defaults),
+        recipe=_recipe(options, spec, signature, defaults, endpoint),
         output=output,
         output_prefix=options.output_prefix,
         target=target,
@@ -125,19 +128,20 @@ def _check_target(target: Target, overwrite: bool) -> None:
     check_writable(target)
 
 
-def _find_model(options: BatchOptions, source: Source) -> tuple[ModelSpec, Signature, tuple[str, ...]]:
+def _find_model(
+    options: BatchOptions, source: Source, endpoint: EndpointOptions
+) -> tuple[ModelSpec, Signature, tuple[str, ...]]:
     """Returns the model, its version pinned so that late workers load the same one; its signature, with the outputs
     that are wanted; and which input columns to leave out."""
-    files = BeamFiles()
-    spec = parse_model_uri(options.model)
-    version = find_version(spec.uri, files)
-    signatures = read_signatures(read_meta_graph(version.directory, files))
+    timeout_secs = min(endpoint.rpc_timeout_secs, _LAUNCH_TIMEOUT_SECS)
+    found = find_model(parse_model_uri(options.model), BeamFiles(), endpoint, timeout_secs)
+    signatures = found.signatures
     signature = pick_signature(signatures | _with_wanted(options, source, signatures), options.signature)
     left_out = {options.output_prefix + output.name for output in signatures[options.signature].outputs} - {
         options.output_prefix + output.name for output in signature.outputs
     }
     exclude = tuple(name for name in options.exclude_columns if name not in left_out)
-    return dataclasses.replace(spec, version=version.number), signature, exclude
+    return found.spec, signature, exclude
 
 
 def _with_wanted(options: BatchOptions, source: Source, signatures: dict[str, Signature]) -> dict[str, Signature]:
@@ -189,7 +193,9 @@ def _default(spec: ColumnSpec, text: str) -> Any:
     return value
 
 
-def _recipe(options: BatchOptions, spec: ModelSpec, signature: Signature, defaults: dict[str, Any]) -> ModelRecipe:
+def _recipe(
+    options: BatchOptions, spec: ModelSpec, signature: Signature, defaults: dict[str, Any], endpoint: EndpointOptions
+) -> ModelRecipe:
     return ModelRecipe(
         spec,
         ModelOptions(
@@ -199,12 +205,8 @@ def _recipe(options: BatchOptions, spec: ModelSpec, signature: Signature, defaul
             intra_op_threads=options.intra_op_threads,
             inter_op_threads=options.inter_op_threads,
             warm_up=options.warm_up,
+            endpoint=endpoint,
         ),
-        SchedulerOptions(
-            max_batch_size=options.max_batch_size,
-            max_batch_bytes=options.max_batch_bytes,
-            max_batch_delay_ms=options.max_batch_delay_ms,
-            allowed_batch_sizes=options.allowed_batch_sizes,
-            max_in_flight=options.max_in_flight,
-        ),
+        options.scheduler_options(),
+        signature if spec.endpoint else None,
     )

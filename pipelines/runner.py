@@ -10,7 +10,10 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from models.errors import UsageError
+from models.uri import parse_model_uri
 from pipelines.options import BatchOptions
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Beam's DirectRunner is a switch whose choice depends on the network; we name the runner that we mean.
 _LOCAL = (None, "", "DirectRunner", "FnApiRunner")
@@ -59,6 +62,12 @@ def check_reachable(job: BatchOptions, options: PipelineOptions) -> None:
     """
     if "Dataflow" not in str(options.view_as(StandardOptions).runner):
         return
+    endpoint = parse_model_uri(job.model).endpoint
+    if endpoint and endpoint.host in _LOOPBACK:
+        raise UsageError(
+            f"--model {job.model} is on this machine, where Dataflow's workers do not reach it; give the server's "
+            "address in their network"
+        )
     for name in ("input", "model", "output", "failures"):
         path = getattr(job, name)
         if path and "://" not in path:

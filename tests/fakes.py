@@ -48,6 +48,7 @@ class FakeModel:
     def __init__(
         self, answer: Callable[[Feeds], Outputs] = double, signature: Signature = X_TO_Y, gated: bool = False
     ) -> None:
+        self.remote = False
         self.uri = "fake"
         self.version: int | None = 7
         self.signature = signature

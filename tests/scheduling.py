@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +13,13 @@ from tests.fakes import PATIENCE_SECS, FakeModel
 
 
 @contextmanager
-def scheduling(model: FakeModel, clock: Callable[[], float] | None = None, **options: Any) -> Iterator[Scheduler]:
-    scheduler = Scheduler(model, SchedulerOptions(**options), **({"clock": clock} if clock else {}))
+def scheduling(
+    model: FakeModel,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] | None = None,
+    **options: Any,
+) -> Iterator[Scheduler]:
+    scheduler = Scheduler(model, SchedulerOptions(**options), clock, sleep)
     try:
         yield scheduler
     finally:

@@ -18,7 +18,10 @@ BYTES_READ = "bytes_read"
 BATCH_SIZE = "batch_size"
 PREDICT_LATENCY_MSEC = "predict_latency_msec"
 QUEUE_MSEC = "queue_msec"
+RPC_RETRIES = "rpc_retries"
 MODEL_LOAD_MSEC = "model_load_msec"
+# Beam's own name, in whole seconds: Dataflow's autoscaler adds no workers where those there are wait for a server.
+THROTTLED_SECS = "cumulativeThrottlingSeconds"
 
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()

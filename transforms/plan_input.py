@@ -83,8 +83,9 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
 def _check_unknown_features(source: Source, signature: Signature, wanted: Wanted, examples: str) -> None:
     if signature.features == () and not examples and not source.types and not wanted.schema:
         raise UsageError(
-            f"signature '{signature.name}' takes serialized tf.Examples, and the features that it reads are not to be "
-            f"found in its graph: give --input_schema FILE with their types, or TFRecord input"
+            f"signature '{signature.name}' takes serialized tf.Examples, and which features it reads is not known: "
+            "its graph does not tell, or it is served and its server shows no graph. Give --input_schema FILE with "
+            "their types, or TFRecord input"
         )
 
 

@@ -30,9 +30,11 @@ FAILURES = "failures"
 # What the DoFn yields, each in a WindowedValue.
 _Output: TypeAlias = pa.RecordBatch | beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 
-# A bundle may have this many times the model's batch size in work before it waits for its oldest rows: enough that the
-# model always finds a full batch waiting while the bundle reads and writes.
-_BATCHES_IN_WORK = 4
+# A bundle may have so many full batches more in work than may be under way, before it waits for its oldest rows: enough
+# that the model always finds a full batch waiting while the bundle reads and writes.
+_BATCHES_AHEAD = 3
+# How often a bundle that waits looks up to report how long the model has been away.
+_REPORT_SECS = 1.0
 
 
 class Predict(Composite):
@@ -71,12 +73,14 @@ class _Work:
     def done(self) -> bool:
         return all(ticket.future.done() for _, ticket in self.tickets)
 
-    def wait(self) -> None:
-        concurrent.futures.wait([ticket.future for _, ticket in self.tickets])
+    def wait(self, secs: float) -> bool:
+        """Waits for so long at most; returns whether it is done."""
+        return not concurrent.futures.wait([ticket.future for _, ticket in self.tickets], secs).not_done
 
 
 class _Predict(beam.DoFn):
-    """Counts: rows_predicted, rows_failed; batch_size, predict_latency_msec, queue_msec, model_load_msec."""
+    """Counts: rows_predicted, rows_failed, rpc_retries, cumulativeThrottlingSeconds; batch_size, predict_latency_msec,
+    queue_msec, model_load_msec."""
 
     def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles) -> None:
         self._recipe = recipe
@@ -84,12 +88,17 @@ class _Predict(beam.DoFn):
         self._files = files
         self._work: collections.deque[_Work] = collections.deque()
         self._rows = 0
+        self._throttled_secs = 0.0  # not yet reported: less than a second
+        self._throttled_before = 0.0
 
     def setup(self) -> None:
         self._scheduler: Scheduler = shared_scheduler(self._recipe, self._files)
+        options = self._scheduler.options
+        self._max_rows = (options.max_in_flight + _BATCHES_AHEAD) * options.max_batch_size
 
     def start_bundle(self) -> None:
         self._cancel()
+        self._throttled_before = self._scheduler.throttled_secs
         if self._scheduler.load_msec:
             metrics.record(metrics.MODEL_LOAD_MSEC, self._scheduler.load_msec)
             self._scheduler.load_msec = 0.0
@@ -104,13 +113,14 @@ class _Predict(beam.DoFn):
         tickets = [(group, self._scheduler.submit(group.feeds)) for group in bound.groups]
         self._work.append(_Work(batch, bound, tickets, (window,), timestamp))
         self._rows += batch.num_rows
-        limit = _BATCHES_IN_WORK * self._scheduler.options.max_batch_size
-        while self._work and (self._work[0].done or self._rows > limit):
+        while self._work and (self._work[0].done or self._rows > self._max_rows):
             yield from self._emit()
+        self._report_throttling()
 
     def finish_bundle(self) -> Iterator[_Output]:
         while self._work:
             yield from self._emit()
+        self._report_throttling()
 
     def teardown(self) -> None:
         self._cancel()
@@ -125,7 +135,8 @@ class _Predict(beam.DoFn):
     def _emit(self) -> Iterator[_Output]:
         """Waits for the oldest batch and gives its rows and failures, in its window and at its time."""
         work = self._work[0]
-        work.wait()
+        while not work.wait(_REPORT_SECS):
+            self._report_throttling()
         predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
         self._work.popleft()
         self._rows -= work.batch.num_rows
@@ -136,6 +147,15 @@ class _Predict(beam.DoFn):
             yield WindowedValue(scored, work.timestamp, work.windows)
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
+
+    def _report_throttling(self) -> None:
+        """Counts the whole seconds that calls have waited for the model, while this bundle was in work."""
+        now = self._scheduler.throttled_secs
+        self._throttled_secs += now - self._throttled_before
+        self._throttled_before = now
+        whole = int(self._throttled_secs)
+        self._throttled_secs -= whole
+        metrics.count(metrics.THROTTLED_SECS, whole)
 
 
 def score(
@@ -182,3 +202,4 @@ def _record(scored: pa.RecordBatch | None, failures: list[Failure], predictions:
         for call in prediction.calls:
             metrics.record(metrics.BATCH_SIZE, call.rows)
             metrics.record(metrics.PREDICT_LATENCY_MSEC, call.latency_msec)
+            metrics.count(metrics.RPC_RETRIES, call.repeats)

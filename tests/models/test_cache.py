@@ -6,7 +6,6 @@ import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from models.cache import ModelRecipe, _Cache
 from models.errors import ModelNotFound
 from models.files import ModelFiles
 from models.interface import ModelOptions
-from models.scheduler import SchedulerOptions
+from models.scheduler import Scheduler, SchedulerOptions
 from models.uri import ModelSpec
 from tests.fakes import PATIENCE_SECS, FakeModel, x_feeds
 
@@ -30,14 +29,14 @@ class Opener:
         self.held: dict[str, threading.Event] = {}
         self.begun = threading.Semaphore(0)
 
-    def __call__(self, spec: ModelSpec, options: ModelOptions, files: ModelFiles | None) -> Any:
+    def __call__(self, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:
         self.begun.release()
-        if spec.uri in self.held:
-            assert self.held[spec.uri].wait(PATIENCE_SECS)
+        if recipe.spec.uri in self.held:
+            assert self.held[recipe.spec.uri].wait(PATIENCE_SECS)
         if self.errors:
             raise self.errors.pop()
         self.opened.append(FakeModel())
-        return self.opened[-1]
+        return Scheduler(self.opened[-1], recipe.scheduler)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from models.batching import byte_count
 from models.binding import Feeds
-from models.errors import BadInput, BatchTooLarge, Cancelled
+from models.errors import (
+    BadInput,
+    BatchTooLarge,
+    CallError,
+    Cancelled,
+    Overloaded,
+    ServerFault,
+    TimedOut,
+    Unavailable,
+)
 from models.interface import Outputs
 from models.scheduler import Scheduler, SchedulerOptions
 from models.signature import Signature, TensorSpec
@@ -37,6 +47,9 @@ class Load:
     poison: frozenset[int]
     max_rows: int | None
     options: SchedulerOptions
+    remote: bool
+    faults: dict[int, type[CallError]]
+    """By the number of a call: what it raises, whatever its rows."""
 
     @property
     def rows(self) -> int:
@@ -62,7 +75,10 @@ def loads(draw: st.DrawFn, cancels: bool) -> Load:
         max_isolation_calls=draw(st.sampled_from([0, 5, 10_000])),
     )
     poison = draw(st.frozensets(st.integers(0, first), max_size=4))
-    return Load(threads, poison, draw(st.none() | st.integers(1, 20)), options)
+    passing = st.dictionaries(st.integers(0, 20), st.sampled_from([Unavailable, Overloaded]), max_size=12)
+    few = st.dictionaries(st.integers(0, 20), st.sampled_from([ServerFault, TimedOut]), max_size=options.max_retries)
+    faults: dict[int, type[CallError]] = draw(passing) | draw(few)
+    return Load(threads, poison, draw(st.none() | st.integers(1, 20)), options, draw(st.booleans()), faults)
 
 
 class LoadedModel(FakeModel):
@@ -71,12 +87,17 @@ class LoadedModel(FakeModel):
     def __init__(self, load: Load) -> None:
         super().__init__(self._score, SIGNATURE)
         self.load = load
+        self.remote = load.remote
         self.scheduler: Scheduler | None = None
         self.most_pending_bytes = 0
+        self._numbers = itertools.count()
 
     def _score(self, feeds: Feeds) -> Outputs:
         if self.scheduler is not None:
             self.most_pending_bytes = max(self.most_pending_bytes, self.scheduler.pending_bytes)
+        fault = self.load.faults.get(next(self._numbers))
+        if fault is not None:
+            raise fault("it happens")
         if self.load.max_rows is not None and len(feeds["x"]) > self.load.max_rows:
             raise BatchTooLarge("too many")
         numbers = feeds["x"][:, 0]
@@ -95,7 +116,7 @@ def feeds_of(first: int, rows: int, width: int) -> Feeds:
 def run(load: Load) -> tuple[LoadedModel, Scheduler, list[tuple[int, int, Prediction | None]]]:
     """Puts the load through a scheduler; gives (first row, rows, what came of it, None if cancelled)."""
     model = LoadedModel(load)
-    scheduler = model.scheduler = Scheduler(model, load.options)
+    scheduler = model.scheduler = Scheduler(model, load.options, sleep=lambda _: None)
     dropped: list[Ticket] = []
 
     def submit(requests: list[tuple[int, int, int, bool]]) -> list[tuple[int, int, Ticket]]:
@@ -168,7 +189,7 @@ def test_every_row_gets_its_own_outcome(load: Load) -> None:
         check_rows(first, rows, prediction, load)
     check_calls(model, load)
     stats = [call for _, _, prediction in done if prediction for call in prediction.calls]
-    assert len(stats) == len(model.calls)
+    assert sum(1 + call.repeats for call in stats) == len(model.calls)
     assert scheduler.pending_bytes == 0
 
 

@@ -6,7 +6,8 @@ import dataclasses
 import pytest
 
 from models.errors import UsageError
-from pipelines.options import BatchOptions, add_arguments, from_namespace, parse_pairs, parse_sizes
+from pipelines.flags import add_arguments, from_namespace, parse_pairs, parse_sizes
+from pipelines.options import BatchOptions
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
 FLAGS = {
@@ -21,14 +22,24 @@ FLAGS = {
     "input_schema": "",
     "column_defaults": (),
     "signature": "serving_default",
-    "max_batch_size": 4096,
+    "max_batch_size": 0,
     "max_batch_bytes": 67108864,
     "max_batch_delay_ms": 0.0,
     "allowed_batch_sizes": (),
-    "max_in_flight": 1,
+    "max_in_flight": 0,
     "intra_op_threads": 0,
     "inter_op_threads": 0,
     "warm_up": True,
+    "rpc_timeout_secs": 60.0,
+    "rpc_ca_file": "",
+    "rpc_headers": (),
+    "rpc_token_file": "",
+    "rpc_google_auth": False,
+    "rest_format": "columns",
+    "rest_gzip": False,
+    "max_retries": 3,
+    "max_retry_secs": 300.0,
+    "on_unavailable": "fail",
     "output_format": "",
     "output_prefix": "",
     "columns": None,
@@ -85,7 +96,7 @@ def test_what_cannot_be_parsed_is_exit_2(flag: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name,value", [("max_batch_size", 0), ("max_failure_rate", -0.1), ("input", "")])
+@pytest.mark.parametrize("name,value", [("max_batch_size", -1), ("max_failure_rate", -0.1), ("input", "")])
 def test_the_dataclass_checks_itself(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"--{name}"):
         BatchOptions(**{"input": "i", "model": "m", "output": "o"} | {name: value})  # type: ignore[arg-type]

@@ -194,8 +194,9 @@ CASES: list[tuple[str, Source, Signature, dict[str, Any], str]] = [
         source(CSV, "age"),
         UNKNOWN_FEATURES,
         {},
-        "signature 'serving_default' takes serialized tf.Examples, and the features that it reads are not to be found "
-        "in its graph: give --input_schema FILE with their types, or TFRecord input",
+        "signature 'serving_default' takes serialized tf.Examples, and which features it reads is not known: its graph "
+        "does not tell, or it is served and its server shows no graph. Give --input_schema FILE with their types, or "
+        "TFRecord input",
     ),
     (
         "--columns",

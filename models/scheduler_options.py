@@ -1,0 +1,66 @@
+"""How rows are gathered into calls, and what is done about a model that does not answer."""
+
+import dataclasses
+
+from models.errors import UsageError
+
+FAIL, DEAD_LETTER = "fail", "dead_letter"
+ON_UNAVAILABLE = (FAIL, DEAD_LETTER)
+
+# Where the options leave it open, for a model in this process and for one behind an endpoint. In process one call at a
+# time already uses every core, and large batches cost least a row. A server answers several clients: smaller requests
+# keep it fair, and the limit of calls is found by trial up to this many.
+_BATCH_SIZE = {False: 4096, True: 512}
+_IN_FLIGHT = {False: 1, True: 32}
+
+
+@dataclasses.dataclass(frozen=True)
+class SchedulerOptions:
+    """How rows are gathered into calls. Hashable: part of the key of the process's model cache.
+
+    Attributes:
+      max_batch_size: rows of one call at most; 0: 4096 in process, 512 for an endpoint.
+      max_batch_bytes: bytes of one call's tensors at most, as far as single rows allow.
+      max_batch_delay_ms: how long rows wait for more when the model is free; 0: not at all.
+      allowed_batch_sizes: a call is padded up to one of these; empty: any size.
+      max_in_flight: calls under way at a time; 0: 1 in process, up to 32 for an endpoint.
+      adapt_in_flight: for an endpoint, find the number of calls under way that serves best, up to `max_in_flight`.
+      max_pending_bytes: bytes of tensors that wait or are being scored; `submit` blocks past it.
+      max_isolation_calls: calls more than one that finding the bad rows of a batch may cost.
+      max_retries: how often a call is repeated that timed out, or that the server broke on.
+      max_retry_secs: how long a model that cannot be reached, or is overloaded, is waited for.
+      on_unavailable: what happens to rows after that: "fail": the request raises, and with it the job; "dead_letter":
+        they become failures.
+      call_timeout_secs: after which a call is given up, should the model itself not end it; 0: never.
+    """
+
+    max_batch_size: int = 0
+    max_batch_bytes: int = 64 << 20
+    max_batch_delay_ms: float = 0.0
+    allowed_batch_sizes: tuple[int, ...] = ()
+    max_in_flight: int = 0
+    adapt_in_flight: bool = True
+    max_pending_bytes: int = 256 << 20
+    max_isolation_calls: int = 256
+    max_retries: int = 3
+    max_retry_secs: float = 300.0
+    on_unavailable: str = FAIL
+    call_timeout_secs: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_in_flight", "max_retries", "max_retry_secs", "call_timeout_secs"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} is {getattr(self, name)}; give 0 or more")
+        if min(self.allowed_batch_sizes, default=1) < 1:
+            raise UsageError(f"--allowed_batch_sizes holds {min(self.allowed_batch_sizes)}; give sizes of 1 or more")
+        if self.on_unavailable not in ON_UNAVAILABLE:
+            raise UsageError(f"--on_unavailable is {self.on_unavailable}; give {' or '.join(ON_UNAVAILABLE)}")
+
+    def resolved(self, remote: bool) -> "SchedulerOptions":
+        """Returns the options with sizes in place of those left open."""
+        return dataclasses.replace(
+            self,
+            max_batch_size=self.max_batch_size or _BATCH_SIZE[remote],
+            max_in_flight=self.max_in_flight or _IN_FLIGHT[remote],
+            adapt_in_flight=self.adapt_in_flight and remote,
+        )

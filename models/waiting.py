@@ -1,0 +1,83 @@
+"""The rows that wait for a call, in queues of those that can go together."""
+
+import collections
+import math
+from collections.abc import Hashable
+
+from models.scheduler_options import SchedulerOptions
+from models.tickets import Segment, Ticket
+
+
+class Waiting:
+    """Rows that wait. Holds no lock: the scheduler's guards it."""
+
+    def __init__(self, options: SchedulerOptions) -> None:
+        self._delay_secs = options.max_batch_delay_ms / 1000
+        self._max_bytes = options.max_batch_bytes
+        self._queues: dict[Hashable, collections.deque[Segment]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, ticket: Ticket) -> None:
+        """Puts all rows of a request at the end of their queue."""
+        self._queues.setdefault(ticket.key, collections.deque()).append(Segment(ticket, 0, ticket.rows))
+
+    def drop(self, ticket: Ticket) -> int:
+        """Takes out what waits of a request; returns how many rows."""
+        queue = self._queues.get(ticket.key, collections.deque())
+        dropped = [segment for segment in queue if segment.ticket is ticket]
+        for segment in dropped:
+            queue.remove(segment)
+        if not queue:
+            self._queues.pop(ticket.key, None)
+        return sum(segment.rows for segment in dropped)
+
+    def tickets(self) -> list[Ticket]:
+        """Returns the requests of which some rows wait."""
+        return list(dict.fromkeys(segment.ticket for queue in self._queues.values() for segment in queue))
+
+    def take(self, ceiling: int, now: float) -> list[Segment]:
+        """Takes, of the queue that has waited longest, all that waits up to `ceiling` rows; [] if nothing is due."""
+        due = [key for key, queue in self._queues.items() if self._due_in(queue, ceiling, now) <= 0]
+        if not due:
+            return []
+        key = min(due, key=lambda each: self._queues[each][0].ticket.submitted)
+        queue = self._queues[key]
+        segments: list[Segment] = []
+        rows, size = 0, 0.0
+        while queue and rows < ceiling:
+            head = queue[0]
+            room = self._room(head, ceiling - rows, size)
+            if room < head.rows and rows * 2 >= ceiling:
+                break  # cutting a request costs copies on both sides: not worth it for a batch that is half full
+            if room <= 0:
+                break
+            segments.append(Segment(head.ticket, head.start, head.start + min(room, head.rows)))
+            rows, size = rows + segments[-1].rows, size + segments[-1].bytes
+            head.start += segments[-1].rows
+            if not head.rows:
+                queue.popleft()
+        if not queue:
+            del self._queues[key]
+        return segments
+
+    def due_in(self, ceiling: int, now: float) -> float | None:
+        """Seconds until some rows may go, 0 or less if they may; None if none wait."""
+        return min((self._due_in(queue, ceiling, now) for queue in self._queues.values()), default=None)
+
+    def _room(self, head: Segment, by_rows: int, size: float) -> int:
+        """How many rows of the segment still fit into a call of this size; one always fits into an empty call."""
+        row_bytes = max(1.0, head.ticket.bytes / head.ticket.rows)
+        by_bytes = int((self._max_bytes - size) / row_bytes)
+        return max(min(by_rows, by_bytes), 0 if size else 1)
+
+    def _due_in(self, queue: collections.deque[Segment], ceiling: int, now: float) -> float:
+        """Seconds until these rows may go: none without a delay, or once they fill a call."""
+        if not self._delay_secs:
+            return -math.inf
+        if sum(segment.rows for segment in queue) >= ceiling:
+            return 0.0
+        if sum(segment.bytes for segment in queue) >= self._max_bytes:
+            return 0.0
+        return queue[0].ticket.submitted + self._delay_secs - now

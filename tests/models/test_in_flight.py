@@ -1,0 +1,146 @@
+"""The number of calls under way, on servers that are simulated: it comes near what serves best."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from models.in_flight import InFlightLimit
+
+
+@dataclass(frozen=True)
+class Server:
+    """A call of n rows takes `fixed + n * row` seconds, as long as no more than `at_once` calls are under way."""
+
+    fixed: float
+    row: float
+    at_once: int
+    refuses_over: int = 1000
+
+    def secs(self, rows: int, calls: int) -> float:
+        return (self.fixed + rows * self.row) * max(1.0, calls / self.at_once)
+
+
+@dataclass(order=True)
+class Event:
+    """A row that comes, or a call that ends."""
+
+    at: float
+    number: int
+    rows: int = 0
+    began: float = 0.0
+    alone: bool = False
+    refused: bool = False
+
+
+def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: int, calls: int = 2000) -> float:
+    """Throughput of clients that each send a row, wait for it and think for up to 2 ms (`batch` is 0); or, with no
+    clients, of rows without end in calls of `batch`. The first third does not count."""
+    dice = random.Random(1)
+    events = [Event(dice.uniform(0, 0.002), -number) for number in range(clients)] or [Event(0.0, 0)]
+    heapq.heapify(events)
+    begun = active = waiting = ended = done = 0
+    counted_from = (0.0, 0)
+    while ended < calls:
+        event = heapq.heappop(events)
+        if not event.rows:
+            waiting += 1
+        else:
+            active -= 1
+            ended += 1
+            if event.refused:
+                limit.on_overload()
+                waiting += event.rows
+            else:
+                limit.on_answer(event.rows, event.at - event.began, event.alone and event.number == begun, bool(batch))
+                done += event.rows
+                for _ in range(event.rows if not batch else 0):
+                    heapq.heappush(events, Event(event.at + dice.uniform(0, 0.002), -dice.randrange(1 << 40)))
+            if ended == calls // 3:
+                counted_from = (event.at, done)
+        while active < limit.value and (batch or waiting):
+            rows = batch or waiting
+            waiting -= rows
+            active, begun = active + 1, begun + 1
+            refused = active > server.refuses_over
+            ends = event.at + (0.001 if refused else server.secs(rows, active) * dice.uniform(0.8, 1.5))
+            heapq.heappush(events, Event(ends, begun, rows, event.at, active == 1, refused))
+        if batch or waiting:
+            limit.note_wait()
+    return (done - counted_from[1]) / (event.at - counted_from[0])
+
+
+@pytest.mark.parametrize("clients,batch", [(12, 0), (64, 0), (0, 512), (0, 16)])
+@pytest.mark.parametrize(
+    "server",
+    [
+        Server(fixed=0.020, row=0.0, at_once=100),
+        Server(fixed=0.020, row=0.00002, at_once=8),
+        Server(fixed=0.002, row=0.00001, at_once=2),
+        Server(fixed=0.0005, row=0.0005, at_once=1),
+        Server(fixed=0.020, row=0.001, at_once=2),
+        Server(fixed=0.010, row=0.0001, at_once=30, refuses_over=6),
+    ],
+)
+def test_it_comes_near_the_best_fixed_number(server: Server, clients: int, batch: int) -> None:
+    fixed = [
+        rows_per_second(InFlightLimit(n, adapt=False), server, clients, batch)
+        for n in (1, 2, 4, 8, 12, 16, 32)
+        if n <= server.refuses_over
+    ]
+    adapted = rows_per_second(InFlightLimit(32, adapt=True), server, clients, batch)
+    # At a server that refuses, the number goes up and down between half of what it takes and all of it.
+    assert adapted >= (0.65 if server.refuses_over < 32 else 0.78) * max(fixed), (adapted, fixed)
+
+
+def test_a_number_that_is_not_to_adapt_stays() -> None:
+    limit = InFlightLimit(7, adapt=False)
+    limit.note_wait()
+    limit.on_overload()
+    for _ in range(50):
+        limit.on_answer(1, 1.0, alone=False, full=False)
+    assert limit.value == 7
+
+
+def test_without_rows_that_wait_there_is_no_reason_for_more() -> None:
+    limit = InFlightLimit(32, adapt=True)
+    for _ in range(100):
+        limit.on_answer(1, 0.01, alone=True, full=False)
+    assert limit.value == 1
+
+
+def test_it_never_leaves_its_bounds() -> None:
+    limit = InFlightLimit(4, adapt=True)
+    for number in range(300):
+        limit.note_wait()
+        if number % 7:
+            limit.on_answer(10, 0.01, alone=limit.value == 1, full=True)
+        else:
+            limit.on_overload()
+        assert 1 <= limit.value <= 4
+    for _ in range(20):
+        limit.on_overload()
+    assert limit.value == 1
+
+
+def test_an_overload_that_every_call_tells_of_counts_once() -> None:
+    limit = InFlightLimit(32, adapt=True)
+    while limit.value < 32:
+        limit.note_wait()
+        limit.on_answer(10, 0.01, alone=limit.value == 1, full=True)
+    for _ in range(32):  # all calls that were under way when it began
+        limit.on_overload()
+    assert limit.value == 16
+    limit.on_overload()
+    assert limit.value == 8
+
+
+def test_a_server_that_has_become_slower_is_learnt_anew() -> None:
+    limit = InFlightLimit(32, adapt=True)
+    fast, slow = Server(0.001, 0.0, 100), Server(0.1, 0.0, 100)
+    rows_per_second(limit, fast, 0, 10)
+    rows_per_second(limit, slow, 0, 10)
+    assert limit.value >= 16

@@ -1,0 +1,204 @@
+"""What is repeated, how often and after which waits; time passes only as the retry itself sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from models.errors import (
+    BadInput,
+    BatchTooLarge,
+    CallError,
+    Cancelled,
+    Overloaded,
+    Refused,
+    ServerFault,
+    TimedOut,
+    Unavailable,
+)
+from models.interface import Outputs
+from models.retry import Retry
+from models.scheduler_options import SchedulerOptions
+
+ANSWER = Outputs({})
+
+
+class World:
+    """A clock that sleeps move on, and a server that fails as told, an attempt at a time, and then answers."""
+
+    def __init__(self, jitter: float = 1.0, **options: Any) -> None:
+        self.now = 100.0
+        self.sleeps: list[float] = []
+        self.failures: list[CallError] = []
+        self.attempts = 0
+        self.call_secs = 0.0
+        self.during_sleep: Callable[[], None] = lambda: None
+        self.retry = Retry(SchedulerOptions(**options), lambda: self.now, self._sleep, lambda: jitter)
+
+    def _sleep(self, secs: float) -> None:
+        self.sleeps.append(secs)
+        self.now += secs
+        self.during_sleep()
+
+    def attempt(self) -> Outputs:
+        self.attempts += 1
+        self.now += self.call_secs
+        if self.failures:
+            raise self.failures.pop(0)
+        return ANSWER
+
+    def run(self, *failures: CallError) -> Outputs:
+        self.failures = list(failures)
+        self.attempts = 0
+        return self.retry.run(self.attempt)
+
+
+def test_an_answer_is_returned_at_once() -> None:
+    world = World()
+    assert world.run() is ANSWER
+    assert (world.attempts, world.sleeps) == (1, [])
+
+
+@pytest.mark.parametrize("error", [Unavailable("x"), Overloaded("x"), ServerFault("x"), TimedOut("x")])
+def test_what_may_pass_is_repeated(error: CallError) -> None:
+    world = World()
+    assert world.run(error, error) is ANSWER
+    assert world.attempts == 3
+
+
+@pytest.mark.parametrize("error", [BadInput("x"), BatchTooLarge("x"), Refused("x"), CallError("x"), Cancelled("x")])
+def test_what_will_not_pass_is_not(error: CallError) -> None:
+    world = World()
+    with pytest.raises(type(error)) as raised:
+        world.run(error)
+    assert raised.value is error
+    assert world.attempts == 1
+
+
+def test_waits_double_up_to_ten_seconds() -> None:
+    world = World(max_retry_secs=1000)
+    world.run(*[Unavailable("x")] * 10)
+    assert world.sleeps == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+
+
+def test_waits_are_a_random_share_of_that() -> None:
+    world = World(jitter=0.25)
+    world.run(Unavailable("x"), Unavailable("x"))
+    assert world.sleeps == [0.025, 0.05]
+
+
+@pytest.mark.parametrize("error", [ServerFault("broke"), TimedOut("slow")])
+def test_faults_and_time_outs_are_repeated_so_often(error: CallError) -> None:
+    world = World(max_retries=2)
+    with pytest.raises(type(error), match=r"(broke|slow); gave up after 3 attempts in 0.3 s \(--max_retries\)"):
+        world.run(*[error] * 5)
+    assert world.attempts == 3
+
+
+def test_an_outage_does_not_use_up_the_retries_of_faults() -> None:
+    world = World(max_retries=1)
+    assert world.run(*[Unavailable("x")] * 5, ServerFault("x"), Unavailable("x")) is ANSWER
+
+
+def test_no_retries_at_all() -> None:
+    world = World(max_retries=0, max_retry_secs=0)
+    for error in (ServerFault("x"), Unavailable("x")):
+        with pytest.raises(type(error)) as raised:
+            world.run(error)
+        assert raised.value is error
+    assert world.sleeps == []
+
+
+def test_a_server_that_is_away_is_waited_for_so_long() -> None:
+    world = World(max_retry_secs=30)
+    with pytest.raises(Unavailable, match=r"away; gave up after 10 attempts in 32.7 s \(--max_retry_secs\)"):
+        world.run(*[Unavailable("away")] * 100)
+
+
+def test_after_an_outage_was_waited_for_calls_are_tried_once_until_one_is_answered() -> None:
+    world = World(max_retry_secs=5)
+    for attempts in (7, 1, 1):
+        with pytest.raises(Unavailable):
+            world.run(*[Unavailable("away")] * 100)
+        assert world.attempts == attempts
+    world.run()
+    with pytest.raises(Unavailable):
+        world.run(*[Unavailable("away")] * 100)
+    assert world.attempts == 7
+
+
+def test_a_call_that_fails_alone_is_given_up_though_others_are_answered() -> None:
+    world = World(max_retry_secs=5)
+    world.during_sleep = lambda: world.retry._answered()
+    with pytest.raises(Unavailable):
+        world.run(*[Unavailable("away")] * 100)
+    assert world.attempts == 7
+
+
+def test_an_outage_long_ago_says_nothing_about_now() -> None:
+    world = World(max_retry_secs=5)
+    with pytest.raises(Unavailable):
+        world.run(*[Unavailable("away")] * 100)
+    world.now += 3600
+    assert world.run(Unavailable("x")) is ANSWER
+
+
+def test_slow_attempts_are_not_taken_for_a_pause() -> None:
+    world = World(max_retry_secs=100)
+    world.call_secs = 60
+    with pytest.raises(Unavailable):
+        world.run(*[Unavailable("away")] * 100)
+    assert world.attempts == 2
+    with pytest.raises(Unavailable):
+        world.run(Unavailable("away"))
+    assert world.attempts == 1
+
+
+def test_time_spent_waiting_for_a_server_is_throttling_and_that_for_a_fault_is_not() -> None:
+    world = World()
+    seen: list[float] = []
+    world.during_sleep = lambda: seen.append(world.retry.throttled_secs)
+    world.run(Unavailable("x"), Overloaded("x"), ServerFault("x"))
+    assert seen == pytest.approx([0.1, 0.3, 0.3])
+    assert world.retry.throttled_secs == pytest.approx(0.3)
+
+
+def test_waits_that_overlap_count_once() -> None:
+    world = World()
+    inner: list[Unavailable] = [Unavailable("inner")]
+
+    def call_within() -> None:
+        world.during_sleep = lambda: None
+        world.failures, kept = list(inner), world.failures
+        world.retry.run(world.attempt)
+        world.failures = kept
+
+    world.during_sleep = call_within
+    world.run(Unavailable("outer"))
+    assert world.sleeps == [0.1, 0.1]
+    assert world.retry.throttled_secs == pytest.approx(0.2)
+
+
+def test_the_log_tells_of_a_long_outage_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(max_retry_secs=60)
+    world.run(*[Unavailable("blip")] * 4)
+    assert caplog.messages == []
+    world.run(*[Unavailable("away")] * 7)
+    assert caplog.messages == [
+        "away; waiting for it, up to 60 s (--max_retry_secs)",
+        "The model answers again, after 12.7 s",
+    ]
+
+
+def test_a_sleep_that_raises_ends_the_call() -> None:
+    world = World()
+
+    def closed() -> None:
+        raise Cancelled("closed")
+
+    world.during_sleep = closed
+    with pytest.raises(Cancelled):
+        world.run(Unavailable("x"))
+    assert world.retry.throttled_secs == pytest.approx(0.1)
