@@ -10,18 +10,27 @@ import pyarrow as pa
 
 from models.errors import SignatureError, UsageError
 from models.files import LocalFiles, ModelFiles
+from models.interface import EndpointOptions
 from models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
-from models.signature_reader import pick_signature, read_signatures
+from models.signature_reader import pick_signature
+from models.signatures import FoundModel, find_model
 from models.uri import parse_model_uri
-from models.versions import Version, find_version, read_meta_graph, what_is_missing
+from models.versions import what_is_missing
+from pipelines import flags
 from pipelines.inspect_text import Description, render
+from pipelines.model_options import EndpointFlags
 from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from transforms.schema import arrow_to_bigquery_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `sluice inspect`."""
-    parser.add_argument("--model", required=True, metavar="URI", help="SavedModel directory, or one of versions of it")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="URI",
+        help="SavedModel directory, or one of versions of it; or grpc://HOST:8500/NAME, http://HOST:8501/v1/models/NAME",
+    )
     parser.add_argument(
         "--signature",
         metavar="NAME",
@@ -29,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output_prefix", default="", metavar="TEXT", help="put before the names of the outputs")
     parser.add_argument("--json", action="store_true", help="print JSON, with the sample row whole")
+    flags.add_arguments(parser, EndpointFlags)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,42 +47,50 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UsageError: there is no model, or no such signature.
     """
-    description = describe(args.model, args.signature, _files(args.model), args.output_prefix)
+    endpoint = flags.from_namespace(EndpointFlags, args).endpoint_options()
+    description = describe(args.model, args.signature, _files(args.model), args.output_prefix, endpoint)
     print(to_json(description) if args.json else render(description))
     return 0
 
 
 def _files(uri: str) -> ModelFiles:
-    if "://" not in parse_model_uri(uri).uri:
+    spec = parse_model_uri(uri)
+    if spec.endpoint or "://" not in spec.uri:
         return LocalFiles()
     from transforms.beam_files import BeamFiles  # imports Beam, for seconds
 
     return BeamFiles()
 
 
-def describe(uri: str, signature_name: str | None, files: ModelFiles, prefix: str = "") -> Description:
+def describe(
+    uri: str,
+    signature_name: str | None,
+    files: ModelFiles,
+    prefix: str = "",
+    endpoint: EndpointOptions | None = None,
+) -> Description:
     """Returns what stands at the URI, as JSON values; tests/pipelines/test_inspect_model.py pins the form.
 
     Args:
       signature_name: the one to describe in full; None: serving_default, or the only one.
       prefix: put before the names of the outputs' columns.
+      endpoint: how a served model is asked.
 
     Raises:
-      UsageError: there is no complete model, or no such signature. One that cannot be served is no error: its
-        "problem" says why.
+      UsageError: there is no complete model, its server does not answer, or no such signature. One that cannot be
+        served is no error: its "problem" says why.
     """
-    base = parse_model_uri(uri).uri
-    used = find_version(base, files)
-    signatures = read_signatures(read_meta_graph(used.directory, files))
-    chosen = _choose(signatures, signature_name)
+    endpoint = endpoint or EndpointOptions()
+    found = find_model(parse_model_uri(uri), files, endpoint, endpoint.rpc_timeout_secs)
+    chosen = _choose(found.signatures, signature_name)
     return {
-        "uri": base,
-        "directory": used.directory,
-        "version": used.number,
-        "versions": list(_versions(base, used, files)),
-        "signatures": [_describe_signature(signature) for signature in signatures.values()],
+        "uri": found.spec.uri,
+        "directory": found.on_disk.directory if found.on_disk else None,
+        "version": found.version,
+        "versions": list(_versions(found, files)),
+        "signatures": [_describe_signature(signature) for signature in found.signatures.values()],
         "signature": chosen.name if chosen else None,
-        **_describe_rows(base, chosen, prefix),
+        **_describe_rows(found.spec.uri, chosen, prefix),
     }
 
 
@@ -83,9 +101,10 @@ def _choose(signatures: dict[str, Signature], name: str | None) -> Signature | N
     return signatures.get(wanted) or pick_signature(signatures, wanted)
 
 
-def _versions(base: str, used: Version, files: ModelFiles) -> Iterator[Description]:
+def _versions(found: FoundModel, files: ModelFiles) -> Iterator[Description]:
     """The numbered directories under the base that hold a model or a part of one, newest first."""
-    if used.number is None:
+    base, used = found.spec.uri, found.on_disk
+    if used is None or used.number is None:
         return
     paths = [*files.match(f"{base}/*/saved_model.pb"), *files.match(f"{base}/*/variables/*")]
     names = {path.removeprefix(f"{base}/").split("/")[0] for path in paths}

@@ -25,7 +25,8 @@ def render(description: Description) -> str:
 def _head(description: Description) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [("Model", description["uri"])]
     if description["version"] is not None:
-        lines.append(("Version", f"{description['version']}, in {description['directory']}"))
+        where = f", in {description['directory']}" if description["directory"] else ", served now"
+        lines.append(("Version", f"{description['version']}{where}"))
     return lines
 
 
@@ -43,7 +44,7 @@ def _signature(signature: Description, description: Description) -> list[str]:
     if signature["takes_examples"] and signature["name"] != description["signature"]:
         lines.append(f"  takes tf.Examples; their features: --signature {shlex.quote(signature['name'])}")
     elif signature["takes_examples"] and not description["columns"]:
-        lines.append("  takes tf.Examples; which features it reads could not be found in the graph")
+        lines.append("  takes tf.Examples; which features it reads, its graph or its server does not tell")
     elif signature["takes_examples"]:
         lines += ["", *_section(f"Features of {signature['name']}, each a column of the input", _features(description))]
     return lines

@@ -12,11 +12,21 @@ _HOMES = {
     "Predict": "predict",
     "ReadFiles": "read_files",
     "Result": "failures",
+    "SluiceModelHandler": "model_handler",
     "WriteFailures": "write_files",
     "WriteFiles": "write_files",
 }
 
-__all__ = ["CommitFiles", "Failure", "Predict", "ReadFiles", "Result", "WriteFailures", "WriteFiles"]
+__all__ = [
+    "CommitFiles",
+    "Failure",
+    "Predict",
+    "ReadFiles",
+    "Result",
+    "SluiceModelHandler",
+    "WriteFailures",
+    "WriteFiles",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -296,9 +296,10 @@ def test_which_signature_is_shown(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_model_is_the_users_error(uri: str, error: type[Exception], message: str) -> None:
-    args = argparse.Namespace(model=uri, signature=None, output_prefix="", json=False)
+    parser = argparse.ArgumentParser()
+    inspect_model.add_arguments(parser)
     with pytest.raises(error, match=message):
-        inspect_model.run(args)
+        inspect_model.run(parser.parse_args(["--model", uri]))
 
 
 def test_the_command_prints_text_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,198 @@
+"""`SluiceModelHandler`: any Sluice model, a SavedModel or an endpoint, inside Beam's own RunInference.
+
+For pipelines that use RunInference already: they get the model's named inputs and outputs, endpoints, retries and the
+shared mini-batching. `transforms.Predict` costs less a row and loses one row to a bad row, where RunInference loses the
+batch.
+"""
+
+import concurrent.futures
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult
+
+from models.batching import RowFailure
+from models.binding import Bound
+from models.cache import ModelRecipe, open_scheduler
+from models.errors import CallError, UsageError
+from models.files import ModelFiles
+from models.scheduler import Scheduler
+from models.signature import ColumnSpec, Signature
+from models.tickets import Prediction
+from transforms.beam_files import BeamFiles
+from transforms.outputs import rows_of
+
+Row = Mapping[str, Any]
+
+
+class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
+    """Makes a Sluice model usable as `RunInference(SluiceModelHandler(recipe))`.
+
+    An example is a mapping of the signature's column names to values: scalars, lists or NumPy arrays; where the model
+    takes a single column it may be the value itself. A prediction's `inference` is a dictionary of the outputs by name.
+
+    Args:
+      recipe: which model, and how rows are gathered into calls.
+      on_failure: what becomes of a row that cannot be predicted: "raise" fails the batch, as RunInference knows it;
+        "return" gives a `models.batching.RowFailure` as its inference, and the others their predictions.
+      files: where the model's files are; Beam's FileSystems by default.
+      batching: `min_batch_size` and the other arguments of Beam's ModelHandler.
+    """
+
+    def __init__(
+        self,
+        recipe: ModelRecipe,
+        on_failure: Literal["raise", "return"] = "raise",
+        files: ModelFiles | None = None,
+        **batching: Any,
+    ) -> None:
+        super().__init__(**batching)
+        if on_failure not in ("raise", "return"):
+            raise UsageError(f"on_failure is {on_failure!r}; give 'raise' or 'return'")
+        self._recipe = recipe
+        self._on_failure = on_failure
+        self._files = files
+
+    def load_model(self) -> Scheduler:
+        """Returns the scheduler of the model, which RunInference shares between the threads of a process."""
+        return open_scheduler(self._recipe, self._files or BeamFiles())
+
+    def run_inference(
+        self, batch: Sequence[Any], model: Scheduler, inference_args: dict[str, Any] | None = None
+    ) -> Iterable[PredictionResult]:
+        """Returns a prediction for each example, in order.
+
+        Raises:
+          CallError: a row cannot be predicted, and `on_failure` is "raise"; the text names the first one.
+        """
+        results = predict_rows(batch, model)
+        failed = [(row, result) for row, result in enumerate(results) if isinstance(result, RowFailure)]
+        if failed and self._on_failure == "raise":
+            row, failure = failed[0]
+            raise CallError(
+                f"{len(failed)} of {len(batch)} rows cannot be predicted; the first is row {row} of the batch: "
+                f"{failure.type}: {failure.message}"
+            )
+        uri = model.model.uri
+        return [PredictionResult(row, result, uri) for row, result in zip(batch, results, strict=True)]
+
+    def get_num_bytes(self, batch: Sequence[Any]) -> int:
+        """Returns a rough number of bytes; Beam's own way pickles the batch."""
+        return sum(_size(value) for row in batch for value in (row.values() if isinstance(row, Mapping) else [row]))
+
+    def get_metrics_namespace(self) -> str:
+        """Returns where RunInference's metrics are found."""
+        return "BeamML_Sluice"
+
+    def update_model_path(self, model_path: str | None = None) -> None:
+        """
+        Raises:
+          UsageError: a path is given: a model of another path may have another signature.
+        """
+        if model_path is not None:
+            raise UsageError(f"the model is fixed to {self._recipe.spec.uri}; it cannot be changed to {model_path}")
+
+
+def predict_rows(rows: Sequence[Any], scheduler: Scheduler) -> list[dict[str, Any] | RowFailure]:
+    """Returns for each row its outputs by name, or why it has none."""
+    batch, misfits = to_batch(rows, scheduler.model.signature)
+    bound = scheduler.model.bind(batch)
+    tickets = [(group, scheduler.submit(group.feeds)) for group in bound.groups]
+    concurrent.futures.wait([ticket.future for _, ticket in tickets])
+    results: dict[int, dict[str, Any] | RowFailure] = {}
+    for group, ticket in tickets:
+        prediction = ticket.future.result()
+        members = np.arange(group.size) if group.rows is None else group.rows
+        results |= {int(members[row]): failure for row, failure in prediction.failures.items()}
+        results |= zip(rows_of(group, prediction).tolist(), _outputs(prediction), strict=True)
+    results |= _failures(bound, misfits)
+    return [results[row] for row in range(len(rows))]
+
+
+def _outputs(prediction: Prediction) -> Iterator[dict[str, Any]]:
+    arrays = {
+        name: array.to_pylist() if isinstance(array, pa.Array) else array for name, array in prediction.arrays.items()
+    }
+    count = sum(rows for rows, _ in prediction.versions)
+    return ({name: array[row] for name, array in arrays.items()} for row in range(count))
+
+
+def _failures(bound: Bound, misfits: Mapping[int, str]) -> dict[int, RowFailure]:
+    return {row: RowFailure("InvalidRow", text) for row, text in (bound.errors | dict(misfits)).items()}
+
+
+def to_batch(rows: Sequence[Any], signature: Signature) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """Returns rows as the columns that a signature takes, and by row what does not fit; such values are null.
+
+    Columns that no row has are left out, so that the model's defaults stand for them.
+    """
+    specs = signature.columns or (ColumnSpec(signature.inputs[0].name, "string"),)
+    if len(specs) == 1:
+        rows = [row if isinstance(row, Mapping) else {specs[0].name: row} for row in rows]
+    misfits = {row: f"a {type(value).__name__}, not a mapping of columns" for row, value in enumerate(rows)
+               if not isinstance(value, Mapping)}  # fmt: skip
+    named = [{} if row in misfits else value for row, value in enumerate(rows)]
+    columns = {
+        spec.name: _column([row.get(spec.name) for row in named], spec, misfits)
+        for spec in specs
+        if any(spec.name in row for row in named)
+    }
+    if not columns:
+        columns = {specs[0].name: pa.nulls(len(rows), _bytes_for_text(specs[0].arrow_type))}
+    return pa.RecordBatch.from_arrays(list(columns.values()), list(columns)), misfits
+
+
+def _column(values: list[Any], spec: ColumnSpec, misfits: dict[int, str]) -> pa.Array:
+    kind = _bytes_for_text(spec.arrow_type)
+    plain = [_plain(value, spec, kind) for value in values]
+    try:
+        return pa.array(plain, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return pa.concat_arrays([_cell(row, value, spec, kind, misfits) for row, value in enumerate(plain)])
+
+
+def _cell(row: int, value: Any, spec: ColumnSpec, kind: pa.DataType, misfits: dict[int, str]) -> pa.Array:
+    try:
+        return pa.array([value], kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        misfits.setdefault(row, f"column '{spec.name}': {error}; the model takes {spec}")
+        return pa.nulls(1, kind)
+
+
+def _plain(value: Any, spec: ColumnSpec, kind: pa.DataType) -> Any:
+    """A value as Arrow takes it: NumPy's as Python's, and as many lists around it as the column has."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, tuple):
+        value = list(value)
+    if not pa.types.is_list(kind):
+        return _only(value) if isinstance(value, list) else value
+    return list(_leaves(value)) if isinstance(value, list) and not spec.nested else value
+
+
+def _only(value: list[Any]) -> Any:
+    leaves = list(_leaves(value))
+    return leaves[0] if len(leaves) == 1 else value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _bytes_for_text(kind: pa.DataType) -> pa.DataType:
+    """Strings may be bytes that are not text."""
+    if pa.types.is_list(kind):
+        return pa.list_(_bytes_for_text(kind.value_type))
+    return pa.binary() if pa.types.is_string(kind) else kind
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    return len(value) if isinstance(value, str | bytes) else 8
