@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_ROWS ?= 200000
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench bench-serving clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
 	@echo "Installing Sluice into $(VENV) (several minutes the first time)"
-	@$(PIP) install --constraint constraints.txt --editable .
+	@$(PIP) install --constraint constraints.txt --editable '.[serve]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
@@ -35,6 +35,9 @@ format: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.batch
+
+bench-serving: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.serving
 
 clean:
 	rm -rf $(VENV) demo-output build dist *.egg-info

@@ -9,6 +9,7 @@ INSTALL_REQUIRES = [
     "apache-beam[gcp]>=2.77,<3",
     "fastavro>=1.9,<2",
     "google-crc32c>=1.5,<2",
+    "grpcio>=1.62,<2",
     "ml-dtypes>=0.4,<1",
     "numpy>=1.26,<3",
     "orjson>=3.9.7,<4",
@@ -17,6 +18,12 @@ INSTALL_REQUIRES = [
     "tensorflow>=2.19,<2.22",
     "tensorflow-metadata>=1.17,<2",
     "tfx-bsl>=1.17,<2",
+    "urllib3>=2,<3",
+]
+
+# What `sluice serve` needs beyond that.
+SERVE_REQUIRES = [
+    "tensorflow-serving-api>=2.19,<2.22",
 ]
 
 TEST_REQUIRES = [
@@ -25,7 +32,7 @@ TEST_REQUIRES = [
     "mypy>=1.11",
     "pytest>=8",
     "ruff>=0.6",
-    "tensorflow-serving-api>=2.19,<2.22",
+    *SERVE_REQUIRES,
     "tf-keras>=2.19,<2.22",
 ]
 
@@ -37,9 +44,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
-    packages=["models", "models.zoo", "transforms", "pipelines"],
+    packages=["models", "models.server", "models.zoo", "transforms", "pipelines"],
     package_data={"models": ["serving.binpb", "py.typed"], "transforms": ["py.typed"], "pipelines": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"test": TEST_REQUIRES},
+    extras_require={"serve": SERVE_REQUIRES, "test": TEST_REQUIRES},
     entry_points={"console_scripts": ["sluice = pipelines.cli:main"]},
 )

@@ -17,6 +17,7 @@ from models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotFound
 from models.files import LocalFiles, ModelFiles
 from models.interface import ModelOptions, Outputs, arrow_values
 from models.protos import message_class
+from models.reasons import reason
 from models.signature import Signature, TensorSpec
 from models.signature_reader import pick_signature, read_signatures
 from models.tensorflow_import import tensorflow
@@ -184,13 +185,5 @@ def _warmup_feeds(path: str, signature: Signature) -> list[Feeds]:
     return feeds[:_MAX_WARMUP_RECORDS]
 
 
-# Lines of a TensorFlow error that say where in the graph it was, and not what.
-_WHERE = ("Graph execution error", "Detected at node", "[[")
-
-
 def _reason(error: Exception) -> str:
-    """The line of a TensorFlow error that a user can act on, without the graph's stack of ops."""
-    lines = [line.strip() for line in str(getattr(error, "message", None) or error).splitlines()]
-    begin = max((number for number, line in enumerate(lines, 1) if line.startswith("Node: ")), default=0)
-    told = [line for line in lines[begin:] if line and not line.startswith(_WHERE)]
-    return told[0] if told else type(error).__name__
+    return reason(str(getattr(error, "message", None) or error)) or type(error).__name__

@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_zoo(commands)
     _add_demo(commands)
+    _add_serve(commands)
     for command in commands.choices.values():  # also behind the command, where one adds it to a line that failed
         command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
@@ -69,6 +70,21 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser("demo", help="make a model, score sample data with it, show what came out")
     demo.add_arguments(parser)
     parser.set_defaults(run=demo.run, takes_beam_flags=False)
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import serve
+
+    parser = commands.add_parser(
+        "serve",
+        help="serve models to clients under test; not TF Serving, but its API",
+        description=serve.DESCRIPTION,
+        epilog=serve.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    serve.add_arguments(parser)
+    parser.set_defaults(run=serve.run, takes_beam_flags=False)
 
 
 def main(argv: list[str] | None = None) -> int:

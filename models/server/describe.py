@@ -1,0 +1,52 @@
+"""What a server says of its models: GetModelMetadata and GetModelStatus, for gRPC and REST alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from models.server.status import CODES, invalid
+from models.server.store import Spec, Store
+
+# The one field there is: tensorflow_serving/servables/tensorflow/get_model_metadata_impl.cc
+SIGNATURE_DEF = "signature_def"
+
+
+def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> Any:
+    """Returns a `GetModelMetadataResponse` with the signatures of a model.
+
+    Raises:
+      StatusError: unknown model or field, as servables/tensorflow/get_model_metadata_impl.cc has them.
+    """
+    from tensorflow_serving.apis import get_model_metadata_pb2
+
+    if not fields:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in fields:
+        if field != SIGNATURE_DEF:
+            raise invalid(f"Metadata field {field} is not supported")
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    definitions = get_model_metadata_pb2.SignatureDefMap()
+    with store.use(spec) as servable:
+        for name, definition in servable.signatures.items():
+            definitions.signature_def[name].CopyFrom(definition)
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+    response.metadata[SIGNATURE_DEF].Pack(definitions)
+    return response
+
+
+def model_status(store: Store, spec: Spec) -> Any:
+    """Returns a `GetModelStatusResponse`.
+
+    Raises:
+      StatusError: unknown model or version.
+    """
+    from tensorflow_serving.apis import get_model_status_pb2
+
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for state in store.states(spec):
+        entry = response.model_version_status.add()
+        entry.version = state.version
+        entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(state.state)
+        entry.status.error_code = CODES.index(state.code)
+        entry.status.error_message = state.message
+    return response

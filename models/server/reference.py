@@ -1,0 +1,140 @@
+"""The whole server: models, faults, gRPC and REST."""
+
+import contextlib
+import dataclasses
+import socket
+import threading
+from collections.abc import Mapping
+
+from models.errors import UsageError
+from models.server.faults import Faults, Gate, Stats
+from models.server.grpc_server import GrpcServer
+from models.server.predict import Predictor
+from models.server.rest_server import RestServer
+from models.server.store import LATEST, ModelConfig, Store
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOptions:
+    """How a server runs.
+
+    Attributes:
+      grpc_port, rest_port: on 127.0.0.1; 0: a free one.
+      poll_secs: how often the models' directories are looked at; 0: when `poll` is called.
+      max_message_bytes: of a gRPC request; larger ones get RESOURCE_EXHAUSTED; 0: unlimited.
+      tensor_content: gRPC answers hold their numbers as bytes, as TF Serving's
+        --enable_serialization_as_tensor_content has it, and not one by one.
+      seed: of the faults that come at random; None: another at each start.
+    """
+
+    grpc_port: int = 0
+    rest_port: int = 0
+    poll_secs: float = 0.0
+    max_message_bytes: int = 0
+    tensor_content: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("grpc_port", "rest_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise UsageError(f"--{name} is {getattr(self, name)}; a port is from 0 to 65535")
+        for name in ("poll_secs", "max_message_bytes"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it cannot be negative")
+
+
+class ReferenceServer:
+    """A server that is ready once constructed, and gone once closed. See models.server for what it is and is not.
+
+    Args:
+      models: by name, each a directory, or a ModelConfig where one needs other versions or labels than the rest.
+
+    Attributes:
+      store: the models; `poll`, `loaded` and `set_labels` are of use to tests.
+
+    Raises:
+      UsageError: no such model, it cannot be loaded, or a port is in use.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str | ModelConfig],
+        versions: str | tuple[int, ...] = LATEST,
+        labels: Mapping[str, int] | None = None,
+        faults: Faults | None = None,
+        options: ServerOptions | None = None,
+    ) -> None:
+        options = options or ServerOptions()
+        configs = {
+            name: model if isinstance(model, ModelConfig) else ModelConfig(model, versions, labels or {})
+            for name, model in models.items()
+        }
+        self._gate = Gate(faults or Faults(), options.seed)
+        self._closed = threading.Event()
+        with contextlib.ExitStack() as stack:
+            self.store = Store(configs)
+            _check_free("grpc_port", options.grpc_port)
+            _check_free("rest_port", options.rest_port)
+            stack.callback(self.store.close)
+            self.store.load()  # as in TF Serving nobody can connect before that
+            predictor = Predictor(self.store, self._gate)
+            rest = RestServer(predictor, options.rest_port)
+            stack.callback(rest.close)
+            grpc = GrpcServer(predictor, options.grpc_port, options.max_message_bytes, options.tensor_content)
+            stack.callback(grpc.close)
+            rest.start()
+            grpc.start()
+            stack.callback(self._gate.close)
+            if options.poll_secs:
+                poller = threading.Thread(target=self._poll, args=(options.poll_secs,), name="poll", daemon=True)
+                poller.start()
+                stack.callback(poller.join)
+            stack.callback(self._closed.set)
+            self._stack = stack.pop_all()
+        self.grpc_port, self.rest_port = grpc.port, rest.port
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong on purpose, from the next predict call on."""
+        return self._gate.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._gate.faults = faults
+
+    @property
+    def stats(self) -> Stats:
+        """Figures of the predict calls so far, as they are at this moment."""
+        return self._gate.stats
+
+    def wait_active(self, count: int, timeout_secs: float = 10.0) -> bool:
+        """Waits until so many predict calls are under way at once; returns whether they were, within the time."""
+        return self._gate.wait_active(count, timeout_secs)
+
+    def poll(self) -> None:
+        """Looks for new and removed versions now."""
+        self.store.poll()
+
+    def _poll(self, secs: float) -> None:
+        while not self._closed.wait(secs):
+            self.store.poll()
+
+    def close(self) -> None:
+        """Ends all calls, frees the ports and the models."""
+        self._stack.close()
+
+    def __enter__(self) -> "ReferenceServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_free(flag: str, port: int) -> None:
+    """Raises UsageError if something listens on the port already: better said before models are loaded than after."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"--{flag} {port}: {error.strerror}; give another port, or 0 for a free one") from error

@@ -1,0 +1,192 @@
+"""JSON of REST requests to tensors, with the checks and texts of tensorflow_serving/util/json_tensor.cc.
+
+The format: https://www.tensorflow.org/tfx/serving/api_rest. Nothing here is shared with Sluice's own client, so that
+each proves the other.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from models.server.rest_values import fits, is_base64, json_text, read_value, to_numpy
+from models.server.status import StatusError, invalid
+
+Form = Literal["instances", "inputs"]
+# Of each input: the number of its dtype in tensorflow/core/framework/types.proto.
+Dtypes = Mapping[str, int]
+
+
+def parse_request(body: bytes, dtypes_of: Callable[[str], Dtypes]) -> tuple[str, dict[str, np.ndarray], Form]:
+    """Returns the signature's name ("" if not given), the inputs by name, and which form the request had.
+
+    Args:
+      dtypes_of: gives the inputs of a signature.
+
+    Raises:
+      StatusError: it is not JSON, or does not fit the signature.
+    """
+    request = _parse(body)
+    signature = request.get("signature_name", "")
+    if type(signature) is not str:
+        _bad(request, "not formatted correctly. 'signature_name' key must be a string value.")
+    dtypes = dtypes_of(signature)
+    if not dtypes:
+        raise invalid(f"Failed to get input map for signature: {signature or 'DEFAULT'}")
+    if "instances" in request and "inputs" in request:
+        _bad(request, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ")
+    if "instances" in request:
+        rows = request["instances"]
+        if type(rows) is not list:
+            _bad(request, "Excepting 'instances' to be an list/array")
+        if not rows:
+            _bad(request, "No values in 'instances' array")
+        return signature, _read_rows(rows, dtypes), "instances"
+    if "inputs" in request:
+        return signature, _read_columns(request["inputs"], dtypes), "inputs"
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    try:
+        # Bytes that are not UTF-8 pass through, as in TF Serving, whose parser does not look at them.
+        request = json.loads(body.decode("utf-8", "surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
+    except RecursionError as error:
+        raise invalid("JSON Parse error: nested too deep") from error
+    if type(request) is not dict:
+        _bad(request, "Is not object")
+    return request
+
+
+def _read_columns(value: Any, dtypes: Dtypes) -> dict[str, np.ndarray]:
+    if not _is_named(value):
+        if len(dtypes) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        return {name: to_array(value, dtype) for name, dtype in dtypes.items()}
+    for name in dtypes:
+        if name not in value:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {name: to_array(value[name], dtype) for name, dtype in dtypes.items()}
+
+
+def _read_rows(rows: list[Any], dtypes: Dtypes) -> dict[str, np.ndarray]:
+    if type(rows[0]) is not dict and len(dtypes) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+            "tensorinfo_map"
+        )
+    named = _is_named(rows[0])
+    for number, row in enumerate(rows):
+        if _is_named(row) != named:
+            expected = "object but got list" if named else "value/list but got object"
+            raise invalid(f"Expecting {expected} at item {number} of input list")
+    try:
+        if not named:
+            ((name, dtype),) = dtypes.items()
+            return {name: to_array(rows, dtype)}
+        if any(row.keys() != dtypes.keys() for row in rows):
+            raise KeyError
+        return {name: to_array([row[name] for row in rows], dtype) for name, dtype in dtypes.items()}
+    except (StatusError, KeyError) as error:
+        _find_bad_row(rows, dtypes, named)
+        raise error
+
+
+def _find_bad_row(rows: list[Any], dtypes: Dtypes, named: bool) -> None:
+    """Raises what TF Serving says of the first row that is wrong by itself, or has another shape than those before."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, row in enumerate(rows):
+        for key, value in row.items() if named else ((next(iter(dtypes)), row),):
+            try:
+                if key not in dtypes:
+                    raise invalid(f"JSON object: does not have named input: {key}")
+                shape = to_array(value, dtypes[key]).shape
+                _compare(shapes.setdefault(key, shape), shape)
+            except StatusError as error:
+                where = f"{number} key: {key}" if named else f"{number}"
+                raise invalid(
+                    f"Failed to process element: {where} of 'instances' list. Error: {error.code}: {error.message}"
+                ) from error
+        if named and row.keys() != dtypes.keys():
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object: {json_text(row)} keys must be "
+                f"equal to: {','.join(sorted(dtypes))}"
+            )
+
+
+def _compare(expected: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    sizes = [int(np.prod(each)) for each in (expected, shape)]
+    if sizes[0] != sizes[1]:
+        raise invalid(f"Expecting tensor size: {sizes[0]} but got: {sizes[1]}")
+    if expected != shape:
+        texts = ["[" + ",".join(map(str, each)) + "]" for each in (expected, shape)]
+        raise invalid(f"Expecting shape {texts[0]} but got: {texts[1]}")
+
+
+def to_array(value: Any, dtype: int) -> np.ndarray:
+    """Returns nested lists of JSON values as a tensor; the first list at each level tells its size.
+
+    Raises:
+      StatusError: lists of uneven sizes or depths, or values that the dtype does not hold.
+    """
+    shape = _shape(value)
+    leaves = _flatten(value, shape)
+    if leaves is None or not fits(leaves, dtype):
+        leaves = list(_walk(value, 0, shape, dtype))
+    return to_numpy(leaves, dtype).reshape(shape)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    shape = []
+    while type(value) is list:
+        shape.append(len(value))
+        value = value[0] if value else None
+    return tuple(shape)
+
+
+def _flatten(value: Any, shape: tuple[int, ...]) -> list[Any] | None:
+    """The values in order; None if the lists are not all of this shape."""
+    level = [value]
+    for size in shape:
+        if any(type(item) is not list or len(item) != size for item in level):
+            return None
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def _walk(value: Any, depth: int, shape: tuple[int, ...], dtype: int) -> Iterator[Any]:
+    """Gives the values one by one; slower than `_flatten`, it says what is wrong and where."""
+    if type(value) is not list:
+        if depth != len(shape):
+            raise invalid(
+                f"JSON Value: {json_text(value)} found at incorrect level: {depth + 1} in the JSON DOM. "
+                f"Expected at level: {len(shape)}"
+            )
+        yield read_value(value, dtype)
+        return
+    if depth >= len(shape):
+        raise invalid(f"Encountered list at unexpected level: {depth} expected < {len(shape)}")
+    if len(value) != shape[depth]:
+        raise invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {depth} expected size: {shape[depth]}"
+        )
+    for item in value:
+        yield from _walk(item, depth + 1, shape, dtype)
+
+
+def _is_named(value: Any) -> bool:
+    """Whether it is an object that names inputs, and not one value in base64."""
+    return type(value) is dict and not is_base64(value)
+
+
+def _bad(value: Any, what: str) -> NoReturn:
+    raise invalid(f"JSON Value: {json_text(value)} {what}")

@@ -1,0 +1,75 @@
+"""Tensors to the JSON of REST answers, as tensorflow_serving/util/json_tensor.cc writes it (MakeJsonFromTensors)."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.server.rest_request import Form
+from models.server.status import invalid
+from models.signature import BYTES_SUFFIX
+
+# Dtypes that have no JSON form, by NumPy's name, and TensorFlow's for the error.
+_REFUSED = {"float16": "half", "bfloat16": "bfloat16", "uint16": "uint16"}
+
+
+def render_answer(outputs: Mapping[str, np.ndarray], form: Form) -> bytes:
+    """Returns the body of an answer: in the form of the request, without a name where there is one output only.
+
+    Strings that are not UTF-8 go out as they are, which then is no valid JSON; outputs named *_bytes are in base64.
+
+    Raises:
+      StatusError: an output has no JSON form, or in the row form no common number of rows.
+    """
+    if not outputs:
+        raise invalid("Cannot convert empty tensor map to JSON")
+    if form == "instances":
+        _check_rows(outputs)
+    columns = {name: _plain(name, array) for name, array in sorted(outputs.items())}
+    only = next(iter(columns.values())) if len(columns) == 1 else None
+    if form == "inputs":
+        return render({"outputs": only if len(columns) == 1 else columns})
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return render({"predictions": only if len(columns) == 1 else rows})
+
+
+def render(value: Any) -> bytes:
+    """Returns JSON with NaN and Infinity as JavaScript writes them."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
+    rows = 0
+    for name, array in sorted(outputs.items()):
+        if not array.ndim:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        if not len(array):
+            raise invalid(f"Tensor name: {name} has invalid batch size: 0")
+        if rows and len(array) != rows:
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
+        rows = len(array)
+
+
+def _plain(name: str, array: np.ndarray) -> Any:
+    """The values as nested lists that `json` can write."""
+    if array.dtype.name in _REFUSED or array.dtype.kind not in "fiubO":
+        type_name = _REFUSED.get(array.dtype.name, array.dtype.name)
+        raise invalid(f"Failed to write JSON value for tensor type: {type_name}")
+    if array.dtype == np.float32:  # the shortest digits that give this float32 back, not those of its double
+        return array.astype(str).astype(np.float64).tolist()
+    if array.dtype == object:
+        write = _base64 if name.endswith(BYTES_SUFFIX) else _text
+        flat = np.empty(array.size, object)
+        flat[:] = [write(value) for value in array.reshape(-1)]
+        return flat.reshape(array.shape).tolist()
+    return array.tolist()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _base64(value: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(value).decode()}

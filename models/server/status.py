@@ -1,0 +1,69 @@
+"""Statuses as TF Serving gives them: a code and a text, and what HTTP makes of the code."""
+
+from typing import Any
+
+# tensorflow/core/protobuf/error_codes.proto: TensorFlow's numbers are gRPC's; the position is the number.
+CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+# tensorflow_serving/model_servers/http_server.cc, ToHTTPStatusCode; the others are 500.
+_HTTP = {
+    "OK": 200,
+    "CANCELLED": 499,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "UNAUTHENTICATED": 401,
+}
+
+
+class StatusError(Exception):
+    """A request that fails.
+
+    Attributes:
+      code: gRPC's name of it, one of CODES.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def http_status(self) -> int:
+        return _HTTP.get(self.code, 500)
+
+
+def invalid(message: str) -> StatusError:
+    """Returns the error of a request that is wrong whatever the state of the server."""
+    return StatusError("INVALID_ARGUMENT", message)
+
+
+def tensorflow_status(error: Any) -> StatusError:
+    """Returns what a `tf.errors.OpError` says; the model's own errors keep their code."""
+    return StatusError(CODES[error.error_code], error.message)

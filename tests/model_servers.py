@@ -1,0 +1,240 @@
+"""Model servers on loopback for tests, and plain clients for them, with none of Sluice's own client code.
+
+with model_server({"orders": directory}) as server: ...     in this process; faults and figures at hand
+with served({"orders": directory}, "--versions", "all") as server: ...     `sluice serve`, to kill and start again
+with tensorflow_model_server({"orders": directory}) as server: ...     the real one, where it is installed
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import urllib3
+
+from models.server.faults import Faults
+from models.server.reference import ReferenceServer, ServerOptions
+from models.server.store import ModelConfig
+from tests.servers import answers, free_port, running
+
+_START_SECS = 60.0
+_STOP_SECS = 10.0
+HAS_TENSORFLOW_MODEL_SERVER = shutil.which("tensorflow_model_server") is not None
+
+
+@contextlib.contextmanager
+def model_server(
+    models: Mapping[str, str | ModelConfig],
+    versions: str | tuple[int, ...] = "latest",
+    labels: Mapping[str, int] | None = None,
+    faults: Faults | None = None,
+    **options: Any,
+) -> Iterator[ReferenceServer]:
+    """Runs the reference server in this process. It looks for new versions when `poll` is called.
+
+    Args:
+      options: fields of ServerOptions; ports are free ones unless given.
+    """
+    with ReferenceServer(models, versions, labels, faults, ServerOptions(**options)) as server:
+        yield server
+
+
+class Served:
+    """`sluice serve` in a process of its own. `start` after `kill` or `stop` takes the same ports again.
+
+    Attributes:
+      ready: the line it printed when it was ready.
+    """
+
+    def __init__(self, models: Mapping[str, str], flags: Sequence[str]) -> None:
+        self.grpc_port, self.rest_port = free_port(), free_port()
+        named = [text for name, base in models.items() for text in ("--name", name, "--model", base)]
+        ports = ["--grpc_port", str(self.grpc_port), "--rest_port", str(self.rest_port)]
+        self._command = [sys.executable, "-m", "pipelines.cli", "serve", *named, *ports, *flags]
+        self._process: subprocess.Popen[str] | None = None
+        self.ready = ""
+
+    def start(self) -> None:
+        """Starts it and returns when it serves.
+
+        Raises:
+          RuntimeError: it ended instead; the text has what it printed.
+        """
+        with tempfile.TemporaryFile("w+") as log:
+            process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+            assert process.stdout is not None
+            late = threading.Timer(_START_SECS, process.kill)
+            late.start()
+            self.ready = process.stdout.readline()
+            late.cancel()
+            self._process = process
+            if not self.ready:
+                log.seek(0, os.SEEK_SET)
+                raise RuntimeError(f"{self._command!r} ended with code {process.wait()}: {log.read()[-2000:]}")
+
+    def kill(self) -> None:
+        """Ends it at once, as a machine that goes away does."""
+        self._end("kill")
+
+    def stop(self) -> int:
+        """Ends it with SIGTERM; returns its exit code."""
+        return self._end("terminate")
+
+    def _end(self, how: str) -> int:
+        assert self._process is not None and self._process.stdout is not None
+        getattr(self._process, how)()
+        try:
+            return self._process.wait(_STOP_SECS)
+        finally:
+            self._process.kill()
+            self._process.stdout.close()
+
+
+@contextlib.contextmanager
+def served(models: Mapping[str, str], *flags: str) -> Iterator[Served]:
+    """Runs `sluice serve` with these flags while the block runs."""
+    server = Served(models, flags)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens on 127.0.0.1."""
+
+    grpc_port: int
+    rest_port: int
+
+
+@contextlib.contextmanager
+def tensorflow_model_server(models: Mapping[str, str], labels: Mapping[str, int] | None = None) -> Iterator[Ports]:
+    """Runs TF Serving, which must be on PATH, with all versions of the models.
+
+    Args:
+      models: a directory of versions each, or one SavedModel, which is then version 1.
+      labels: of each model.
+    """
+    ports = Ports(free_port(), free_port())
+    with tempfile.TemporaryDirectory() as scratch:
+        config = os.path.join(scratch, "models.config")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(_config({name: _base(scratch, name, base) for name, base in models.items()}, labels or {}))
+        command = [
+            "tensorflow_model_server",
+            f"--port={ports.grpc_port}",
+            f"--rest_api_port={ports.rest_port}",
+            f"--model_config_file={config}",
+            "--allow_version_labels_for_unavailable_models",
+            "--file_system_poll_wait_seconds=1",
+        ]
+        urls = [f"http://127.0.0.1:{ports.rest_port}/v1/models/{name}" for name in models]
+        with running(command, lambda: all(map(answers, urls)), _START_SECS):
+            yield ports
+
+
+def _base(scratch: str, name: str, base: str) -> str:
+    if not os.path.exists(os.path.join(base, "saved_model.pb")):
+        return base
+    numbered = os.path.join(scratch, name)
+    os.mkdir(numbered)
+    os.symlink(os.path.abspath(base), os.path.join(numbered, "1"))
+    return numbered
+
+
+def _config(bases: Mapping[str, str], labels: Mapping[str, int]) -> str:
+    """A ModelServerConfig as text: https://www.tensorflow.org/tfx/serving/serving_config"""
+    named = " ".join(f"version_labels {{ key: {json.dumps(label)} value: {n} }}" for label, n in labels.items())
+    configs = (
+        f"config {{ name: {json.dumps(name)} base_path: {json.dumps(base)} model_platform: 'tensorflow' "
+        f"model_version_policy {{ all {{}} }} {named} }}"
+        for name, base in bases.items()
+    )
+    return f"model_config_list {{ {' '.join(configs)} }}"
+
+
+class GrpcClient:
+    """TF Serving's own stubs, on a channel of their own, unlimited in message size."""
+
+    def __init__(self, port: int) -> None:
+        import grpc
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", unlimited)
+        self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+    def predict(self, name: str, inputs: Mapping[str, Any], timeout: float = 20.0, **fields: Any) -> Any:
+        """Returns the PredictResponse to arrays, or to TensorProtos; `fields` are those of `predict_request`."""
+        return self.predictions.Predict(predict_request(name, inputs, **fields), timeout=timeout)
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+def predict_request(
+    name: str,
+    inputs: Mapping[str, Any],
+    signature: str = "",
+    version: int | None = None,
+    label: str | None = None,
+    outputs: Sequence[str] = (),
+) -> Any:
+    """Returns a PredictRequest."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest(output_filter=outputs)
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value) if isinstance(value, np.ndarray) else value)
+    return request
+
+
+def arrays(response: Any) -> dict[str, np.ndarray]:
+    """Returns the outputs of a PredictResponse."""
+    import tensorflow as tf
+
+    return {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
+
+
+class RestClient:
+    """urllib3 on one connection that stays open."""
+
+    def __init__(self, port: int) -> None:
+        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, timeout=20.0, retries=False)
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
+        """Sends a body as it is if bytes, else as JSON; `headers` have _ for -."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._pool.request(method, path, body=data, headers=named)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Returns the HTTP status and the JSON of /v1/models/PATH."""
+        response = self.request("GET", f"/v1/models/{path}")
+        return response.status, json.loads(response.data)
+
+    def predict(self, path: str, body: Any) -> tuple[int, Any]:
+        """Returns the HTTP status and the JSON of /v1/models/PATH:predict."""
+        response = self.request("POST", f"/v1/models/{path}:predict", body)
+        return response.status, json.loads(response.data)
+
+    def close(self) -> None:
+        self._pool.close()
