@@ -8,6 +8,8 @@ from setuptools import setup
 INSTALL_REQUIRES = [
     "apache-beam[gcp]>=2.77,<3",
     "fastavro>=1.9,<2",
+    "google-api-core>=2.11,<3",
+    "google-auth[requests]>=2.22,<3",
     "google-crc32c>=1.5,<2",
     "grpcio>=1.62,<2",
     "ml-dtypes>=0.4,<1",
@@ -27,6 +29,7 @@ SERVE_REQUIRES = [
 ]
 
 TEST_REQUIRES = [
+    "cryptography>=42",
     "gcp-storage-emulator>=2024.8.3",
     "hypothesis>=6.100",
     "mypy>=1.11",

@@ -66,7 +66,8 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
     if recipe.spec.endpoint and not options.call_timeout_secs:
         options = dataclasses.replace(options, call_timeout_secs=recipe.model.endpoint.rpc_timeout_secs + _GRACE_SECS)
     scheduler = Scheduler(model, options)
-    scheduler.load_msec = 1000 * (time.monotonic() - started)
+    if not model.remote:
+        scheduler.load_msec = 1000 * (time.monotonic() - started)
     return scheduler
 
 

@@ -132,6 +132,7 @@ class Signature:
     Attributes:
       features: where the only input takes serialized tf.Examples, the features its parser reads (empty if they could
         not be found in the graph); None for any other signature.
+      refusal: why the backend cannot serve it, whatever inputs and outputs are wanted; empty if it can.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     features: tuple[ColumnSpec, ...] | None = None
+    refusal: str = ""
 
     @property
     def takes_examples(self) -> bool:
@@ -169,8 +171,10 @@ class Signature:
         """Returns itself if Sluice can serve it.
 
         Raises:
-          SignatureError: an input or output has no column form; the text names it.
+          SignatureError: an input or output has no column form, the text names it; or the backend refuses it.
         """
+        if self.refusal:
+            raise SignatureError(f"signature '{self.name}': {self.refusal}")
         for spec in self.inputs:
             _check(self, "input", spec)
             if spec.kind != "dense":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from typing import Any
 
 from models.errors import SignatureError
@@ -12,6 +13,9 @@ from models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec,
 _HIDDEN = "__saved_model_init_op"
 # Signatures of these methods take tf.Examples. https://www.tensorflow.org/tfx/serving/signature_defs
 _EXAMPLE_METHODS = ("tensorflow/serving/classify", "tensorflow/serving/regress")
+# What their tensors are called: input_example_tensor by Estimators, serving_default_examples by TFX, and the like; an
+# example_text is no such.
+_EXAMPLE_TENSOR = re.compile(r"(^|[_/])examples?(_tensor)?(_\d+)?:\d+$")
 
 
 def read_signatures(meta_graph: Any) -> dict[str, Signature]:
@@ -27,7 +31,7 @@ def read_served_signatures(definitions: Any) -> dict[str, Signature]:
     """Returns the signatures of a `tensorflow.serving.SignatureDefMap`, as GetModelMetadata gives it, unchecked.
 
     A server shows no graph, so what features a parser of tf.Examples reads is not known, and that there is one is told
-    by the signature's method, or by the name that Estimators and Keras give its tensor.
+    by the signature's method, or by the name of its tensor.
     """
     return {
         name: _read_served(name, definition)
@@ -42,19 +46,23 @@ def _read_served(name: str, definition: Any) -> Signature:
         spec if spec.kind == "dense" else dataclasses.replace(spec, kind=UNSERVED) for spec in signature.outputs
     )
     tensors = [tensor for spec in signature.inputs for tensor in spec.tensors]
-    parses = definition.method_name in _EXAMPLE_METHODS or any("example" in tensor for tensor in tensors)
+    parses = definition.method_name in _EXAMPLE_METHODS or any(map(_EXAMPLE_TENSOR.search, tensors))
     features = () if parses and _may_take_examples(signature.inputs) else None
     return dataclasses.replace(signature, outputs=outputs, features=features)
 
 
-def pick_signature(signatures: dict[str, Signature], name: str) -> Signature:
+def pick_signature(signatures: dict[str, Signature], name: str, outputs: tuple[str, ...] = ()) -> Signature:
     """Returns the signature of this name, checked.
 
+    Args:
+      outputs: those to keep; empty: all.
+
     Raises:
-      SignatureError: there is none of this name, or it cannot be served from columns.
+      SignatureError: there is none of this name, it lacks an output, or it cannot be served from columns.
     """
     if name in signatures:
-        return signatures[name].checked()
+        signature = signatures[name]
+        return (signature.with_outputs(outputs) if outputs else signature).checked()
     have = ", ".join(signatures) or "none"
     near = difflib.get_close_matches(name, signatures, 1)
     remedy = f"did you mean --signature {near[0]}?" if near else "name one with --signature"

@@ -13,6 +13,8 @@ _SCHEMES = (
 _PROTOCOLS: dict[str, Literal["grpc", "rest"]] = {"grpc": "grpc", "grpcs": "grpc", "http": "rest", "https": "rest"}
 # TF Serving's own for gRPC, and the web's for the others. https://www.tensorflow.org/tfx/serving/docker
 _PORTS = {"grpc": 8500, "grpcs": 443, "http": 80, "https": 443}
+# int64 in tensorflow_serving/apis/model.proto
+_MAX_VERSION = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _parse_endpoint(uri: str, scheme: str) -> ModelSpec:
     form = f"{scheme}://HOST:PORT/" + ("NAME" if protocol == "grpc" else "v1/models/NAME")
     try:
         parts = urllib.parse.urlsplit(uri)
-        port = parts.port or _PORTS[scheme]
+        port = _PORTS[scheme] if parts.port is None else parts.port
     except ValueError as error:
         raise UsageError(f"--model {uri}: {error}; give {form}") from error
     path, root, model = parts.path.rpartition("/v1/models/") if protocol == "rest" else ("", "/", parts.path.strip("/"))
@@ -101,6 +103,6 @@ def _parse_version(uri: str, words: list[str]) -> tuple[int | None, str]:
     kind, value = words
     if kind == "labels":
         return None, value
-    if kind == "versions" and value.isdecimal():
+    if kind == "versions" and value.isascii() and value.isdecimal() and int(value) <= _MAX_VERSION:
         return int(value), ""
     raise UsageError(f"--model {uri}: '{kind}/{value}' is neither /versions/NUMBER nor /labels/LABEL")

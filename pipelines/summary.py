@@ -8,6 +8,7 @@ from typing import Any
 # Names that transforms.metrics gives; not imported from there, because it imports Beam.
 ROWS_READ, ROWS_PREDICTED, ROWS_FAILED = "rows_read", "rows_predicted", "rows_failed"
 BATCH_SIZE, PREDICT_LATENCY_MSEC, MODEL_LOAD_MSEC = "batch_size", "predict_latency_msec", "model_load_msec"
+RPC_RETRIES, THROTTLED_SECS = "rpc_retries", "cumulativeThrottlingSeconds"
 
 # Files of each kind that the text names; the JSON names all.
 _SHOWN_FILES = 3
@@ -23,6 +24,8 @@ class Summary:
       model_load_msec: None if not known, as the two below.
       batch_size: rows of a call, the mean.
       predict_latency_msec: of a call, the mean.
+      rpc_retries: calls of a served model that were repeated.
+      throttled_seconds: how long bundles have waited for a server that was away or overloaded.
     """
 
     rows_in: int
@@ -37,6 +40,8 @@ class Summary:
     model_load_msec: float | None = None
     batch_size: float | None = None
     predict_latency_msec: float | None = None
+    rpc_retries: int = 0
+    throttled_seconds: int = 0
 
     @property
     def rows_per_second(self) -> float:
@@ -77,6 +82,8 @@ def from_counters(
         model_load_msec=means.get(MODEL_LOAD_MSEC),
         batch_size=means.get(BATCH_SIZE),
         predict_latency_msec=means.get(PREDICT_LATENCY_MSEC),
+        rpc_retries=counters.get(RPC_RETRIES, 0),
+        throttled_seconds=counters.get(THROTTLED_SECS, 0),
     )
 
 
@@ -96,6 +103,8 @@ def to_json(summary: Summary) -> str:
         "model_load_msec": _rounded(summary.model_load_msec),
         "batch_size": _rounded(summary.batch_size),
         "predict_latency_msec": _rounded(summary.predict_latency_msec),
+        "rpc_retries": summary.rpc_retries,
+        "throttled_seconds": summary.throttled_seconds,
     }
     return json.dumps(record, indent=2)
 
@@ -129,6 +138,7 @@ def _counts(summary: Summary) -> list[tuple[str, str, str]]:
         ("Seconds", f"{summary.seconds:,.1f}", ""),
         ("Rows/s", f"{summary.rows_per_second:,.0f}", ""),
         *([("Batch size", f"{summary.batch_size:,.0f}", _call(summary))] if summary.batch_size is not None else []),
+        *([("Retries", f"{summary.rpc_retries:,}", _waited(summary))] if summary.rpc_retries else []),
     ]
 
 
@@ -142,6 +152,11 @@ def _share(summary: Summary) -> str:
 def _call(summary: Summary) -> str:
     latency = summary.predict_latency_msec
     return "rows a call, the mean" + ("" if latency is None else f"; {latency:,.1f} ms a call")
+
+
+def _waited(summary: Summary) -> str:
+    secs = summary.throttled_seconds
+    return "calls repeated" + (f"; {secs:,} s waited for the server" if secs else "")
 
 
 def _model(summary: Summary) -> str:

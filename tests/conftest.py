@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from models import zoo
+from tests.backends import Uris, uris_of
 from tests.saved_models import CASES, build_case
 from tests.servers import Gcs, beam_uses, gcs_emulator
 from tests.zoo_models import ZooSample, make_sample
@@ -41,3 +42,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     directory = tmp_path_factory.mktemp("cases")
     by_name = {case.name: case for case in CASES}
     return lambda name: build_case(by_name[name], str(directory))
+
+
+@pytest.fixture(scope="session")
+def uris(cases: Callable[[str], str]) -> Iterator[Uris]:
+    """The URI of a SavedModel of tests.saved_models, by backend and name; all are served by one server."""
+    with uris_of(cases) as uri:
+        yield uri

@@ -16,9 +16,13 @@ _MAY_IMPORT = {"models": {"models"}, "transforms": {"models", "transforms"}, "pi
 _DISTRIBUTIONS = {
     "apache_beam": "apache-beam",
     "google_crc32c": "google-crc32c",
-    "google": "protobuf",
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
+    "google.protobuf": "protobuf",
+    "grpc": "grpcio",
     "ml_dtypes": "ml-dtypes",
     "tensorflow_metadata": "tensorflow-metadata",
+    "tensorflow_serving": "tensorflow-serving-api",
     "tfx_bsl": "tfx-bsl",
 }
 
@@ -28,17 +32,25 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path, at_top: bool = False) -> set[str]:
-    """Returns the first parts of the modules that a file imports, anywhere or at its top level only."""
+    """Returns the first parts of the modules that a file imports, anywhere or at its top level only.
+
+    Of Google's, which share a namespace, the first two.
+    """
     tree = ast.parse(path.read_text())
     nodes = tree.body if at_top else list(ast.walk(tree))
     found = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {_root(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module, f"{path}: relative import"
-            found.add(node.module.split(".")[0])
+            found.add(_root(node.module))
     return found
+
+
+def _root(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[: 2 if parts[0] == "google" else 1])
 
 
 @pytest.mark.parametrize("package", PACKAGES)

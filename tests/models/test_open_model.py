@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from models.interface import Model
 from models.protos import message_class
 from models.scheduler import Scheduler, SchedulerOptions
 from models.signature import ColumnSpec
+from tests.backends import BACKENDS, Uris, is_refused, servable_outputs
 from tests.fakes import PATIENCE_SECS
 from tests.saved_models import CASES, ModelCase
 from tests.saved_models_case import save_function
@@ -35,10 +36,9 @@ def opened(directory: str, **options: Any) -> Iterator[Model]:
         model.close()
 
 
-def options_of(case: ModelCase) -> dict[str, Any]:
-    """Outputs are named where the model has some that Sluice refuses."""
-    outputs = {"scalar_output": ("above",), "ragged_output": ("words", "spans", "count")}.get(case.name, ())
-    return {"signature": case.signature, "outputs": outputs}
+def options_of(case: ModelCase, backend: str, cases: Directories) -> dict[str, Any]:
+    """Outputs are named where the model has some that the backend refuses."""
+    return {"signature": case.signature, "outputs": servable_outputs(case, backend, cases(case.name))}
 
 
 def batch_of(case: ModelCase, rows: list[dict[str, Any]], model: Model) -> pa.RecordBatch:
@@ -98,73 +98,89 @@ def differs(found: Any, wanted: Any) -> bool:
     return not math.isclose(found, wanted, rel_tol=1e-6) if isinstance(wanted, float) else found != wanted
 
 
-def check(case: ModelCase, answers: dict[int, dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+def check(
+    case: ModelCase, answers: dict[int, dict[str, Any]], rows: list[dict[str, Any]], outputs: Sequence[str] = ()
+) -> None:
     wanted = case.expected(rows)
-    for name in options_of(case)["outputs"] or wanted:
+    for name in outputs or wanted:
         found = [answers[row][name] for row in range(len(rows))]
         assert not differs(found, wanted[name]), (name, found, wanted[name])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_kind_of_model_is_opened_bound_and_called(case: ModelCase, cases: Directories) -> None:
-    with opened(cases(case.name), **options_of(case)) as model:
+def test_every_kind_of_model_is_opened_bound_and_called(
+    case: ModelCase, backend: str, cases: Directories, uris: Uris
+) -> None:
+    options = options_of(case, backend, cases)
+    if is_refused(case.name, backend):
+        with pytest.raises(SignatureError, match=r"REST.*use grpc://"):
+            open_model(uris(backend, case.name), ModelOptions(**options))
+        return
+    with opened(uris(backend, case.name), **options) as model:
         rows = case.rows[::-1] + case.rows
         answers, failures = predict(model, batch_of(case, rows, model))
         assert failures == {}
-        check(case, answers, rows)
+        check(case, answers, rows, options["outputs"])
         assert all(set(row) == {spec.name for spec in model.signature.outputs} for row in answers.values())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", [case for case in CASES if case.poison], ids=lambda case: case.name)
-def test_a_poisoned_row_fails_alone(case: ModelCase, cases: Directories) -> None:
+def test_a_poisoned_row_fails_alone(case: ModelCase, backend: str, cases: Directories, uris: Uris) -> None:
     assert case.poison is not None
-    with opened(cases(case.name), **options_of(case)) as model:
+    options = options_of(case, backend, cases)
+    with opened(uris(backend, case.name), **options) as model:
         rows = [*case.rows, case.poison, *case.rows]
         answers, failures = predict(model, batch_of(case, rows, model))
         assert failures.keys() == {len(case.rows)}
         del rows[len(case.rows)]
-        check(case, dict(enumerate(answers[row] for row in sorted(answers))), rows)
+        check(case, dict(enumerate(answers[row] for row in sorted(answers))), rows, options["outputs"])
 
 
-def test_the_reason_of_a_failure_is_what_the_model_says(cases: Directories) -> None:
-    with opened(cases("picky")) as model:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_reason_of_a_failure_is_what_the_model_says(backend: str, cases: Directories, uris: Uris) -> None:
+    with opened(uris(backend, "picky")) as model:
         with pytest.raises(BadInput):  # an array that TensorFlow cannot take is no fault of the caller's thread
             model.call({"x": np.array([b"one"], object)})
         _, failures = predict(model, pa.RecordBatch.from_pydict({"x": [1.0, -1.0]}))
-        assert failures[1].startswith("assertion failed: [x must not be negative") and "\n" not in failures[1]
-    with opened(cases("tf1_estimator")) as model:
+        assert "assertion failed: [x must not be negative" in failures[1] and "\n" not in failures[1]
+    with opened(uris(backend, "tf1_estimator")) as model:
         _, failures = predict(model, pa.RecordBatch.from_pydict({"inputs": [b"no example", b""]}))
-        assert failures[0].startswith("Could not parse example input")
+        assert "Could not parse example input" in failures[0]
         assert "Feature: plan (data type: string) is required but could not be found" in failures[1]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["fixed_batch", "ragged_input", "tf2_function"])
-def test_small_calls_give_the_same_answers(name: str, cases: Directories) -> None:
+def test_small_calls_give_the_same_answers(name: str, backend: str, uris: Uris) -> None:
     case = BY_NAME[name]
-    with opened(cases(name)) as model:
+    with opened(uris(backend, name)) as model:
         answers, failures = predict(model, batch_of(case, case.rows, model), SchedulerOptions(max_batch_size=2))
         assert failures == {}
         check(case, answers, case.rows)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("ragged_output", {}, "output 'letters' is a composite tensor of 3 parts.*--exclude_columns"),
+        ("ragged_output", {}, "output '(letters|spans)' is (a composite tensor of 3 parts|ragged).*--exclude_columns"),
         ("scalar_output", {}, "output 'threshold' has rank 0.*--exclude_columns"),
         ("picky", {"outputs": ("rot",)}, "has no output rot; it has root"),
         ("picky", {"signature": "predict"}, "no signature 'predict'; it has serving_default"),
         ("tf1_predict", {}, "give --signature predict"),
     ],
 )
-def test_what_cannot_be_served_is_refused(name: str, options: Any, words: str, cases: Directories) -> None:
+def test_what_cannot_be_served_is_refused(name: str, options: Any, words: str, backend: str, uris: Uris) -> None:
     with pytest.raises(SignatureError, match=words):
-        open_model(cases(name), ModelOptions(**options))
+        open_model(uris(backend, name), ModelOptions(**options))
 
 
-def test_outputs_that_are_not_asked_for_are_not_computed(cases: Directories) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_outputs_that_are_not_asked_for_are_not_given(backend: str, uris: Uris) -> None:
     case = BY_NAME["tf2_function"]
-    with opened(cases("tf2_function"), outputs=("points",)) as model:
+    with opened(uris(backend, "tf2_function"), outputs=("points",)) as model:
         answers, _ = predict(model, batch_of(case, case.rows, model))
         assert set(answers[0]) == {"points"}
 

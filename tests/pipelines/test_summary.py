@@ -19,6 +19,8 @@ COUNTERS = {
     "rows_failed/predict/InvalidArgumentError": 1,
     "rows_failed/decode/InvalidRow": 20,
     "rows_failed/read/OSError/of some/kind": 4,
+    "rpc_retries": 12,
+    "cumulativeThrottlingSeconds": 3,
 }
 MEANS = {"batch_size": 3921.44, "predict_latency_msec": 11.234, "model_load_msec": 1234.0, "queue_msec": 3.0}
 
@@ -57,12 +59,15 @@ def test_counters_become_a_summary() -> None:
         model_load_msec=1234.0,
         batch_size=3921.44,
         predict_latency_msec=11.234,
+        rpc_retries=12,
+        throttled_seconds=3,
     )
     assert summarise().rows_per_second == 16_000.0
 
 
 def test_names_are_those_that_are_counted() -> None:
     names = ["ROWS_READ", "ROWS_PREDICTED", "ROWS_FAILED", "BATCH_SIZE", "PREDICT_LATENCY_MSEC", "MODEL_LOAD_MSEC"]
+    names += ["RPC_RETRIES", "THROTTLED_SECS"]
     assert {name: getattr(module, name) for name in names} == {name: getattr(metrics, name) for name in names}
 
 
@@ -94,6 +99,8 @@ def test_golden_json() -> None:
         "model_load_msec": 1234.0,
         "batch_size": 3921.4,
         "predict_latency_msec": 11.2,
+        "rpc_retries": 12,
+        "throttled_seconds": 3,
     }
 
 
@@ -116,6 +123,7 @@ Failures                             25  under 0.1% of the rows
 Seconds                            12.5
 Rows/s                           16,000
 Batch size                        3,921  rows a call, the mean; 11.2 ms a call
+Retries                              12  calls repeated; 3 s waited for the server
 Model                           work/model (version 3, loaded in 1.2 s)
 Output                          out/p-00000-of-00005.csv
                                 out/p-00001-of-00005.csv

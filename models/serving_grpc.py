@@ -1,0 +1,268 @@
+"""A model behind TF Serving's gRPC API.
+
+https://github.com/tensorflow/serving/blob/master/tensorflow_serving/apis/prediction_service.proto
+"""
+
+import os
+import ssl
+from typing import Any
+
+import grpc
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+
+from models.binding import Bound, Feeds, bind
+from models.credentials import Credentials
+from models.errors import BadOutput, CallError, ModelNotFound, UsageError
+from models.interface import EndpointOptions, ModelOptions, Outputs
+from models.protos import message_class
+from models.serving_errors import error_of, is_not_served
+from models.signature import Signature
+from models.signature_reader import pick_signature, read_served_signatures
+from models.tensor_proto import from_tensor, to_tensor
+from models.uri import Endpoint, ModelSpec
+
+_SERVICE = "/tensorflow.serving.PredictionService/"
+
+# https://github.com/grpc/grpc/blob/master/include/grpc/impl/channel_arg_names.h
+_CHANNEL_OPTIONS = (
+    # gRPC takes 4 MB by default and TF Serving's servers 2 GB; the scheduler bounds the bytes of a call.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A connection that has died silently (a NAT, a machine that is gone) is found by pings during calls, and by TCP
+    # where what was sent is not acknowledged for so long. To a server, pings less than 300 s apart are an attack.
+    # https://github.com/grpc/grpc/blob/master/doc/keepalive.md
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A server that is back is found soon: the default back-off is 1 s to 120 s. min_reconnect_backoff_ms is left alone:
+    # it is how long an attempt to connect may take, 20 s.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Pods that are replaced have new addresses; the default is to ask for them twice a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+    # The scheduler repeats calls, and counts it.
+    ("grpc.enable_retries", 0),
+    # A headless service has an address for each pod; the default policy sends all calls to the first one.
+    ("grpc.lb_policy_name", "round_robin"),
+    # Channels to one address share connections by default, and so the back-off after another's failure.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def fetch_signatures(
+    spec: ModelSpec, options: EndpointOptions, timeout_secs: float
+) -> tuple[dict[str, Signature], int | None]:
+    """Returns a served model's signatures by name, unchecked, and the version that the server has now.
+
+    Raises:
+      UsageError: the options cannot be used for this endpoint.
+      ModelNotFound: nobody answers, or no TF Serving, or it does not serve this model or refuses the credentials.
+    """
+    client = _Client(spec, options)
+    try:
+        data = client.get_model_metadata(_metadata_request(spec), timeout_secs)
+    except grpc.RpcError as error:
+        raise _not_found(client.endpoint, spec, timeout_secs, error) from error
+    except CallError as error:
+        raise ModelNotFound(str(error)) from error
+    finally:
+        client.close()
+    try:
+        response = message_class("tensorflow.serving.GetModelMetadataResponse").FromString(data)
+        packed = response.metadata["signature_def"].value  # google.protobuf.Any
+        definitions = message_class("tensorflow.serving.SignatureDefMap").FromString(packed)
+    except DecodeError as error:
+        raise ModelNotFound(
+            f"{client.endpoint.address} gives no metadata that TF Serving would give: {error}; {_REMEDY_ADDRESS}"
+        ) from error
+    return read_served_signatures(definitions), _version(response)
+
+
+class GrpcModel:
+    """A client of a served model. Calls may come from several threads; they share a connection for each server.
+
+    Args:
+      signature: as `fetch_signatures` gave it, reduced to the outputs that are wanted; None: the server is asked.
+
+    Raises:
+      UsageError: the options cannot be used for this endpoint.
+      ModelNotFound: see `fetch_signatures`; only if the signature is not given.
+      SignatureError: no such signature, or one that cannot be served from columns; likewise.
+    """
+
+    remote = True
+
+    def __init__(self, spec: ModelSpec, options: ModelOptions, signature: Signature | None = None) -> None:
+        self.uri = spec.uri
+        self.version = spec.version
+        self.signature = signature or _fetch_signature(spec, options)
+        self._defaults = dict(options.defaults)
+        self._timeout_secs = options.endpoint.rpc_timeout_secs
+        self._client = _Client(spec, options.endpoint)
+        self._address = self._client.endpoint.address
+        self._request_class = message_class("tensorflow.serving.PredictRequest")
+        self._response_class = message_class("tensorflow.serving.PredictResponse")
+        request = self._request_class(output_filter=[output.name for output in self.signature.outputs])
+        _fill_model_spec(request.model_spec, spec)
+        request.model_spec.signature_name = self.signature.name
+        self._request_without_inputs = request.SerializeToString()
+
+    def bind(self, batch: pa.RecordBatch) -> Bound:
+        """Returns the batch as the tensors that the signature takes."""
+        return bind(batch, self.signature, self._defaults)
+
+    def call(self, feeds: Feeds) -> Outputs:
+        """Returns the server's answer for these tensors.
+
+        Raises:
+          CallError: the server refused, broke, or cannot be reached; see models.serving_errors.
+          BadOutput: the answer cannot be parsed, or lacks an output.
+        """
+        request = self._request_class.FromString(self._request_without_inputs)
+        for spec in self.signature.inputs:
+            to_tensor(feeds[spec.name], request.inputs[spec.name])
+        try:
+            data = self._client.predict(request.SerializeToString(), self._timeout_secs)
+        except grpc.RpcError as error:
+            raise error_of(*_status(error), self._address) from error
+        return self._outputs(data)
+
+    def close(self) -> None:
+        """Closes the connection; calls under way fail."""
+        self._client.close()
+
+    def _outputs(self, data: bytes) -> Outputs:
+        try:
+            response = self._response_class.FromString(data)
+        except DecodeError as error:
+            raise BadOutput(f"{self._address} answered with what is no PredictResponse: {error}") from error
+        arrays = {}
+        for spec in self.signature.outputs:
+            if spec.name not in response.outputs:
+                raise BadOutput(f"the answer lacks output '{spec.name}'; it has {sorted(response.outputs)}")
+            try:
+                arrays[spec.name] = from_tensor(response.outputs[spec.name])
+            except BadOutput as error:
+                raise BadOutput(f"output '{spec.name}': {error}") from error
+        return Outputs(arrays, _version(response))
+
+
+class _Client:
+    """A channel, connected when it is first used, and what goes with every call on it. Messages are bytes."""
+
+    def __init__(self, spec: ModelSpec, options: EndpointOptions) -> None:
+        assert spec.endpoint is not None, "a spec of a served model"
+        self.endpoint = spec.endpoint
+        self._credentials = Credentials(options, spec.endpoint)
+        self._channel = _open_channel(spec.endpoint, options.ca_certificates)
+        self._predict = self._channel.unary_unary(f"{_SERVICE}Predict")
+        self._get_model_metadata = self._channel.unary_unary(f"{_SERVICE}GetModelMetadata")
+
+    def predict(self, request: bytes, timeout_secs: float) -> bytes:
+        """Returns the answer; raises grpc.RpcError, or Unavailable if there is no token."""
+        response: bytes = self._predict(request, timeout=timeout_secs, metadata=self._credentials.headers())
+        return response
+
+    def get_model_metadata(self, request: bytes, timeout_secs: float) -> bytes:
+        """Returns the answer; raises as `predict`."""
+        headers = self._credentials.headers()
+        response: bytes = self._get_model_metadata(request, timeout=timeout_secs, metadata=headers)
+        return response
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _open_channel(endpoint: Endpoint, ca_certificates: str) -> grpc.Channel:
+    target = f"dns:///{endpoint.address}"  # a host named like a scheme of gRPC's, e.g. xds, is still a host
+    if not endpoint.tls:
+        return grpc.insecure_channel(target, _CHANNEL_OPTIONS)
+    roots = _checked_pem(ca_certificates) if ca_certificates else _machine_roots()
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), _CHANNEL_OPTIONS)
+
+
+def _checked_pem(certificates: str) -> bytes:
+    try:
+        ssl.create_default_context(cadata=certificates)
+    except (ssl.SSLError, ValueError, TypeError) as error:  # gRPC would only say that it cannot connect
+        raise UsageError(f"--rpc_ca_file holds no PEM certificates: {error}; give a file that does") from error
+    return certificates.encode()
+
+
+def _machine_roots() -> bytes | None:
+    """Returns the certificates that this machine trusts, as PEM; None if gRPC is to use its own list.
+
+    It would use that of Mozilla's which its package brings, and not see a company's that is installed here.
+    """
+    if "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" in os.environ:
+        return None
+    paths = ssl.get_default_verify_paths()
+    for path in (paths.cafile, os.path.join(paths.capath or "", "ca-certificates.crt")):  # the latter: Debian's
+        if path and os.path.isfile(path):
+            with open(path, "rb") as file:
+                return file.read()
+    return None
+
+
+def _fetch_signature(spec: ModelSpec, options: ModelOptions) -> Signature:
+    signatures, _ = fetch_signatures(spec, options.endpoint, options.endpoint.rpc_timeout_secs)
+    return pick_signature(signatures, options.signature, options.outputs)
+
+
+def _metadata_request(spec: ModelSpec) -> bytes:
+    request = message_class("tensorflow.serving.GetModelMetadataRequest")(metadata_field=["signature_def"])
+    _fill_model_spec(request.model_spec, spec)
+    data: bytes = request.SerializeToString()
+    return data
+
+
+def _fill_model_spec(message: Any, spec: ModelSpec) -> None:
+    assert spec.endpoint is not None, "a spec of a served model"
+    message.name = spec.endpoint.name
+    if spec.version is not None:
+        message.version.value = spec.version
+    elif spec.endpoint.label:
+        message.version_label = spec.endpoint.label
+
+
+def _version(response: Any) -> int | None:
+    model_spec = response.model_spec
+    return int(model_spec.version.value) if model_spec.HasField("version") else None
+
+
+def _status(error: grpc.RpcError) -> tuple[str, str]:
+    return error.code().name, error.details() or ""
+
+
+_REMEDY_ADDRESS = (
+    "give --model grpc://HOST:PORT/NAME with the address of TF Serving's gRPC API (port 8500 by default; 8501 is that "
+    "of REST, for which --model starts with http://)"
+)
+
+
+def _not_found(endpoint: Endpoint, spec: ModelSpec, timeout_secs: float, error: grpc.RpcError) -> ModelNotFound:
+    code, said = _status(error)
+    address = endpoint.address
+    if is_not_served(said) or code == "NOT_FOUND":
+        return ModelNotFound(
+            f"{address} does not serve what --model {spec.uri} names: {said}; check the name, and the version or label"
+        )
+    if code == "UNAVAILABLE":
+        tls = (
+            "; that the server speaks TLS, and that --rpc_ca_file has the certificate of who signed its own"
+            if endpoint.tls
+            else "; a server that wants TLS is given as grpcs://"
+        )
+        return ModelNotFound(
+            f"{address} cannot be reached: {said}; check that TF Serving runs there, and {_REMEDY_ADDRESS}{tls}"
+        )
+    if code == "DEADLINE_EXCEEDED":
+        return ModelNotFound(f"{address} does not answer within {timeout_secs:g} s ({said}); {_REMEDY_ADDRESS}")
+    if code == "UNIMPLEMENTED":
+        return ModelNotFound(f"{address} answers, but is no TF Serving: {said}; {_REMEDY_ADDRESS}")
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return ModelNotFound(
+            f"{address} refuses the credentials: {code}: {said}; give what it takes by --rpc_token_file, "
+            "--rpc_google_auth or --rpc_headers"
+        )
+    return ModelNotFound(f"{address} does not say what model '{endpoint.name}' is: {code}: {said}")

@@ -1,0 +1,262 @@
+"""A model behind TF Serving's REST API: https://www.tensorflow.org/tfx/serving/api_rest
+
+Which URLs there are, and what an HTTP status stands for: http_rest_api_util.cc and http_server.cc in
+https://github.com/tensorflow/serving/blob/master/tensorflow_serving/model_servers
+"""
+
+import dataclasses
+import gzip
+import json
+import ssl
+import urllib.parse
+from typing import Any, NoReturn
+
+import orjson
+import pyarrow as pa
+import urllib3
+from google.protobuf import json_format
+
+from models.binding import Bound, Feeds, bind
+from models.credentials import Credentials
+from models.errors import BatchTooLarge, CallError, ModelNotFound, TimedOut, UsageError
+from models.http_calls import HttpCalls
+from models.interface import EndpointOptions, ModelOptions, Outputs
+from models.json_tensor import decode_outputs, encode_columns, encode_rows
+from models.protos import message_class
+from models.serving_errors import error_of, is_not_served
+from models.signature import UNSERVED, Signature
+from models.signature_reader import pick_signature, read_served_signatures
+from models.uri import Endpoint, ModelSpec
+
+# Types that TF Serving has no JSON form for: it refuses them with UNIMPLEMENTED. tensorflow_serving/util/json_tensor.cc
+_NOT_IN_JSON = ("uint16", "float16", "bfloat16")
+# More of it costs more time than it saves.
+_GZIP_LEVEL = 1
+# What answers of other sources than TF Serving, such as proxies, are cut at in errors. TF Serving's own are 1024 long.
+_MAX_TEXT = 200
+
+# http_server.cc, ToHTTPStatusCode, backwards, and what proxies say. Others are a refusal below 500 and a fault above.
+_CODES = {
+    400: "INVALID_ARGUMENT",  # FAILED_PRECONDITION and OUT_OF_RANGE too, which mean the same here
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def fetch_signatures(
+    spec: ModelSpec, options: EndpointOptions, timeout_secs: float
+) -> tuple[dict[str, Signature], int | None]:
+    """Returns a served model's signatures by name, unchecked, and the version that the server has now.
+
+    Raises:
+      UsageError: the options cannot be used for this endpoint.
+      ModelNotFound: nobody answers, or no TF Serving, or it does not serve this model or refuses the credentials.
+    """
+    client = _Client(spec, options)
+    try:
+        answer = client.get_metadata(timeout_secs)
+    except TimedOut as error:
+        raise ModelNotFound(f"{error}; {_REMEDY_ADDRESS}") from error
+    except CallError as error:
+        raise ModelNotFound(
+            f"{error}; check that TF Serving runs there, and {_REMEDY_ADDRESS}{_remedy_tls(client.endpoint)}"
+        ) from error
+    finally:
+        client.close()
+    if answer.status != 200:
+        _raise_not_found(spec, client.endpoint, answer)
+    try:
+        metadata = json.loads(answer.data)
+        definitions = message_class("tensorflow.serving.SignatureDefMap")()
+        json_format.ParseDict(metadata["metadata"]["signature_def"], definitions, ignore_unknown_fields=True)
+        version = metadata["model_spec"].get("version")
+        return _without_json(read_served_signatures(definitions)), None if version is None else int(version)
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+        raise ModelNotFound(
+            f"{client.endpoint.address} answers, but gives no metadata that TF Serving would give: "
+            f"{_cut(answer.data)}; {_REMEDY_ADDRESS}"
+        ) from error
+
+
+class RestModel:
+    """A client of a served model. Calls may come from several threads; each has a connection of its own meanwhile.
+
+    Args:
+      signature: as `fetch_signatures` gave it, reduced to the outputs that are wanted; None: the server is asked.
+
+    Raises:
+      UsageError: the options cannot be used for this endpoint.
+      ModelNotFound: see `fetch_signatures`; only if the signature is not given.
+      SignatureError: no such signature, or one that cannot be served from columns; likewise.
+    """
+
+    remote = True
+
+    def __init__(self, spec: ModelSpec, options: ModelOptions, signature: Signature | None = None) -> None:
+        self.uri = spec.uri
+        self.version = spec.version
+        self.signature = signature or _fetch_signature(spec, options)
+        self._defaults = dict(options.defaults)
+        self._encode = encode_rows if options.endpoint.rest_format == "rows" else encode_columns
+        self._timeout_secs = options.endpoint.rpc_timeout_secs
+        self._client = _Client(spec, options.endpoint)
+
+    def bind(self, batch: pa.RecordBatch) -> Bound:
+        """Returns the batch as the tensors that the signature takes."""
+        return bind(batch, self.signature, self._defaults)
+
+    def call(self, feeds: Feeds) -> Outputs:
+        """Returns the server's answer for these tensors. It does not say which version gave it.
+
+        Raises:
+          CallError: the server refused, broke, or cannot be reached; see models.serving_errors.
+          BadOutput: the answer cannot be parsed, or lacks an output.
+        """
+        answer = self._client.predict(self._encode(feeds, self.signature), self._timeout_secs)
+        if answer.status != 200:
+            raise _call_error(answer, self._client.endpoint.address)
+        return Outputs(decode_outputs(answer.data, self.signature), self.version)
+
+    def close(self) -> None:
+        """Closes the connections that no call uses."""
+        self._client.close()
+
+
+class _Client:
+    """The URLs of a model, and what goes with every request to them."""
+
+    def __init__(self, spec: ModelSpec, options: EndpointOptions) -> None:
+        assert spec.endpoint is not None, "a spec of a served model"
+        self.endpoint = spec.endpoint
+        self._path = _path(spec.endpoint, spec.version)
+        self._gzip = options.rest_gzip
+        self._credentials = Credentials(options, spec.endpoint)
+        self._calls = HttpCalls(spec.endpoint, _ssl_context(options.ca_certificates) if spec.endpoint.tls else None)
+
+    def get_metadata(self, timeout_secs: float) -> urllib3.BaseHTTPResponse:
+        """Returns the answer, whatever its status; raises Unavailable, TimedOut or BadOutput if there is none."""
+        return self._calls.send("GET", f"{self._path}/metadata", self._headers(), None, timeout_secs)
+
+    def predict(self, body: bytes, timeout_secs: float) -> urllib3.BaseHTTPResponse:
+        """Returns the answer, whatever its status; raises as `get_metadata`."""
+        headers = self._headers()
+        headers["content-type"] = "application/json"
+        if self._gzip:
+            headers["content-encoding"] = "gzip"
+            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+        return self._calls.send("POST", f"{self._path}:predict", headers, body, timeout_secs)
+
+    def close(self) -> None:
+        self._calls.close()
+
+    def _headers(self) -> urllib3.HTTPHeaderDict:
+        headers = urllib3.HTTPHeaderDict(self._credentials.headers())
+        headers["accept-encoding"] = "gzip"
+        return headers
+
+
+def _path(endpoint: Endpoint, version: int | None) -> str:
+    path = f"{endpoint.path}/v1/models/{urllib.parse.quote(endpoint.name, safe='')}"
+    if version is not None:
+        return f"{path}/versions/{version}"
+    return f"{path}/labels/{urllib.parse.quote(endpoint.label, safe='')}" if endpoint.label else path
+
+
+def _ssl_context(ca_certificates: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cadata=ca_certificates or None)
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError(f"--rpc_ca_file holds no PEM certificates: {error}; give a file that does") from error
+
+
+def _without_json(signatures: dict[str, Signature]) -> dict[str, Signature]:
+    """Returns the signatures, those marked that cannot be called over REST at all: its answer has every output."""
+    return {name: dataclasses.replace(each, refusal=_refusal(each)) for name, each in signatures.items()}
+
+
+def _refusal(signature: Signature) -> str:
+    for role, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            if spec.dtype in _NOT_IN_JSON:
+                return f"{role} '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no form; use grpc://"
+            if spec.kind == UNSERVED:
+                return (
+                    f"output '{spec.name}' is ragged or sparse, which TF Serving cannot answer with, and over REST it "
+                    "answers with every output; use grpc://, where it can be left out with --exclude_columns"
+                )
+    return ""
+
+
+def _fetch_signature(spec: ModelSpec, options: ModelOptions) -> Signature:
+    signatures, _ = fetch_signatures(spec, options.endpoint, options.endpoint.rpc_timeout_secs)
+    if options.outputs and options.signature in signatures:
+        signatures = {options.signature: signatures[options.signature].with_outputs(options.outputs)}
+    return pick_signature(signatures, options.signature)
+
+
+def _call_error(answer: urllib3.BaseHTTPResponse, address: str) -> CallError:
+    text = _serving_text(answer.data)
+    if answer.status == 413:
+        return BatchTooLarge(f"{address}: HTTP 413: {text or _cut(answer.data)}")
+    code = _CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
+    if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving says what it has not found
+        code = "UNIMPLEMENTED"
+    return error_of(code, text if text is not None else _other_text(answer), address)
+
+
+def _serving_text(body: bytes) -> str | None:
+    """The text of an error as TF Serving gives it; None if it is not TF Serving who answered."""
+    try:
+        answer: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    text = answer.get("error") if isinstance(answer, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _other_text(answer: urllib3.BaseHTTPResponse) -> str:
+    location = answer.headers.get("location")
+    return f"HTTP {answer.status}{f' to {location}' if location else ''}: {_cut(answer.data)}"
+
+
+def _cut(body: bytes) -> str:
+    text = " ".join(body.decode(errors="replace").split())
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+
+
+_REMEDY_ADDRESS = (
+    "give --model http://HOST:PORT/v1/models/NAME with the address of TF Serving's REST API (port 8501 by default; "
+    "8500 is that of gRPC, for which --model starts with grpc://)"
+)
+
+
+def _remedy_tls(endpoint: Endpoint) -> str:
+    if endpoint.tls:
+        return "; that the server speaks TLS, and that --rpc_ca_file has the certificate of who signed its own"
+    return "; a server that wants TLS is given as https://"
+
+
+def _raise_not_found(spec: ModelSpec, endpoint: Endpoint, answer: urllib3.BaseHTTPResponse) -> NoReturn:
+    address = endpoint.address
+    text = _serving_text(answer.data)
+    if answer.status in (401, 403):
+        raise ModelNotFound(
+            f"{address} refuses the credentials: HTTP {answer.status}: {text or _cut(answer.data)}; give what it takes "
+            "by --rpc_token_file, --rpc_google_auth or --rpc_headers"
+        )
+    if text is not None and (answer.status == 404 or is_not_served(text)):
+        raise ModelNotFound(
+            f"{address} does not serve what --model {spec.uri} names: {text}; check the name, and the version or label"
+        )
+    if answer.status < 500 and text is None:
+        raise ModelNotFound(f"{address} answers, but is no TF Serving: {_other_text(answer)}; {_REMEDY_ADDRESS}")
+    said = _other_text(answer) if text is None else f"HTTP {answer.status}: {text}"
+    raise ModelNotFound(f"{address} does not say what model '{endpoint.name}' is: {said}")

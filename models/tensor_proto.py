@@ -1,0 +1,139 @@
+"""NumPy arrays as `tensorflow.TensorProto`, and back, without TensorFlow.
+
+https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/tensor.proto says which field holds
+which dtype, and tensor.cc beside it what fewer values than elements mean: the last one repeated, or zeros if there is
+none.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from models.errors import BadOutput
+from models.protos import message_class
+from models.signature import dtype_name, numpy_dtype
+
+_NAMES = {number: name for number in range(1, 24) if not (name := dtype_name(number)).startswith("unsupported")}
+# By the name of a NumPy dtype; strings are arrays of objects.
+_NUMBERS = {"object" if name == "string" else name: number for number, name in _NAMES.items()}
+_STRING = _NUMBERS["object"]
+
+_FIELDS = {
+    "float32": "float_val",
+    "float64": "double_val",
+    "int64": "int64_val",
+    "bool": "bool_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "float16": "half_val",
+    "bfloat16": "half_val",
+    **dict.fromkeys(("int8", "int16", "int32", "uint8", "uint16"), "int_val"),
+}
+
+
+def to_tensor(array: np.ndarray, message: Any = None) -> Any:
+    """Returns the array as a TensorProto.
+
+    Args:
+      array: of a dtype in models.signature; strings are objects holding bytes.
+      message: an empty TensorProto to fill, e.g. one that is part of a request; None: a new one.
+
+    Raises:
+      TypeError: the dtype has no TensorProto here, or an object is not bytes.
+    """
+    number = _NUMBERS.get(array.dtype.name)
+    if number is None:
+        raise TypeError(f"dtype {array.dtype} cannot be sent; it is one of {', '.join(sorted(_NUMBERS))}")
+    if message is None:
+        message = message_class("tensorflow.TensorProto")()
+    message.dtype = number
+    add_dim = message.tensor_shape.dim.add
+    for size in array.shape:
+        add_dim(size=size)
+    if number == _STRING:
+        message.string_val.extend(array.reshape(-1).tolist())
+    else:
+        message.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return message
+
+
+def from_tensor(message: Any) -> np.ndarray:
+    """Returns a TensorProto's values in its shape; strings are objects holding bytes. It may be read-only.
+
+    Raises:
+      BadOutput: the content does not fit the shape and dtype, or the dtype has no column form.
+    """
+    name = _NAMES.get(message.dtype)
+    if name is None:
+        raise BadOutput(f"a tensor of TensorFlow's DataType {message.dtype}, which has no column form")
+    shape = tuple(dim.size for dim in message.tensor_shape.dim)
+    if message.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise BadOutput(f"a {name} tensor whose shape is not known: {list(shape)}")
+    count = math.prod(shape)
+    if name == "string":
+        values = _strings(message, count)
+    elif message.tensor_content:
+        values = _content(message.tensor_content, name, count)
+    else:
+        values = _values(getattr(message, _FIELDS[name]), name)
+    if len(values) > count:
+        raise BadOutput(f"a {name} tensor of shape {list(shape)} has {len(values)} values")
+    if len(values) < count:
+        values = _repeat_last(values, count)
+    return values.reshape(shape)
+
+
+def _content(content: bytes, name: str, count: int) -> np.ndarray:
+    dtype = numpy_dtype(name).newbyteorder("<")
+    if len(content) != count * dtype.itemsize:
+        raise BadOutput(f"a {name} tensor of {count} values has {len(content)} bytes, not {count * dtype.itemsize}")
+    if name == "bool":
+        return np.frombuffer(content, np.uint8).astype(bool)
+    return np.frombuffer(content, dtype).astype(numpy_dtype(name), copy=False)
+
+
+def _values(field: Any, name: str) -> np.ndarray:
+    dtype = numpy_dtype(name)
+    if _FIELDS[name] not in ("int_val", "half_val"):
+        return np.fromiter(field, dtype, len(field))
+    wide = np.fromiter(field, np.int32, len(field))
+    stored = wide.astype(np.uint16 if _FIELDS[name] == "half_val" else dtype)
+    if (stored != wide).any():
+        raise BadOutput(f"a {name} tensor has the value {wide[stored != wide][0]}, which its dtype cannot hold")
+    return stored.view(dtype)
+
+
+def _strings(message: Any, count: int) -> np.ndarray:
+    listed = _decode_strings(message.tensor_content, count) if message.tensor_content else list(message.string_val)
+    values = np.empty(len(listed), object)
+    values[:] = listed
+    return values
+
+
+def _decode_strings(content: bytes, count: int) -> list[bytes]:
+    """Strings as tensor_content: their lengths as varints, then their bytes (tensorflow/core/platform/coding.cc)."""
+    position = 0
+    sizes: list[int] = []
+    while len(sizes) < count and position < len(content):
+        size = shift = 0
+        while position < len(content):
+            byte = content[position]
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            position += 1
+            if byte < 0x80:
+                break
+        sizes.append(size)
+    if len(sizes) != count or position + sum(sizes) != len(content):
+        raise BadOutput(f"a string tensor of {count} values has {len(content)} bytes, which do not hold them")
+    ends = itertools.accumulate(sizes, initial=position)
+    return [content[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _repeat_last(values: np.ndarray, count: int) -> np.ndarray:
+    last = values[-1] if len(values) else (b"" if values.dtype == object else 0)
+    padded = np.full(count, last, values.dtype)
+    padded[: len(values)] = values
+    return padded

@@ -1,0 +1,65 @@
+"""Every way to reach a model: loaded here, or served over gRPC or REST. One table of tests runs over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from models import open_model
+from models.interface import ModelOptions
+from models.server.reference import ReferenceServer
+from tests.model_servers import HAS_TENSORFLOW_MODEL_SERVER, Ports, model_server, tensorflow_model_server
+from tests.saved_models import CASES, ModelCase
+
+SAVED_MODEL, GRPC, REST = "saved_model", "grpc", "rest"
+# TF Serving itself, where tensorflow_model_server is on PATH.
+_REAL = ("tf_serving_grpc", "tf_serving_rest") if HAS_TENSORFLOW_MODEL_SERVER else ()
+SERVED = (GRPC, REST, *_REAL)
+BACKENDS = (SAVED_MODEL, *SERVED)
+
+# URI of a case's model, by backend and case name.
+Uris = Callable[[str, str], str]
+
+
+@contextlib.contextmanager
+def uris_of(cases: Callable[[str], str]) -> Iterator[Uris]:
+    """Gives URIs; servers of all cases start when the first one is asked for."""
+    with contextlib.ExitStack() as stack:
+        servers: dict[bool, ReferenceServer | Ports] = {}
+
+        def uri(backend: str, name: str) -> str:
+            if backend == SAVED_MODEL:
+                return cases(name)
+            real = backend in _REAL
+            if real not in servers:
+                models = {case.name: cases(case.name) for case in CASES}
+                start = tensorflow_model_server if real else model_server
+                servers[real] = stack.enter_context(start(models))
+            if backend.endswith(GRPC):
+                return f"grpc://127.0.0.1:{servers[real].grpc_port}/{name}"
+            return f"http://127.0.0.1:{servers[real].rest_port}/v1/models/{name}"
+
+        yield uri
+
+
+# Over REST TF Serving answers with every output, and has no form for half floats and uint16.
+_NOT_OVER_REST = ("dtypes", "ragged_output", "sparse_output")
+
+
+def is_refused(case_name: str, backend: str) -> bool:
+    """Whether the backend cannot serve the model at all."""
+    return backend.endswith(REST) and case_name in _NOT_OVER_REST
+
+
+def servable_outputs(case: ModelCase, backend: str, directory: str) -> tuple[str, ...]:
+    """Returns the outputs to ask for by name, because the model has others that this backend refuses; () if all do.
+
+    No backend has columns for a scalar, or for what is ragged in two dimensions; TF Serving answers densely only.
+    """
+    outputs = {"scalar_output": ("above",), "ragged_output": ("words", "spans", "count")}.get(case.name, ())
+    if backend == SAVED_MODEL:
+        return outputs
+    model = open_model(directory, ModelOptions(signature=case.signature, outputs=outputs))
+    model.close()
+    dense = tuple(spec.name for spec in model.signature.outputs if spec.kind == "dense")
+    return outputs if len(dense) == len(model.signature.outputs) else dense

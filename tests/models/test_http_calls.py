@@ -1,0 +1,248 @@
+"""Requests over HTTP, to servers that are slow, away, or break off."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import urllib3
+
+from models.errors import BadOutput, TimedOut, Unavailable
+from models.http_calls import HttpCalls
+from models.uri import Endpoint
+from tests.fakes import PATIENCE_SECS
+from tests.rest_servers import Reply, Request, Server, cut, resetting, sending, serving, trickling
+from tests.servers import free_port
+
+# A deadline that a test waits for.
+SOON_SECS = 0.2
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture(name="serve")
+def serve_fixture() -> Iterator[Callable[..., Server]]:
+    with serving() as start:
+        yield start
+
+
+def calls_to(port: int, host: str = "127.0.0.1") -> HttpCalls:
+    return HttpCalls(Endpoint("rest", host, port, "m"), None)
+
+
+def post(calls: HttpCalls, body: bytes = b"hello", secs: float = PATIENCE_SECS, **headers: str) -> Any:
+    return calls.send("POST", "/v1", urllib3.HTTPHeaderDict(headers), body, secs)
+
+
+def echo(request: Request) -> Reply:
+    return Reply(body=request.body)
+
+
+def test_a_request_and_its_answer(serve: Any) -> None:
+    server = serve(lambda request: Reply(418, request.body + b"!", {"x-more": "m"}))
+    answer = post(calls_to(server.server_port), a="b")
+    assert (answer.status, answer.data, answer.headers["X-More"]) == (418, b"hello!", "m")
+    (request,) = server.requests
+    assert (request.method, request.path, request.body, request.headers["a"]) == ("POST", "/v1", b"hello", "b")
+    assert request.headers["host"] == f"127.0.0.1:{server.server_port}"
+
+
+def test_one_connection_serves_many_requests(serve: Any) -> None:
+    server = serve(echo)
+    calls = calls_to(server.server_port)
+    assert [post(calls, body).data for body in (b"a", b"", b"c" * 1_000_000)] == [b"a", b"", b"c" * 1_000_000]
+    assert [request.number for request in server.requests] == [0, 1, 2]
+
+
+def test_threads_have_connections_of_their_own(serve: Any) -> None:
+    together = threading.Barrier(8)
+
+    def answer(request: Request) -> Reply:
+        together.wait(PATIENCE_SECS)
+        return echo(request)
+
+    server = serve(answer)
+    calls = calls_to(server.server_port)
+    with ThreadPoolExecutor(8) as pool:
+        bodies = [b"%d" % number for number in range(64)]
+        assert [answer.data for answer in pool.map(lambda body: post(calls, body), bodies)] == bodies
+    assert server.connections == 8
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"HTTP/1.",
+        HEAD + b"a: ",
+        HEAD + b"Content-Length: 1000000\r\n\r\n",
+        HEAD + b"\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_a_server_that_trickles_is_not_waited_for_beyond_the_deadline(serve: Any, start: bytes) -> None:
+    server = serve(lambda _: trickling(start, server.stopping))
+    with pytest.raises(TimedOut, match=f"127.0.0.1:{server.server_port} gave no answer within 0.2 s"):
+        post(calls_to(server.server_port), secs=SOON_SECS)
+
+
+@pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"])
+def test_a_server_that_falls_silent(serve: Any, start: bytes) -> None:
+    server = serve(lambda _: lambda connection: (connection.sendall(start), server.stopping.wait(PATIENCE_SECS)))
+    with pytest.raises(TimedOut):
+        post(calls_to(server.server_port), secs=SOON_SECS)
+
+
+def test_a_server_that_falls_silent_on_a_connection_it_has_served(serve: Any) -> None:
+    server = serve(lambda request: (lambda _: server.stopping.wait(PATIENCE_SECS)) if request.number else echo(request))
+    calls = calls_to(server.server_port)
+    post(calls)
+    with pytest.raises(TimedOut):
+        post(calls, secs=SOON_SECS)
+    assert len(server.requests) == 2
+    assert post(calls).data == b"hello"  # on another connection
+
+
+def test_a_server_that_reads_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        calls = calls_to(silent.getsockname()[1])
+        with pytest.raises(TimedOut):
+            post(calls, secs=SOON_SECS)
+        with pytest.raises(TimedOut):
+            post(calls, b"x" * 50_000_000, SOON_SECS)
+
+
+def test_nobody_listens() -> None:
+    port = free_port()
+    with pytest.raises(Unavailable, match=f"^127.0.0.1:{port} cannot be reached: .*Connection refused$"):
+        post(calls_to(port))
+    with pytest.raises(Unavailable, match="^no-such-host.invalid:1 cannot be reached: "):
+        post(calls_to(1, "no-such-host.invalid"))
+
+
+def test_an_idle_connection_that_the_server_closes_is_replaced(serve: Any) -> None:
+    whole = sending(HEAD + b"Content-Length: 2\r\n\r\nok")
+    server = serve(lambda _: whole)
+    calls = calls_to(server.server_port)
+    assert [post(calls).data for _ in range(5)] == [b"ok"] * 5
+    assert {request.number for request in server.requests} == {0}
+
+
+@pytest.mark.parametrize("end", [cut, resetting()])
+def test_a_request_that_meets_the_end_of_an_idle_connection_is_sent_again(serve: Any, end: Any) -> None:
+    server = serve(lambda request: end if request.number else echo(request))
+    calls = calls_to(server.server_port)
+    assert [post(calls).data for _ in range(3)] == [b"hello"] * 3
+    assert [request.number for request in server.requests] == [0, 1, 0, 1, 0]
+
+
+def test_it_is_sent_again_only_once(serve: Any) -> None:
+    server = serve(lambda _: echo(server.requests[0]) if len(server.requests) == 1 else cut)
+    calls = calls_to(server.server_port)
+    post(calls)
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{server.server_port}: the connection failed: .*closed"):
+        post(calls)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("end", [cut, resetting(), sending(b"HTTP/1.1 2"), resetting(b"HTTP/1.1 2")])
+def test_a_request_on_a_new_connection_is_sent_once(serve: Any, end: Any) -> None:
+    server = serve(lambda _: end)
+    with pytest.raises(Unavailable, match="the connection failed"):
+        post(calls_to(server.server_port))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        sending(b"HTTP/1.1 2"),
+        sending(HEAD + b"Content-Length: 5\r\n\r\nabc"),
+        sending(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"),
+        sending(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    ],
+)
+def test_a_request_that_was_answered_in_part_is_not_sent_again(serve: Any, end: Any) -> None:
+    server = serve(lambda request: end if request.number else echo(request))
+    calls = calls_to(server.server_port)
+    post(calls)
+    with pytest.raises(Unavailable, match="the connection failed"):
+        post(calls)
+    assert len(server.requests) == 2
+    assert post(calls).data == b"hello"
+
+
+def test_redirects_are_not_followed(serve: Any) -> None:
+    server = serve(lambda _: Reply(301, b"", {"Location": "/elsewhere"}))
+    assert post(calls_to(server.server_port)).status == 301
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_wants_to_be_asked_later_is_not_asked_here(serve: Any, status: int) -> None:
+    server = serve(lambda _: Reply(status, b"", {"Retry-After": "1"}))
+    assert post(calls_to(server.server_port)).status == status
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_comes_before_all_is_sent(serve: Any) -> None:
+    """As a proxy does that takes no bodies of this size: it answers, and reads no further."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1_000_000):
+                    pass
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        answer = post(calls_to(listening.getsockname()[1]), b"x" * 10_000_000)
+        thread.join(PATIENCE_SECS)
+    assert (answer.status, answer.data) == (413, b"no")
+
+
+def test_answers_are_decompressed(serve: Any) -> None:
+    server = serve(lambda request: Reply(body=gzip.compress(request.body), headers={"Content-Encoding": "gzip"}))
+    assert post(calls_to(server.server_port), b"abc" * 1000).data == b"abc" * 1000
+
+
+def test_an_answer_that_cannot_be_decompressed(serve: Any) -> None:
+    server = serve(lambda request: Reply(body=request.body, headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(BadOutput, match=f"127.0.0.1:{server.server_port}: the answer cannot be decompressed: "):
+        post(calls_to(server.server_port))
+
+
+def test_after_close(serve: Any) -> None:
+    server = serve(echo)
+    calls = calls_to(server.server_port)
+    post(calls)
+    calls.close()
+    with pytest.raises(Unavailable, match="closed"):
+        post(calls)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_ipv6() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
+        received: list[bytes] = []
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                received.append(connection.recv(1000))
+                connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = listening.getsockname()[1]
+        assert calls_to(port, "::1").send("GET", "/", urllib3.HTTPHeaderDict(), None, PATIENCE_SECS).data == b"ok"
+        thread.join(PATIENCE_SECS)
+    assert f"Host: [::1]:{port}".encode() in received[0]

@@ -1,0 +1,247 @@
+"""The gRPC client where servers are away, slow, not what they should be, or want TLS."""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import ipaddress
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from models.errors import ModelNotFound, TimedOut, Unavailable, UsageError
+from models.interface import EndpointOptions
+from models.serving_grpc import fetch_signatures
+from models.uri import parse_model_uri
+from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, serving
+from tests.servers import free_port
+
+
+@pytest.fixture(name="serve")
+def serve_fixture() -> Iterator[Callable[..., Server]]:
+    with serving() as start:
+        yield start
+
+
+def fetch(uri: str, secs: float = PATIENCE_SECS, **endpoint: Any) -> Any:
+    return fetch_signatures(parse_model_uri(uri), EndpointOptions(**endpoint), secs)
+
+
+def test_nobody_listens() -> None:
+    port = free_port()
+    with pytest.raises(ModelNotFound, match=rf"127.0.0.1:{port} cannot be reached: .*Connection refused.*; check that"):
+        fetch(f"grpc://127.0.0.1:{port}/m")
+    with pytest.raises(ModelNotFound, match="Connection refused"):
+        opened(f"grpc://127.0.0.1:{port}/m", signature=None)
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: UNAVAILABLE: .*Connection refused"):
+        opened(f"grpc://127.0.0.1:{port}/m").call(x_feeds(1))
+
+
+def test_a_name_that_no_machine_has() -> None:
+    with pytest.raises(ModelNotFound, match=r"no-such-host.invalid:8500 cannot be reached"):
+        fetch("grpc://no-such-host.invalid/m")
+
+
+def test_somebody_who_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"grpc://127.0.0.1:{silent.getsockname()[1]}/m"
+        with pytest.raises(ModelNotFound, match=r"does not answer within 0.2 s \(Deadline Exceeded\); give --model"):
+            fetch(uri, 0.2)
+        with pytest.raises(TimedOut, match="DEADLINE_EXCEEDED"):
+            opened(uri, rpc_timeout_secs=0.2).call(x_feeds(1))
+
+
+def test_a_web_server() -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; check that .*8501 is that of REST"):
+            fetch(f"grpc://127.0.0.1:{server.server_port}/m")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "words"),
+    [
+        ("NOT_FOUND", "Servable not found for request: Latest(m)", "does not serve what --model .*/m names: Servable"),
+        (
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: x",
+            "does not serve .*; check the name, and",
+        ),
+        ("UNIMPLEMENTED", "Method not found!", "answers, but is no TF Serving: Method not found!; give --model"),
+        ("UNAUTHENTICATED", "no token", "refuses the credentials: UNAUTHENTICATED: no token; give .*--rpc_token_file"),
+        ("PERMISSION_DENIED", "not you", "refuses the credentials: PERMISSION_DENIED: not you; give"),
+        ("INTERNAL", "a bug", "does not say what model 'm' is: INTERNAL: a bug"),
+    ],
+)
+def test_no_model_at_launch(serve: Any, code: str, text: str, words: str) -> None:
+    server = serve(metadata=aborting(code, text))
+    with pytest.raises(ModelNotFound, match=f"127.0.0.1:{server.port} {words}"):
+        fetch(server.uri())
+
+
+def test_another_service() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(ModelNotFound, match="is no TF Serving"):
+        fetch(f"grpc://127.0.0.1:{port}/m")
+    server.stop(0).wait()
+
+
+def test_metadata_that_cannot_be_parsed(serve: Any) -> None:
+    with pytest.raises(ModelNotFound, match="gives no metadata that TF Serving would give"):
+        fetch(serve(metadata=lambda *_: b"\xff\xff").uri())
+
+
+def test_a_call_that_takes_too_long(serve: Any) -> None:
+    done = threading.Event()
+    server = serve(lambda request, _: doubled(request) if done.wait(PATIENCE_SECS) else b"")
+    with pytest.raises(TimedOut, match="DEADLINE_EXCEEDED"):
+        opened(server.uri(), rpc_timeout_secs=0.1).call(x_feeds(1))
+    done.set()
+    assert_doubles(opened(server.uri()))
+
+
+def test_calls_under_way_end_when_the_model_is_closed(serve: Any) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def answer(request: Any, context: Any) -> bytes:
+        begun.set()
+        done.wait(PATIENCE_SECS)
+        return b""
+
+    model = opened(serve(answer).uri())
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(model.call, x_feeds(1))
+        assert begun.wait(PATIENCE_SECS)
+        model.close()
+        with pytest.raises(Unavailable, match="CANCELLED"):
+            call.result(PATIENCE_SECS)
+    done.set()
+
+
+def test_a_server_that_is_killed_and_comes_back_on_its_port(serve: Any) -> None:
+    server = serve(doubled)
+    model = opened(server.uri())
+    assert_doubles(model)
+    server.stop()
+    with pytest.raises(Unavailable):
+        model.call(x_feeds(1))
+    serve(doubled, port=server.port)
+    give_up = time.monotonic() + PATIENCE_SECS
+    while time.monotonic() < give_up:  # each try fails at once until the back-off is over
+        try:
+            return assert_doubles(model)
+        except Unavailable as error:
+            assert "refused" in str(error)
+    raise AssertionError("never connected again")
+
+
+def test_many_threads_get_each_its_own_answer(serve: Any) -> None:
+    model = opened(serve(doubled).uri())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda x: model.call(x_feeds(x, x + 1)).arrays["y"].tolist(), range(200)))
+    assert answers == [[2 * x, 2 * x + 2] for x in range(200)]
+
+
+def test_a_client_does_without_tensorflow(serve: Any) -> None:
+    server = serve(doubled, described(X_TO_Y))
+    script = (
+        "import sys, numpy\n"
+        "from models import open_model\n"
+        f"model = open_model('{server.uri()}')\n"
+        "outputs = model.call({'x': numpy.arange(3)})\n"
+        "assert outputs.arrays['y'].tolist() == [0, 2, 4], outputs\n"
+        "model.close()\n"
+        "loaded = {'tensorflow', 'tensorflow_serving', 'apache_beam'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+class Certificate:
+    """A key and a certificate that it signed itself, for 127.0.0.1."""
+
+    def __init__(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Sluice's tests")])
+        today = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(today - datetime.timedelta(days=1))
+            .not_valid_after(today + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        )
+        pem = serialization.Encoding.PEM
+        self.text = builder.sign(key, hashes.SHA256()).public_bytes(pem).decode()
+        key_bytes = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        self.credentials = grpc.ssl_server_credentials([(key_bytes, self.text.encode())])
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Certificate:
+    return Certificate()
+
+
+@pytest.fixture
+def tls_server(serve: Any, certificate: Certificate) -> Any:
+    return serve(doubled, described(X_TO_Y), credentials=certificate.credentials)
+
+
+def test_tls(tls_server: Server, certificate: Certificate, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    options = {"ca_certificates": certificate.text, "token_file": str(tmp_path / "token")}
+    assert_doubles(opened(tls_server.uri(scheme="grpcs"), None, **options))
+    assert [headers["authorization"] for headers in tls_server.headers] == ["Bearer secret"] * 2
+
+
+def test_tls_by_a_certificate_that_the_machine_trusts(
+    tls_server: Server, certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "roots.pem").write_text(certificate.text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    assert_doubles(opened(tls_server.uri(scheme="grpcs")))
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "none.pem"))  # gRPC's own variable wins
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        opened(tls_server.uri(scheme="grpcs")).call(x_feeds(1))
+
+
+def test_tls_by_a_certificate_that_is_not_trusted(tls_server: Server) -> None:
+    for options in ({}, {"ca_certificates": Certificate().text}):
+        with pytest.raises(ModelNotFound, match=r"cannot be reached: .*CERTIFICATE_VERIFY_FAILED.*--rpc_ca_file has"):
+            fetch(tls_server.uri(scheme="grpcs"), **options)
+
+
+@pytest.mark.parametrize("text", ["no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "ü"])
+def test_certificates_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--rpc_ca_file holds no PEM certificates: .*; give a file that does"):
+        fetch("grpcs://127.0.0.1:1/m", ca_certificates=text)
+
+
+def test_only_one_side_speaks_tls(serve: Any, tls_server: Server, certificate: Certificate) -> None:
+    with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; a server that wants TLS is given as grpcs://"):
+        fetch(tls_server.uri())
+    plain = serve(metadata=described(X_TO_Y)).uri(scheme="grpcs")
+    with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; that the server speaks TLS"):
+        fetch(plain, ca_certificates=certificate.text)

@@ -1,0 +1,38 @@
+"""A worker with an endpoint does not pay for TensorFlow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.backends import GRPC, REST
+from tests.model_servers import model_server
+from tests.zoo_models import ZooSample
+
+_MAX_RESIDENT_MB = 400
+
+# Runs a job as the command does, and tells what that cost.
+_JOB = """
+import json, re, sys
+from pipelines.cli import main
+code = main(sys.argv[1:])
+kilobytes = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]  # ru_maxrss has the parent's, too
+print(json.dumps({"code": code, "mb": int(kilobytes) / 1024, "tensorflow": "tensorflow" in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("backend", [GRPC, REST])
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_a_job_with_an_endpoint(backend: str, format_: str, criteo: ZooSample, tmp_path: Path) -> None:
+    with model_server({"criteo": criteo.model}) as server:
+        address = f"127.0.0.1:{server.grpc_port if backend == GRPC else server.rest_port}"
+        model = f"grpc://{address}/criteo" if backend == GRPC else f"http://{address}/v1/models/criteo"
+        flags = [f"--input={criteo.path(format_)}", f"--output={tmp_path}/out.{format_}", "--progress=none"]
+        command = [sys.executable, "-c", _JOB, "batch", f"--model={model}", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["code"] == 0
+    assert not found["tensorflow"]
+    assert found["mb"] < _MAX_RESIDENT_MB
