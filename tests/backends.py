@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from models import open_model
 from models.interface import ModelOptions
 from models.server.reference import ReferenceServer
 from tests.model_servers import HAS_TENSORFLOW_MODEL_SERVER, Ports, model_server, tensorflow_model_server
-from tests.saved_models import CASES, ModelCase
+from tests.saved_models import ModelCase
 
 SAVED_MODEL, GRPC, REST = "saved_model", "grpc", "rest"
 # TF Serving itself, where tensorflow_model_server is on PATH.
@@ -17,22 +17,22 @@ _REAL = ("tf_serving_grpc", "tf_serving_rest") if HAS_TENSORFLOW_MODEL_SERVER el
 SERVED = (GRPC, REST, *_REAL)
 BACKENDS = (SAVED_MODEL, *SERVED)
 
-# URI of a case's model, by backend and case name.
+# URI of a model, by backend and name.
 Uris = Callable[[str, str], str]
 
 
 @contextlib.contextmanager
-def uris_of(cases: Callable[[str], str]) -> Iterator[Uris]:
-    """Gives URIs; servers of all cases start when the first one is asked for."""
+def uris_of(directory: Callable[[str], str], names: Sequence[str]) -> Iterator[Uris]:
+    """Gives URIs of models on disk; a server of all of them starts when the first one is asked for."""
     with contextlib.ExitStack() as stack:
         servers: dict[bool, ReferenceServer | Ports] = {}
 
         def uri(backend: str, name: str) -> str:
             if backend == SAVED_MODEL:
-                return cases(name)
+                return directory(name)
             real = backend in _REAL
             if real not in servers:
-                models = {case.name: cases(case.name) for case in CASES}
+                models = {each: directory(each) for each in names}
                 start = tensorflow_model_server if real else model_server
                 servers[real] = stack.enter_context(start(models))
             if backend.endswith(GRPC):

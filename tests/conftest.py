@@ -47,5 +47,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def uris(cases: Callable[[str], str]) -> Iterator[Uris]:
     """The URI of a SavedModel of tests.saved_models, by backend and name; all are served by one server."""
-    with uris_of(cases) as uri:
+    with uris_of(cases, [case.name for case in CASES]) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def zoo_uris(zoo_samples: "dict[str, ZooSample]") -> Iterator[Uris]:
+    """The URI of a model of the zoo, likewise."""
+    with uris_of(lambda name: zoo_samples[name].model, list(zoo_samples)) as uri:
         yield uri

@@ -84,8 +84,11 @@ class Server(http.server.ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         self.connections += 1
         if self._tls is not None:
-            with contextlib.suppress(OSError):  # a client that does not trust us
-                super().finish_request(self._tls.wrap_socket(request, server_side=True), client_address)
+            with (
+                contextlib.suppress(OSError),  # a client that does not trust us
+                self._tls.wrap_socket(request, server_side=True) as wrapped,
+            ):
+                super().finish_request(wrapped, client_address)
         else:
             super().finish_request(request, client_address)
 

@@ -44,9 +44,12 @@ def test_contenders_write_the_same_scores(format_: str, name: str, criteo: ZooSa
     np.testing.assert_allclose(sorted(scores(prefix)), sorted(criteo.expected()["score"]), rtol=1e-5)
 
 
-def test_the_readme_quotes_the_benchmark() -> None:
-    written = (ROOT / "benchmarks" / "RESULTS.md").read_text()
-    readme = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    "results,page", [("RESULTS.md", "README.md"), ("SERVING.md", "docs/serving.md")], ids=["batch", "serving"]
+)
+def test_the_docs_quote_the_benchmark(results: str, page: str) -> None:
+    written = (ROOT / "benchmarks" / results).read_text()
+    quoted = (ROOT / page).read_text()
     rows = [line for line in written.splitlines() if line.startswith("| ") and "rows/s" not in line]
     assert len(rows) >= 8
-    assert [row for row in rows if row not in readme] == []
+    assert [row for row in rows if row not in quoted] == []

@@ -27,6 +27,12 @@ def test_a_model_without_beam(cases: Callable[[str], str], capsys: pytest.Captur
     assert "{}" in capsys.readouterr().out, "no row has an error"
 
 
+def test_a_model_in_run_inference(cases: Callable[[str], str], capfd: pytest.CaptureFixture[str]) -> None:
+    (code,) = examples("docs/serving.md")
+    exec(compile(code.replace("path/to/saved_model", cases("picky")), "docs/serving.md", "exec"), {})
+    assert "2.0" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_links_lead_somewhere(name: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text()):

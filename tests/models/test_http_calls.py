@@ -120,7 +120,7 @@ def test_nobody_listens() -> None:
     port = free_port()
     with pytest.raises(Unavailable, match=f"^127.0.0.1:{port} cannot be reached: .*Connection refused$"):
         post(calls_to(port))
-    with pytest.raises(Unavailable, match="^no-such-host.invalid:1 cannot be reached: "):
+    with pytest.raises(Unavailable, match=r"^no-such-host\.invalid:1 cannot be reached: "):
         post(calls_to(1, "no-such-host.invalid"))
 
 
@@ -204,7 +204,9 @@ def test_an_answer_that_comes_before_all_is_sent(serve: Any) -> None:
 
         thread = threading.Thread(target=refuse)
         thread.start()
-        answer = post(calls_to(listening.getsockname()[1]), b"x" * 10_000_000)
+        calls = calls_to(listening.getsockname()[1])
+        answer = post(calls, b"x" * 10_000_000)
+        calls.close()
         thread.join(PATIENCE_SECS)
     assert (answer.status, answer.data) == (413, b"no")
 

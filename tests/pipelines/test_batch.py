@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines.cli import main
+from tests.backends import BACKENDS, Uris
 from tests.zoo_models import FORMATS, ZooSample, plain, read_output
 
 
@@ -39,15 +40,16 @@ def assert_predictions(rows: list[dict], sample: ZooSample, tolerance: float) ->
             np.testing.assert_allclose(np.array(found, np.float64), wanted, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["criteo", "natality", "census", "mnist"])
 @pytest.mark.parametrize("format_", FORMATS)
 def test_predictions_are_those_of_the_model_called_directly(
-    name: str, format_: str, zoo_samples: dict[str, ZooSample], tmp_path: Path
+    name: str, format_: str, backend: str, zoo_samples: dict[str, ZooSample], zoo_uris: Uris, tmp_path: Path
 ) -> None:
     sample = zoo_samples[name]
     output = tmp_path / f"out.{format_}"
-    flags = ["--flatten"] if format_ == "csv" else []
-    assert batch("--model", sample.model, "--input", sample.path(format_), "--output", str(output), *flags) == 0
+    flags = ["--model", zoo_uris(backend, name), *(["--flatten"] if format_ == "csv" else [])]
+    assert batch("--input", sample.path(format_), "--output", str(output), *flags) == 0
     assert_predictions(read_output(output_of(output)), sample, 1e-6)
 
 
@@ -91,13 +93,14 @@ def test_gzip_in_and_out(format_: str, criteo: ZooSample, tmp_path: Path) -> Non
     assert_predictions(read_output(str(plain_file)), criteo, 1e-6)
 
 
-def test_rows_and_files_around_the_batch_size(criteo: ZooSample, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_and_files_around_the_batch_size(backend: str, criteo: ZooSample, zoo_uris: Uris, tmp_path: Path) -> None:
     lines = Path(criteo.path("csv")).read_bytes().splitlines(keepends=True)
     expected = criteo.expected()["score"]
     for rows in (1, 63, 64, 65, 128, 700):
         source, output = tmp_path / f"{rows}.csv", tmp_path / f"out{rows}.csv"
         source.write_bytes(b"".join(lines[: rows + 1]).rstrip(b"\n"))
-        flags = ["--max_batch_size=64", "--model", criteo.model]
+        flags = ["--max_batch_size=64", "--model", zoo_uris(backend, "criteo")]
         assert batch(*flags, "--input", str(source), "--output", str(output)) == 0
         scores = [float(row["score"]) for row in read_output(output_of(output))]
         np.testing.assert_allclose(scores, expected[:rows], rtol=1e-6)

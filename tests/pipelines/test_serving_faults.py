@@ -231,6 +231,8 @@ def test_a_server_that_is_killed_and_started_again(cases: Callable[[str], str], 
         with when(lambda: metrics.tally().get(metrics.ROWS_READ, 0) > 0, restart):
             assert job.run(uri(server, GRPC), *flags) == 0
     job.check(failed=2)
+    assert job.summary["rpc_retries"] > 0
+    assert job.summary["throttled_seconds"] > 0
 
 
 @pytest.mark.parametrize("backend", [GRPC, REST])
