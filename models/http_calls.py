@@ -23,8 +23,6 @@ from models.uri import Endpoint
 _MAX_IDLE_CONNECTIONS = 64
 # Sockets take a timeout of 0 for a wish not to block.
 _LEAST_SECS = 1e-3
-# RFC 8446, 5.1: bytes of one record at most.
-_TLS_RECORD = 2**14
 
 
 class HttpCalls:
@@ -135,7 +133,10 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """A connection whose timeout is for all that follows: connecting, sending, and the whole answer."""
+    """A connection whose timeout is for all that follows: connecting, sending, and the whole answer.
+
+    urllib3 gives the socket what `timeout` says before it sends and before it reads; `sendall` keeps to that in all.
+    """
 
     response_class = _Answer
     _deadline: float | None = None
@@ -168,13 +169,6 @@ class _Connection(HTTPConnection):
 
 class _TlsConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
-
-    def send(self, data: Any) -> None:
-        """Sends bytes record by record: a TLS socket's timeout is for each of them, and a plain one's for all."""
-        for start in range(0, len(data), _TLS_RECORD):
-            if self.sock is not None:
-                self.sock.settimeout(self.timeout)
-            super().send(data[start : start + _TLS_RECORD])
 
 
 def _pool(endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> urllib3.HTTPConnectionPool:

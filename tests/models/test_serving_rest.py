@@ -1,0 +1,403 @@
+"""The REST client: what it asks for, what it sends, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models.errors import (
+    BadInput,
+    BadOutput,
+    BatchTooLarge,
+    CallError,
+    ModelNotFound,
+    Overloaded,
+    Refused,
+    ServerFault,
+    SignatureError,
+    TimedOut,
+    Unavailable,
+    UsageError,
+)
+from models.interface import EndpointOptions
+from models.serving_rest import fetch_signatures
+from models.signature import Signature, TensorSpec
+from models.uri import parse_model_uri
+from tests.certificates import Certificate
+from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.rest_servers import (
+    Reply,
+    Request,
+    Server,
+    assert_doubles,
+    described,
+    doubled,
+    opened,
+    serving,
+    serving_model,
+    trickling,
+)
+from tests.servers import free_port
+
+SOON_SECS = 0.2
+
+
+@pytest.fixture(name="serve")
+def serve_fixture() -> Iterator[Callable[..., Server]]:
+    with serving() as start:
+        yield start
+
+
+def fetch(uri: str, secs: float = PATIENCE_SECS, **endpoint: Any) -> Any:
+    return fetch_signatures(parse_model_uri(uri), EndpointOptions(**endpoint), secs)
+
+
+def error(status: int, text: str) -> Reply:
+    """A refusal as TF Serving gives it."""
+    return Reply(status, json.dumps({"error": text}).encode(), {"Content-Type": "application/json"})
+
+
+def test_signatures_and_version(serve: Any) -> None:
+    other = Signature("other", "m", (TensorSpec("s", "string", (None,), ("s:0",)),), X_TO_Y.outputs)
+    server = serve(lambda _: described(X_TO_Y, other, version=12))
+    assert fetch(server.uri()) == ({"serving_default": X_TO_Y, "other": other}, 12)
+    assert [(request.method, request.path) for request in server.requests] == [("GET", "/v1/models/m/metadata")]
+
+
+def test_metadata_in_all_forms_that_its_fields_may_have(serve: Any) -> None:
+    metadata = described(X_TO_Y)
+    definition = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    definition["field of a newer server"] = 1
+    definition["inputs"]["x"]["tensor_shape"] = {"dim": [{"size": -1}, {"size": 3}]}
+    definition["outputs"]["y"]["tensor_shape"] = {"unknown_rank": True}
+    definition["outputs"]["text"] = {
+        "coo_sparse": {"values_tensor_name": "v:0", "indices_tensor_name": "i:0", "dense_shape_tensor_name": "d:0"},
+        "dtype": "DT_STRING",
+        "tensor_shape": {"dim": [{"size": "-1"}, {"size": "-1"}]},
+    }
+    del metadata["model_spec"]["version"]
+    signatures, version = fetch(serve(lambda _: metadata).uri())
+    signature = signatures["serving_default"]
+    assert version is None
+    assert signature.inputs[0].shape == (None, 3)
+    assert {spec.name: (spec.shape, spec.kind) for spec in signature.outputs} == {
+        "text": ((None, None), "unserved"),
+        "y": (None, "dense"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "asked"),
+    [
+        ("/v1/models/m", None, "/v1/models/m"),
+        ("/v1/models/m:predict", None, "/v1/models/m"),
+        ("/v1/models/m/versions/3", 3, "/v1/models/m/versions/3"),
+        ("/v1/models/m/versions/0", 0, "/v1/models/m/versions/0"),
+        ("/v1/models/m/labels/stable", None, "/v1/models/m/labels/stable"),
+        ("/a%20b/c/v1/models/m", None, "/a%20b/c/v1/models/m"),
+        ("/v1/models/a%2Fb%3A%3F%25%C3%A9", None, "/v1/models/a%2Fb%3A%3F%25%C3%A9"),
+        ("/v1/models/m/labels/a%2Fb%20c", None, "/v1/models/m/labels/a%2Fb%20c"),
+    ],
+)
+def test_the_model_that_is_asked_for(serve: Any, path: str, version: int | None, asked: str) -> None:
+    server = serve(serving_model)
+    model = opened(server.uri(path), signature=None)
+    assert (model.remote, model.uri, model.version) == (True, server.uri(path), version)
+    assert_doubles(model)
+    assert model.call(x_feeds(1)).version == version
+    paths = [(request.method, request.path) for request in server.requests]
+    assert paths == [("GET", f"{asked}/metadata"), *[("POST", f"{asked}:predict")] * 2]
+
+
+def test_the_signature_and_outputs_that_are_asked_for(serve: Any) -> None:
+    server = serve(serving_model)
+    model = opened(server.uri(), None, {"outputs": ("y",)})
+    assert [spec.name for spec in model.signature.outputs] == ["y"]
+    assert list(model.call(x_feeds(1)).arrays) == ["y"]
+    with pytest.raises(SignatureError, match="the model has no signature 'other'; it has serving_default"):
+        opened(server.uri(), None, {"signature": "other"})
+    with pytest.raises(SignatureError, match="nothing"):
+        opened(server.uri(), None, {"outputs": ("nothing",)})
+
+
+def test_a_given_signature_is_not_asked_for(serve: Any) -> None:
+    server = serve(serving_model)
+    assert opened(server.uri()).signature is X_TO_Y
+    assert not server.requests
+
+
+def test_rows_are_bound_with_defaults(serve: Any) -> None:
+    model = opened(serve(serving_model).uri(), options={"defaults": (("x", 5),)})
+    bound = model.bind(pa.record_batch({"x": [1, None]}))
+    assert not bound.errors
+    assert model.call(bound.groups[0].feeds).arrays["y"].tolist() == [2, 10]
+
+
+@pytest.mark.parametrize("rest_format", ["columns", "rows"])
+@pytest.mark.parametrize("rest_gzip", [False, True])
+def test_what_is_sent(serve: Any, rest_format: str, rest_gzip: bool) -> None:
+    server = serve(serving_model)
+    model = opened(
+        server.uri(), rest_format=rest_format, rest_gzip=rest_gzip, headers=(("X-Api-Key", "k"), ("Host", "a.example"))
+    )
+    assert_doubles(model)
+    (request,) = server.requests
+    assert request.json == {
+        "signature_name": "serving_default",
+        **({"instances": [{"x": 1}, {"x": 2}]} if rest_format == "rows" else {"inputs": {"x": [1, 2]}}),
+    }
+    headers = {
+        "content-type": "application/json",
+        "accept-encoding": "gzip",
+        "x-api-key": "k",
+        "host": "a.example",
+        "content-length": str(len(request.body)),
+    }
+    assert {name: request.headers.get(name) for name in headers} == headers
+    assert request.headers.get("content-encoding") == ("gzip" if rest_gzip else None)
+
+
+def test_a_token_is_read_again_when_it_changes(serve: Any, tmp_path: Path) -> None:
+    server = serve(serving_model)
+    token = tmp_path / "token"
+    token.write_text("first")
+    model = opened(server.uri(), signature=None, token_file=str(token))
+    model.call(x_feeds(1))
+    token.write_text("second")
+    model.call(x_feeds(1))
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer first", "Bearer first", "Bearer second"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "text"),
+    [
+        (error(400, "Expecting tensor size: 2 but got: 3"), BadInput, "^Expecting tensor size: 2 but got: 3$"),
+        (error(400, "Task size 9 is larger than maximum input batch size 8"), BatchTooLarge, "larger than maximum"),
+        (error(400, 'Serving signature key "a" not found.'), Refused, "another signature"),
+        (error(401, "no token"), Refused, "{address}: UNAUTHENTICATED: no token"),
+        (error(403, "not you"), Refused, "{address}: PERMISSION_DENIED: not you"),
+        (error(404, "Servable not found for request: Latest(m)"), Unavailable, "{address} does not serve the model"),
+        (error(404, "Table holds no key 7"), BadInput, "^Table holds no key 7$"),
+        (error(408, "slow"), TimedOut, "DEADLINE_EXCEEDED: slow"),
+        (error(409, "again"), Unavailable, "ABORTED: again"),
+        (error(413, "too much"), BatchTooLarge, "{address}: HTTP 413: too much"),
+        (Reply(413, b"<html>Too  Large"), BatchTooLarge, "{address}: HTTP 413: <html>Too Large$"),
+        (error(429, "busy"), Overloaded, "{address}: RESOURCE_EXHAUSTED: busy"),
+        (error(429, "OOM when allocating tensor"), BatchTooLarge, "OOM when"),
+        (Reply(429), Overloaded, "{address}: RESOURCE_EXHAUSTED: HTTP 429"),
+        (error(499, "gone"), Unavailable, "CANCELLED: gone"),
+        (error(500, "a bug"), ServerFault, "{address}: INTERNAL: a bug"),
+        (error(501, "Conversion to type: half"), Refused, "UNIMPLEMENTED: Conversion to type: half"),
+        (Reply(502, b"bad gateway"), Unavailable, "UNAVAILABLE: HTTP 502: bad gateway"),
+        (error(503, "The batch scheduling queue to which this task was submitted is full"), Overloaded, "is full"),
+        (Reply(503, b""), Unavailable, "{address}: UNAVAILABLE: HTTP 503: $"),
+        (error(504, "Timed out waiting for notification"), TimedOut, "DEADLINE_EXCEEDED: Timed out"),
+        (Reply(520, b"?"), ServerFault, "{address}: INTERNAL: HTTP 520: [?]"),
+        (Reply(301, b"", {"Location": "https://a/"}), Refused, "{address}: UNIMPLEMENTED: HTTP 301 to https://a/: "),
+        (Reply(404, b"<html>" + b"x" * 300), Refused, "UNIMPLEMENTED: HTTP 404: <html>x+[.][.][.]$"),
+        (Reply(405, b"[1]"), Refused, r"HTTP 405: \[1\]"),
+        (Reply(400, b'{"error": {"code": 400}}'), BadInput, '^HTTP 400: {{"error": {{"code": 400}}}}$'),
+        (Reply(500, b'\xff{"error":'), ServerFault, "HTTP 500"),
+        (Reply(204), Refused, "HTTP 204"),
+        (Reply(200, b"<html>Hello"), BadOutput, "no JSON"),
+        (Reply(200, b'{"outputs": {"y": [2]}}'), BadOutput, "lacks output 'text'"),
+        (Reply(200, b'{"outputs": {"y": [2.5], "text": ["1"]}}'), BadOutput, "output 'y', row 0: 2.5"),
+    ],
+)
+def test_what_the_answer_means(serve: Any, reply: Reply, kind: type[CallError], text: str) -> None:
+    server = serve(lambda _: reply)
+    with pytest.raises(CallError, match=text.format(address=f"127.0.0.1:{server.server_port}")) as raised:
+        opened(server.uri()).call(x_feeds(1))
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (
+            error(404, "Servable not found for request: Latest(m)"),
+            "does not serve what --model .*/m names: Servable .*",
+        ),
+        (
+            error(404, "Could not find version 7 of model m"),
+            "does not serve .*; check the name, and the version or label",
+        ),
+        (error(400, "Unrecognized servable version label: x"), "does not serve .* names: Unrecognized"),
+        (
+            Reply(404, b"<html>Not Found"),
+            "answers, but is no TF Serving: HTTP 404: <html>Not Found; give --model .*8501",
+        ),
+        (Reply(301, b"", {"Location": "https://a/"}), "answers, but is no TF Serving: HTTP 301 to https://a/"),
+        (Reply(401, b"who?"), "refuses the credentials: HTTP 401: who[?]; give .*--rpc_token_file"),
+        (error(403, "not you"), "refuses the credentials: HTTP 403: not you; give"),
+        (error(400, "odd"), "does not say what model 'm' is: HTTP 400: odd"),
+        (error(500, "a bug"), "does not say what model 'm' is: HTTP 500: a bug"),
+        (Reply(503, b"no backend"), "does not say what model 'm' is: HTTP 503: no backend"),
+        (Reply(200, b"<html>Hello"), "gives no metadata that TF Serving would give: <html>Hello; give --model .*8501"),
+        (Reply(200, b"\xff"), "gives no metadata"),
+        (Reply(200, b"[]"), "gives no metadata"),
+        (Reply(200, b"{}"), "gives no metadata"),
+        (Reply(200, b'{"model_spec": null, "metadata": {"signature_def": {}}}'), "gives no metadata"),
+        (Reply(200, b'{"model_spec": {"version": "v1"}, "metadata": {"signature_def": {}}}'), "gives no metadata"),
+        (Reply(200, b'{"model_spec": {}, "metadata": {"signature_def": {"signature_def": 3}}}'), "gives no metadata"),
+        (Reply(200, b"hello", {"Content-Encoding": "gzip"}), "cannot be decompressed"),
+    ],
+)
+def test_no_model_at_launch(serve: Any, reply: Reply, text: str) -> None:
+    server = serve(lambda _: reply)
+    with pytest.raises(ModelNotFound, match=f"^127.0.0.1:{server.server_port}:? .*{text}"):
+        fetch(server.uri())
+    with pytest.raises(ModelNotFound, match=text):
+        opened(server.uri(), signature=None)
+
+
+def test_nobody_listens() -> None:
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}/v1/models/m"
+    with pytest.raises(
+        ModelNotFound, match=f"127.0.0.1:{port} cannot be reached: .*refused; check that .*8501.*https://"
+    ):
+        fetch(uri)
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{port} cannot be reached: "):
+        opened(uri).call(x_feeds(1))
+
+
+def test_deadlines(serve: Any) -> None:
+    server = serve(lambda _: trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", server.stopping))
+    with pytest.raises(ModelNotFound, match=r"gave no answer within 0.2 s; give --model .*8501"):
+        fetch(server.uri(), SOON_SECS)
+    with pytest.raises(ModelNotFound, match=r"gave no answer within 0.2 s"):
+        opened(server.uri(), signature=None, rpc_timeout_secs=SOON_SECS)
+    with pytest.raises(TimedOut, match=r"gave no answer within 0.2 s"):
+        opened(server.uri(), rpc_timeout_secs=SOON_SECS).call(x_feeds(1))
+
+
+def test_a_token_is_not_sent_unencrypted(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    with pytest.raises(UsageError, match="unencrypted"):
+        fetch("http://a.example:8501/v1/models/m", token_file=str(tmp_path / "token"))
+
+
+def test_connections_are_kept_and_shared(serve: Any) -> None:
+    server = serve(serving_model)
+    model = opened(server.uri())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda x: model.call(x_feeds(x, x + 1)).arrays["y"].tolist(), range(200)))
+    assert answers == [[2 * x, 2 * x + 2] for x in range(200)]
+    assert server.connections <= 8
+    model.close()
+    with pytest.raises(Unavailable, match="closed"):
+        model.call(x_feeds(1))
+
+
+def test_tls(serve: Any, tmp_path: Path) -> None:
+    certificate, other = Certificate(), Certificate()
+    server = serve(serving_model, tls=certificate.server_context(tmp_path))
+    token = tmp_path / "token"
+    token.write_text("secret")
+    model = opened(server.uri(), None, ca_certificates=certificate.text, token_file=str(token))
+    assert_doubles(model)
+    assert_doubles(model)
+    assert [request.number for request in server.requests] == [0, 0, 1]
+    large = np.arange(200_000)
+    assert model.call({"x": large}).arrays["y"].tolist() == (2 * large).tolist()
+    for trusted in ("", other.text):
+        with pytest.raises(
+            ModelNotFound, match=r"connection failed: .*CERTIFICATE_VERIFY_FAILED.*; check .*--rpc_ca_file"
+        ):
+            fetch(server.uri(), ca_certificates=trusted)
+        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            opened(server.uri(), ca_certificates=trusted).call(x_feeds(1))
+    with pytest.raises(ModelNotFound, match=r"a server that wants TLS is given as https://"):
+        fetch(server.uri().replace("https", "http"))
+    with pytest.raises(ModelNotFound, match=r"Hostname mismatch"):
+        fetch(server.uri().replace("127.0.0.1", "localhost"), ca_certificates=certificate.text)
+
+
+def test_tls_to_a_server_without_it(serve: Any) -> None:
+    with pytest.raises(ModelNotFound, match=r"connection failed: .*; check that .* the server speaks TLS"):
+        fetch(serve(serving_model).uri().replace("http", "https"))
+
+
+def test_deadlines_over_tls(serve: Any, tmp_path: Path) -> None:
+    certificate = Certificate()
+    server = serve(
+        lambda _: trickling(b"HTTP/1.1 200 OK\r\n\r\n", server.stopping), tls=certificate.server_context(tmp_path)
+    )
+    with pytest.raises(TimedOut):
+        opened(server.uri(), ca_certificates=certificate.text, rpc_timeout_secs=SOON_SECS).call(x_feeds(1))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimedOut):
+        uri = f"https://127.0.0.1:{silent.getsockname()[1]}/v1/models/m"
+        opened(uri, rpc_timeout_secs=SOON_SECS).call(x_feeds(1))
+
+
+def test_a_server_that_reads_slowly_over_tls(tmp_path: Path) -> None:
+    certificate = Certificate()
+    context = certificate.server_context(tmp_path)
+    pause = threading.Event()
+
+    def read_slowly(listening: socket.socket) -> int:
+        connection, _ = listening.accept()
+        count = 0
+        with context.wrap_socket(connection, server_side=True) as wrapped, contextlib.suppress(OSError):
+            while data := wrapped.recv(50_000):
+                count += len(data)
+                pause.wait(0.001)
+        return count
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_slowly, listening)
+        uri = f"https://127.0.0.1:{listening.getsockname()[1]}/v1/models/m"
+        model = opened(uri, ca_certificates=certificate.text, rpc_timeout_secs=SOON_SECS)
+        with pytest.raises(TimedOut):
+            model.call({"x": np.full(2_000_000, 10**8)})
+        assert 0 < reading.result(PATIENCE_SECS) < 10 * 2_000_000
+
+
+def test_certificates_that_are_none() -> None:
+    with pytest.raises(UsageError, match="--rpc_ca_file holds no PEM certificates: "):
+        fetch("https://127.0.0.1:1/v1/models/m", ca_certificates="hello")
+
+
+def test_a_client_does_without_tensorflow(serve: Any) -> None:
+    server = serve(serving_model)
+    script = (
+        "import sys, numpy\n"
+        "from models import open_model\n"
+        f"model = open_model('{server.uri()}')\n"
+        "outputs = model.call({'x': numpy.arange(3)})\n"
+        "assert outputs.arrays['y'].tolist() == [0, 2, 4], outputs\n"
+        "model.close()\n"
+        "loaded = {'tensorflow', 'tensorflow_serving', 'apache_beam', 'grpc'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_answers_in_the_form_of_the_request(serve: Any) -> None:
+    """One output comes without its name."""
+
+    def answer(request: Request) -> Any:
+        outputs = doubled(request)
+        if "outputs" in outputs:
+            return {"outputs": outputs["outputs"]["y"]}
+        return {"predictions": [row["y"] for row in outputs["predictions"]]}
+
+    server = serve(answer)
+    for rest_format in ("columns", "rows"):
+        model = opened(server.uri(), X_TO_Y.with_outputs(("y",)), rest_format=rest_format)
+        assert model.call(x_feeds(3, 4)).arrays["y"].tolist() == [6, 8]
