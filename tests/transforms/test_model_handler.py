@@ -16,6 +16,7 @@ from models import ModelRecipe, parse_model_uri
 from models.batching import RowFailure
 from models.errors import CallError, UsageError
 from models.scheduler import Scheduler, SchedulerOptions
+from tests.backends import BACKENDS, Uris
 from tests.fakes import FakeModel
 from tests.saved_models import CASES
 from transforms import SluiceModelHandler
@@ -56,20 +57,16 @@ def test_rows_of_every_kind_of_model(case: Any, cases: Callable[[str], str]) -> 
     assert {result.model_id for result in results} == {cases(case.name)}
 
 
-def test_named_inputs_in_a_run_inference_pipeline(cases: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_named_inputs_in_a_run_inference_pipeline(backend: str, uris: Uris) -> None:
     case = next(case for case in CASES if case.name == "tf2_function")
     wanted = case.expected(case.rows)["points"]
-    handler = SluiceModelHandler(recipe_of(case, cases(case.name)), min_batch_size=2, max_batch_size=2)
+    handler = SluiceModelHandler(recipe_of(case, uris(backend, case.name)), min_batch_size=2, max_batch_size=2)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         found = (
-            pipeline
-            | beam.Create(list(enumerate(case.rows)))
-            | beam.Map(lambda pair: pair[1])
-            | RunInference(handler)
-            | beam.Map(lambda result: str(plain(result.inference["points"])))
+            pipeline | beam.Create(case.rows) | RunInference(handler) | beam.Map(lambda r: plain(r.inference["points"]))
         )
-        assert_that(found, equal_to([str(plain(np.float32(value))) if isinstance(value, float) else str(value)
-                                     for value in wanted]))  # fmt: skip
+        assert_that(found, equal_to(wanted, equals_fn=lambda a, b: same(b, a)))
 
 
 def scheduler() -> Scheduler:
