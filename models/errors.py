@@ -8,8 +8,13 @@ SluiceError
 +-- CallError             a call of the model failed
 |   +-- BadInput          the model refuses these rows: bisect to find which
 |   +-- BatchTooLarge     fewer rows may pass: halve and remember
+|   |   +-- MessageTooLarge   fewer bytes may pass
+|   |   +-- OutOfMemory       for now: others may have the memory
+|   |   +-- TooSlow           fewer rows may be answered within the deadline
 |   +-- BadOutput         the answer does not have the shape, dtype or outputs that the signature promises
-|   +-- Refused           the server will not take these calls at all (credentials, unknown method): no use to try again
+|   +-- Refused           the server will not take these calls at all (credentials, unknown method): if it never
+|   |   |                   has, there is no use in trying again
+|   |   +-- SignatureChanged  the server has a model of another signature now: never try again
 |   +-- ServerFault       the server broke on the call: try again a few times, then bisect as for BadInput
 |   +-- Unavailable       the model cannot be reached now: try again
 |       +-- Overloaded    the server asks for fewer calls: try again, with fewer under way
@@ -51,12 +56,28 @@ class BatchTooLarge(CallError):
     """The call had too many rows or bytes for the memory or the server; halves may pass."""
 
 
+class MessageTooLarge(BatchTooLarge):
+    """The call had more bytes than the server, or a proxy before it, takes."""
+
+
+class OutOfMemory(BatchTooLarge):
+    """There was no memory for the call; it may be others' that have it."""
+
+
+class TooSlow(BatchTooLarge):
+    """The call was not answered within its deadline, again and again; one with fewer rows may be."""
+
+
 class BadOutput(CallError):
     """The answer does not have the row count, shape, dtype or outputs that the signature promises."""
 
 
 class Refused(CallError):
     """The server will not take these calls at all: wrong credentials, or not a model server."""
+
+
+class SignatureChanged(Refused):
+    """The server has a model of another signature than the one that rows were bound for."""
 
 
 class ServerFault(CallError):
