@@ -6,7 +6,15 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from models.binding import Feeds
-from models.errors import BadInput, BatchTooLarge, Cancelled, ServerFault, SluiceError
+from models.errors import (
+    BadInput,
+    BatchTooLarge,
+    Cancelled,
+    MessageTooLarge,
+    ServerFault,
+    SluiceError,
+    Unavailable,
+)
 from models.interface import Outputs
 
 
@@ -41,22 +49,26 @@ def row_count(feeds: Feeds) -> int:
     return len(next(iter(feeds.values())))
 
 
-def byte_count(feeds: Feeds) -> int:
-    """Returns the bytes that the tensors hold; of strings an estimate, with the objects around them."""
-    return sum(_string_bytes(array) if array.dtype == object else array.nbytes for array in feeds.values())
+def byte_count(feeds: Feeds, exact: bool = False) -> int:
+    """Returns the bytes that the tensors hold; of strings with the objects around them.
+
+    Args:
+      exact: measure every string. Otherwise some of them: measuring all would cost as much as binding them.
+    """
+    return sum(_string_bytes(array, exact) if array.dtype == object else array.nbytes for array in feeds.values())
 
 
-# Strings are measured on this many entries of an array: measuring all would cost as much as binding them.
+# Strings are measured on this many entries of an array.
 _STRING_SAMPLE = 16
 # A bytes object's own size in CPython, and its reference in the array.
 _STRING_OVERHEAD = 33 + 8
 
 
-def _string_bytes(array: np.ndarray) -> int:
+def _string_bytes(array: np.ndarray, exact: bool) -> int:
     flat = array.reshape(-1)
     if not flat.size:
         return 0
-    sample = flat[:: max(1, flat.size // _STRING_SAMPLE)].tolist()
+    sample = flat[:: 1 if exact else max(1, flat.size // _STRING_SAMPLE)].tolist()
     return int(flat.size * (sum(map(len, sample)) / len(sample) + _STRING_OVERHEAD))
 
 
@@ -85,45 +97,75 @@ def pad(feeds: Feeds, size: int) -> Feeds:
     return {name: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]) for name, array in feeds.items()}
 
 
+class _AllBreak(SluiceError):
+    """The model breaks on every row."""
+
+
 class Isolation:
     """Calls the model on a batch and, where it raises, on ever smaller parts, until each row has its outcome.
 
     Args:
       call: answers feeds, or raises.
       max_extra_calls: how many calls more than one a batch may cost before the parts still in doubt fail as they are.
-      on_ceiling: told how many rows a call may have, where more were too many. A row that is too large by itself says
-        nothing about the others.
+      on_ceiling: told of an error and of rows that a call may have, where more were too many. A row that is too large
+        by itself says nothing about the others.
       raised: errors that are not about rows; `run` raises them.
+      others_pass: whether the model answers other calls meanwhile: if it does not, and breaks on whatever it is called
+        with, then no row is at fault. Given the number of rows.
     """
 
     def __init__(
         self,
         call: Callable[[Feeds], Outputs],
         max_extra_calls: int,
-        on_ceiling: Callable[[int], None],
+        on_ceiling: Callable[[BatchTooLarge, Feeds], None],
         raised: tuple[type[SluiceError], ...] = (),
+        others_pass: Callable[[int], bool] = lambda rows: False,
     ) -> None:
         self._call = call
         self._extra_calls = max_extra_calls
         self._on_ceiling = on_ceiling
-        self._raised: tuple[type[Exception], ...] = (*raised, Cancelled)
+        self._raised: tuple[type[Exception], ...] = (*raised, Cancelled, _AllBreak)
+        self._fails_job = Unavailable in raised
+        self._others_pass = others_pass
         self._rows_too_large = 0
+        self._passed = False  # some part was answered
+        self._broken = 0  # single rows that the server broke on
 
     def run(self, feeds: Feeds) -> list[Outcome]:
-        """Returns outcomes that cover every row once, in order."""
-        return self._run(feeds, 0, row_count(feeds))
+        """Returns outcomes that cover every row once, in order.
+
+        Raises:
+          SluiceError: one of `raised`; Unavailable where the model breaks on every row, if that is one of them.
+        """
+        rows = row_count(feeds)
+        try:
+            return self._run(feeds, 0, rows)
+        except _AllBreak as error:
+            if self._fails_job:
+                raise Unavailable(str(error)) from error
+            return [Outcome(0, rows, RowFailure("ServerFault", str(error)))]
 
     def _run(self, feeds: Feeds, start: int, stop: int) -> list[Outcome]:
         try:
-            return [Outcome(start, stop, self._call(slice_feeds(feeds, start, stop)))]
+            outputs = self._call(slice_feeds(feeds, start, stop))
+            self._passed = True
+            return [Outcome(start, stop, outputs)]
         except BatchTooLarge as error:
             before = self._rows_too_large
             self._rows_too_large += stop - start == 1
             outcomes = self._halves(feeds, start, stop, error, free=True)
             if self._rows_too_large == before:
-                self._on_ceiling(stop - (start + stop) // 2)  # the larger half
+                self._on_ceiling(error, _larger_half(error, slice_feeds(feeds, start, stop)))
             return outcomes
-        except (BadInput, ServerFault) as error:
+        except BadInput as error:
+            self._passed = True  # the model is there, and looks at rows
+            return self._halves(feeds, start, stop, error, free=False)
+        except ServerFault as error:
+            self._broken += stop - start == 1
+            alone = row_count(feeds) == 1
+            if self._broken >= (1 if alone else 2) and not self._passed and not self._others_pass(row_count(feeds)):
+                raise _AllBreak(f"{error}; it is so whatever the rows") from error
             return self._halves(feeds, start, stop, error, free=False)
         except self._raised:
             raise
@@ -143,3 +185,12 @@ class Isolation:
             self._extra_calls -= 2
         middle = (start + stop) // 2
         return [*self._run(feeds, start, middle), *self._run(feeds, middle, stop)]
+
+
+def _larger_half(error: BatchTooLarge, feeds: Feeds) -> Feeds:
+    """The half with more of what was too much: rows, or bytes."""
+    rows = row_count(feeds)
+    halves = slice_feeds(feeds, 0, rows // 2), slice_feeds(feeds, rows // 2, rows)
+    if isinstance(error, MessageTooLarge):
+        return max(halves, key=lambda half: byte_count(half, exact=True))
+    return halves[1]

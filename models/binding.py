@@ -20,14 +20,12 @@ class Group:
     Attributes:
       rows: int64 [n]: which rows of the batch; None if it is all of them, in order.
       feeds: by input name, [n, ...].
+      size: n.
     """
 
     rows: np.ndarray | None
     feeds: Feeds
-
-    @property
-    def size(self) -> int:
-        return len(next(iter(self.feeds.values())))
+    size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,4 +111,4 @@ def _is_open(spec: TensorSpec) -> bool:
 def _group(columns: dict[str, TensorColumn], rows: np.ndarray | None) -> Group:
     first = 0 if rows is None else int(rows[0])
     feeds = {name: column.take(rows, tuple(column.sizes[first].tolist())) for name, column in columns.items()}
-    return Group(rows, feeds)
+    return Group(rows, feeds, len(next(iter(feeds.values()))))

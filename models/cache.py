@@ -81,7 +81,8 @@ class _Cache:
         self._schedulers: dict[str, Scheduler] = {}
 
     def scheduler(self, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:
-        key = repr(recipe)  # a recipe that was pickled does not equal itself if a default is NaN
+        # Of equal recipes equal; a recipe that was pickled does not equal itself if a default is NaN.
+        key = repr(dataclasses.astuple(recipe))
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:  # others may load other models meanwhile

@@ -1,32 +1,48 @@
 """What a call to a server carries besides its rows: the user's headers, and a bearer token that is renewed."""
 
+import datetime
 import ipaddress
 import os
 import re
 import threading
-from typing import Any, Protocol
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
 
 from models.errors import Unavailable, UsageError
 from models.interface import EndpointOptions
 from models.uri import Endpoint
 
 # What gRPC takes, which HTTP takes as well. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
-_HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
+_HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+# What the protocols, or their clients, set themselves: a second value would break the call or be dropped.
+_SET_BY_PROTOCOL = ("connection", "content-length", "content-type", "host", "te", "transfer-encoding")
 # RFC 6750, loosely: no white space, which a file of several tokens, or of JSON, has.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+# A metadata server gives the same token until 4 minutes before it expires; google.auth renews it so early, too.
+# https://github.com/googleapis/google-auth-library-python/blob/main/google/auth/_helpers.py
+_RENEW_EARLY_SECS = 225.0
+# Between attempts to renew a token that is still good.
+_RENEW_PAUSE_SECS = 30.0
+# Of a call's deadline: how long one HTTP request for a token may take to connect, or to read; and how long a call waits
+# for a token. What Google does not answer within 30 s, it does not answer; google.auth would wait 120 s, several times.
+_REQUEST_SHARE, _MAX_REQUEST_SECS = 0.8, 30.0
+_WAIT_SHARE, _MAX_WAIT_SECS = 0.9, 120.0
 
 
 class GoogleCredentials(Protocol):
-    """The part of google.auth.credentials.Credentials that is used."""
+    """The part of google.auth.credentials.Credentials that is used.
+
+    Attributes:
+      expiry: of the token, in UTC and without a time zone; None: never.
+    """
 
     token: str | None
-
-    @property
-    def valid(self) -> bool:
-        """Whether there is a token, and it does not expire within minutes."""
+    expiry: datetime.datetime | None
 
     def refresh(self, request: Any) -> None:
         """Gets a new token."""
@@ -45,24 +61,24 @@ class Credentials:
     """Makes the headers of each call. Thread-safe.
 
     Args:
-      google: stands for Google's application default credentials.
+      google: stands for what google.auth finds.
 
     Raises:
       UsageError: a header or the token cannot be sent, or would be sent unencrypted; there is no token, or two.
     """
 
     def __init__(self, options: EndpointOptions, endpoint: Endpoint, google: GoogleCredentials | None = None) -> None:
+        for position, (name, value) in enumerate(options.headers, 1):
+            _check_header(position, name, value)
         self._headers = [(name.lower(), value) for name, value in options.headers]
-        for name, value in self._headers:
-            _check_header(name, value)
         self._source: _TokenSource | None = None
-        if not options.token_file and not options.google_auth:
+        if not (options.token_file or options.google_auth or options.google_audience):
             return
         _check_token_use(options, endpoint, "authorization" in dict(self._headers))
         if options.token_file:
             self._source = _TokenFile(options.token_file)
         else:
-            self._source = _GoogleToken(google or _default_google_credentials())
+            self._source = GoogleToken(options, google or _google_credentials(options))
 
     def headers(self) -> list[tuple[str, str]]:
         """Returns (name, value) pairs, names in lower case.
@@ -114,50 +130,160 @@ class _TokenFile:
         return token
 
 
-class _GoogleToken:
-    """An access token of Google's, renewed before it expires."""
+class _Token(NamedTuple):
+    text: str
+    expires: float  # as time.time() counts; infinity: never
 
-    def __init__(self, credentials: GoogleCredentials) -> None:
+
+def _in_background(function: Callable[[], None]) -> None:
+    threading.Thread(target=function, name="sluice-google-token", daemon=True).start()
+
+
+class GoogleToken:
+    """A token of Google's: an ID token if the options name an audience, else an access token. Thread-safe.
+
+    It is renewed in the background, once at a time. Only a call that has no good token waits for that, and less long
+    than it may take itself.
+
+    Args:
+      clock: seconds since 1970.
+      start: runs a function, and does not wait for it.
+    """
+
+    def __init__(
+        self,
+        options: EndpointOptions,
+        credentials: GoogleCredentials,
+        clock: Callable[[], float] = time.time,
+        start: Callable[[Callable[[], None]], None] = _in_background,
+    ) -> None:
+        flag, kind = ("audience", "ID") if options.google_audience else ("auth", "access")
+        self._failure = f"--rpc_google_{flag}: Google gives no {kind} token"
+        self._request_secs = min(_REQUEST_SHARE * options.rpc_timeout_secs, _MAX_REQUEST_SECS)
+        self._wait_secs = min(_WAIT_SHARE * options.rpc_timeout_secs, _MAX_WAIT_SECS)
         self._credentials = credentials
-        self._lock = threading.Lock()
+        self._clock = clock
+        self._start = start
+        self._lock = threading.RLock()  # never held while a token is fetched; reentrant, for a `start` that waits
+        self._token: _Token | None = None
+        self._renewal: Future[_Token] | None = None
+        self._renewed = 0.0
 
     def token(self) -> str:
+        """Returns a token that is valid now.
+
+        Raises:
+          Unavailable: there is none, and none could be fetched in time.
+        """
         from google.auth.exceptions import GoogleAuthError
-        from google.auth.transport.requests import Request
 
         with self._lock:
-            if not self._credentials.valid:
-                try:
-                    self._credentials.refresh(Request())
-                except GoogleAuthError as error:
-                    raise Unavailable(f"--rpc_google_auth: Google gives no access token: {error}") from error
-            return self._credentials.token or ""
+            now, token = self._clock(), self._token
+            if token is not None and now < token.expires:
+                if now >= max(token.expires - _RENEW_EARLY_SECS, self._renewed + _RENEW_PAUSE_SECS):
+                    self._renew(now)  # if that fails: once the token has expired, a further attempt tells why
+                return token.text
+            renewal = self._renew(now)
+        try:
+            return renewal.result(self._wait_secs).text
+        except (GoogleAuthError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            reason = error if renewal.done() else f"no answer within {self._wait_secs:g} s"
+            raise Unavailable(f"{self._failure}: {reason}") from error
+
+    def _renew(self, now: float) -> "Future[_Token]":
+        """Returns the renewal that is under way, or a new one."""
+        if self._renewal is not None and not self._renewal.done():
+            return self._renewal
+        renewal: Future[_Token] = Future()
+        self._start(lambda: self._fetch(renewal))
+        self._renewal, self._renewed = renewal, now
+        return renewal
+
+    def _fetch(self, renewal: "Future[_Token]") -> None:
+        try:
+            self._credentials.refresh(_TimedRequest(self._request_secs))
+            token = _token_of(self._credentials)
+        except BaseException as error:  # noqa: BLE001  it is raised again where the token is waited for
+            renewal.set_exception(error)
+            return
+        with self._lock:
+            self._token = token
+            renewal.set_result(token)
 
 
-def _default_google_credentials() -> GoogleCredentials:
+class _TimedRequest:
+    """What google.auth sends HTTP requests with, with at most so much time for each; its own default is 120 s.
+
+    Attributes:
+      session: google.auth adds to it what a metadata server's TLS takes.
+    """
+
+    def __init__(self, timeout_secs: float) -> None:
+        from google.auth.transport.requests import Request
+
+        self._request = Request()
+        self._timeout_secs = timeout_secs
+        self.session = self._request.session
+
+    def __call__(
+        self, url: str, method: str = "GET", body: Any = None, headers: Any = None, timeout: Any = None, **more: Any
+    ) -> Any:
+        timeout = min(timeout or self._timeout_secs, self._timeout_secs)
+        return self._request(url, method, body, headers, timeout, **more)
+
+
+def _token_of(credentials: GoogleCredentials) -> _Token:
+    if not credentials.token:
+        raise ValueError("its answer has none")
+    expiry = credentials.expiry
+    return _Token(credentials.token, expiry.replace(tzinfo=datetime.UTC).timestamp() if expiry else float("inf"))
+
+
+def _google_credentials(options: EndpointOptions) -> GoogleCredentials:
     import google.auth
-    from google.auth.exceptions import DefaultCredentialsError
+    import google.oauth2.id_token
+    from google.auth.exceptions import GoogleAuthError
 
+    credentials: GoogleCredentials
     try:
-        credentials: GoogleCredentials = google.auth.default(scopes=[_GOOGLE_SCOPE])[0]
-    except DefaultCredentialsError as error:
-        raise UsageError(
-            f"--rpc_google_auth: there are no application default credentials: {error}; run "
-            "`gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
+        if options.google_audience:
+            credentials = google.oauth2.id_token.fetch_id_token_credentials(options.google_audience)
+        else:
+            credentials = google.auth.default(scopes=[_GOOGLE_SCOPE])[0]
+    except (GoogleAuthError, OSError) as error:
+        raise UsageError((_NO_SERVICE_ACCOUNT if options.google_audience else _NO_DEFAULT).format(error)) from error
     return credentials
 
 
-def _check_header(name: str, value: str) -> None:
+_NO_DEFAULT = (
+    "--rpc_google_auth: there are no application default credentials: {}; run `gcloud auth application-default login`, "
+    "or name a key file in GOOGLE_APPLICATION_CREDENTIALS"
+)
+_NO_SERVICE_ACCOUNT = (
+    "--rpc_google_audience: there is no service account to get an ID token for: {}; name its key file in "
+    "GOOGLE_APPLICATION_CREDENTIALS, or run on Google Cloud (a user's own login gives no such token)"
+)
+
+
+def _check_header(position: int, name: str, value: str) -> None:
+    """Refuses what cannot be sent. Shows no value, and no name that is none, which may be a part of a value."""
     if not _HEADER_NAME.fullmatch(name):
-        raise UsageError(f"--rpc_headers: {name!r} is no name of a header; use letters, digits, '-', '_' and '.'")
+        raise UsageError(
+            f"--rpc_headers: header {position} has no name of a header (not shown: it may be a secret); use letters, "
+            "digits, '-', '_' and '.'"
+        )
+    if name.lower() in _SET_BY_PROTOCOL:
+        raise UsageError(f"--rpc_headers: '{name}' is set by the protocol itself; leave it out")
+    if name.lower().startswith("grpc-") or name.lower().endswith("-bin"):
+        raise UsageError(f"--rpc_headers: '{name}': gRPC keeps 'grpc-...' for itself, '...-bin' for binary; rename it")
     if not _HEADER_VALUE.fullmatch(value):
         raise UsageError(f"--rpc_headers: the value of '{name}' is not printable ASCII; encode it, e.g. in base64")
 
 
 def _check_token_use(options: EndpointOptions, endpoint: Endpoint, header: bool) -> None:
-    flags = [("--rpc_token_file", bool(options.token_file)), ("--rpc_google_auth", options.google_auth)]
-    given = [flag for flag, is_given in [*flags, ("--rpc_headers authorization=...", header)] if is_given]
+    google = "--rpc_google_audience" if options.google_audience else "--rpc_google_auth" if options.google_auth else ""
+    file, authorization = options.token_file and "--rpc_token_file", header and "--rpc_headers authorization=..."
+    given = [flag for flag in (file, google, authorization) if flag]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are given, and a call carries one token; give one of them")
     if not endpoint.tls and not _is_loopback(endpoint.host):

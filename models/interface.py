@@ -20,18 +20,20 @@ class EndpointOptions:
     Attributes:
       rpc_timeout_secs: the deadline of one call.
       ca_certificates: PEM text to trust for TLS, instead of the machine's own; empty: the machine's.
-      headers: (name, value) pairs that go with every call.
+      headers: (name, value) pairs that go with every call; not in the repr, for they may be secrets.
       token_file: holds a bearer token; read again when it changes. Empty: none.
       google_auth: send an access token of Google's application default credentials.
+      google_audience: send an ID token of Google's for this audience instead; empty: none.
       rest_format: "columns": `inputs`, a list for each input; "rows": `instances`, an object for each row.
       rest_gzip: compress REST requests. Answers may be compressed in any case.
     """
 
     rpc_timeout_secs: float = 60.0
     ca_certificates: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     token_file: str = ""
     google_auth: bool = False
+    google_audience: str = ""
     rest_format: str = "columns"
     rest_gzip: bool = False
 

@@ -1,15 +1,17 @@
 """Calls that are worth repeating are repeated, with exponential back-off and full jitter.
 
-What is waited for is an outage of the model, and it is one for all calls of the process: after it has lasted
-`max_retry_secs` without any answer, further calls are tried once and no more, until one is answered.
+What is waited for is an outage of the model, and it is one for all calls of the process: it begins with a call that
+does not get through and ends with any answer. After it has lasted `max_retry_secs`, further calls are tried once and no
+more.
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ (full jitter)
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 
-from models.errors import CallError, ServerFault, TimedOut, Unavailable
+from models.errors import CallError, Refused, ServerFault, SignatureChanged, TimedOut, TooSlow, Unavailable
 from models.interface import Outputs
 from models.scheduler_options import SchedulerOptions
 
@@ -21,6 +23,8 @@ _LAST_BACKOFF_SECS = 10.0
 _STALE_SECS = 3 * _LAST_BACKOFF_SECS
 # An outage that is over sooner is not worth a line in the log.
 _QUIET_SECS = 3.0
+# A call of several rows that was not answered in time so often is tried with fewer.
+_TIMEOUTS_BEFORE_HALVING = 2
 
 
 class Retry:
@@ -28,24 +32,28 @@ class Retry:
 
     Args:
       clock: seconds, monotonic.
-      sleep: waits so many seconds; may raise to end the call.
+      pause: waits so many seconds, or until `wake` is called; may raise to end the call.
       random: uniform in [0, 1).
+      wake: called when the model answers again after an outage: nobody need wait any longer.
     """
 
     def __init__(
         self,
         options: SchedulerOptions,
         clock: Callable[[], float],
-        sleep: Callable[[float], None],
+        pause: Callable[[float], None],
         random: Callable[[], float],
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._options = options
         self._clock = clock
-        self._sleep = sleep
+        self._pause = pause
         self._random = random
+        self._wake = wake
         self._lock = threading.Lock()
         self._outage_since: float | None = None
-        self._last_failure = 0.0
+        self._last_failure = -math.inf
+        self._last_answer = -math.inf
         self._told = False
         self._sleepers = 0
         self._asleep_since = 0.0
@@ -57,33 +65,58 @@ class Retry:
         with self._lock:
             return self._throttled_secs + (self._clock() - self._asleep_since if self._sleepers else 0.0)
 
-    def run(self, attempt: Callable[[], Outputs]) -> Outputs:
+    def answered_since(self, when: float) -> bool:
+        """Whether the model has answered some call since then, by the clock."""
+        return self._last_answer >= when
+
+    def run(self, attempt: Callable[[], Outputs], rows: int, max_faults: int | None = None) -> Outputs:
         """Returns what the attempt gave, repeated if need be.
 
+        Args:
+          rows: of the call.
+          max_faults: how often the server may break on it, if not `max_retries` times.
+
         Raises:
+          TooSlow: it was not answered in time, and with fewer rows it may be.
           CallError: what the last attempt raised; of an attempt that was repeated, with how long that was tried.
         """
-        begun = self._clock()
-        repeats = faults = 0
+        call = _Call(rows, self._options.max_retries if max_faults is None else max_faults, self._clock())
         while True:
             started = self._clock()
             try:
                 outputs = attempt()
-            except (Unavailable, ServerFault) as error:
-                faults += isinstance(error, ServerFault | TimedOut)
-                if not self._may_repeat(error, faults, begun, started):
-                    if repeats:
-                        raise _gave_up(error, repeats, self._clock() - begun) from error
+            except (Unavailable, ServerFault, Refused) as error:
+                if not self._may_repeat(error, call, started):
+                    if call.repeats:
+                        raise _gave_up(error, call.repeats, self._clock() - call.begun) from error
                     raise
-                self._wait(error, repeats)
-                repeats += 1
+                self._wait(error, call.repeats)
+                call.repeats += 1
+            except CallError:
+                self._answered()
+                raise
             else:
                 self._answered()
                 return outputs
 
-    def _may_repeat(self, error: CallError, faults: int, begun: float, started: float) -> bool:
-        if isinstance(error, ServerFault | TimedOut):
-            return faults <= self._options.max_retries
+    def _may_repeat(self, error: CallError, call: "_Call", started: float) -> bool:
+        if isinstance(error, ServerFault):
+            call.faults += 1
+            return call.faults <= call.max_faults
+        if isinstance(error, SignatureChanged) or (isinstance(error, Refused) and self._last_answer == -math.inf):
+            return False
+        if isinstance(error, TimedOut) and self.answered_since(call.begun):  # it is this call that is slow
+            call.timeouts += 1
+            goes_on = call.timeouts <= self._options.max_retries
+        else:
+            call.timeouts += isinstance(error, TimedOut)
+            goes_on = self._goes_on(error, call.begun, started)
+        if isinstance(error, TimedOut) and goes_on and call.rows > 1 and call.timeouts >= _TIMEOUTS_BEFORE_HALVING:
+            raise TooSlow(f"{error} ({call.rows} rows; --max_batch_size, --rpc_timeout_secs)") from error
+        return goes_on
+
+    def _goes_on(self, error: CallError, begun: float, started: float) -> bool:
+        """Whether the outage, which this failure belongs to, is still to be waited out."""
         now = self._clock()
         with self._lock:
             since = self._outage_since
@@ -97,24 +130,27 @@ class Retry:
         return now - min(since, begun) < self._options.max_retry_secs
 
     def _answered(self) -> None:
+        self._last_answer = self._clock()
         if self._outage_since is None:
             return
         with self._lock:
             since, self._outage_since = self._outage_since, None
-        if since is not None and self._told:
-            _LOG.warning("The model answers again, after %.1f s", self._clock() - since)
+        if since is not None:
+            self._wake()
+            if self._told:
+                _LOG.warning("The model answers again, after %.1f s", self._last_answer - since)
 
     def _wait(self, error: CallError, repeats: int) -> None:
         secs = self._random() * min(_LAST_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2.0 ** min(repeats, 30))
-        if isinstance(error, ServerFault | TimedOut):
-            self._sleep(secs)
+        if isinstance(error, ServerFault):
+            self._pause(secs)
             return
         with self._lock:
             if not self._sleepers:
                 self._asleep_since = self._clock()
             self._sleepers += 1
         try:
-            self._sleep(secs)
+            self._pause(secs)
         finally:
             with self._lock:
                 self._sleepers -= 1
@@ -122,7 +158,18 @@ class Retry:
                     self._throttled_secs += self._clock() - self._asleep_since
 
 
+class _Call:
+    """What has become of a call so far."""
+
+    def __init__(self, rows: int, max_faults: int, begun: float) -> None:
+        self.rows = rows
+        self.max_faults = max_faults
+        self.begun = begun
+        self.repeats = self.faults = self.timeouts = 0
+
+
 def _gave_up(error: CallError, repeats: int, secs: float) -> CallError:
     """The error, with what was tried against it."""
-    flag = "--max_retries" if isinstance(error, ServerFault | TimedOut) else "--max_retry_secs"
+    flag = "--max_retries" if isinstance(error, ServerFault) else "--max_retry_secs, --max_retries"
+    flag = "--max_retry_secs" if not isinstance(error, ServerFault | TimedOut) else flag
     return type(error)(f"{error}; gave up after {repeats + 1} attempts in {secs:.1f} s ({flag})")

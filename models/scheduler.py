@@ -4,17 +4,28 @@ One scheduler serves all bundles and threads of a process. Its own threads call 
 cannot starve it.
 """
 
-import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
 
-from models.batching import Isolation, Outcome, RowFailure, merge, pad, padded_size, row_count, slice_feeds
+from models.batching import (
+    Isolation,
+    Outcome,
+    RowFailure,
+    byte_count,
+    merge,
+    pad,
+    row_count,
+    slice_feeds,
+)
 from models.binding import Feeds
-from models.errors import BatchTooLarge, CallError, Cancelled, Refused, Unavailable
+from models.budget import ByteBudget
+from models.ceiling import Ceiling
+from models.errors import BatchTooLarge, CallError, Cancelled, OutOfMemory, Overloaded, Refused, Unavailable
 from models.in_flight import InFlightLimit
 from models.interface import Model, Outputs, check_outputs
+from models.padding import Padding
 from models.retry import Retry
 from models.scheduler_options import FAIL, SchedulerOptions
 from models.tickets import CallStats, Segment, Ticket, complete, share
@@ -22,6 +33,9 @@ from models.waiting import Waiting
 from models.watchdog import Watchdog
 
 __all__ = ["Scheduler", "SchedulerOptions"]
+
+# A lone row that breaks a server is at fault if the server has answered others so short a time before.
+_LATELY_SECS = 5.0
 
 
 class Scheduler:
@@ -45,19 +59,21 @@ class Scheduler:
         self.options = options.resolved(model.remote)
         self.load_msec = 0.0  # what opening the model took; whoever reports it sets it back
         self._clock = clock
-        self._fixed = _fixed_sizes(model)
-        self._allowed = self._fixed or options.allowed_batch_sizes
-        self._padding_limit = math.inf  # the smallest size that a call was padded to and that was too large
-        self._ceiling = _largest_batch(self._allowed, self.options.max_batch_size)
+        self._padding = Padding(model.signature, options.allowed_batch_sizes)
         self._closing = threading.Event()
-        self._retry = Retry(self.options, clock, sleep or self._sleep, uniform)
+        self._sleep = sleep or self._sleep_until_woken
+        self._retry = Retry(self.options, clock, self._pause, uniform, self._wake_sleepers)
         lock = threading.Lock()  # guards all that follows
-        self._work_comes = threading.Condition(lock)
-        self._room_comes = threading.Condition(lock)
+        self._work_comes = threading.Condition(lock)  # rows, for a thread that waits for some
+        self._slot_comes = threading.Condition(lock)  # a call may start, for one that is to be repeated
+        self._woken = threading.Condition(lock)  # the model answers again, or the scheduler is closed
+        self._lock = lock
+        self._budget = ByteBudget(options.max_pending_bytes, lock)
+        self._ceiling = Ceiling(self._padding.largest(self.options.max_batch_size), options.max_batch_bytes)
         self._waiting = Waiting(self.options)
         self._limit = InFlightLimit(self.options.max_in_flight, self.options.adapt_in_flight)
-        self._pending_bytes = 0
         self._active = 0  # calls under way
+        self._resuming = 0  # calls to be repeated that wait for a slot; they go before new ones
         self._begun = 0  # calls, in all
         self._idle = 0  # threads that wait for work
         self._threads: list[threading.Thread] = []
@@ -65,7 +81,7 @@ class Scheduler:
     @property
     def ceiling(self) -> int:
         """Rows of one call at most: what was asked for, or what the model was found to bear."""
-        return self._ceiling
+        return self._ceiling.rows
 
     @property
     def in_flight_limit(self) -> int:
@@ -75,45 +91,50 @@ class Scheduler:
     @property
     def pending_bytes(self) -> int:
         """Bytes of the requests that wait or are being scored."""
-        return self._pending_bytes
+        return self._budget.used
 
     @property
     def throttled_secs(self) -> float:
         """How long, in all, some call has waited for a model that was away or overloaded. Grows while it does."""
         return self._retry.throttled_secs
 
-    def submit(self, feeds: Feeds) -> Ticket:
-        """Hands in rows that share dtypes and inner shapes; blocks while too many bytes are in work."""
-        ticket = Ticket(feeds, self._clock())
+    def submit(self, feeds: Feeds, on_wait: Callable[[], None] = lambda: None) -> Ticket:
+        """Hands in rows that share dtypes and inner shapes; blocks while too many bytes are in work.
+
+        Args:
+          on_wait: called now and then while it blocks.
+        """
+        ticket = Ticket(feeds, self._clock(), exact_bytes=self.model.remote)
         if not ticket.rows:
             ticket.future.set_result(ticket.prediction())
             return ticket
-        with self._room_comes:
-            while self._pending_bytes and self._pending_bytes + ticket.bytes > self.options.max_pending_bytes:
-                self._check_open()
-                self._room_comes.wait()
-            self._check_open()
-            self._pending_bytes += ticket.bytes
+        with self._lock:
+            self._budget.take(ticket.bytes, on_wait, self._check_open)
+            try:
+                self._wake_worker()
+            except RuntimeError:
+                self._budget.give_back(ticket.bytes)
+                raise
             self._waiting.add(ticket)
-            self._wake_worker()
         return ticket
 
     def cancel(self, tickets: Iterable[Ticket]) -> None:
         """Drops what still waits of these requests, because their bundle has failed; their futures raise Cancelled."""
-        with self._room_comes:
+        with self._lock:
             dropped = [ticket for ticket in tickets if self._drop(ticket)]
-            self._room_comes.notify_all()
         for ticket in dropped:
             ticket.future.set_exception(Cancelled("the bundle that waited for these rows has failed"))
 
     def close(self) -> None:
         """Ends the threads after the calls under way, cancels what waits, and closes the model."""
         self._closing.set()
-        with self._room_comes:
+        with self._lock:
             waiting = self._waiting.tickets()
         self.cancel(waiting)
-        with self._work_comes:
-            self._work_comes.notify_all()
+        with self._lock:
+            for condition in (self._work_comes, self._slot_comes, self._woken):
+                condition.notify_all()
+            self._budget.wake()
         for thread in self._threads:
             thread.join()
         self.model.close()
@@ -125,16 +146,47 @@ class Scheduler:
         ticket.cancelled = True
         ticket.remaining -= self._waiting.drop(ticket)
         if not ticket.remaining:  # or else its bytes are given back when the call that has them ends
-            self._pending_bytes -= ticket.bytes
+            self._budget.give_back(ticket.bytes)
         return True
 
     def _check_open(self) -> None:
         if self._closing.is_set():
             raise Cancelled("the scheduler is closed")
 
-    def _sleep(self, secs: float) -> None:
-        if self._closing.wait(secs):
-            raise Cancelled("the scheduler is closed")
+    def _pause(self, secs: float) -> None:
+        """Gives up a call's slot, waits before it is repeated, and takes a slot again."""
+        with self._slot_comes:
+            self._active -= 1
+            self._pass_on_slot()
+        try:
+            self._sleep(secs)
+        finally:
+            with self._slot_comes:
+                self._resuming += 1
+                while self._active >= self._limit.value and not self._closing.is_set():
+                    self._slot_comes.wait()
+                self._resuming -= 1
+                self._active += 1
+                self._begun += 1
+                if self._waiting:  # whoever looked for a slot meanwhile has left it to this call
+                    self._wake_worker()
+        self._check_open()
+
+    def _sleep_until_woken(self, secs: float) -> None:
+        with self._woken:
+            if not self._closing.is_set():
+                self._woken.wait(secs)
+
+    def _wake_sleepers(self) -> None:
+        with self._woken:
+            self._woken.notify_all()
+
+    def _pass_on_slot(self) -> None:
+        """Has calls that are to be repeated, or else new ones, use a slot that has come free."""
+        if self._resuming:
+            self._slot_comes.notify_all()
+        elif self._waiting:
+            self._wake_worker()
 
     def _wake_worker(self) -> None:
         """Has a thread look at what waits, if one more call may be under way."""
@@ -144,8 +196,13 @@ class Scheduler:
             self._work_comes.notify()
         elif len(self._threads) < self.options.max_in_flight:
             thread = threading.Thread(target=self._work, name=f"sluice-call-{len(self._threads)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no more threads
+                if not self._threads:
+                    raise
+                return  # those there are do the work
             self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         watchdog = Watchdog()
@@ -158,7 +215,7 @@ class Scheduler:
         with self._work_comes:
             while not self._closing.is_set():
                 wait_secs = None
-                if self._active < self._limit.value:
+                if self._active < self._limit.value and not self._resuming:
                     now = self._clock()
                     if segments := self._waiting.take(self._ceiling, now):
                         self._active += 1
@@ -184,6 +241,7 @@ class Scheduler:
             self.options.max_isolation_calls,
             self._lower_ceiling,
             (Unavailable, Refused) if self.options.on_unavailable == FAIL else (),
+            lambda rows: self._retry.answered_since(started - (_LATELY_SECS if rows == 1 else 0.0)),
         )
         try:
             shares = share(
@@ -191,7 +249,7 @@ class Scheduler:
             )
         except (Unavailable, Refused, Cancelled) as error:  # it is not about the rows: whoever waits is to stop
             shares = [[Outcome(segment.start, segment.stop, error)] for segment in segments]
-        except Exception as error:  # noqa: BLE001  a thread that dies would leave its rows waiting for ever
+        except BaseException as error:  # noqa: BLE001  a thread that dies would leave its rows waiting for ever
             failure = RowFailure(type(error).__name__, str(error))
             shares = [[Outcome(segment.start, segment.stop, failure)] for segment in segments]
         segments[0].ticket.calls.extend(calls)
@@ -200,8 +258,7 @@ class Scheduler:
     def _call(self, feeds: Feeds, calls: list[CallStats], watchdog: Watchdog) -> Outputs:
         """Calls the model until it answers, or is given up."""
         rows = row_count(feeds)
-        size = padded_size(rows, [size for size in self._allowed if size < self._padding_limit])
-        padded = pad(feeds, size)
+        first = not calls
         started = self._clock()
         attempts = 0
 
@@ -211,20 +268,21 @@ class Scheduler:
             return self._attempt(padded, size, watchdog)
 
         try:
-            outputs = self._retry.run(attempt)
-        except BatchTooLarge as error:
-            if size in self._fixed:
-                raise CallError(f"the signature fixes a call at {size} rows, which are too many: {error}") from error
-            if size > rows:  # halves would be padded to the same size again
-                self._padding_limit = min(self._padding_limit, size)
-            raise
+            while True:
+                size = self._padding.size(rows)
+                padded = pad(feeds, size)
+                try:
+                    # The parts of a call that the server broke on are not repeated: they are called in parts again.
+                    outputs = self._retry.run(attempt, rows, None if first or rows == 1 else 0)
+                    return outputs if size == rows else outputs.slice(0, rows)
+                except BatchTooLarge as error:
+                    self._padding.shrink(size, rows, error)
         finally:
             calls.append(CallStats(rows, 1000 * (self._clock() - started), attempts - 1))
-        return outputs if size == rows else outputs.slice(0, rows)
 
     def _attempt(self, feeds: Feeds, rows: int, watchdog: Watchdog) -> Outputs:
         timeout_secs = self.options.call_timeout_secs
-        with self._work_comes:
+        with self._lock:
             begun, alone = self._begun, self._active == 1
         started = self._clock()
         try:
@@ -232,45 +290,48 @@ class Scheduler:
                 outputs = watchdog.run(lambda: self.model.call(feeds), timeout_secs)
             else:
                 outputs = self.model.call(feeds)
-        except Unavailable:
+        except CallError as error:
             with self._work_comes:
-                self._limit.on_overload()
+                self._tell_limit(error)
+            if isinstance(error, OutOfMemory) and rows == 1 and self.model.remote:  # others have the memory
+                raise Overloaded(str(error)) from error
             raise
         secs = self._clock() - started
-        with self._work_comes:
-            self._limit.on_answer(rows, secs, alone and begun == self._begun, 2 * rows >= self._ceiling)
+        with self._lock:
+            full = 2 * rows >= self._ceiling.rows
+            self._limit.on_answer(rows, secs, alone and begun == self._begun, full, self._active)
+            if self._resuming:
+                self._slot_comes.notify_all()
+            if self._ceiling.lowered:
+                self._ceiling.on_answer(rows, byte_count(feeds))
         return check_outputs(outputs, self.model.signature.outputs, rows)
 
-    def _lower_ceiling(self, rows: int) -> None:
-        with self._work_comes:
-            self._ceiling = min(self._ceiling, rows)
+    def _tell_limit(self, error: CallError) -> None:
+        if isinstance(error, Overloaded):
+            self._limit.on_overload(self._active)
+        elif isinstance(error, Unavailable):
+            self._limit.on_failure(self._active)
+        else:
+            self._limit.on_refusal()
+
+    def _lower_ceiling(self, error: BatchTooLarge, passes: Feeds) -> None:
+        with self._lock:
+            self._ceiling.lower(error, passes)
 
     def _settle(self, segments: list[Segment], shares: list[list[Outcome]]) -> None:
         """Gives each segment its outcomes, and completes the requests that have all of theirs."""
         finished = []
-        with self._work_comes:
+        with self._lock:
             self._active -= 1
+            if self._resuming:
+                self._slot_comes.notify_all()
             for segment, outcomes in zip(segments, shares, strict=True):
                 ticket = segment.ticket
                 ticket.outcomes.extend(outcomes)
                 ticket.remaining -= segment.rows
                 if not ticket.remaining:
-                    self._pending_bytes -= ticket.bytes
+                    self._budget.give_back(ticket.bytes)
                     finished.append(ticket)
-            if finished:
-                self._room_comes.notify_all()
         for ticket in finished:
             if not ticket.cancelled:  # nobody can cancel it now: it has no rows left
                 complete(ticket)
-
-
-def _fixed_sizes(model: Model) -> tuple[int, ...]:
-    """The one size that every call must have where the signature's batch dimension is fixed; () where it is open."""
-    fixed = {spec.shape[0] for spec in model.signature.inputs if spec.shape and spec.shape[0] is not None}
-    return tuple(sorted(size for size in fixed if size))
-
-
-def _largest_batch(allowed: tuple[int, ...], max_batch_size: int) -> int:
-    """Rows of one call at most, so that padding goes past `max_batch_size` only where every allowed size does."""
-    fitting = [size for size in allowed if size <= max_batch_size]
-    return max(fitting) if fitting else max_batch_size

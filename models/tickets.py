@@ -49,10 +49,10 @@ class Prediction:
 class Ticket:
     """A request that was submitted. `future` gives its Prediction."""
 
-    def __init__(self, feeds: Feeds, now: float) -> None:
-        self.feeds = feeds
+    def __init__(self, feeds: Feeds, now: float, exact_bytes: bool = False) -> None:
+        self.feeds = feeds  # until it is complete
         self.rows = row_count(feeds)
-        self.bytes = byte_count(feeds)
+        self.bytes = byte_count(feeds, exact_bytes)
         self.key: Hashable = merge_key(feeds)
         self.future: concurrent.futures.Future[Prediction] = concurrent.futures.Future()
         self.future.set_running_or_notify_cancel()  # only the scheduler ends it
@@ -119,6 +119,7 @@ class Segment:
 
 def complete(ticket: Ticket) -> None:
     """Ends the future of a request that has all its outcomes."""
+    ticket.feeds = {}  # whoever has not looked at the answer yet need not keep the question
     try:
         prediction = ticket.prediction()
     except SluiceError as error:

@@ -4,6 +4,7 @@ import collections
 import math
 from collections.abc import Hashable
 
+from models.ceiling import Ceiling
 from models.scheduler_options import SchedulerOptions
 from models.tickets import Segment, Ticket
 
@@ -13,7 +14,6 @@ class Waiting:
 
     def __init__(self, options: SchedulerOptions) -> None:
         self._delay_secs = options.max_batch_delay_ms / 1000
-        self._max_bytes = options.max_batch_bytes
         self._queues: dict[Hashable, collections.deque[Segment]] = {}
 
     def __bool__(self) -> bool:
@@ -37,8 +37,8 @@ class Waiting:
         """Returns the requests of which some rows wait."""
         return list(dict.fromkeys(segment.ticket for queue in self._queues.values() for segment in queue))
 
-    def take(self, ceiling: int, now: float) -> list[Segment]:
-        """Takes, of the queue that has waited longest, all that waits up to `ceiling` rows; [] if nothing is due."""
+    def take(self, ceiling: Ceiling, now: float) -> list[Segment]:
+        """Takes, of the queue that has waited longest, all that waits up to the ceiling; [] if nothing is due."""
         due = [key for key, queue in self._queues.items() if self._due_in(queue, ceiling, now) <= 0]
         if not due:
             return []
@@ -46,10 +46,10 @@ class Waiting:
         queue = self._queues[key]
         segments: list[Segment] = []
         rows, size = 0, 0.0
-        while queue and rows < ceiling:
+        while queue and rows < ceiling.rows:
             head = queue[0]
-            room = self._room(head, ceiling - rows, size)
-            if room < head.rows and rows * 2 >= ceiling:
+            room = _room(head, ceiling.rows - rows, ceiling.bytes - size) or (0 if segments else 1)
+            if room < head.rows and rows * 2 >= ceiling.rows:
                 break  # cutting a request costs copies on both sides: not worth it for a batch that is half full
             if room <= 0:
                 break
@@ -62,22 +62,22 @@ class Waiting:
             del self._queues[key]
         return segments
 
-    def due_in(self, ceiling: int, now: float) -> float | None:
+    def due_in(self, ceiling: Ceiling, now: float) -> float | None:
         """Seconds until some rows may go, 0 or less if they may; None if none wait."""
         return min((self._due_in(queue, ceiling, now) for queue in self._queues.values()), default=None)
 
-    def _room(self, head: Segment, by_rows: int, size: float) -> int:
-        """How many rows of the segment still fit into a call of this size; one always fits into an empty call."""
-        row_bytes = max(1.0, head.ticket.bytes / head.ticket.rows)
-        by_bytes = int((self._max_bytes - size) / row_bytes)
-        return max(min(by_rows, by_bytes), 0 if size else 1)
-
-    def _due_in(self, queue: collections.deque[Segment], ceiling: int, now: float) -> float:
+    def _due_in(self, queue: collections.deque[Segment], ceiling: Ceiling, now: float) -> float:
         """Seconds until these rows may go: none without a delay, or once they fill a call."""
         if not self._delay_secs:
             return -math.inf
-        if sum(segment.rows for segment in queue) >= ceiling:
+        if sum(segment.rows for segment in queue) >= ceiling.rows:
             return 0.0
-        if sum(segment.bytes for segment in queue) >= self._max_bytes:
+        if sum(segment.bytes for segment in queue) >= ceiling.bytes:
             return 0.0
         return queue[0].ticket.submitted + self._delay_secs - now
+
+
+def _room(head: Segment, rows: int, size: float) -> int:
+    """How many rows of the segment go into so many rows and bytes."""
+    row_bytes = max(1.0, head.ticket.bytes / head.ticket.rows)
+    return max(0, min(rows, int(size / row_bytes)))

@@ -18,10 +18,15 @@ def flag(
     choices: Sequence[str] = (),
     group: str = "",
     metavar: str = "",
+    secret: bool = False,
 ) -> Any:
-    """Returns a dataclass field that is a command-line flag of the field's name; without a default it is required."""
+    """Returns a dataclass field that is a command-line flag of the field's name; without a default it is required.
+
+    Args:
+      secret: the options' repr does not show it.
+    """
     metadata = {"help": help, "parse": parse, "choices": tuple(choices), "group": group, "metavar": metavar}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 def parse_bool(text: str) -> bool:
@@ -55,6 +60,38 @@ def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
             raise argparse.ArgumentTypeError(f"NAME=VALUE is expected, found {part!r}")
         pairs.append((name, value))
     return tuple(pairs)
+
+
+def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
+    """Returns (name, value) pairs from NAME=VALUE,NAME=VALUE, or from @FILE with `NAME: VALUE` or NAME=VALUE a line.
+
+    Headers may be secrets: an error tells which one is wrong, and nothing of it. Hence no ValueError may leave here:
+    argparse would print the text.
+    """
+    if not text.startswith("@"):
+        parts = [part for part in text.split(",") if part.strip(" \t")]
+        return tuple(_split_header(part, "=", f"header {count}") for count, part in enumerate(parts, 1))
+    path = text[1:]
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [(number, line.removesuffix("\n")) for number, line in enumerate(file, 1)]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file in UTF-8"
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: {reason}") from error
+    headers = tuple(_split_header(line, ":=", f"{path}, line {number}") for number, line in lines if line.strip(" \t"))
+    if not headers:
+        raise argparse.ArgumentTypeError(f"{path} holds no headers; give one a line, as NAME: VALUE")
+    return headers
+
+
+def _split_header(text: str, separators: str, where: str) -> tuple[str, str]:
+    split = min((text.find(separator) for separator in separators if separator in text), default=-1)
+    if split < 0:
+        forms = " or ".join({"=": "NAME=VALUE", ":": "NAME: VALUE"}[separator] for separator in separators)
+        raise argparse.ArgumentTypeError(
+            f"{where} is not {forms} (not shown: it may be a secret); a value that has commas is given by @FILE"
+        )
+    return text[:split].strip(" \t"), text[split + 1 :].strip(" \t")
 
 
 def add_arguments(parser: argparse.ArgumentParser, options: type) -> None:

@@ -1,14 +1,18 @@
 """The flags that say which model is called, and how; the same for every command that calls one."""
 
 import dataclasses
+import sys
 
 from models.errors import UsageError
 from models.interface import EndpointOptions
 from models.scheduler_options import ON_UNAVAILABLE, SchedulerOptions
 from models.signature import DEFAULT_SIGNATURE
-from pipelines.flags import flag, parse_bool, parse_pairs, parse_sizes
+from pipelines.flags import flag, parse_bool, parse_headers, parse_sizes
 
 REST_FORMATS = ("columns", "rows")
+
+# A day: more is a mistake of the unit, and overflows timers.
+_MAX_RPC_TIMEOUT_SECS = 86_400.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,18 +25,38 @@ class EndpointFlags:
         metavar="FILE",
     )  # fmt: skip
     rpc_headers: tuple[tuple[str, str], ...] = flag(
-        "Sent with every call", (), parse_pairs, group="Endpoint", metavar="NAME=VALUE,..."
+        "Headers of every call; or @FILE with one 'NAME: VALUE' or NAME=VALUE a line, read at launch: for values that "
+        "have commas, and for secrets, which others on this machine would see in a command line",
+        (),
+        parse_headers,
+        group="Endpoint",
+        metavar="NAME=VALUE,...|@FILE",
+        secret=True,
     )
     rpc_token_file: str = flag(
         "File with a bearer token, on each worker; read again when it changes", "", group="Endpoint", metavar="FILE"
     )
     rpc_google_auth: bool = flag(
-        "Send an access token of Google's application default credentials", False, parse_bool, group="Endpoint"
+        "Send a Google access token (application default credentials, scope cloud-platform), as Google's APIs want it; "
+        "for Cloud Run and IAP see --rpc_google_audience",
+        False,
+        parse_bool,
+        group="Endpoint",
+    )
+    rpc_google_audience: str = flag(
+        "Send a Google ID token for this audience, as Cloud Run and IAP want it, instead of an access token (Cloud "
+        "Run: the service's URL; IAP: the OAuth client's ID); implies --rpc_google_auth",
+        "",
+        group="Endpoint",
+        metavar="URL",
     )
     rest_format: str = flag(
         "REST: send a list for each input, or an object for each row", "columns", choices=REST_FORMATS, group="Endpoint"
     )
     rest_gzip: bool = flag("REST: compress requests", False, parse_bool, group="Endpoint")
+
+    def __post_init__(self) -> None:
+        _check_number(self, "rpc_timeout_secs", above=0, most=_MAX_RPC_TIMEOUT_SECS)
 
     def endpoint_options(self) -> EndpointOptions:
         """Returns how the endpoint is called, the certificates read.
@@ -53,6 +77,7 @@ class EndpointFlags:
             headers=self.rpc_headers,
             token_file=self.rpc_token_file,
             google_auth=self.rpc_google_auth,
+            google_audience=self.rpc_google_audience,
             rest_format=self.rest_format,
             rest_gzip=self.rest_gzip,
         )
@@ -102,19 +127,19 @@ class ModelFlags(EndpointFlags):
         "How long a server that is away or overloaded is waited for", 300.0, float, group="Endpoint", metavar="S"
     )
     on_unavailable: str = flag(
-        "What then happens: the job fails, or the rows do", "fail", choices=ON_UNAVAILABLE, group="Endpoint"
-    )
+        "After --max_retry_secs or --max_retries: fail the job, or make failures of the rows (dead_letter)", "fail",
+        choices=ON_UNAVAILABLE, group="Endpoint",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.model:
             raise UsageError("--model is empty")
-        if self.max_batch_bytes < 1:
-            raise UsageError(f"--max_batch_bytes {self.max_batch_bytes}: it is 1 or more")
-        for name in ("max_batch_delay_ms", "intra_op_threads", "inter_op_threads"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--{name} {getattr(self, name)}: it is 0 or more")
-        if self.rpc_timeout_secs <= 0:
-            raise UsageError(f"--rpc_timeout_secs {self.rpc_timeout_secs:g}: it is more than 0")
+        for name in ("max_batch_delay_ms", "max_retry_secs"):
+            _check_number(self, name)
+        for name in ("max_retries", "intra_op_threads", "inter_op_threads"):
+            _check_number(self, name, whole=True)
+        _check_number(self, "max_batch_bytes", above=0, whole=True)
         self.scheduler_options()  # checks its own
 
     def scheduler_options(self) -> SchedulerOptions:
@@ -129,3 +154,19 @@ class ModelFlags(EndpointFlags):
             max_retry_secs=self.max_retry_secs,
             on_unavailable=self.on_unavailable,
         )
+
+
+def _check_number(
+    options: object, name: str, *, above: float | None = None, most: float = sys.float_info.max, whole: bool = False
+) -> None:
+    """Refuses what is no number above `above` (None: 0 or more), up to `most`. So NaN, of which no comparison holds."""
+    value = getattr(options, name)
+    enough = value >= 0 if above is None else value > above
+    if enough and value <= most and (not whole or isinstance(value, int)):
+        return
+    kind = "a whole number" if whole else "a finite number"
+    bounds = "0 or more" if above is None else f"more than {above:g}"
+    if most < sys.float_info.max:
+        bounds += f" and at most {most:g}"
+    text = f"{value:g}" if isinstance(value, float) else value
+    raise UsageError(f"--{name} {text}: it is {kind}, {bounds}")

@@ -15,7 +15,7 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from models.batching import RowFailure
 from models.binding import Bound
-from models.cache import ModelRecipe, open_scheduler
+from models.cache import ModelRecipe, shared_scheduler
 from models.errors import CallError, UsageError
 from models.files import ModelFiles
 from models.scheduler import Scheduler
@@ -56,8 +56,8 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
         self._files = files
 
     def load_model(self) -> Scheduler:
-        """Returns the scheduler of the model, which RunInference shares between the threads of a process."""
-        return open_scheduler(self._recipe, self._files or BeamFiles())
+        """Returns the scheduler of the model: the process's own, however often RunInference asks for it."""
+        return shared_scheduler(self._recipe, self._files or BeamFiles())
 
     def run_inference(
         self, batch: Sequence[Any], model: Scheduler, inference_args: dict[str, Any] | None = None

@@ -87,7 +87,7 @@ class _Predict(beam.DoFn):
         self._prefix = output_prefix
         self._files = files
         self._work: collections.deque[_Work] = collections.deque()
-        self._rows = 0
+        self._rows = self._bytes = 0  # in work
         self._throttled_secs = 0.0  # not yet reported: less than a second
         self._throttled_before = 0.0
 
@@ -95,6 +95,7 @@ class _Predict(beam.DoFn):
         self._scheduler: Scheduler = shared_scheduler(self._recipe, self._files)
         options = self._scheduler.options
         self._max_rows = (options.max_in_flight + _BATCHES_AHEAD) * options.max_batch_size
+        self._max_bytes = options.max_pending_bytes
 
     def start_bundle(self) -> None:
         self._cancel()
@@ -110,10 +111,14 @@ class _Predict(beam.DoFn):
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[_Output]:
         bound = self._scheduler.model.bind(batch)
-        tickets = [(group, self._scheduler.submit(group.feeds)) for group in bound.groups]
+        tickets = [
+            (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
+            for group in bound.groups
+        ]
+        bound = Bound(tuple(group for group, _ in tickets), bound.errors)  # the scheduler has the tensors now
         self._work.append(_Work(batch, bound, tickets, (window,), timestamp))
-        self._rows += batch.num_rows
-        while self._work and (self._work[0].done or self._rows > self._max_rows):
+        self._rows, self._bytes = self._rows + batch.num_rows, self._bytes + batch.nbytes
+        while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
             yield from self._emit()
         self._report_throttling()
 
@@ -130,7 +135,7 @@ class _Predict(beam.DoFn):
         if self._work:
             self._scheduler.cancel([ticket for work in self._work for _, ticket in work.tickets])
             self._work.clear()
-        self._rows = 0
+        self._rows = self._bytes = 0
 
     def _emit(self) -> Iterator[_Output]:
         """Waits for the oldest batch and gives its rows and failures, in its window and at its time."""
@@ -139,7 +144,7 @@ class _Predict(beam.DoFn):
             self._report_throttling()
         predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
         self._work.popleft()
-        self._rows -= work.batch.num_rows
+        self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.batch.nbytes
         model = self._scheduler.model
         scored, failures = score(work.batch, work.bound, predictions, model.signature, model.uri, self._prefix)
         _record(scored, failures, predictions)

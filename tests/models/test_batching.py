@@ -85,7 +85,8 @@ def test_padding_repeats_the_last_row() -> None:
 
 def isolate(model: FakeModel, rows: int, extra_calls: int = 1000) -> tuple[list[Outcome], list[int]]:
     ceilings: list[int] = []
-    return Isolation(model.call, extra_calls, ceilings.append).run(x_feeds(*range(rows))), ceilings
+    isolation = Isolation(model.call, extra_calls, lambda error, passes: ceilings.append(row_count(passes)))
+    return isolation.run(x_feeds(*range(rows))), ceilings
 
 
 @given(st.integers(1, 40), st.frozensets(st.integers(0, 40)), st.none() | st.integers(1, 40), st.integers(0, 30))

@@ -13,15 +13,24 @@ from models.in_flight import InFlightLimit
 
 @dataclass(frozen=True)
 class Server:
-    """A call of n rows takes `fixed + n * row` seconds, as long as no more than `at_once` calls are under way."""
+    """A call of n rows takes `fixed + n * row` seconds, as long as no more than `at_once` calls are under way.
+
+    Attributes:
+      refuses_over: it says that it is overloaded when more calls than that are under way.
+      fails: share of the calls that do not get through, whatever the load.
+      lingers: share of the calls that take twenty times as long, whatever the load.
+    """
 
     fixed: float
     row: float
     at_once: int
     refuses_over: int = 1000
+    fails: float = 0.0
+    lingers: float = 0.0
 
-    def secs(self, rows: int, calls: int) -> float:
-        return (self.fixed + rows * self.row) * max(1.0, calls / self.at_once)
+    def secs(self, rows: int, calls: int, dice: random.Random) -> float:
+        secs = (self.fixed + rows * self.row) * max(1.0, calls / self.at_once) * dice.uniform(0.8, 1.5)
+        return secs * 20 if dice.random() < self.lingers else secs
 
 
 @dataclass(order=True)
@@ -34,6 +43,7 @@ class Event:
     began: float = 0.0
     alone: bool = False
     refused: bool = False
+    failed: bool = False
 
 
 def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: int, calls: int = 2000) -> float:
@@ -51,11 +61,12 @@ def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: i
         else:
             active -= 1
             ended += 1
-            if event.refused:
-                limit.on_overload()
+            if event.refused or event.failed:
+                (limit.on_overload if event.refused else limit.on_failure)(active + 1)
                 waiting += event.rows
             else:
-                limit.on_answer(event.rows, event.at - event.began, event.alone and event.number == begun, bool(batch))
+                alone = event.alone and event.number == begun
+                limit.on_answer(event.rows, event.at - event.began, alone, bool(batch), active + 1)
                 done += event.rows
                 for _ in range(event.rows if not batch else 0):
                     heapq.heappush(events, Event(event.at + dice.uniform(0, 0.002), -dice.randrange(1 << 40)))
@@ -66,8 +77,9 @@ def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: i
             waiting -= rows
             active, begun = active + 1, begun + 1
             refused = active > server.refuses_over
-            ends = event.at + (0.001 if refused else server.secs(rows, active) * dice.uniform(0.8, 1.5))
-            heapq.heappush(events, Event(ends, begun, rows, event.at, active == 1, refused))
+            failed = dice.random() < server.fails
+            ends = event.at + (0.001 if refused or failed else server.secs(rows, active, dice))
+            heapq.heappush(events, Event(ends, begun, rows, event.at, active == 1, refused, failed))
         if batch or waiting:
             limit.note_wait()
     return (done - counted_from[1]) / (event.at - counted_from[0])
@@ -83,6 +95,10 @@ def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: i
         Server(fixed=0.0005, row=0.0005, at_once=1),
         Server(fixed=0.020, row=0.001, at_once=2),
         Server(fixed=0.010, row=0.0001, at_once=30, refuses_over=6),
+        Server(fixed=0.020, row=0.0, at_once=100, fails=0.01),
+        Server(fixed=0.020, row=0.00002, at_once=12, fails=0.1),
+        Server(fixed=0.020, row=0.0, at_once=100, fails=0.3),
+        Server(fixed=0.020, row=0.0, at_once=100, lingers=0.05),
     ],
 )
 def test_it_comes_near_the_best_fixed_number(server: Server, clients: int, batch: int) -> None:
@@ -99,16 +115,16 @@ def test_it_comes_near_the_best_fixed_number(server: Server, clients: int, batch
 def test_a_number_that_is_not_to_adapt_stays() -> None:
     limit = InFlightLimit(7, adapt=False)
     limit.note_wait()
-    limit.on_overload()
+    limit.on_overload(7)
     for _ in range(50):
-        limit.on_answer(1, 1.0, alone=False, full=False)
+        limit.on_answer(1, 1.0, alone=False, full=False, active=7)
     assert limit.value == 7
 
 
 def test_without_rows_that_wait_there_is_no_reason_for_more() -> None:
     limit = InFlightLimit(32, adapt=True)
     for _ in range(100):
-        limit.on_answer(1, 0.01, alone=True, full=False)
+        limit.on_answer(1, 0.01, alone=True, full=False, active=1)
     assert limit.value == 1
 
 
@@ -117,25 +133,59 @@ def test_it_never_leaves_its_bounds() -> None:
     for number in range(300):
         limit.note_wait()
         if number % 7:
-            limit.on_answer(10, 0.01, alone=limit.value == 1, full=True)
+            limit.on_answer(10, 0.01, alone=limit.value == 1, full=True, active=limit.value)
+        elif number % 2:
+            limit.on_overload(limit.value)
         else:
-            limit.on_overload()
+            limit.on_failure(limit.value)
         assert 1 <= limit.value <= 4
     for _ in range(20):
-        limit.on_overload()
+        limit.on_overload(1)
     assert limit.value == 1
 
 
 def test_an_overload_that_every_call_tells_of_counts_once() -> None:
     limit = InFlightLimit(32, adapt=True)
+    grow(limit)
+    for active in range(32, 0, -1):  # all calls that were under way when it began
+        limit.on_overload(active)
+    assert limit.value == 16
+    limit.on_overload(1)
+    assert limit.value == 8
+
+
+def grow(limit: InFlightLimit) -> None:
+    """Answers calls until the limit is at its most."""
     while limit.value < 32:
         limit.note_wait()
-        limit.on_answer(10, 0.01, alone=limit.value == 1, full=True)
-    for _ in range(32):  # all calls that were under way when it began
-        limit.on_overload()
-    assert limit.value == 16
-    limit.on_overload()
-    assert limit.value == 8
+        limit.on_answer(10, 0.01, alone=limit.value == 1, full=True, active=limit.value)
+
+
+def test_an_outage_brings_it_down_and_its_end_up_again_soon() -> None:
+    limit = InFlightLimit(32, adapt=True)
+    grow(limit)
+    failures = 0
+    while limit.value > 1:
+        limit.on_failure(1)
+        failures += 1
+    assert failures <= 80
+    answers = 0
+    while limit.value < 32:
+        limit.note_wait()
+        limit.on_answer(10, 0.01, alone=False, full=True, active=limit.value)
+        answers += 1
+    assert answers <= 50
+
+
+def test_a_few_failures_say_nothing_of_the_load() -> None:
+    limit = InFlightLimit(32, adapt=True)
+    grow(limit)
+    for number in range(1000):
+        if number % 3:
+            limit.on_answer(10, 0.01, alone=False, full=True, active=32)
+        else:
+            limit.on_failure(32)
+    assert limit.value == 32
 
 
 def test_a_server_that_has_become_slower_is_learnt_anew() -> None:

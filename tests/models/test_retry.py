@@ -9,13 +9,16 @@ import pytest
 
 from models.errors import (
     BadInput,
+    BadOutput,
     BatchTooLarge,
     CallError,
     Cancelled,
     Overloaded,
     Refused,
     ServerFault,
+    SignatureChanged,
     TimedOut,
+    TooSlow,
     Unavailable,
 )
 from models.interface import Outputs
@@ -35,12 +38,16 @@ class World:
         self.attempts = 0
         self.call_secs = 0.0
         self.during_sleep: Callable[[], None] = lambda: None
-        self.retry = Retry(SchedulerOptions(**options), lambda: self.now, self._sleep, lambda: jitter)
+        self.woken = 0
+        self.retry = Retry(SchedulerOptions(**options), lambda: self.now, self._sleep, lambda: jitter, self._wake)
 
     def _sleep(self, secs: float) -> None:
         self.sleeps.append(secs)
         self.now += secs
         self.during_sleep()
+
+    def _wake(self) -> None:
+        self.woken += 1
 
     def attempt(self) -> Outputs:
         self.attempts += 1
@@ -49,10 +56,10 @@ class World:
             raise self.failures.pop(0)
         return ANSWER
 
-    def run(self, *failures: CallError) -> Outputs:
+    def run(self, *failures: CallError, rows: int = 1, max_faults: int | None = None) -> Outputs:
         self.failures = list(failures)
         self.attempts = 0
-        return self.retry.run(self.attempt)
+        return self.retry.run(self.attempt, rows, max_faults)
 
 
 def test_an_answer_is_returned_at_once() -> None:
@@ -89,12 +96,63 @@ def test_waits_are_a_random_share_of_that() -> None:
     assert world.sleeps == [0.025, 0.05]
 
 
-@pytest.mark.parametrize("error", [ServerFault("broke"), TimedOut("slow")])
-def test_faults_and_time_outs_are_repeated_so_often(error: CallError) -> None:
+def test_faults_are_repeated_so_often() -> None:
     world = World(max_retries=2)
-    with pytest.raises(type(error), match=r"(broke|slow); gave up after 3 attempts in 0.3 s \(--max_retries\)"):
-        world.run(*[error] * 5)
+    with pytest.raises(ServerFault, match=r"broke; gave up after 3 attempts in 0.3 s \(--max_retries\)"):
+        world.run(*[ServerFault("broke")] * 5)
     assert world.attempts == 3
+    with pytest.raises(ServerFault, match=r"^broke$"):
+        world.run(*[ServerFault("broke")] * 5, max_faults=0)
+
+
+def test_a_call_that_is_slow_while_others_are_answered_is_repeated_so_often() -> None:
+    world = World(max_retries=2)
+    world.during_sleep = lambda: world.retry._answered()
+    with pytest.raises(TimedOut, match=r"slow; gave up after 3 attempts"):
+        world.run(*[TimedOut("slow")] * 9)
+
+
+def test_a_server_that_hangs_is_waited_for_like_one_that_is_away() -> None:
+    world = World(max_retry_secs=5, max_retries=1)
+    with pytest.raises(TimedOut, match=r"--max_retry_secs"):
+        world.run(*[TimedOut("hangs")] * 100)
+    assert world.attempts == 7
+    with pytest.raises(TimedOut, match=r"^hangs$"):
+        world.run(*[TimedOut("hangs")] * 100)
+
+
+def test_a_large_call_that_is_not_answered_in_time_is_tried_with_fewer_rows() -> None:
+    world = World()
+    with pytest.raises(TooSlow, match=r"slow \(512 rows; --max_batch_size, --rpc_timeout_secs\)"):
+        world.run(*[TimedOut("slow")] * 9, rows=512)
+    assert world.attempts == 2
+
+
+def test_a_refusal_is_waited_out_where_calls_were_answered_before() -> None:
+    world = World()
+    with pytest.raises(Refused):
+        world.run(Refused("who are you"))
+    world.run()
+    assert world.run(Refused("who are you"), Refused("who are you")) is ANSWER
+    with pytest.raises(SignatureChanged):
+        world.run(SignatureChanged("another model"))
+
+
+@pytest.mark.parametrize("answer", [None, BadInput("bad row"), BatchTooLarge("too large"), BadOutput("odd")])
+def test_any_answer_ends_an_outage_and_wakes_who_waits(answer: CallError | None) -> None:
+    world = World(max_retry_secs=5)
+    with pytest.raises(Unavailable):
+        world.run(*[Unavailable("away")] * 100)
+    assert world.woken == 0
+    if answer is None:
+        world.run()
+    else:
+        with pytest.raises(type(answer)):
+            world.run(answer)
+    assert world.woken == 1
+    assert world.retry.answered_since(world.now)
+    assert world.run(Unavailable("away")) is ANSWER
+    assert world.woken == 2
 
 
 def test_an_outage_does_not_use_up_the_retries_of_faults() -> None:
@@ -172,7 +230,7 @@ def test_waits_that_overlap_count_once() -> None:
     def call_within() -> None:
         world.during_sleep = lambda: None
         world.failures, kept = list(inner), world.failures
-        world.retry.run(world.attempt)
+        world.retry.run(world.attempt, 1)
         world.failures = kept
 
     world.during_sleep = call_within

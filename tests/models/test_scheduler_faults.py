@@ -6,12 +6,25 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.binding import Feeds
-from models.errors import BatchTooLarge, Cancelled, Overloaded, Refused, ServerFault, TimedOut, Unavailable
+from models.errors import (
+    BatchTooLarge,
+    Cancelled,
+    MessageTooLarge,
+    OutOfMemory,
+    Overloaded,
+    Refused,
+    ServerFault,
+    SignatureChanged,
+    TimedOut,
+    Unavailable,
+)
 from models.interface import Outputs
 from models.scheduler import Scheduler, SchedulerOptions
+from models.signature import Signature, TensorSpec
 from models.tickets import Prediction
 from tests.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
 from tests.scheduling import outcome, scheduling, values
@@ -49,6 +62,8 @@ def no_sleep(secs: float) -> None:
         [Overloaded("x"), Unavailable("x"), Overloaded("x")],
         [ServerFault("x"), TimedOut("x"), ServerFault("x")],
         [BatchTooLarge("x"), Unavailable("x"), Unavailable("x")],
+        [OutOfMemory("x"), None, OutOfMemory("x"), None, OutOfMemory("x"), OutOfMemory("x")],
+        [TimedOut("x"), TimedOut("x"), None, ServerFault("x")],
     ],
 )
 def test_what_passes_is_not_seen(script: Sequence[Exception]) -> None:
@@ -56,7 +71,7 @@ def test_what_passes_is_not_seen(script: Sequence[Exception]) -> None:
     scheduler = Scheduler(model, SchedulerOptions(), sleep=no_sleep)
     prediction = outcome(scheduler.submit(x_feeds(1, 2, 3)))
     assert prediction.arrays["y"].tolist() == [2, 4, 6] and not prediction.failures
-    assert sum(call.repeats for call in prediction.calls) == sum(not isinstance(e, BatchTooLarge) for e in script)
+    assert sum(1 + call.repeats for call in prediction.calls) == len(model.calls)
     scheduler.close()
 
 
@@ -76,8 +91,8 @@ def test_rows_are_not_blamed_for_an_outage_unless_asked(error: Exception) -> Non
 
 
 def test_an_outage_in_one_half_fails_the_whole_request() -> None:
-    model = remote(Scripted(BatchTooLarge("x"), None, Refused("go away")))
-    with scheduling(model) as scheduler, pytest.raises(Refused, match="go away"):
+    model = remote(Scripted(BatchTooLarge("x"), None, SignatureChanged("another model")))
+    with scheduling(model) as scheduler, pytest.raises(SignatureChanged, match="another model"):
         outcome(scheduler.submit(x_feeds(1, 2)))
 
 
@@ -156,3 +171,165 @@ def test_the_time_that_calls_waited_is_told_while_they_wait() -> None:
         in_all = scheduler.throttled_secs
         values(scheduler.submit(x_feeds(2)))
         assert scheduler.throttled_secs == in_all
+
+
+@pytest.mark.parametrize("rows", [1, 2, 512])
+def test_a_server_that_breaks_on_everything_fails_the_job_and_not_the_rows(rows: int) -> None:
+    def answer(feeds: Feeds) -> Outputs:
+        raise ServerFault("no GPU")
+
+    model = remote(answer)
+    with scheduling(model, sleep=no_sleep) as scheduler, pytest.raises(Unavailable, match=r"no GPU.*whatever the rows"):
+        outcome(scheduler.submit(x_feeds(*range(rows))))
+    assert len(model.calls) <= 4 + 8 + 2 * 4  # the whole call, its parts, and two single rows
+    with scheduling(remote(answer), sleep=no_sleep, on_unavailable="dead_letter") as scheduler:
+        failures = outcome(scheduler.submit(x_feeds(*range(rows)))).failures
+        assert {failure.type for failure in failures.values()} == {"ServerFault"} and len(failures) == rows
+
+
+def test_rows_that_break_a_server_that_answers_others_are_at_fault() -> None:
+    def answer(feeds: Feeds) -> Outputs:
+        if (feeds["x"] < 0).any():
+            raise ServerFault("segmentation fault")
+        return double(feeds)
+
+    with scheduling(remote(answer), sleep=no_sleep, max_retries=0) as scheduler:
+        assert values(scheduler.submit(x_feeds(1))) == [2]
+        assert outcome(scheduler.submit(x_feeds(-1))).failures.keys() == {0}
+        assert outcome(scheduler.submit(x_feeds(-1, 1, -2))).failures.keys() == {0, 2}
+
+
+def sized(max_bytes: int) -> Callable[[Feeds], Outputs]:
+    """A server that takes so many bytes of strings a call."""
+
+    def answer(feeds: Feeds) -> Outputs:
+        if sum(map(len, feeds["s"].tolist())) > max_bytes:
+            raise MessageTooLarge("Received message larger than max")
+        return Outputs({"n": np.array([len(value) for value in feeds["s"].tolist()])})
+
+    return answer
+
+
+TEXT = Signature("s", "", (TensorSpec("s", "string", (None,)),), (TensorSpec("n", "int64", (None,)),))
+
+
+def texts(*lengths: int) -> Feeds:
+    return {"s": np.array([b"x" * length for length in lengths], object)}
+
+
+def test_large_rows_side_by_side_do_not_make_all_later_calls_small() -> None:
+    model = FakeModel(sized(4000), TEXT)
+    model.remote = True
+    with scheduling(model) as scheduler:
+        lengths = [2, *[2500, 2500], *[3] * 200]
+        assert outcome(scheduler.submit(texts(*lengths))).arrays["n"].tolist() == lengths
+        assert scheduler.ceiling == 512
+        before = len(model.calls)
+        assert outcome(scheduler.submit(texts(*[3] * 500))).arrays["n"].tolist() == [3] * 500
+        assert len(model.calls) - before <= 20
+
+
+def test_what_was_too_much_once_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    most = [4]
+
+    def answer(feeds: Feeds) -> Outputs:
+        if len(feeds["x"]) > most[0]:
+            raise OutOfMemory("OOM when allocating")
+        return double(feeds)
+
+    with scheduling(remote(answer), max_batch_size=64, max_in_flight=1) as scheduler:
+        values(scheduler.submit(x_feeds(*range(64))))
+        assert scheduler.ceiling == 4
+        assert caplog.messages == [f"Calls are cut to {rows} rows: OOM when allocating" for rows in (4,)]
+        most[0] = 1000
+        values(scheduler.submit(x_feeds(*range(400))))
+        assert scheduler.ceiling == 8
+        for _ in range(4):
+            values(scheduler.submit(x_feeds(*range(64 * 200))))
+        assert scheduler.ceiling == 64
+
+
+def test_a_server_that_is_too_slow_for_large_calls_gets_smaller_ones() -> None:
+    def answer(feeds: Feeds) -> Outputs:
+        if len(feeds["x"]) > 100:
+            raise TimedOut("no answer")
+        return double(feeds)
+
+    model = remote(answer)
+    with scheduling(model, sleep=no_sleep) as scheduler:
+        assert values(scheduler.submit(x_feeds(*range(512)))) == [2 * x for x in range(512)]
+        assert 50 < scheduler.ceiling <= 100
+
+
+def test_a_row_is_not_failed_for_the_padding_around_it() -> None:
+    def answer(feeds: Feeds) -> Outputs:
+        if len(feeds["x"]) > 20:
+            raise BatchTooLarge("too many rows")
+        return double(feeds)
+
+    model = remote(answer)
+    with scheduling(model, allowed_batch_sizes=(8, 50)) as scheduler:
+        assert values(scheduler.submit(x_feeds(*range(9)))) == [2 * x for x in range(9)]
+    with scheduling(model := remote(answer), allowed_batch_sizes=(50,)) as scheduler:
+        assert values(scheduler.submit(x_feeds(7))) == [14]
+    assert model.call_rows == [50, 1]
+
+
+def test_a_large_request_is_not_passed_by_small_ones_for_ever() -> None:
+    model = FakeModel(gated=True)
+    with scheduling(model, max_pending_bytes=1000) as scheduler:
+        scheduler.submit(x_feeds(*range(100)))
+        model.await_call()
+        order: list[str] = []
+        told = threading.Semaphore(0)
+
+        def submit(name: str, rows: int) -> None:
+            scheduler.submit(x_feeds(*range(rows)), told.release)
+            order.append(name)
+
+        threads = [threading.Thread(target=submit, args=("large", 120))]
+        threads[0].start()
+        assert told.acquire(timeout=PATIENCE_SECS), "who waits is told so"
+        threads += [threading.Thread(target=submit, args=(f"small {n}", 1)) for n in range(3)]
+        for thread in threads[1:]:
+            thread.start()
+            assert told.acquire(timeout=PATIENCE_SECS)
+        model.let_go(1000)
+        for thread in threads:
+            thread.join(PATIENCE_SECS)
+    assert order[0] == "large" and len(order) == 4
+
+
+def test_what_a_model_raises_does_not_end_a_thread() -> None:
+    class Odd(BaseException):
+        pass
+
+    with scheduling(remote(Scripted(Odd("odd")))) as scheduler:
+        assert outcome(scheduler.submit(x_feeds(1))).failures[0].type == "Odd"
+        assert values(scheduler.submit(x_feeds(2))) == [4]
+
+
+def test_calls_that_wait_for_a_server_give_up_their_places() -> None:
+    away = threading.Event()
+    away.set()
+
+    def answer(feeds: Feeds) -> Outputs:
+        if away.is_set():
+            raise Unavailable("away")
+        return double(feeds)
+
+    sleeping = threading.Semaphore(0)
+    model = remote(answer)
+
+    def sleep(secs: float) -> None:
+        sleeping.release()
+        if away.is_set():
+            scheduler._sleep_until_woken(PATIENCE_SECS)
+
+    with scheduling(model, sleep=sleep, max_batch_size=1, max_in_flight=4) as scheduler:
+        ticket = scheduler.submit(x_feeds(*range(10)))
+        for _ in range(4):  # though one call at a time may be under way
+            assert sleeping.acquire(timeout=PATIENCE_SECS)
+        away.clear()
+        scheduler._wake_sleepers()
+        assert values(ticket) == [2 * x for x in range(10)]

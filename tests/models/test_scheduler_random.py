@@ -158,7 +158,7 @@ def check_rows(first: int, rows: int, prediction: Prediction, load: Load) -> Non
         if "not isolated" in failure.message:
             assert load.options.max_isolation_calls < 10_000
         else:
-            assert first + row in load.poison or failure.type == "BatchTooLarge"
+            assert first + row in load.poison
     if load.options.max_isolation_calls == 10_000:
         bad = {row for row in range(rows) if first + row in load.poison}
         assert bad <= set(prediction.failures)

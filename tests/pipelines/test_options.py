@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from models.errors import UsageError
-from pipelines.flags import add_arguments, from_namespace, parse_pairs, parse_sizes
+from pipelines.flags import add_arguments, from_namespace, parse_headers, parse_pairs, parse_sizes
 from pipelines.options import BatchOptions
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
@@ -35,6 +36,7 @@ FLAGS = {
     "rpc_headers": (),
     "rpc_token_file": "",
     "rpc_google_auth": False,
+    "rpc_google_audience": "",
     "rest_format": "columns",
     "rest_gzip": False,
     "max_retries": 3,
@@ -82,6 +84,8 @@ def test_the_flags_and_their_defaults() -> None:
         ("--allowed_batch_sizes=64,8", "allowed_batch_sizes", (8, 64)),
         ("--column_defaults=a=1,b=x=y", "column_defaults", (("a", "1"), ("b", "x=y"))),
         ("--csv_quote_char=", "csv_quote_char", ""),
+        ("--rpc_headers=", "rpc_headers", ()),
+        ("--rpc_headers=a=1, B =x=y: z,c=", "rpc_headers", (("a", "1"), ("B", "x=y: z"), ("c", ""))),
     ],
 )
 def test_values(flag: str, name: str, value: object) -> None:
@@ -107,6 +111,59 @@ def test_pairs_and_sizes_say_what_they_expect() -> None:
         parse_pairs("a")
     with pytest.raises(argparse.ArgumentTypeError, match="1 or more"):
         parse_sizes("8,-1")
+
+
+def test_headers_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "headers"
+    path.write_bytes(
+        b"\xef\xbb\xbfAuthorization: Basic eA==\r\n\n  accept : a, b;q=0.5\nx-y=z: 1,2 \n \t\nempty=\nlast:1"
+    )
+    assert parse(f"--rpc_headers=@{path}").rpc_headers == (
+        ("Authorization", "Basic eA=="),
+        ("accept", "a, b;q=0.5"),
+        ("x-y", "z: 1,2"),
+        ("empty", ""),
+        ("last", "1"),
+    )
+
+
+def test_control_characters_in_a_file_are_kept_for_the_check_of_headers(tmp_path: Path) -> None:
+    path = tmp_path / "headers"
+    path.write_bytes(b"a: \x0b1\x0c2\x1c\x00")
+    assert parse_headers(f"@{path}") == (("a", "\x0b1\x0c2\x1c\x00"),)
+
+
+@pytest.mark.parametrize(
+    "content,words",
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "holds no headers; give one a line, as NAME: VALUE"),
+        (b"\n \n", "holds no headers"),
+        (b"a: 1\n\ns3cret\n", "line 3 is not NAME: VALUE or NAME=VALUE"),
+        (b"a: s3cret\xff", "cannot be read: it is not a text file in UTF-8"),
+    ],
+)
+def test_a_file_of_headers_that_holds_none(
+    tmp_path: Path, content: bytes | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "headers"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit):
+        parse(f"--rpc_headers=@{path}")
+    error = capsys.readouterr().err
+    assert f"argument --rpc_headers: {path}" in error and words in error and "s3cret" not in error
+
+
+def test_headers_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--rpc_headers=a=s3cret-1,s3cret-2")
+    error = capsys.readouterr().err
+    assert "argument --rpc_headers: header 2 is not NAME=VALUE" in error and "@FILE" in error
+    assert "s3cret" not in error
+    options = parse("--rpc_headers=a=s3cret-1")
+    assert "s3cret" not in repr(options) + repr(options.endpoint_options())
+    assert options != parse("--rpc_headers=a=s3cret-2")
 
 
 def test_every_flag_has_help() -> None:

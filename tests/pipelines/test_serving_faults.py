@@ -141,14 +141,30 @@ def test_a_server_that_hangs(
 ) -> None:  # fmt: skip
     faults(hang_rate=1.0)
     job = Job(tmp_path, rows=40)
-    flags = ["--rpc_timeout_secs=0.2", "--max_retries=1", f"--on_unavailable={policy}"]
+    flags = ["--rpc_timeout_secs=0.2", "--max_retry_secs=1", f"--on_unavailable={policy}"]
     assert job.run(uri(server, backend), *flags) == code
     assert job.predicted == []
     if policy == "dead_letter":
         assert {failure["error_type"] for failure in job.failures} == {"TimedOut"}
         assert len(job.failures) == job.rows
     else:
-        assert "gave up after 2 attempts" in capsys.readouterr().err
+        assert "gave up after" in (text := capsys.readouterr().err) and "--max_retry_secs" in text
+
+
+@pytest.mark.parametrize("backend", [GRPC, REST])
+@pytest.mark.parametrize("policy,code", [("fail", 1), ("dead_letter", 3)])
+def test_a_server_that_breaks_on_every_call(
+    backend: str, policy: str, code: int, server: ReferenceServer, faults: Callable[..., None], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    faults(error_rate=1.0, error_code="INTERNAL")
+    job = Job(tmp_path, rows=400)
+    assert job.run(uri(server, backend), f"--on_unavailable={policy}") == code
+    if policy == "fail":
+        assert "it is so whatever the rows" in capsys.readouterr().err
+    else:
+        assert len(job.failures) == job.rows
+        assert {failure["error_type"] for failure in job.failures} == {"ServerFault"}
 
 
 @pytest.mark.parametrize("backend", [GRPC, REST])

@@ -14,6 +14,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from models import ModelRecipe, parse_model_uri
 from models.batching import RowFailure
+from models.cache import clear_cache
 from models.errors import CallError, UsageError
 from models.scheduler import Scheduler, SchedulerOptions
 from tests.backends import BACKENDS, Uris
@@ -49,7 +50,8 @@ def test_rows_of_every_kind_of_model(case: Any, cases: Callable[[str], str]) -> 
     handler = SluiceModelHandler(recipe_of(case, cases(case.name)))
     scheduler = handler.load_model()
     results = list(handler.run_inference(case.rows, scheduler))
-    scheduler.close()
+    assert handler.load_model() is scheduler
+    clear_cache()
     for name, wanted in case.expected(case.rows).items():
         for result, value in zip(results, wanted, strict=True):
             assert same(result.inference[name], value), (name, result.inference[name], value)

@@ -1,0 +1,43 @@
+"""The sizes that calls are padded to: those that the user allows, or the one that the signature fixes."""
+
+import math
+
+from models.batching import padded_size
+from models.errors import BatchTooLarge, CallError
+from models.signature import Signature
+
+
+class Padding:
+    """Which size a call of some rows has. Thread-safe.
+
+    Args:
+      allowed: a call is padded up to one of these; empty: any size. A batch dimension that is fixed goes before.
+    """
+
+    def __init__(self, signature: Signature, allowed: tuple[int, ...]) -> None:
+        fixed = {spec.shape[0] for spec in signature.inputs if spec.shape and spec.shape[0] is not None}
+        self._fixed = tuple(sorted(size for size in fixed if size))
+        self._allowed = self._fixed or allowed
+        self._limit = math.inf  # the smallest size that a call was padded to and that was too large
+
+    def largest(self, max_batch_size: int) -> int:
+        """Rows of one call at most, so that padding goes past `max_batch_size` only where every allowed size does."""
+        fitting = [size for size in self._allowed if size <= max_batch_size]
+        return max(fitting) if fitting else max_batch_size
+
+    def size(self, rows: int) -> int:
+        """The size of a call with so many rows."""
+        return padded_size(rows, [size for size in self._allowed if size < self._limit])
+
+    def shrink(self, size: int, rows: int, error: BatchTooLarge) -> None:
+        """Has calls padded less, because this size was too large for so many rows.
+
+        Raises:
+          BatchTooLarge: it was not padded at all.
+          CallError: the signature fixes the size.
+        """
+        if size in self._fixed:
+            raise CallError(f"the signature fixes a call at {size} rows, which are too many: {error}") from error
+        if size == rows:
+            raise error
+        self._limit = min(self._limit, size)

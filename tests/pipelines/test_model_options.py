@@ -1,0 +1,98 @@
+"""The checks of the flags that say how a model is called."""
+
+import argparse
+import math
+
+import pytest
+
+from models.errors import UsageError
+from models.interface import EndpointOptions
+from pipelines.flags import add_arguments
+from pipelines.model_options import EndpointFlags, ModelFlags
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("rpc_timeout_secs", (0.0, -1.0, 86_400.1, NAN, INF, -INF), "a finite number, more than 0 and at most 86400"),
+        ("max_retry_secs", (-0.1, NAN, INF, -INF), "a finite number, 0 or more"),
+        ("max_batch_delay_ms", (-0.1, NAN, INF, -INF), "a finite number, 0 or more"),
+        ("max_retries", (-1, 1.5, NAN, INF), "a whole number, 0 or more"),
+        ("intra_op_threads", (-1, 0.5, NAN), "a whole number, 0 or more"),
+        ("inter_op_threads", (-1, 0.5, NAN), "a whole number, 0 or more"),
+        ("max_batch_bytes", (0, -1, 1.5, NAN), "a whole number, more than 0"),
+    ],
+)
+def test_numbers_that_cannot_be(name: str, values: tuple[float, ...], words: str) -> None:
+    for value in values:
+        text = f"{value:g}" if isinstance(value, float) else value
+        with pytest.raises(UsageError) as error:
+            ModelFlags(**{"model": "m", name: value})  # type: ignore[arg-type]
+        assert str(error.value) == f"--{name} {text}: it is {words}"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("rpc_timeout_secs", (1e-3, 1, 86_400.0)),
+        ("max_retry_secs", (0, 0.0, 1e6)),
+        ("max_batch_delay_ms", (0, 0.0, 0.5)),
+        ("max_retries", (0, 1000)),
+        ("intra_op_threads", (0, 64)),
+        ("inter_op_threads", (0, 64)),
+        ("max_batch_bytes", (1, 1 << 40)),
+    ],
+)
+def test_numbers_that_can_be(name: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        assert getattr(ModelFlags(**{"model": "m", name: value}), name) == value  # type: ignore[arg-type]
+
+
+def test_an_endpoints_flags_check_themselves_for_other_commands_too() -> None:
+    with pytest.raises(UsageError, match="--rpc_timeout_secs nan: it is a finite number"):
+        EndpointFlags(rpc_timeout_secs=NAN)
+
+
+def test_an_empty_model() -> None:
+    with pytest.raises(UsageError, match="--model is empty"):
+        ModelFlags(model="")
+
+
+def test_the_endpoints_options() -> None:
+    flags = EndpointFlags(
+        rpc_timeout_secs=5.0,
+        rpc_headers=(("a", "1"),),
+        rpc_token_file="t",
+        rpc_google_auth=True,
+        rpc_google_audience="https://a",
+        rest_format="rows",
+        rest_gzip=True,
+    )
+    assert flags.endpoint_options() == EndpointOptions(
+        rpc_timeout_secs=5.0,
+        headers=(("a", "1"),),
+        token_file="t",
+        google_auth=True,
+        google_audience="https://a",
+        rest_format="rows",
+        rest_gzip=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rpc_google_auth", ["access token", "Google's APIs", "--rpc_google_audience"]),
+        ("rpc_google_audience", ["ID token", "Cloud Run", "IAP", "implies --rpc_google_auth"]),
+        ("rpc_headers", ["@FILE", "NAME: VALUE", "read at launch", "commas"]),
+        ("on_unavailable", ["After --max_retry_secs or --max_retries: fail the job", "failures of the rows"]),
+    ],
+)
+def test_help_can_be_read_alone(name: str, words: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, ModelFlags)
+    parser.format_help()  # a stray % would raise
+    [action] = [action for action in parser._actions if action.dest == name]
+    assert all(word in (action.help or "") for word in words), action.help
