@@ -17,8 +17,9 @@ from models.uri import Endpoint
 # What gRPC takes, which HTTP takes as well. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 _HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-# What the protocols, or their clients, set themselves: a second value would break the call or be dropped.
-_SET_BY_PROTOCOL = ("connection", "content-length", "content-type", "host", "te", "transfer-encoding")
+# What the protocols, or their clients, set themselves: a second value would break the call or be dropped. Host is not
+# among them: gateways such as KServe's tell models apart by it.
+_SET_BY_PROTOCOL = ("connection", "content-length", "content-type", "te", "transfer-encoding")
 # RFC 6750, loosely: no white space, which a file of several tokens, or of JSON, has.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import DecodeError, HTTPError, NewConnectionError, ProtocolError
+from urllib3.exceptions import ConnectTimeoutError, DecodeError, HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 
 from models.errors import BadOutput, CallError, TimedOut, Unavailable
@@ -21,6 +21,9 @@ from models.uri import Endpoint
 
 # Connections that are kept between requests; further ones are opened at need and closed after use.
 _MAX_IDLE_CONNECTIONS = 64
+# What a connection may take, if the request has so long: an address from which nothing comes back is found out sooner
+# than a server that is slow to answer.
+_CONNECT_SECS = 10.0
 # Sockets take a timeout of 0 for a wish not to block.
 _LEAST_SECS = 1e-3
 
@@ -30,11 +33,15 @@ class HttpCalls:
 
     Args:
       ssl_context: for TLS; None: none.
+      connect_secs: what connecting to one address of the server may take, without TLS; the request's time at most.
     """
 
-    def __init__(self, endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, ssl_context: ssl.SSLContext | None, connect_secs: float = _CONNECT_SECS
+    ) -> None:
         self._address = endpoint.address
-        self._pool = _pool(endpoint, ssl_context)
+        self._connect_secs = connect_secs
+        self._pool = _pool(endpoint, ssl_context, connect_secs)
 
     def send(
         self, method: str, url: str, headers: urllib3.HTTPHeaderDict, body: bytes | None, timeout_secs: float
@@ -45,7 +52,7 @@ class HttpCalls:
         do no harm twice.
 
         Raises:
-          TimedOut: the answer was not complete in time.
+          TimedOut: the server has taken the connection, and the answer was not complete in time.
           Unavailable: the server cannot be reached, or breaks the connection.
           BadOutput: the answer cannot be decompressed.
         """
@@ -72,8 +79,11 @@ class HttpCalls:
 
     def _call_error(self, error: HTTPError, timeout_secs: float) -> CallError:
         cause = _cause(error)
-        if isinstance(error, NewConnectionError):  # which is a TimeoutError of urllib3's
+        if isinstance(error, NewConnectionError):  # which is a ConnectTimeoutError
             return Unavailable(f"{self._address} cannot be reached: {cause}")
+        if isinstance(error, ConnectTimeoutError):  # which is a TimeoutError of urllib3's
+            secs = min(self._connect_secs, timeout_secs)
+            return Unavailable(f"{self._address} cannot be reached: no connection within {secs:g} s")
         if isinstance(error, UrllibTimeout) or isinstance(cause, TimeoutError):
             return TimedOut(f"{self._address} gave no answer within {timeout_secs:g} s")
         if isinstance(error, DecodeError):
@@ -136,11 +146,18 @@ class _Connection(HTTPConnection):
     """A connection whose timeout is for all that follows: connecting, sending, and the whole answer.
 
     urllib3 gives the socket what `timeout` says before it sends and before it reads; `sendall` keeps to that in all.
+
+    Args:
+      connect_secs: what connecting may take of it.
     """
 
     response_class = _Answer
     _deadline: float | None = None
     _answers = 0
+
+    def __init__(self, *args: Any, connect_secs: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._connect_secs = connect_secs
 
     @property
     def timeout(self) -> float | None:
@@ -155,6 +172,16 @@ class _Connection(HTTPConnection):
         super().connect()
         self._answers = 0
         self.sock.settimeout(self.timeout)
+
+    def _new_conn(self) -> socket.socket:  # which urllib3 calls for the socket alone, before TLS
+        deadline, left = self._deadline, self.timeout
+        self.timeout = self._connect_secs if left is None else min(left, self._connect_secs)
+        try:
+            sock = super()._new_conn()
+        finally:
+            self._deadline = deadline
+        sock.settimeout(self.timeout)
+        return sock
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
         try:
@@ -171,15 +198,14 @@ class _TlsConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
 
-def _pool(endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> urllib3.HTTPConnectionPool:
+def _pool(endpoint: Endpoint, ssl_context: ssl.SSLContext | None, connect_secs: float) -> urllib3.HTTPConnectionPool:
     pool: urllib3.HTTPConnectionPool
+    options: dict[str, Any] = {"maxsize": _MAX_IDLE_CONNECTIONS, "connect_secs": connect_secs}
     if ssl_context is None:
-        pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, maxsize=_MAX_IDLE_CONNECTIONS)
+        pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, **options)
         pool.ConnectionCls = _Connection
     else:
-        pool = urllib3.HTTPSConnectionPool(
-            endpoint.host, endpoint.port, maxsize=_MAX_IDLE_CONNECTIONS, ssl_context=ssl_context
-        )
+        pool = urllib3.HTTPSConnectionPool(endpoint.host, endpoint.port, ssl_context=ssl_context, **options)
         pool.ConnectionCls = _TlsConnection
     return pool
 

@@ -87,9 +87,9 @@ class Retry:
                 outputs = attempt()
             except (Unavailable, ServerFault, Refused) as error:
                 if not self._may_repeat(error, call, started):
-                    if call.repeats:
-                        raise _gave_up(error, call.repeats, self._clock() - call.begun) from error
-                    raise
+                    if (told := self._tell(error, call)) is None:
+                        raise
+                    raise told from error
                 self._wait(error, call.repeats)
                 call.repeats += 1
             except CallError:
@@ -140,6 +140,19 @@ class Retry:
             if self._told:
                 _LOG.warning("The model answers again, after %.1f s", self._last_answer - since)
 
+    def _tell(self, error: CallError, call: "_Call") -> CallError | None:
+        """The error with what was tried against it; None if nothing was."""
+        now = self._clock()
+        if call.repeats:
+            flag = "--max_retries" if isinstance(error, ServerFault) else "--max_retry_secs"
+            flag = "--max_retry_secs, --max_retries" if isinstance(error, TimedOut) else flag
+            tried = f"gave up after {call.repeats + 1} attempts in {now - call.begun:.1f} s ({flag})"
+        elif isinstance(error, Unavailable) and self._outage_since is not None and now > self._outage_since:
+            tried = f"nothing was answered for {now - self._outage_since:.1f} s (--max_retry_secs)"
+        else:
+            return None
+        return type(error)(f"{error}; {tried}")
+
     def _wait(self, error: CallError, repeats: int) -> None:
         secs = self._random() * min(_LAST_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2.0 ** min(repeats, 30))
         if isinstance(error, ServerFault):
@@ -166,10 +179,3 @@ class _Call:
         self.max_faults = max_faults
         self.begun = begun
         self.repeats = self.faults = self.timeouts = 0
-
-
-def _gave_up(error: CallError, repeats: int, secs: float) -> CallError:
-    """The error, with what was tried against it."""
-    flag = "--max_retries" if isinstance(error, ServerFault) else "--max_retry_secs, --max_retries"
-    flag = "--max_retry_secs" if not isinstance(error, ServerFault | TimedOut) else flag
-    return type(error)(f"{error}; gave up after {repeats + 1} attempts in {secs:.1f} s ({flag})")

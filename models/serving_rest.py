@@ -7,6 +7,7 @@ https://github.com/tensorflow/serving/blob/master/tensorflow_serving/model_serve
 import dataclasses
 import gzip
 import json
+import re
 import ssl
 import urllib.parse
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ from google.protobuf import json_format
 
 from models.binding import Bound, Feeds, bind
 from models.credentials import Credentials
-from models.errors import BatchTooLarge, CallError, ModelNotFound, TimedOut, UsageError
+from models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut, UsageError
 from models.http_calls import HttpCalls
 from models.interface import EndpointOptions, ModelOptions, Outputs
 from models.json_tensor import decode_outputs, encode_columns, encode_rows
@@ -32,12 +33,13 @@ from models.uri import Endpoint, ModelSpec
 _NOT_IN_JSON = ("uint16", "float16", "bfloat16")
 # More of it costs more time than it saves.
 _GZIP_LEVEL = 1
+_ESCAPED_ERROR = re.compile(rb'\{ "error": "((?:[^"\\]|\\.)*)" \}\s*', re.DOTALL)
 # What answers of other sources than TF Serving, such as proxies, are cut at in errors. TF Serving's own are 1024 long.
 _MAX_TEXT = 200
 
 # http_server.cc, ToHTTPStatusCode, backwards, and what proxies say. Others are a refusal below 500 and a fault above.
 _CODES = {
-    400: "INVALID_ARGUMENT",  # FAILED_PRECONDITION and OUT_OF_RANGE too, which mean the same here
+    400: "INVALID_ARGUMENT",  # OUT_OF_RANGE too, which means the same, and FAILED_PRECONDITION, told by its texts
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
@@ -205,7 +207,7 @@ def _fetch_signature(spec: ModelSpec, options: ModelOptions) -> Signature:
 def _call_error(answer: urllib3.BaseHTTPResponse, address: str) -> CallError:
     text = _serving_text(answer.data)
     if answer.status == 413:
-        return BatchTooLarge(f"{address}: HTTP 413: {text or _cut(answer.data)}")
+        return MessageTooLarge(f"{address}: HTTP 413: {text or _cut(answer.data)}")
     code = _CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
     if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving says what it has not found
         code = "UNIMPLEMENTED"
@@ -213,13 +215,24 @@ def _call_error(answer: urllib3.BaseHTTPResponse, address: str) -> CallError:
 
 
 def _serving_text(body: bytes) -> str | None:
-    """The text of an error as TF Serving gives it; None if it is not TF Serving who answered."""
+    """The text of an error as TF Serving gives it; None if it is not TF Serving who answered.
+
+    TF Serving escapes it as for C, with \\' and octal bytes, which are no JSON: FillJsonErrorMsg in
+    http_rest_api_handler.cc. An error with further fields is a gateway's.
+    """
     try:
         answer: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
-    text = answer.get("error") if isinstance(answer, dict) else None
+        return _c_unescaped(found[1]) if (found := _ESCAPED_ERROR.fullmatch(body)) else None
+    text = answer["error"] if isinstance(answer, dict) and answer.keys() == {"error"} else None
     return text if isinstance(text, str) else None
+
+
+def _c_unescaped(escaped: bytes) -> str | None:
+    try:
+        return escaped.decode("unicode_escape").encode("latin-1").decode(errors="replace")
+    except UnicodeError:
+        return None
 
 
 def _other_text(answer: urllib3.BaseHTTPResponse) -> str:

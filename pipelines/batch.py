@@ -62,7 +62,7 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
 
 def _announce(plan: Any) -> None:
     source = plan.source
-    version = "" if plan.recipe.spec.version is None else f", version {plan.recipe.spec.version}"
+    version = "" if plan.version is None else f", version {plan.version}"
     _LOG.info("Model %s%s, signature %s", plan.recipe.spec.uri, version, plan.recipe.model.signature)
     _LOG.info("Input %s: %d %s file(s), %.1f MB", plan.pattern, source.files, source.format, source.size / 1e6)
 

@@ -15,7 +15,7 @@ from models.errors import UsageError
 from models.interface import EndpointOptions, ModelOptions
 from models.signature import ColumnSpec, Signature
 from models.signature_reader import pick_signature
-from models.signatures import find_model
+from models.signatures import FoundModel, find_model
 from models.uri import ModelSpec, parse_model_uri
 from pipelines.options import BatchOptions
 from transforms.beam_files import BeamFiles, match_files, open_binary
@@ -33,12 +33,17 @@ _LAUNCH_TIMEOUT_SECS = 15.0
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """A batch job, decided."""
+    """A batch job, decided.
+
+    Attributes:
+      version: of the model, as it was found; a server may go on to another one unless it is pinned.
+    """
 
     pattern: str
     source: Source
     input: InputSpec
     recipe: ModelRecipe
+    version: int | None
     output: OutputSpec
     output_prefix: str
     target: Target
@@ -69,7 +74,7 @@ def _plan(options: BatchOptions) -> BatchPlan:
     source = find_source(options.input, options.input_format, csv)
     _check_overlap(options.input, (target, failures))
     endpoint = options.endpoint_options()
-    spec, signature, exclude = _find_model(options, source, endpoint)
+    found, signature, exclude = _find_model(options, source, endpoint)
     schema = _read_schema(options.input_schema)
     raw = is_raw(source, destination.format, csv, options.columns, exclude)
     wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
@@ -83,7 +88,8 @@ def _plan(options: BatchOptions) -> BatchPlan:
         pattern=options.input,
         source=source,
         input=plan.spec,
-        recipe=_recipe(options, spec, signature, defaults, endpoint),
+        recipe=_recipe(options, found.spec, signature, defaults, endpoint),
+        version=found.version,
         output=output,
         output_prefix=options.output_prefix,
         target=target,
@@ -130,7 +136,7 @@ def _check_target(target: Target, overwrite: bool) -> None:
 
 def _find_model(
     options: BatchOptions, source: Source, endpoint: EndpointOptions
-) -> tuple[ModelSpec, Signature, tuple[str, ...]]:
+) -> tuple[FoundModel, Signature, tuple[str, ...]]:
     """Returns the model, its version pinned so that late workers load the same one; its signature, with the outputs
     that are wanted; and which input columns to leave out."""
     timeout_secs = min(endpoint.rpc_timeout_secs, _LAUNCH_TIMEOUT_SECS)
@@ -141,7 +147,7 @@ def _find_model(
         options.output_prefix + output.name for output in signature.outputs
     }
     exclude = tuple(name for name in options.exclude_columns if name not in left_out)
-    return found.spec, signature, exclude
+    return found, signature, exclude
 
 
 def _with_wanted(options: BatchOptions, source: Source, signatures: dict[str, Signature]) -> dict[str, Signature]:

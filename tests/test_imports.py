@@ -18,6 +18,7 @@ _DISTRIBUTIONS = {
     "google_crc32c": "google-crc32c",
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
+    "google.oauth2": "google-auth",
     "google.protobuf": "protobuf",
     "grpc": "grpcio",
     "ml_dtypes": "ml-dtypes",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,8 +32,8 @@ def serve_fixture() -> Iterator[Callable[..., Server]]:
         yield start
 
 
-def calls_to(port: int, host: str = "127.0.0.1") -> HttpCalls:
-    return HttpCalls(Endpoint("rest", host, port, "m"), None)
+def calls_to(port: int, host: str = "127.0.0.1", **options: float) -> HttpCalls:
+    return HttpCalls(Endpoint("rest", host, port, "m"), None, **options)
 
 
 def post(calls: HttpCalls, body: bytes = b"hello", secs: float = PATIENCE_SECS, **headers: str) -> Any:
@@ -122,6 +124,38 @@ def test_nobody_listens() -> None:
         post(calls_to(port))
     with pytest.raises(Unavailable, match=r"^no-such-host\.invalid:1 cannot be reached: "):
         post(calls_to(1, "no-such-host.invalid"))
+
+
+@pytest.fixture(name="full_port")
+def full_port_fixture() -> Iterator[int]:
+    """A port where connecting is not answered, as on a machine that is gone: Linux drops what its queue cannot hold."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize(("connect_secs", "secs"), [(SOON_SECS, PATIENCE_SECS), (PATIENCE_SECS, SOON_SECS)])
+def test_an_address_where_connecting_is_not_answered(full_port: int, connect_secs: float, secs: float) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match=r"cannot be reached: no connection within 0.2 s$") as caught:
+        post(calls_to(full_port, connect_secs=connect_secs), secs=secs)
+    assert type(caught.value) is Unavailable
+    assert SOON_SECS <= time.monotonic() - begun < PATIENCE_SECS
+
+
+def test_what_connecting_may_take_is_not_what_the_answer_may_take(serve: Any) -> None:
+    late = threading.Event()
+    server = serve(lambda request: echo(request) if not late.wait(2 * SOON_SECS) else Reply(500))
+    calls = calls_to(server.server_port, connect_secs=SOON_SECS)
+    assert [post(calls, body).data for body in (b"new connection", b"old one")] == [b"new connection", b"old one"]
+    with pytest.raises(TimedOut, match="no answer within 0.2 s"):
+        post(calls, secs=SOON_SECS)
 
 
 def test_an_idle_connection_that_the_server_closes_is_replaced(serve: Any) -> None:

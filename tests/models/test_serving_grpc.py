@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from models.errors import (
     BadInput,
     BadOutput,
-    BatchTooLarge,
     CallError,
+    MessageTooLarge,
     Overloaded,
     Refused,
     ServerFault,
@@ -184,7 +184,7 @@ def test_a_method_that_is_not_there(serve: Any) -> None:
 
 def test_a_request_over_the_servers_limit(serve: Any) -> None:
     model = opened(serve(doubled, max_bytes=10_000).uri())
-    with pytest.raises(BatchTooLarge, match=r"message larger than max \(\d+ vs. 10000\)"):
+    with pytest.raises(MessageTooLarge, match=r"message larger than max \(\d+ vs. 10000\)"):
         model.call(x_feeds(*range(2000)))
     assert_doubles(model)
 

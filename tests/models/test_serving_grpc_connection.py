@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from models.errors import ModelNotFound, TimedOut, Unavailable, UsageError
+from models.errors import CallError, ModelNotFound, TimedOut, Unavailable, UsageError
 from models.interface import EndpointOptions
 from models.serving_grpc import fetch_signatures
 from models.uri import parse_model_uri
@@ -61,8 +61,35 @@ def test_somebody_who_never_answers() -> None:
         uri = f"grpc://127.0.0.1:{silent.getsockname()[1]}/m"
         with pytest.raises(ModelNotFound, match=r"does not answer within 0.2 s \(Deadline Exceeded\); give --model"):
             fetch(uri, 0.2)
-        with pytest.raises(TimedOut, match="DEADLINE_EXCEEDED"):
+        with pytest.raises(Unavailable, match=r"127.0.0.1:\d+ cannot be reached: no connection within 0.2 s") as caught:
             opened(uri, rpc_timeout_secs=0.2).call(x_feeds(1))
+    assert type(caught.value) is Unavailable
+
+
+def test_a_server_that_comes_after_a_call_was_given_up(serve: Any) -> None:
+    """Whether a channel is connected is asked anew each time, of the same thread or another."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        model = opened(f"grpc://127.0.0.1:{port}/m", rpc_timeout_secs=0.2)
+        with ThreadPoolExecutor(8) as pool:
+            errors = list(pool.map(lambda x: model_error(model, x), range(16)))
+        assert {type(error) for error in errors} == {Unavailable}
+    done = threading.Event()
+    serve(lambda request, _: doubled(request) if done.wait(PATIENCE_SECS) else b"", port=port)
+    give_up = time.monotonic() + PATIENCE_SECS
+    while type(model_error(model, 1)) is not TimedOut:  # it is connected once the back-off is over
+        assert time.monotonic() < give_up
+    with ThreadPoolExecutor(8) as pool:
+        errors = list(pool.map(lambda x: model_error(model, x), range(16)))
+    assert {type(error) for error in errors} == {TimedOut}
+    done.set()
+    model.close()
+
+
+def model_error(model: Any, x: int) -> CallError:
+    with pytest.raises(CallError) as caught:
+        model.call(x_feeds(x))
+    return caught.value
 
 
 def test_a_web_server() -> None:

@@ -22,10 +22,13 @@ from models.errors import (
     BadOutput,
     BatchTooLarge,
     CallError,
+    MessageTooLarge,
     ModelNotFound,
+    OutOfMemory,
     Overloaded,
     Refused,
     ServerFault,
+    SignatureChanged,
     SignatureError,
     TimedOut,
     Unavailable,
@@ -67,6 +70,11 @@ def fetch(uri: str, secs: float = PATIENCE_SECS, **endpoint: Any) -> Any:
 def error(status: int, text: str) -> Reply:
     """A refusal as TF Serving gives it."""
     return Reply(status, json.dumps({"error": text}).encode(), {"Content-Type": "application/json"})
+
+
+def escaped(status: int, text: str) -> Reply:
+    """The same where the text has what C escapes in other ways than JSON."""
+    return Reply(status, f'{{ "error": "{text}" }}'.encode(), {"Content-Type": "application/json"})
 
 
 def test_signatures_and_version(serve: Any) -> None:
@@ -186,20 +194,29 @@ def test_a_token_is_read_again_when_it_changes(serve: Any, tmp_path: Path) -> No
     [
         (error(400, "Expecting tensor size: 2 but got: 3"), BadInput, "^Expecting tensor size: 2 but got: 3$"),
         (error(400, "Task size 9 is larger than maximum input batch size 8"), BatchTooLarge, "larger than maximum"),
-        (error(400, 'Serving signature key "a" not found.'), Refused, "another signature"),
+        (error(400, 'Serving signature key "a" not found.'), SignatureChanged, "another signature"),
+        (error(400, "Table not initialized."), ServerFault, "INVALID_ARGUMENT: Table not initialized"),
+        (escaped(400, r"\'x\' is no \"y\": \303\244\n"), BadInput, "^'x' is no \"y\": ä$"),
+        (escaped(400, "Missing named input: z in \\'inputs\\' object."), SignatureChanged, "z in 'inputs' object"),
         (error(401, "no token"), Refused, "{address}: UNAUTHENTICATED: no token"),
         (error(403, "not you"), Refused, "{address}: PERMISSION_DENIED: not you"),
         (error(404, "Servable not found for request: Latest(m)"), Unavailable, "{address} does not serve the model"),
         (error(404, "Table holds no key 7"), BadInput, "^Table holds no key 7$"),
+        (escaped(404, r"Key \'7\' not found"), BadInput, "^Key '7' not found$"),
+        (escaped(404, r"\777\x"), Refused, "HTTP 404"),
+        (Reply(404, b'{"error": "Not Found", "path": "/v1"}'), Refused, "UNIMPLEMENTED: HTTP 404: .*Not Found"),
+        (Reply(404), Refused, "UNIMPLEMENTED: HTTP 404: $"),
         (error(408, "slow"), TimedOut, "DEADLINE_EXCEEDED: slow"),
         (error(409, "again"), Unavailable, "ABORTED: again"),
-        (error(413, "too much"), BatchTooLarge, "{address}: HTTP 413: too much"),
-        (Reply(413, b"<html>Too  Large"), BatchTooLarge, "{address}: HTTP 413: <html>Too Large$"),
+        (error(413, "too much"), MessageTooLarge, "{address}: HTTP 413: too much"),
+        (Reply(413, b"<html>Too  Large"), MessageTooLarge, "{address}: HTTP 413: <html>Too Large$"),
         (error(429, "busy"), Overloaded, "{address}: RESOURCE_EXHAUSTED: busy"),
-        (error(429, "OOM when allocating tensor"), BatchTooLarge, "OOM when"),
+        (error(429, "OOM when allocating tensor"), OutOfMemory, "OOM when"),
+        (error(429, "request rate is too large"), Overloaded, "rate is too large"),
         (Reply(429), Overloaded, "{address}: RESOURCE_EXHAUSTED: HTTP 429"),
         (error(499, "gone"), Unavailable, "CANCELLED: gone"),
         (error(500, "a bug"), ServerFault, "{address}: INTERNAL: a bug"),
+        (Reply(500, b"upstream connect error"), Unavailable, "INTERNAL: HTTP 500: upstream connect error"),
         (error(501, "Conversion to type: half"), Refused, "UNIMPLEMENTED: Conversion to type: half"),
         (Reply(502, b"bad gateway"), Unavailable, "UNAVAILABLE: HTTP 502: bad gateway"),
         (error(503, "The batch scheduling queue to which this task was submitted is full"), Overloaded, "is full"),
