@@ -154,7 +154,7 @@ def test_what_connecting_may_take_is_not_what_the_answer_may_take(serve: Any) ->
     server = serve(lambda request: echo(request) if not late.wait(2 * SOON_SECS) else Reply(500))
     calls = calls_to(server.server_port, connect_secs=SOON_SECS)
     assert [post(calls, body).data for body in (b"new connection", b"old one")] == [b"new connection", b"old one"]
-    with pytest.raises(TimedOut, match="no answer within 0.2 s"):
+    with pytest.raises(TimedOut, match=r"no answer within 0.2 s"):
         post(calls, secs=SOON_SECS)
 
 
