@@ -60,6 +60,7 @@ def byte_count(feeds: Feeds, exact: bool = False) -> int:
 
 # Strings are measured on this many entries of an array.
 _STRING_SAMPLE = 16
+_SHORT_STRING = 64
 # A bytes object's own size in CPython, and its reference in the array.
 _STRING_OVERHEAD = 33 + 8
 
@@ -68,8 +69,12 @@ def _string_bytes(array: np.ndarray, exact: bool) -> int:
     flat = array.reshape(-1)
     if not flat.size:
         return 0
-    sample = flat[:: 1 if exact else max(1, flat.size // _STRING_SAMPLE)].tolist()
-    return int(flat.size * (sum(map(len, sample)) / len(sample) + _STRING_OVERHEAD))
+    sample = flat[:: max(1, flat.size // _STRING_SAMPLE)].tolist()
+    mean = sum(map(len, sample)) / len(sample)
+    if exact:
+        values = flat.tolist()  # short ones are joined and measured sooner than each by itself
+        mean = (len(b"".join(values)) if mean <= _SHORT_STRING else sum(map(len, values))) / flat.size
+    return int(flat.size * (mean + _STRING_OVERHEAD))
 
 
 def slice_feeds(feeds: Feeds, start: int, stop: int) -> Feeds:

@@ -64,7 +64,13 @@ def test_requests_go_together_if_names_dtypes_and_inner_shapes_agree(other: Feed
     ],
 )
 def test_bytes_of_strings_count_with_the_objects_around_them(feeds: Feeds, count: int) -> None:
-    assert byte_count(feeds) == count
+    assert byte_count(feeds) == byte_count(feeds, exact=True) == count
+
+
+def test_bytes_are_exact_where_asked_for() -> None:
+    for large in (0, 50, 5000):
+        values = [b"x" * 3] * 99 + [b"y" * large]
+        assert byte_count({"s": strings(*values)}, exact=True) == 99 * 3 + large + 100 * 41
 
 
 @pytest.mark.parametrize(
