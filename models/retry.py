@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable
 
-from models.errors import CallError, Refused, ServerFault, SignatureChanged, TimedOut, TooSlow, Unavailable
+from models.errors import CallError, OutOfMemory, Refused, ServerFault, SignatureChanged, TimedOut, TooSlow, Unavailable
 from models.interface import Outputs
 from models.scheduler_options import SchedulerOptions
 
@@ -85,7 +85,7 @@ class Retry:
             started = self._clock()
             try:
                 outputs = attempt()
-            except (Unavailable, ServerFault, Refused) as error:
+            except (Unavailable, ServerFault, Refused, OutOfMemory) as error:
                 if not self._may_repeat(error, call, started):
                     if (told := self._tell(error, call)) is None:
                         raise
@@ -105,7 +105,9 @@ class Retry:
             return call.faults <= call.max_faults
         if isinstance(error, SignatureChanged) or (isinstance(error, Refused) and self._last_answer == -math.inf):
             return False
-        if isinstance(error, TimedOut) and self.answered_since(call.begun):  # it is this call that is slow
+        if isinstance(error, OutOfMemory) and call.rows > 1:
+            return False
+        if isinstance(error, TimedOut | OutOfMemory) and self.answered_since(call.begun):  # it is about this call
             call.timeouts += 1
             goes_on = call.timeouts <= self._options.max_retries
         else:
@@ -145,13 +147,14 @@ class Retry:
         now = self._clock()
         if call.repeats:
             flag = "--max_retries" if isinstance(error, ServerFault) else "--max_retry_secs"
-            flag = "--max_retry_secs, --max_retries" if isinstance(error, TimedOut) else flag
+            flag = "--max_retry_secs, --max_retries" if isinstance(error, TimedOut | OutOfMemory) else flag
             tried = f"gave up after {call.repeats + 1} attempts in {now - call.begun:.1f} s ({flag})"
         elif isinstance(error, Unavailable) and self._outage_since is not None and now > self._outage_since:
             tried = f"nothing was answered for {now - self._outage_since:.1f} s (--max_retry_secs)"
         else:
             return None
-        return type(error)(f"{error}; {tried}")
+        away = isinstance(error, OutOfMemory) and not self.answered_since(call.begun)
+        return (Unavailable if away else type(error))(f"{error}; {tried}")
 
     def _wait(self, error: CallError, repeats: int) -> None:
         secs = self._random() * min(_LAST_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2.0 ** min(repeats, 30))

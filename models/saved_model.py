@@ -102,9 +102,7 @@ def read_signature(directory: str, options: ModelOptions, files: ModelFiles) -> 
       SignatureError: there is none of this name, or it cannot be served from columns.
     """
     signatures = read_signatures(read_meta_graph(directory, files))
-    if options.outputs and options.signature in signatures:
-        signatures = {options.signature: signatures[options.signature].with_outputs(options.outputs)}
-    return pick_signature(signatures, options.signature)
+    return pick_signature(signatures, options.signature, options.outputs)
 
 
 def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles | None = None) -> SavedModel:

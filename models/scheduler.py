@@ -7,7 +7,7 @@ cannot starve it.
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from models.batching import (
     Isolation,
@@ -22,7 +22,7 @@ from models.batching import (
 from models.binding import Feeds
 from models.budget import ByteBudget
 from models.ceiling import Ceiling
-from models.errors import BatchTooLarge, CallError, Cancelled, OutOfMemory, Overloaded, Refused, Unavailable
+from models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
 from models.in_flight import InFlightLimit
 from models.interface import Model, Outputs, check_outputs
 from models.padding import Padding
@@ -237,7 +237,7 @@ class Scheduler:
             if segment.ticket.started is None:
                 segment.ticket.started = started
         isolation = Isolation(
-            lambda part: self._call(part, calls, watchdog),
+            lambda part: self._call(part, calls, watchdog, segments),
             self.options.max_isolation_calls,
             self._lower_ceiling,
             (Unavailable, Refused) if self.options.on_unavailable == FAIL else (),
@@ -255,8 +255,8 @@ class Scheduler:
         segments[0].ticket.calls.extend(calls)
         return shares
 
-    def _call(self, feeds: Feeds, calls: list[CallStats], watchdog: Watchdog) -> Outputs:
-        """Calls the model until it answers, or is given up."""
+    def _call(self, feeds: Feeds, calls: list[CallStats], watchdog: Watchdog, segments: Sequence[Segment]) -> Outputs:
+        """Calls the model until it answers, or is given up, or nobody waits for it any more."""
         rows = row_count(feeds)
         first = not calls
         started = self._clock()
@@ -264,6 +264,8 @@ class Scheduler:
 
         def attempt() -> Outputs:
             nonlocal attempts
+            if attempts and all(segment.ticket.cancelled for segment in segments):
+                raise Cancelled("the bundles that waited for these rows have failed")
             attempts += 1
             return self._attempt(padded, size, watchdog)
 
@@ -293,8 +295,6 @@ class Scheduler:
         except CallError as error:
             with self._work_comes:
                 self._tell_limit(error)
-            if isinstance(error, OutOfMemory) and rows == 1 and self.model.remote:  # others have the memory
-                raise Overloaded(str(error)) from error
             raise
         secs = self._clock() - started
         with self._lock:

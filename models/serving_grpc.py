@@ -9,17 +9,17 @@ import ssl
 from typing import Any
 
 import grpc
-import pyarrow as pa
 from google.protobuf.message import DecodeError
 
-from models.binding import Bound, Feeds, bind
+from models.binding import Feeds
 from models.credentials import Credentials
 from models.errors import BadOutput, CallError, ModelNotFound, Unavailable, UsageError
 from models.interface import EndpointOptions, ModelOptions, Outputs
 from models.protos import message_class
+from models.served_model import ServedModel
 from models.serving_errors import error_of, is_not_served
 from models.signature import Signature
-from models.signature_reader import pick_signature, read_served_signatures
+from models.signature_reader import read_served_signatures
 from models.tensor_proto import from_tensor, to_tensor
 from models.uri import Endpoint, ModelSpec
 
@@ -81,25 +81,11 @@ def fetch_signatures(
     return read_served_signatures(definitions), _version(response)
 
 
-class GrpcModel:
-    """A client of a served model. Calls may come from several threads; they share a connection for each server.
-
-    Args:
-      signature: as `fetch_signatures` gave it, reduced to the outputs that are wanted; None: the server is asked.
-
-    Raises:
-      UsageError: the options cannot be used for this endpoint.
-      ModelNotFound: see `fetch_signatures`; only if the signature is not given.
-      SignatureError: no such signature, or one that cannot be served from columns; likewise.
-    """
-
-    remote = True
+class GrpcModel(ServedModel):
+    """A client of a served model. Calls may come from several threads; they share a connection for each server."""
 
     def __init__(self, spec: ModelSpec, options: ModelOptions, signature: Signature | None = None) -> None:
-        self.uri = spec.uri
-        self.version = spec.version
-        self.signature = signature or _fetch_signature(spec, options)
-        self._defaults = dict(options.defaults)
+        super().__init__(spec, options, signature, fetch_signatures)
         self._timeout_secs = options.endpoint.rpc_timeout_secs
         self._client = _Client(spec, options.endpoint)
         self._address = self._client.endpoint.address
@@ -109,10 +95,6 @@ class GrpcModel:
         _fill_model_spec(request.model_spec, spec)
         request.model_spec.signature_name = self.signature.name
         self._request_without_inputs = request.SerializeToString()
-
-    def bind(self, batch: pa.RecordBatch) -> Bound:
-        """Returns the batch as the tensors that the signature takes."""
-        return bind(batch, self.signature, self._defaults)
 
     def call(self, feeds: Feeds) -> Outputs:
         """Returns the server's answer for these tensors.
@@ -227,11 +209,6 @@ def _machine_roots() -> bytes | None:
             with open(path, "rb") as file:
                 return file.read()
     return None
-
-
-def _fetch_signature(spec: ModelSpec, options: ModelOptions) -> Signature:
-    signatures, _ = fetch_signatures(spec, options.endpoint, options.endpoint.rpc_timeout_secs)
-    return pick_signature(signatures, options.signature, options.outputs)
 
 
 def _metadata_request(spec: ModelSpec) -> bytes:

@@ -13,20 +13,20 @@ import urllib.parse
 from typing import Any, NoReturn
 
 import orjson
-import pyarrow as pa
 import urllib3
 from google.protobuf import json_format
 
-from models.binding import Bound, Feeds, bind
+from models.binding import Feeds
 from models.credentials import Credentials
 from models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut, UsageError
 from models.http_calls import HttpCalls
 from models.interface import EndpointOptions, ModelOptions, Outputs
 from models.json_tensor import decode_outputs, encode_columns, encode_rows
 from models.protos import message_class
+from models.served_model import ServedModel
 from models.serving_errors import error_of, is_not_served
 from models.signature import UNSERVED, Signature
-from models.signature_reader import pick_signature, read_served_signatures
+from models.signature_reader import read_served_signatures
 from models.uri import Endpoint, ModelSpec
 
 # Types that TF Serving has no JSON form for: it refuses them with UNIMPLEMENTED. tensorflow_serving/util/json_tensor.cc
@@ -88,32 +88,14 @@ def fetch_signatures(
         ) from error
 
 
-class RestModel:
-    """A client of a served model. Calls may come from several threads; each has a connection of its own meanwhile.
-
-    Args:
-      signature: as `fetch_signatures` gave it, reduced to the outputs that are wanted; None: the server is asked.
-
-    Raises:
-      UsageError: the options cannot be used for this endpoint.
-      ModelNotFound: see `fetch_signatures`; only if the signature is not given.
-      SignatureError: no such signature, or one that cannot be served from columns; likewise.
-    """
-
-    remote = True
+class RestModel(ServedModel):
+    """A client of a served model. Calls may come from several threads; each has a connection of its own meanwhile."""
 
     def __init__(self, spec: ModelSpec, options: ModelOptions, signature: Signature | None = None) -> None:
-        self.uri = spec.uri
-        self.version = spec.version
-        self.signature = signature or _fetch_signature(spec, options)
-        self._defaults = dict(options.defaults)
+        super().__init__(spec, options, signature, fetch_signatures)
         self._encode = encode_rows if options.endpoint.rest_format == "rows" else encode_columns
         self._timeout_secs = options.endpoint.rpc_timeout_secs
         self._client = _Client(spec, options.endpoint)
-
-    def bind(self, batch: pa.RecordBatch) -> Bound:
-        """Returns the batch as the tensors that the signature takes."""
-        return bind(batch, self.signature, self._defaults)
 
     def call(self, feeds: Feeds) -> Outputs:
         """Returns the server's answer for these tensors. It does not say which version gave it.
@@ -195,13 +177,6 @@ def _refusal(signature: Signature) -> str:
                     "answers with every output; use grpc://, where it can be left out with --exclude_columns"
                 )
     return ""
-
-
-def _fetch_signature(spec: ModelSpec, options: ModelOptions) -> Signature:
-    signatures, _ = fetch_signatures(spec, options.endpoint, options.endpoint.rpc_timeout_secs)
-    if options.outputs and options.signature in signatures:
-        signatures = {options.signature: signatures[options.signature].with_outputs(options.outputs)}
-    return pick_signature(signatures, options.signature)
 
 
 def _call_error(answer: urllib3.BaseHTTPResponse, address: str) -> CallError:

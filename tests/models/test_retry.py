@@ -13,6 +13,7 @@ from models.errors import (
     BatchTooLarge,
     CallError,
     Cancelled,
+    OutOfMemory,
     Overloaded,
     Refused,
     ServerFault,
@@ -126,6 +127,18 @@ def test_a_large_call_that_is_not_answered_in_time_is_tried_with_fewer_rows() ->
     with pytest.raises(TooSlow, match=r"slow \(512 rows; --max_batch_size, --rpc_timeout_secs\)"):
         world.run(*[TimedOut("slow")] * 9, rows=512)
     assert world.attempts == 2
+
+
+def test_memory_that_others_have_is_waited_for_by_a_single_row() -> None:
+    world = World(max_retries=2, max_retry_secs=20)
+    assert world.run(*[OutOfMemory("OOM")] * 5) is ANSWER
+    with pytest.raises(OutOfMemory, match=r"^OOM$"):  # several rows are halved
+        world.run(OutOfMemory("OOM"), rows=2)
+    with pytest.raises(Unavailable, match=r"OOM; gave up after"):  # nobody is answered
+        world.run(*[OutOfMemory("OOM")] * 99)
+    world.during_sleep = lambda: world.retry._answered()
+    with pytest.raises(OutOfMemory, match=r"OOM; gave up after 3 attempts"):  # it is this row that is too large
+        world.run(*[OutOfMemory("OOM")] * 99)
 
 
 def test_a_refusal_is_waited_out_where_calls_were_answered_before() -> None:

@@ -333,3 +333,25 @@ def test_calls_that_wait_for_a_server_give_up_their_places() -> None:
         away.clear()
         scheduler._wake_sleepers()
         assert values(ticket) == [2 * x for x in range(10)]
+
+
+def test_a_call_that_nobody_waits_for_is_not_repeated() -> None:
+    slept, go_on = threading.Event(), threading.Event()
+
+    def answer(feeds: Feeds) -> Outputs:
+        if 1 in feeds["x"]:
+            raise Unavailable("away")
+        return double(feeds)
+
+    def sleep(secs: float) -> None:
+        slept.set()
+        go_on.wait(PATIENCE_SECS)
+
+    model = remote(answer)
+    with scheduling(model, sleep=sleep, max_in_flight=1) as scheduler:
+        ticket = scheduler.submit(x_feeds(1))
+        assert slept.wait(PATIENCE_SECS)
+        scheduler.cancel([ticket])
+        go_on.set()
+        assert values(scheduler.submit(x_feeds(2))) == [4]
+    assert model.call_rows.count(1) == 2 and len(model.calls) == 2

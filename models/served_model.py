@@ -1,0 +1,44 @@
+"""What all clients of served models share, whatever their protocol."""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from models.binding import Bound, bind
+from models.interface import EndpointOptions, ModelOptions
+from models.signature import Signature
+from models.signature_reader import pick_signature
+from models.uri import ModelSpec
+
+# (spec, options, timeout_secs) to a model's signatures by name, and the version that its server has now.
+FetchSignatures = Callable[[ModelSpec, EndpointOptions, float], tuple[dict[str, Signature], int | None]]
+
+
+class ServedModel:
+    """A client of a served model; see models.interface.Model.
+
+    Args:
+      signature: as `fetch` gives it, reduced to the outputs that are wanted; None: the server is asked.
+
+    Raises:
+      UsageError: the options cannot be used for this endpoint.
+      ModelNotFound: there is no such model; only if the signature is not given.
+      SignatureError: no such signature, or one that cannot be served from columns; likewise.
+    """
+
+    remote = True
+
+    def __init__(
+        self, spec: ModelSpec, options: ModelOptions, signature: Signature | None, fetch: FetchSignatures
+    ) -> None:
+        self.uri = spec.uri
+        self.version = spec.version
+        if signature is None:
+            signatures, _ = fetch(spec, options.endpoint, options.endpoint.rpc_timeout_secs)
+            signature = pick_signature(signatures, options.signature, options.outputs)
+        self.signature = signature
+        self._defaults = dict(options.defaults)
+
+    def bind(self, batch: pa.RecordBatch) -> Bound:
+        """Returns the batch as the tensors that the signature takes."""
+        return bind(batch, self.signature, self._defaults)
