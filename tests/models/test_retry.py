@@ -134,6 +134,7 @@ def test_memory_that_others_have_is_waited_for_by_a_single_row() -> None:
     assert world.run(*[OutOfMemory("OOM")] * 5) is ANSWER
     with pytest.raises(OutOfMemory, match=r"^OOM$"):  # several rows are halved
         world.run(OutOfMemory("OOM"), rows=2)
+    world.now += 1
     with pytest.raises(Unavailable, match=r"OOM; gave up after"):  # nobody is answered
         world.run(*[OutOfMemory("OOM")] * 99)
     world.during_sleep = lambda: world.retry._answered()
