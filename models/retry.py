@@ -149,8 +149,10 @@ class Retry:
             flag = "--max_retries" if isinstance(error, ServerFault) else "--max_retry_secs"
             flag = "--max_retry_secs, --max_retries" if isinstance(error, TimedOut | OutOfMemory) else flag
             tried = f"gave up after {call.repeats + 1} attempts in {now - call.begun:.1f} s ({flag})"
-        elif isinstance(error, Unavailable) and self._outage_since is not None and now > self._outage_since:
-            tried = f"nothing was answered for {now - self._outage_since:.1f} s (--max_retry_secs)"
+        elif isinstance(error, OutOfMemory) and call.rows > 1:
+            return None
+        elif isinstance(error, Unavailable | OutOfMemory) and (since := self._outage_since or now) < now:
+            tried = f"nothing was answered for {now - since:.1f} s (--max_retry_secs)"
         else:
             return None
         away = isinstance(error, OutOfMemory) and not self.answered_since(call.begun)

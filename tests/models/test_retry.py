@@ -137,6 +137,10 @@ def test_memory_that_others_have_is_waited_for_by_a_single_row() -> None:
     world.now += 1
     with pytest.raises(Unavailable, match=r"OOM; gave up after"):  # nobody is answered
         world.run(*[OutOfMemory("OOM")] * 99)
+    world.call_secs = 1
+    with pytest.raises(Unavailable, match=r"OOM; nothing was answered for"):
+        world.run(OutOfMemory("OOM"))
+    world.run()
     world.during_sleep = lambda: world.retry._answered()
     with pytest.raises(OutOfMemory, match=r"OOM; gave up after 3 attempts"):  # it is this row that is too large
         world.run(*[OutOfMemory("OOM")] * 99)
