@@ -310,29 +310,46 @@ def test_what_a_model_raises_does_not_end_a_thread() -> None:
 
 
 def test_calls_that_wait_for_a_server_give_up_their_places() -> None:
-    away = threading.Event()
-    away.set()
+    back = threading.Event()
 
     def answer(feeds: Feeds) -> Outputs:
-        if away.is_set():
+        if not back.is_set():
             raise Unavailable("away")
         return double(feeds)
 
     sleeping = threading.Semaphore(0)
-    model = remote(answer)
 
     def sleep(secs: float) -> None:
         sleeping.release()
-        if away.is_set():
-            scheduler._sleep_until_woken(PATIENCE_SECS)
+        back.wait(PATIENCE_SECS)
 
-    with scheduling(model, sleep=sleep, max_batch_size=1, max_in_flight=4) as scheduler:
+    with scheduling(remote(answer), sleep=sleep, max_batch_size=1, max_in_flight=4) as scheduler:
         ticket = scheduler.submit(x_feeds(*range(10)))
         for _ in range(4):  # though one call at a time may be under way
             assert sleeping.acquire(timeout=PATIENCE_SECS)
-        away.clear()
-        scheduler._wake_sleepers()
+        back.set()
         assert values(ticket) == [2 * x for x in range(10)]
+
+
+def test_who_waits_is_woken_when_the_model_answers_again() -> None:
+    failed = threading.Semaphore(0)
+    back = threading.Event()
+
+    def answer(feeds: Feeds) -> Outputs:
+        if not back.is_set():
+            failed.release()
+            raise Unavailable("away")
+        return double(feeds)
+
+    # The longest waits, of up to 10 s: were they not cut short, the rows would come too late.
+    model = remote(answer)
+    scheduler = Scheduler(model, SchedulerOptions(max_batch_size=1, max_in_flight=4), uniform=lambda: 0.999)
+    ticket = scheduler.submit(x_feeds(*range(8)))
+    for _ in range(12):
+        assert failed.acquire(timeout=PATIENCE_SECS)
+    back.set()
+    assert values(ticket) == [2 * x for x in range(8)]
+    scheduler.close()
 
 
 def test_a_call_that_nobody_waits_for_is_not_repeated() -> None:
