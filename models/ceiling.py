@@ -39,7 +39,7 @@ class Ceiling:
             if size >= self.bytes:
                 return
             self.bytes = max(1.0, size)
-            _LOG.warning("Calls are cut to %d bytes: %s", size, error)
+            _LOG.warning("Calls are cut to %d bytes of tensors: %s", size, error)
         else:
             if rows >= self.rows:
                 return

@@ -88,6 +88,10 @@ class HttpCalls:
             return TimedOut(f"{self._address} gave no answer within {timeout_secs:g} s")
         if isinstance(error, DecodeError):
             return BadOutput(f"{self._address}: the answer cannot be decompressed: {cause}")
+        if isinstance(cause, http.client.BadStatusLine) and "\0" in str(cause):  # a frame of HTTP/2
+            return Unavailable(
+                f"{self._address} does not answer in HTTP/1.1; a gRPC port is given as grpc://HOST:PORT/NAME"
+            )
         return Unavailable(f"{self._address}: the connection failed: {cause}")
 
 

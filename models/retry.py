@@ -90,7 +90,7 @@ class Retry:
                     if (told := self._tell(error, call)) is None:
                         raise
                     raise told from error
-                self._wait(error, call.repeats)
+                self._wait(error, call)
                 call.repeats += 1
             except CallError:
                 self._answered()
@@ -112,12 +112,12 @@ class Retry:
             goes_on = call.timeouts <= self._options.max_retries
         else:
             call.timeouts += isinstance(error, TimedOut)
-            goes_on = self._goes_on(error, call.begun, started)
+            goes_on = self._goes_on(error, call, started)
         if isinstance(error, TimedOut) and goes_on and call.rows > 1 and call.timeouts >= _TIMEOUTS_BEFORE_HALVING:
             raise TooSlow(f"{error} ({call.rows} rows; --max_batch_size, --rpc_timeout_secs)") from error
         return goes_on
 
-    def _goes_on(self, error: CallError, begun: float, started: float) -> bool:
+    def _goes_on(self, error: CallError, call: "_Call", started: float) -> bool:
         """Whether the outage, which this failure belongs to, is still to be waited out."""
         now = self._clock()
         with self._lock:
@@ -129,7 +129,8 @@ class Retry:
             if not self._told and now - since >= _QUIET_SECS:
                 self._told = True
                 _LOG.warning("%s; waiting for it, up to %g s (--max_retry_secs)", error, self._options.max_retry_secs)
-        return now - min(since, begun) < self._options.max_retry_secs
+        call.secs_left = min(since, call.begun) + self._options.max_retry_secs - now
+        return call.secs_left > 0
 
     def _answered(self) -> None:
         self._last_answer = self._clock()
@@ -158,8 +159,9 @@ class Retry:
         away = isinstance(error, OutOfMemory) and not self.answered_since(call.begun)
         return (Unavailable if away else type(error))(f"{error}; {tried}")
 
-    def _wait(self, error: CallError, repeats: int) -> None:
-        secs = self._random() * min(_LAST_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2.0 ** min(repeats, 30))
+    def _wait(self, error: CallError, call: "_Call") -> None:
+        secs = self._random() * min(_LAST_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2.0 ** min(call.repeats, 30))
+        secs = min(secs, call.secs_left)
         if isinstance(error, ServerFault):
             self._pause(secs)
             return
@@ -184,3 +186,4 @@ class _Call:
         self.max_faults = max_faults
         self.begun = begun
         self.repeats = self.faults = self.timeouts = 0
+        self.secs_left = math.inf  # of the outage, as far as it is waited for

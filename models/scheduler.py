@@ -263,10 +263,10 @@ class Scheduler:
         attempts = 0
 
         def attempt() -> Outputs:
-            nonlocal attempts
+            nonlocal attempts, started
             if attempts and all(segment.ticket.cancelled for segment in segments):
                 raise Cancelled("the bundles that waited for these rows have failed")
-            attempts += 1
+            attempts, started = attempts + 1, self._clock()
             return self._attempt(padded, size, watchdog)
 
         try:

@@ -27,7 +27,7 @@ class SchedulerOptions:
       adapt_in_flight: for an endpoint, find the number of calls under way that serves best, up to `max_in_flight`.
       max_pending_bytes: bytes of tensors that wait or are being scored; `submit` blocks past it.
       max_isolation_calls: calls more than one that finding the bad rows of a batch may cost.
-      max_retries: how often a call is repeated that timed out, or that the server broke on.
+      max_retries: how often a call is repeated that the server broke on, or that alone among others is not answered.
       max_retry_secs: how long a model that cannot be reached, or is overloaded, is waited for.
       on_unavailable: what happens to rows after that: "fail": the request raises, and with it the job; "dead_letter":
         they become failures.

@@ -251,7 +251,7 @@ def _not_found(endpoint: Endpoint, spec: ModelSpec, timeout_secs: float, error: 
         )
     if code == "UNAVAILABLE":
         tls = (
-            "; that the server speaks TLS, and that --rpc_ca_file has the certificate of who signed its own"
+            "; a server without TLS is given as grpc://, and who signed its certificate by --rpc_ca_file"
             if endpoint.tls
             else "; a server that wants TLS is given as grpcs://"
         )

@@ -228,7 +228,7 @@ _REMEDY_ADDRESS = (
 
 def _remedy_tls(endpoint: Endpoint) -> str:
     if endpoint.tls:
-        return "; that the server speaks TLS, and that --rpc_ca_file has the certificate of who signed its own"
+        return "; a server without TLS is given as http://, and who signed its certificate by --rpc_ca_file"
     return "; a server that wants TLS is given as https://"
 
 

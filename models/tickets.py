@@ -18,7 +18,7 @@ class CallStats:
     """Figures of one call; counted once, with the first request that was in it.
 
     Attributes:
-      latency_msec: with the attempts that failed and the waits between them.
+      latency_msec: of the attempt that was answered, or of the last one.
       repeats: how often it was repeated.
     """
 

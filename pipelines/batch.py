@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from models.errors import TooManyFailures
+from models.errors import Overloaded, Refused, TimedOut, TooManyFailures, Unavailable
 from pipelines.flags import add_arguments, from_namespace
 from pipelines.options import BatchOptions
 
@@ -54,7 +54,7 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
         for target in (plan.target, plan.failures_target):
             remove_temp(target)
     try:
-        _summarise(options, plan, result, time.monotonic() - started, error is None)
+        _summarise(options, plan, result, time.monotonic() - started, error)
     except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says
         _LOG.warning("The summary could not be made or written: %s", problem)
     return _exit_code(error, is_local(beam))
@@ -67,11 +67,12 @@ def _announce(plan: Any) -> None:
     _LOG.info("Input %s: %d %s file(s), %.1f MB", plan.pattern, source.files, source.format, source.size / 1e6)
 
 
-def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, done: bool) -> None:
+def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, error: BaseException | None) -> None:
     from pipelines.report import summarise
     from pipelines.summary import render, to_json
 
-    summary = summarise(plan, result, seconds, done)
+    judged = error is None or TooManyFailures.__name__ in _text(error)  # its failures were put in place, then
+    summary = summarise(plan, result, seconds, done=error is None, judged=judged)
     sys.stderr.write(render(summary) + "\n")
     if summary.failure_files:
         _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
@@ -97,7 +98,7 @@ def _explain(path: str, files: int) -> None:
 def _exit_code(error: BaseException | None, local: bool) -> int:
     if error is None:
         return EXIT_OK
-    text = f"{type(error).__name__} {error}"
+    text = _text(error)
     if KeyboardInterrupt.__name__ in text:
         outcome = "no output was put in place" if local else "the job itself goes on; cancel it where it runs"
         sys.stderr.write(f"sluice: interrupted; {outcome}\n")
@@ -105,9 +106,19 @@ def _exit_code(error: BaseException | None, local: bool) -> int:
     if TooManyFailures.__name__ in text:
         sys.stderr.write(f"sluice: {_reason(error)}\n")
         return EXIT_FAILURES
-    sys.stderr.write(f"sluice: the job failed: {_reason(error)} (--verbose shows where)\n")
+    hint = "; --on_unavailable=dead_letter makes failures of such rows" if _is_about_server(text) else ""
+    nothing = "no output was put in place" if local else "no output is put in place unless the job goes on"
+    sys.stderr.write(f"sluice: the job failed, {nothing}: {_reason(error)}{hint} (--verbose shows where)\n")
     _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__} {error}"
+
+
+def _is_about_server(text: str) -> bool:
+    return any(kind.__name__ in text for kind in (Unavailable, Overloaded, TimedOut, Refused))
 
 
 def _reason(error: BaseException) -> str:

@@ -120,11 +120,15 @@ class ModelFlags(EndpointFlags):
         "Replay the model's assets.extra/tf_serving_warmup_requests after loading it", True, parse_bool, group="Model"
     )
     max_retries: int = flag(
-        "How often a call is repeated that timed out, or that the server broke on", 3, int, group="Endpoint",
-        metavar="N",
+        "How often a call is repeated that the server broke on, or that is not answered while others are", 3, int,
+        group="Endpoint", metavar="N",
     )  # fmt: skip
     max_retry_secs: float = flag(
-        "How long a server that is away or overloaded is waited for", 300.0, float, group="Endpoint", metavar="S"
+        "How long a server that is away, overloaded, or answers nobody is waited for",
+        300.0,
+        float,
+        group="Endpoint",
+        metavar="S",
     )
     on_unavailable: str = flag(
         "After --max_retry_secs or --max_retries: fail the job, or make failures of the rows (dead_letter)", "fail",

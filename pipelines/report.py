@@ -8,12 +8,13 @@ from transforms import metrics
 from transforms.write_files import existing_files
 
 
-def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool) -> Summary:
+def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool, judged: bool) -> Summary:
     """Returns the summary of a finished job; of one that failed, what this process has counted until then.
 
     Args:
       result: Beam's PipelineResult; None if the runner raised.
       done: the job succeeded; otherwise files that stand at its output are not its own.
+      judged: it came as far as to put its failures in place; likewise.
     """
     counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
     return from_counters(
@@ -21,9 +22,9 @@ def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool) -> Summa
         means,
         seconds=seconds,
         output_files=existing_files(plan.target) if done else (),
-        failure_files=existing_files(plan.failures_target),
+        failure_files=existing_files(plan.failures_target) if judged else (),
         model=plan.recipe.spec.uri,
-        version=plan.recipe.spec.version,
+        version=plan.version,
     )
 
 

@@ -19,7 +19,10 @@ def test_rows_and_bytes_are_learnt_apart(caplog: pytest.LogCaptureFixture) -> No
     ceiling.lower(BatchTooLarge("too many rows"), x_feeds(*range(9)))
     assert (ceiling.rows, ceiling.bytes) == (9, 141)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert caplog.messages == ["Calls are cut to 141 bytes: too many bytes", "Calls are cut to 9 rows: too many rows"]
+    assert caplog.messages == [
+        "Calls are cut to 141 bytes of tensors: too many bytes",
+        "Calls are cut to 9 rows: too many rows",
+    ]
 
 
 def test_it_is_not_raised_by_a_refusal(caplog: pytest.LogCaptureFixture) -> None:

@@ -345,7 +345,9 @@ def test_tls(serve: Any, tmp_path: Path) -> None:
 
 
 def test_tls_to_a_server_without_it(serve: Any) -> None:
-    with pytest.raises(ModelNotFound, match=r"connection failed: .*; check that .* the server speaks TLS"):
+    with pytest.raises(
+        ModelNotFound, match=r"connection failed: .*; check that .* a server without TLS is given as http://"
+    ):
         fetch(serve(serving_model).uri().replace("http", "https"))
 
 

@@ -167,6 +167,22 @@ def test_a_server_that_breaks_on_every_call(
         assert {failure["error_type"] for failure in job.failures} == {"ServerFault"}
 
 
+def test_a_failed_job_does_not_show_what_an_earlier_one_left(
+    server: ReferenceServer, faults: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job(tmp_path, rows=100, poison=frozenset({7}))
+    assert job.run(uri(server, GRPC)) == 0
+    job.check(failed=1)
+    faults(error_rate=1.0, error_code="PERMISSION_DENIED")
+    capsys.readouterr()
+    assert job.run(uri(server, GRPC), "--overwrite", "--max_retry_secs=1") == 1
+    text = capsys.readouterr().err
+    assert "First failure" not in text and "x must not be negative" not in text
+    assert "no output was put in place" in text and "--on_unavailable=dead_letter" in text
+    assert job.summary["failure_files"] == job.summary["output_files"] == []
+    assert len(job.predicted) == 99, "the earlier output is kept"
+
+
 @pytest.mark.parametrize("backend", [GRPC, REST])
 def test_some_calls_hang(backend: str, server: ReferenceServer, faults: Callable[..., None], tmp_path: Path) -> None:
     faults(hang_rate=0.1)
