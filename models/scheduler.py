@@ -56,22 +56,21 @@ class Scheduler:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self.model = model
-        self.options = options.resolved(model.remote)
+        self.options = options = options.resolved(model.remote)
         self.load_msec = 0.0  # what opening the model took; whoever reports it sets it back
         self._clock = clock
         self._padding = Padding(model.signature, options.allowed_batch_sizes)
         self._closing = threading.Event()
         self._sleep = sleep or self._sleep_until_woken
-        self._retry = Retry(self.options, clock, self._pause, uniform, self._wake_sleepers)
-        lock = threading.Lock()  # guards all that follows
-        self._work_comes = threading.Condition(lock)  # rows, for a thread that waits for some
-        self._slot_comes = threading.Condition(lock)  # a call may start, for one that is to be repeated
-        self._woken = threading.Condition(lock)  # the model answers again, or the scheduler is closed
-        self._lock = lock
-        self._budget = ByteBudget(options.max_pending_bytes, lock)
-        self._ceiling = Ceiling(self._padding.largest(self.options.max_batch_size), options.max_batch_bytes)
-        self._waiting = Waiting(self.options)
-        self._limit = InFlightLimit(self.options.max_in_flight, self.options.adapt_in_flight)
+        self._retry = Retry(options, clock, self._pause, uniform, self._wake_sleepers)
+        self._lock = threading.Lock()  # guards all that follows
+        self._work_comes = threading.Condition(self._lock)  # rows, for a thread that waits for some
+        self._slot_comes = threading.Condition(self._lock)  # a call may start, for one that is to be repeated
+        self._woken = threading.Condition(self._lock)  # the model answers again, or the scheduler is closed
+        self._budget = ByteBudget(options.max_pending_bytes, self._lock)
+        self._ceiling = Ceiling(self._padding.largest(options.max_batch_size), options.max_batch_bytes)
+        self._waiting = Waiting(options)
+        self._limit = InFlightLimit(options.max_in_flight, options.adapt_in_flight)
         self._active = 0  # calls under way
         self._resuming = 0  # calls to be repeated that wait for a slot; they go before new ones
         self._begun = 0  # calls, in all
@@ -157,7 +156,9 @@ class Scheduler:
         """Gives up a call's slot, waits before it is repeated, and takes a slot again."""
         with self._slot_comes:
             self._active -= 1
-            self._pass_on_slot()
+            self._slot_comes.notify_all()
+            if self._waiting and not self._resuming:
+                self._wake_worker()
         try:
             self._sleep(secs)
         finally:
@@ -180,13 +181,6 @@ class Scheduler:
     def _wake_sleepers(self) -> None:
         with self._woken:
             self._woken.notify_all()
-
-    def _pass_on_slot(self) -> None:
-        """Has calls that are to be repeated, or else new ones, use a slot that has come free."""
-        if self._resuming:
-            self._slot_comes.notify_all()
-        elif self._waiting:
-            self._wake_worker()
 
     def _wake_worker(self) -> None:
         """Has a thread look at what waits, if one more call may be under way."""
@@ -293,15 +287,14 @@ class Scheduler:
             else:
                 outputs = self.model.call(feeds)
         except CallError as error:
-            with self._work_comes:
+            with self._lock:
                 self._tell_limit(error)
             raise
         secs = self._clock() - started
         with self._lock:
             full = 2 * rows >= self._ceiling.rows
             self._limit.on_answer(rows, secs, alone and begun == self._begun, full, self._active)
-            if self._resuming:
-                self._slot_comes.notify_all()
+            self._slot_comes.notify_all()  # the limit may have risen
             if self._ceiling.lowered:
                 self._ceiling.on_answer(rows, byte_count(feeds))
         return check_outputs(outputs, self.model.signature.outputs, rows)
@@ -323,8 +316,7 @@ class Scheduler:
         finished = []
         with self._lock:
             self._active -= 1
-            if self._resuming:
-                self._slot_comes.notify_all()
+            self._slot_comes.notify_all()
             for segment, outcomes in zip(segments, shares, strict=True):
                 ticket = segment.ticket
                 ticket.outcomes.extend(outcomes)

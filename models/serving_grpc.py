@@ -11,9 +11,11 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from models import not_found
 from models.binding import Feeds
+from models.certificates import ssl_context
 from models.credentials import Credentials
-from models.errors import BadOutput, CallError, ModelNotFound, Unavailable, UsageError
+from models.errors import BadOutput, CallError, ModelNotFound, Unavailable
 from models.interface import EndpointOptions, ModelOptions, Outputs
 from models.protos import message_class
 from models.served_model import ServedModel
@@ -75,9 +77,8 @@ def fetch_signatures(
         packed = response.metadata["signature_def"].value  # google.protobuf.Any
         definitions = message_class("tensorflow.serving.SignatureDefMap").FromString(packed)
     except DecodeError as error:
-        raise ModelNotFound(
-            f"{client.endpoint.address} gives no metadata that TF Serving would give: {error}; {_REMEDY_ADDRESS}"
-        ) from error
+        odd = f"{client.endpoint.address} gives no metadata that TF Serving would give: {error}"
+        raise not_found.wrong_address(client.endpoint, odd) from error
     return read_served_signatures(definitions), _version(response)
 
 
@@ -184,16 +185,10 @@ def _open_channel(endpoint: Endpoint, ca_certificates: str) -> grpc.Channel:
     target = f"dns:///{endpoint.address}"  # a host named like a scheme of gRPC's, e.g. xds, is still a host
     if not endpoint.tls:
         return grpc.insecure_channel(target, _CHANNEL_OPTIONS)
-    roots = _checked_pem(ca_certificates) if ca_certificates else _machine_roots()
+    if ca_certificates:
+        ssl_context(ca_certificates)  # of certificates that are none gRPC would only say that it cannot connect
+    roots = ca_certificates.encode() or _machine_roots()
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), _CHANNEL_OPTIONS)
-
-
-def _checked_pem(certificates: str) -> bytes:
-    try:
-        ssl.create_default_context(cadata=certificates)
-    except (ssl.SSLError, ValueError, TypeError) as error:  # gRPC would only say that it cannot connect
-        raise UsageError(f"--rpc_ca_file holds no PEM certificates: {error}; give a file that does") from error
-    return certificates.encode()
 
 
 def _machine_roots() -> bytes | None:
@@ -236,35 +231,17 @@ def _status(error: grpc.RpcError) -> tuple[str, str]:
     return error.code().name, error.details() or ""
 
 
-_REMEDY_ADDRESS = (
-    "give --model grpc://HOST:PORT/NAME with the address of TF Serving's gRPC API (port 8500 by default; 8501 is that "
-    "of REST, for which --model starts with http://)"
-)
-
-
 def _not_found(endpoint: Endpoint, spec: ModelSpec, timeout_secs: float, error: grpc.RpcError) -> ModelNotFound:
     code, said = _status(error)
-    address = endpoint.address
     if is_not_served(said) or code == "NOT_FOUND":
-        return ModelNotFound(
-            f"{address} does not serve what --model {spec.uri} names: {said}; check the name, and the version or label"
-        )
+        return not_found.not_served(spec, endpoint, said)
     if code == "UNAVAILABLE":
-        tls = (
-            "; a server without TLS is given as grpc://, and who signed its certificate by --rpc_ca_file"
-            if endpoint.tls
-            else "; a server that wants TLS is given as grpcs://"
-        )
-        return ModelNotFound(
-            f"{address} cannot be reached: {said}; check that TF Serving runs there, and {_REMEDY_ADDRESS}{tls}"
-        )
+        return not_found.unreachable(endpoint, f"{endpoint.address} cannot be reached: {said}")
     if code == "DEADLINE_EXCEEDED":
-        return ModelNotFound(f"{address} does not answer within {timeout_secs:g} s ({said}); {_REMEDY_ADDRESS}")
+        late = f"{endpoint.address} does not answer within {timeout_secs:g} s ({said})"
+        return not_found.wrong_address(endpoint, late)
     if code == "UNIMPLEMENTED":
-        return ModelNotFound(f"{address} answers, but is no TF Serving: {said}; {_REMEDY_ADDRESS}")
+        return not_found.no_tf_serving(endpoint, said)
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return ModelNotFound(
-            f"{address} refuses the credentials: {code}: {said}; give what it takes by --rpc_token_file, "
-            "--rpc_google_auth or --rpc_headers"
-        )
-    return ModelNotFound(f"{address} does not say what model '{endpoint.name}' is: {code}: {said}")
+        return not_found.refused(endpoint, f"{code}: {said}")
+    return not_found.not_told(endpoint, f"{code}: {said}")

@@ -8,17 +8,18 @@ import dataclasses
 import gzip
 import json
 import re
-import ssl
 import urllib.parse
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 import urllib3
 from google.protobuf import json_format
 
+from models import not_found
 from models.binding import Feeds
+from models.certificates import ssl_context
 from models.credentials import Credentials
-from models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut, UsageError
+from models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
 from models.http_calls import HttpCalls
 from models.interface import EndpointOptions, ModelOptions, Outputs
 from models.json_tensor import decode_outputs, encode_columns, encode_rows
@@ -66,15 +67,13 @@ def fetch_signatures(
     try:
         answer = client.get_metadata(timeout_secs)
     except TimedOut as error:
-        raise ModelNotFound(f"{error}; {_REMEDY_ADDRESS}") from error
+        raise not_found.wrong_address(client.endpoint, str(error)) from error
     except CallError as error:
-        raise ModelNotFound(
-            f"{error}; check that TF Serving runs there, and {_REMEDY_ADDRESS}{_remedy_tls(client.endpoint)}"
-        ) from error
+        raise not_found.unreachable(client.endpoint, str(error)) from error
     finally:
         client.close()
     if answer.status != 200:
-        _raise_not_found(spec, client.endpoint, answer)
+        raise _not_found(spec, client.endpoint, answer)
     try:
         metadata = json.loads(answer.data)
         definitions = message_class("tensorflow.serving.SignatureDefMap")()
@@ -82,10 +81,10 @@ def fetch_signatures(
         version = metadata["model_spec"].get("version")
         return _without_json(read_served_signatures(definitions)), None if version is None else int(version)
     except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-        raise ModelNotFound(
-            f"{client.endpoint.address} answers, but gives no metadata that TF Serving would give: "
-            f"{_cut(answer.data)}; {_REMEDY_ADDRESS}"
-        ) from error
+        odd = (
+            f"{client.endpoint.address} answers, but gives no metadata that TF Serving would give: {_cut(answer.data)}"
+        )
+        raise not_found.wrong_address(client.endpoint, odd) from error
 
 
 class RestModel(ServedModel):
@@ -123,7 +122,7 @@ class _Client:
         self._path = _path(spec.endpoint, spec.version)
         self._gzip = options.rest_gzip
         self._credentials = Credentials(options, spec.endpoint)
-        self._calls = HttpCalls(spec.endpoint, _ssl_context(options.ca_certificates) if spec.endpoint.tls else None)
+        self._calls = HttpCalls(spec.endpoint, ssl_context(options.ca_certificates) if spec.endpoint.tls else None)
 
     def get_metadata(self, timeout_secs: float) -> urllib3.BaseHTTPResponse:
         """Returns the answer, whatever its status; raises Unavailable, TimedOut or BadOutput if there is none."""
@@ -152,13 +151,6 @@ def _path(endpoint: Endpoint, version: int | None) -> str:
     if version is not None:
         return f"{path}/versions/{version}"
     return f"{path}/labels/{urllib.parse.quote(endpoint.label, safe='')}" if endpoint.label else path
-
-
-def _ssl_context(ca_certificates: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cadata=ca_certificates or None)
-    except (ssl.SSLError, ValueError) as error:
-        raise UsageError(f"--rpc_ca_file holds no PEM certificates: {error}; give a file that does") from error
 
 
 def _without_json(signatures: dict[str, Signature]) -> dict[str, Signature]:
@@ -220,31 +212,12 @@ def _cut(body: bytes) -> str:
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
-_REMEDY_ADDRESS = (
-    "give --model http://HOST:PORT/v1/models/NAME with the address of TF Serving's REST API (port 8501 by default; "
-    "8500 is that of gRPC, for which --model starts with grpc://)"
-)
-
-
-def _remedy_tls(endpoint: Endpoint) -> str:
-    if endpoint.tls:
-        return "; a server without TLS is given as http://, and who signed its certificate by --rpc_ca_file"
-    return "; a server that wants TLS is given as https://"
-
-
-def _raise_not_found(spec: ModelSpec, endpoint: Endpoint, answer: urllib3.BaseHTTPResponse) -> NoReturn:
-    address = endpoint.address
+def _not_found(spec: ModelSpec, endpoint: Endpoint, answer: urllib3.BaseHTTPResponse) -> ModelNotFound:
     text = _serving_text(answer.data)
     if answer.status in (401, 403):
-        raise ModelNotFound(
-            f"{address} refuses the credentials: HTTP {answer.status}: {text or _cut(answer.data)}; give what it takes "
-            "by --rpc_token_file, --rpc_google_auth or --rpc_headers"
-        )
+        return not_found.refused(endpoint, f"HTTP {answer.status}: {text or _cut(answer.data)}")
     if text is not None and (answer.status == 404 or is_not_served(text)):
-        raise ModelNotFound(
-            f"{address} does not serve what --model {spec.uri} names: {text}; check the name, and the version or label"
-        )
+        return not_found.not_served(spec, endpoint, text)
     if answer.status < 500 and text is None:
-        raise ModelNotFound(f"{address} answers, but is no TF Serving: {_other_text(answer)}; {_REMEDY_ADDRESS}")
-    said = _other_text(answer) if text is None else f"HTTP {answer.status}: {text}"
-    raise ModelNotFound(f"{address} does not say what model '{endpoint.name}' is: {said}")
+        return not_found.no_tf_serving(endpoint, _other_text(answer))
+    return not_found.not_told(endpoint, _other_text(answer) if text is None else f"HTTP {answer.status}: {text}")

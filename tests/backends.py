@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from models import open_model
 from models.interface import ModelOptions
-from models.server.reference import ReferenceServer
-from tests.model_servers import HAS_TENSORFLOW_MODEL_SERVER, Ports, model_server, tensorflow_model_server
+from tests.model_servers import HAS_TENSORFLOW_MODEL_SERVER, model_server, tensorflow_model_server
 from tests.saved_models import ModelCase
 
 SAVED_MODEL, GRPC, REST = "saved_model", "grpc", "rest"
@@ -21,11 +21,25 @@ BACKENDS = (SAVED_MODEL, *SERVED)
 Uris = Callable[[str, str], str]
 
 
+class Server(Protocol):
+    """Where a model server listens on 127.0.0.1."""
+
+    grpc_port: int
+    rest_port: int
+
+
+def uri_at(server: Server, backend: str, name: str) -> str:
+    """Returns the URI of a served model."""
+    if backend.endswith(GRPC):
+        return f"grpc://127.0.0.1:{server.grpc_port}/{name}"
+    return f"http://127.0.0.1:{server.rest_port}/v1/models/{name}"
+
+
 @contextlib.contextmanager
 def uris_of(directory: Callable[[str], str], names: Sequence[str]) -> Iterator[Uris]:
     """Gives URIs of models on disk; a server of all of them starts when the first one is asked for."""
     with contextlib.ExitStack() as stack:
-        servers: dict[bool, ReferenceServer | Ports] = {}
+        servers: dict[bool, Server] = {}
 
         def uri(backend: str, name: str) -> str:
             if backend == SAVED_MODEL:
@@ -35,9 +49,7 @@ def uris_of(directory: Callable[[str], str], names: Sequence[str]) -> Iterator[U
                 models = {each: directory(each) for each in names}
                 start = tensorflow_model_server if real else model_server
                 servers[real] = stack.enter_context(start(models))
-            if backend.endswith(GRPC):
-                return f"grpc://127.0.0.1:{servers[real].grpc_port}/{name}"
-            return f"http://127.0.0.1:{servers[real].rest_port}/v1/models/{name}"
+            return uri_at(servers[real], backend, name)
 
         yield uri
 

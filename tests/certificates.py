@@ -7,6 +7,7 @@ import ipaddress
 import ssl
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,6 +41,11 @@ class Certificate:
         self.key = key.private_bytes(
             _PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()  # fmt: skip
+
+    @property
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """What a server of gRPC needs."""
+        return grpc.ssl_server_credentials([(self.key.encode(), self.text.encode())])
 
     def server_context(self, directory: Path) -> ssl.SSLContext:
         """Returns what a server needs; `ssl` takes files only."""

@@ -12,7 +12,7 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from models.batching import RowFailure
-from models.binding import Bound, Group
+from models.binding import Group
 from models.cache import ModelRecipe, shared_scheduler
 from models.files import ModelFiles
 from models.scheduler import Scheduler
@@ -64,7 +64,7 @@ class _Work:
     """A batch whose rows are with the scheduler."""
 
     batch: pa.RecordBatch
-    bound: Bound
+    errors: dict[int, str]
     tickets: list[tuple[Group, Ticket]]
     windows: tuple[Any, ...]
     timestamp: Timestamp
@@ -111,12 +111,11 @@ class _Predict(beam.DoFn):
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[_Output]:
         bound = self._scheduler.model.bind(batch)
-        tickets = [
+        tickets = [  # the scheduler has the tensors, and nobody else needs them any more
             (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
             for group in bound.groups
         ]
-        bound = Bound(tuple(group for group, _ in tickets), bound.errors)  # the scheduler has the tensors now
-        self._work.append(_Work(batch, bound, tickets, (window,), timestamp))
+        self._work.append(_Work(batch, bound.errors, tickets, (window,), timestamp))
         self._rows, self._bytes = self._rows + batch.num_rows, self._bytes + batch.nbytes
         while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
             yield from self._emit()
@@ -146,7 +145,7 @@ class _Predict(beam.DoFn):
         self._work.popleft()
         self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.batch.nbytes
         model = self._scheduler.model
-        scored, failures = score(work.batch, work.bound, predictions, model.signature, model.uri, self._prefix)
+        scored, failures = score(work.batch, work.errors, predictions, model.signature, model.uri, self._prefix)
         _record(scored, failures, predictions)
         if scored is not None:
             yield WindowedValue(scored, work.timestamp, work.windows)
@@ -165,16 +164,18 @@ class _Predict(beam.DoFn):
 
 def score(
     batch: pa.RecordBatch,
-    bound: Bound,
+    errors: dict[int, str],
     predictions: list[tuple[Group, Prediction]],
     signature: Signature,
     uri: str,
     prefix: str,
 ) -> tuple[pa.RecordBatch | None, list[Failure]]:
-    """Returns the predicted rows of a batch, with the outputs appended, and the failures; both in order."""
-    failed = {
-        row: _failure(BIND, RowFailure("InvalidRow", text), batch, row, uri) for row, text in bound.errors.items()
-    }
+    """Returns the predicted rows of a batch, with the outputs appended, and the failures; both in order.
+
+    Args:
+      errors: by row, why it was not bound.
+    """
+    failed = {row: _failure(BIND, RowFailure("InvalidRow", text), batch, row, uri) for row, text in errors.items()}
     for group, prediction in predictions:
         for row, failure in prediction.failures.items():
             index = row if group.rows is None else int(group.rows[row])

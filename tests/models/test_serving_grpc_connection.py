@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import http.server
-import ipaddress
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,17 +13,15 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from models.errors import CallError, ModelNotFound, TimedOut, Unavailable, UsageError
 from models.interface import EndpointOptions
 from models.serving_grpc import fetch_signatures
 from models.uri import parse_model_uri
+from tests.certificates import Certificate
 from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
 from tests.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, serving
+from tests.light_client import check_light_client
 from tests.servers import free_port
 
 
@@ -190,39 +184,9 @@ def test_many_threads_get_each_its_own_answer(serve: Any) -> None:
 
 
 def test_a_client_does_without_tensorflow(serve: Any) -> None:
-    server = serve(doubled, described(X_TO_Y))
-    script = (
-        "import sys, numpy\n"
-        "from models import open_model\n"
-        f"model = open_model('{server.uri()}')\n"
-        "outputs = model.call({'x': numpy.arange(3)})\n"
-        "assert outputs.arrays['y'].tolist() == [0, 2, 4], outputs\n"
-        "model.close()\n"
-        "loaded = {'tensorflow', 'tensorflow_serving', 'apache_beam'} & set(sys.modules)\n"
-        "assert not loaded, loaded\n"
+    check_light_client(
+        serve(doubled, described(X_TO_Y)).uri(), without=("tensorflow", "tensorflow_serving", "apache_beam")
     )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-
-
-class Certificate:
-    """A key and a certificate that it signed itself, for 127.0.0.1."""
-
-    def __init__(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Sluice's tests")])
-        today = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(today - datetime.timedelta(days=1))
-            .not_valid_after(today + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        )
-        pem = serialization.Encoding.PEM
-        self.text = builder.sign(key, hashes.SHA256()).public_bytes(pem).decode()
-        key_bytes = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        self.credentials = grpc.ssl_server_credentials([(key_bytes, self.text.encode())])
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +196,7 @@ def certificate() -> Certificate:
 
 @pytest.fixture
 def tls_server(serve: Any, certificate: Certificate) -> Any:
-    return serve(doubled, described(X_TO_Y), credentials=certificate.credentials)
+    return serve(doubled, described(X_TO_Y), credentials=certificate.grpc_credentials)
 
 
 def test_tls(tls_server: Server, certificate: Certificate, tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +38,7 @@ from models.signature import Signature, TensorSpec
 from models.uri import parse_model_uri
 from tests.certificates import Certificate
 from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.light_client import check_light_client
 from tests.rest_servers import (
     Reply,
     Request,
@@ -392,19 +391,8 @@ def test_certificates_that_are_none() -> None:
 
 
 def test_a_client_does_without_tensorflow(serve: Any) -> None:
-    server = serve(serving_model)
-    script = (
-        "import sys, numpy\n"
-        "from models import open_model\n"
-        f"model = open_model('{server.uri()}')\n"
-        "outputs = model.call({'x': numpy.arange(3)})\n"
-        "assert outputs.arrays['y'].tolist() == [0, 2, 4], outputs\n"
-        "model.close()\n"
-        "loaded = {'tensorflow', 'tensorflow_serving', 'apache_beam', 'grpc'} & set(sys.modules)\n"
-        "assert not loaded, loaded\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    without = ("tensorflow", "tensorflow_serving", "apache_beam", "grpc")
+    check_light_client(serve(serving_model).uri(), without=without)
 
 
 def test_answers_in_the_form_of_the_request(serve: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import GRPC, REST
+from tests.backends import GRPC, REST, uri_at
 from tests.model_servers import model_server
 from tests.zoo_models import ZooSample
 
@@ -27,8 +27,7 @@ print(json.dumps({"code": code, "mb": int(kilobytes) / 1024, "tensorflow": "tens
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
 def test_a_job_with_an_endpoint(backend: str, format_: str, criteo: ZooSample, tmp_path: Path) -> None:
     with model_server({"criteo": criteo.model}) as server:
-        address = f"127.0.0.1:{server.grpc_port if backend == GRPC else server.rest_port}"
-        model = f"grpc://{address}/criteo" if backend == GRPC else f"http://{address}/v1/models/criteo"
+        model = uri_at(server, backend, "criteo")
         flags = [f"--input={criteo.path(format_)}", f"--output={tmp_path}/out.{format_}", "--progress=none"]
         command = [sys.executable, "-c", _JOB, "batch", f"--model={model}", *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

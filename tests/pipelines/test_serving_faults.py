@@ -19,7 +19,7 @@ from models.server.faults import Faults
 from models.server.reference import ReferenceServer
 from models.server.store import ModelConfig
 from pipelines.cli import main
-from tests.backends import GRPC, REST
+from tests.backends import GRPC, REST, uri_at
 from tests.fakes import PATIENCE_SECS
 from tests.model_servers import model_server, served
 from transforms import metrics
@@ -46,10 +46,8 @@ def faults(server: ReferenceServer) -> Iterator[Callable[..., None]]:
     server.faults = Faults()
 
 
-def uri(server: Any, backend: str, name: str = "picky") -> str:
-    if backend == GRPC:
-        return f"grpc://127.0.0.1:{server.grpc_port}/{name}"
-    return f"http://127.0.0.1:{server.rest_port}/v1/models/{name}"
+def uri(server: Any, backend: str) -> str:
+    return uri_at(server, backend, "picky")
 
 
 class Job:

@@ -1,0 +1,17 @@
+"""The certificates that a user trusts, for TLS."""
+
+import ssl
+
+from models.errors import UsageError
+
+
+def ssl_context(ca_certificates: str) -> ssl.SSLContext:
+    """Returns a client's context that trusts these certificates, PEM text; empty: those that the machine trusts.
+
+    Raises:
+      UsageError: they are no certificates.
+    """
+    try:
+        return ssl.create_default_context(cadata=ca_certificates or None)
+    except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: of text that is not ASCII
+        raise UsageError(f"--rpc_ca_file holds no PEM certificates: {error}; give a file that does") from error

@@ -1,0 +1,54 @@
+"""Why there is no model at an endpoint, and what to do about it; the same words for every protocol."""
+
+from models.errors import ModelNotFound
+from models.uri import Endpoint, ModelSpec
+
+_ADDRESS = {
+    "grpc": "give --model grpc://HOST:PORT/NAME with the address of TF Serving's gRPC API (port 8500 by default; 8501 "
+    "is that of REST, for which --model starts with http://)",
+    "rest": "give --model http://HOST:PORT/v1/models/NAME with the address of TF Serving's REST API (port 8501 by "
+    "default; 8500 is that of gRPC, for which --model starts with grpc://)",
+}
+_SCHEME = {"grpc": "grpc", "rest": "http"}
+
+
+def wrong_address(endpoint: Endpoint, said: str) -> ModelNotFound:
+    """What is there is no server of this API, or does not answer: `said`, with HOST:PORT in it."""
+    return ModelNotFound(f"{said}; {_ADDRESS[endpoint.protocol]}")
+
+
+def unreachable(endpoint: Endpoint, said: str) -> ModelNotFound:
+    """No connection: `said`, with HOST:PORT in it."""
+    scheme = _SCHEME[endpoint.protocol]
+    tls = (
+        f"a server without TLS is given as {scheme}://, and who signed its certificate by --rpc_ca_file"
+        if endpoint.tls
+        else f"a server that wants TLS is given as {scheme}s://"
+    )
+    return ModelNotFound(f"{said}; check that TF Serving runs there, and {_ADDRESS[endpoint.protocol]}; {tls}")
+
+
+def not_served(spec: ModelSpec, endpoint: Endpoint, said: str) -> ModelNotFound:
+    """The server has no such model, version or label."""
+    return ModelNotFound(
+        f"{endpoint.address} does not serve what --model {spec.uri} names: {said}; check the name, and the version or "
+        "label"
+    )
+
+
+def no_tf_serving(endpoint: Endpoint, said: str) -> ModelNotFound:
+    """Somebody else answers."""
+    return wrong_address(endpoint, f"{endpoint.address} answers, but is no TF Serving: {said}")
+
+
+def refused(endpoint: Endpoint, said: str) -> ModelNotFound:
+    """The server wants other credentials, or some."""
+    return ModelNotFound(
+        f"{endpoint.address} refuses the credentials: {said}; give what it takes by --rpc_token_file, "
+        "--rpc_google_auth or --rpc_headers"
+    )
+
+
+def not_told(endpoint: Endpoint, said: str) -> ModelNotFound:
+    """The server does not say what the model is, for a reason of its own."""
+    return ModelNotFound(f"{endpoint.address} does not say what model '{endpoint.name}' is: {said}")
