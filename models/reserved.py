@@ -10,6 +10,19 @@ POSITION = PREFIX + "position"
 PAYLOAD = PREFIX + "payload"
 
 
+# What surrounds a message from Pub/Sub; see transforms/messages.py. The first is string.
+MESSAGE_ID = PREFIX + "message_id"
+# timestamp[us, UTC]: when the service took the message, and when what it tells of happened.
+PUBLISH_TIME = PREFIX + "publish_time"
+EVENT_TIME = PREFIX + "event_time"
+# map<string, string>
+ATTRIBUTES = PREFIX + "attributes"
+# string; "" for none
+ORDERING_KEY = PREFIX + "ordering_key"
+# int32: how often the service has delivered the message, from 1; 0 if it does not say.
+DELIVERY_ATTEMPT = PREFIX + "delivery_attempt"
+
+
 def is_reserved(name: str) -> bool:
     """Whether a column of this name is Sluice's own."""
     return name.startswith(PREFIX)

@@ -11,7 +11,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from models.reserved import FILE, PAYLOAD, POSITION, is_reserved
+from models.reserved import ATTRIBUTES, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
+from transforms.failures import Failure
+
+# An attribute of a message that was tried before: how often, from 1. `sluice replay` sets it.
+ATTEMPT_ATTRIBUTE = "sluice_attempt"
 
 
 class RecordBatchCoder(beam.coders.Coder):
@@ -59,11 +63,49 @@ def with_payload(batch: pa.RecordBatch, payload: pa.Array) -> pa.RecordBatch:
     return batch.append_column(PAYLOAD, payload)
 
 
+def failure_of(
+    batch: pa.RecordBatch,
+    row: int,
+    stage: str,
+    error_type: str,
+    message: str,
+    model: str | None = None,
+    version: int | None = None,
+) -> Failure:
+    """Returns the failure of one row, with all that the batch's reserved columns tell of it."""
+    attributes = attributes_of(batch, row)
+    return Failure(
+        stage,
+        error_type,
+        message,
+        origin_of(batch, row),
+        payload_of(batch, row),
+        attributes=tuple((name, value) for name, value in attributes.items() if name != ATTEMPT_ATTRIBUTE),
+        model=model,
+        version=version,
+        attempt=_attempt(attributes),
+    )
+
+
+def attributes_of(batch: pa.RecordBatch, row: int) -> dict[str, str]:
+    """Returns the attributes of the message that a row came from."""
+    index = batch.schema.get_field_index(ATTRIBUTES)
+    return dict(batch.column(index)[row].as_py() or ()) if index >= 0 else {}
+
+
+def _attempt(attributes: dict[str, str]) -> int:
+    before = attributes.get(ATTEMPT_ATTRIBUTE, "")
+    return int(before) if before.isdecimal() and before != "0" else 1
+
+
 def origin_of(batch: pa.RecordBatch, row: int) -> str:
     """Returns where a row came from, e.g. "gs://b/f.csv#byte=1234"; "" if it is not known."""
     file, position = batch.schema.get_field_index(FILE), batch.schema.get_field_index(POSITION)
     if file < 0:
         return ""
+    message = batch.schema.get_field_index(MESSAGE_ID)
+    if message >= 0:
+        return f"{batch.column(file)[row].as_py()}#message_id={batch.column(message)[row].as_py()}"
     return f"{batch.column(file)[row].as_py()}{batch.column(position)[row].as_py() if position >= 0 else ''}"
 
 

@@ -14,7 +14,7 @@ FULL, HASH, NONE = "full", "hash", "none"
 PAYLOAD_MODES = (FULL, HASH, NONE)
 
 # The stages at which a row can fail, in a row's order.
-READ, DECODE, BIND, PREDICT, ENCODE = "read", "decode", "bind", "predict", "encode"
+READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Failure:
 
     Attributes:
       timestamp: when it failed, seconds since the epoch.
-      stage: "read", "decode", "bind", "predict" or "encode".
+      stage: "read", "decode", "bind", "predict", "encode" or "write".
       error_type: the exception's class, or "InvalidRow" for a row that does not fit.
-      origin: the file and the place in it, e.g. "data.csv#byte=1234".
+      origin: the file and the place in it, e.g. "data.csv#byte=1234"; of a message, its subscription and id.
       payload: the row as it stood in the source.
+      attributes: of the message.
       version: of the model; None if it has none, or if the row did not get to it.
       attempt: how often the row has been tried, from 1.
     """

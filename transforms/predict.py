@@ -19,7 +19,7 @@ from models.scheduler import Scheduler
 from models.signature import Signature
 from models.tickets import Prediction, Ticket
 from transforms import metrics
-from transforms.batches import origin_of, payload_of
+from transforms.batches import failure_of
 from transforms.beam_files import BeamFiles
 from transforms.composite import Composite
 from transforms.failures import BIND, PREDICT, Failure, Result
@@ -187,14 +187,7 @@ def score(
 
 
 def _failure(stage: str, failure: RowFailure, batch: pa.RecordBatch, row: int, uri: str) -> Failure:
-    return Failure(
-        stage,
-        failure.type,
-        failure.message,
-        origin_of(batch, row),
-        payload_of(batch, row),
-        model=uri,
-    )
+    return failure_of(batch, row, stage, failure.type, failure.message, model=uri)
 
 
 def _record(scored: pa.RecordBatch | None, failures: list[Failure], predictions: list[tuple[Any, Prediction]]) -> None:

@@ -22,7 +22,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from models.errors import SluiceError, UsageError
 from transforms import metrics
-from transforms.batches import origin_of, payload_of
+from transforms.batches import failure_of
 from transforms.beam_files import delete_files, match_files
 from transforms.composite import Composite
 from transforms.encode import OutputSpec, open_encoder
@@ -207,7 +207,7 @@ class _WriteBatches(_WriteShards):
                 yield from self._write(batch.slice(0, middle))
                 yield from self._write(batch.slice(middle))
             else:
-                yield Failure(ENCODE, type(error).__name__, str(error), origin_of(batch, 0), payload_of(batch, 0))
+                yield failure_of(batch, 0, ENCODE, type(error).__name__, str(error))
 
 
 class OpenShard:

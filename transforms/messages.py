@@ -1,0 +1,102 @@
+"""Messages as a RecordBatch: each one's payload, and around it what its service says of it, in reserved columns."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from models.reserved import (
+    ATTRIBUTES,
+    DELIVERY_ATTEMPT,
+    EVENT_TIME,
+    FILE,
+    MESSAGE_ID,
+    ORDERING_KEY,
+    PAYLOAD,
+    PUBLISH_TIME,
+)
+
+TIME = pa.timestamp("us", "UTC")
+
+# What ReadMessages gives, and what stays beside each row until it is written.
+MESSAGE_SCHEMA = pa.schema(
+    [
+        pa.field(FILE, pa.dictionary(pa.int32(), pa.string())),
+        pa.field(MESSAGE_ID, pa.string()),
+        pa.field(PUBLISH_TIME, TIME),
+        pa.field(EVENT_TIME, TIME),
+        pa.field(ATTRIBUTES, pa.map_(pa.string(), pa.string())),
+        pa.field(ORDERING_KEY, pa.string()),
+        pa.field(DELIVERY_ATTEMPT, pa.int32()),
+        pa.field(PAYLOAD, pa.binary()),
+    ]
+)
+
+
+def message_batch(
+    source: str,
+    payloads: Sequence[bytes],
+    ids: Sequence[str],
+    publish_times: np.ndarray,
+    event_times: np.ndarray,
+    attributes: Sequence[Mapping[str, str]],
+    ordering_keys: Sequence[str],
+    delivery_attempts: Sequence[int],
+) -> pa.RecordBatch:
+    """Returns messages as a batch of MESSAGE_SCHEMA.
+
+    Args:
+      source: where they were read, for a failure's origin: a subscription, or a topic.
+      publish_times, event_times: int64 [messages], microseconds since the epoch.
+    """
+    rows = len(payloads)
+    file = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([source], pa.string()))
+    kinds = {field.name: field.type for field in MESSAGE_SCHEMA}
+    if any(attributes):
+        pairs = pa.array([list(each.items()) for each in attributes], kinds[ATTRIBUTES])
+    else:
+        empty = pa.array([], pa.string())
+        pairs = pa.MapArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), empty, empty)
+    arrays = [
+        file,
+        pa.array(ids, pa.string()),
+        pa.array(publish_times, pa.int64()).cast(TIME),
+        pa.array(event_times, pa.int64()).cast(TIME),
+        pairs,
+        pa.array(ordering_keys, pa.string()),
+        pa.array(delivery_attempts, pa.int32()),
+        pa.array(payloads, pa.binary()),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=MESSAGE_SCHEMA)
+
+
+def with_envelope(rows: pa.RecordBatch, messages: pa.RecordBatch, numbers: np.ndarray | None = None) -> pa.RecordBatch:
+    """Returns decoded rows with the reserved columns of their messages behind them.
+
+    Args:
+      numbers: int [rows]: which message each row came from; None: one each, in order.
+    """
+    kept = messages if numbers is None else messages.take(pa.array(numbers))
+    return pa.RecordBatch.from_arrays([*rows.columns, *kept.columns], names=[*rows.schema.names, *kept.schema.names])
+
+
+def times_us(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    """Returns a time column as int64 [rows], microseconds since the epoch."""
+    return batch.column(name).cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def parse_time(text: str) -> int:
+    """Returns microseconds since the epoch of a time attribute: milliseconds since the epoch, or RFC 3339.
+
+    These are the forms that Beam's ReadFromPubSub takes for `timestamp_attribute`.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    try:
+        return int(text) * 1000
+    except ValueError:
+        when = datetime.datetime.fromisoformat(text)
+        when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
+        return round(when.timestamp() * 1_000_000)
