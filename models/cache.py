@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 
 from models.files import LocalFiles, ModelFiles
+from models.followed_model import open_followed_model
 from models.interface import Model, ModelOptions
 from models.saved_model import open_saved_model
 from models.scheduler import Scheduler, SchedulerOptions
 from models.signature import Signature
 from models.uri import ModelSpec, parse_model_uri
+from models.versions import find_version
 
 # A client ends its calls at their deadline by itself; the scheduler gives up one that has not, so much later.
 _GRACE_SECS = 5.0
@@ -21,7 +23,8 @@ class ModelRecipe:
     """All that makes a model callable; small, hashable, picklable. A DoFn holds this and opens it in `setup`.
 
     Attributes:
-      signature: of a served model, as the launcher read it: workers then need not ask the server for it. None: they do.
+      signature: as the launcher read it. Workers then need not ask a model's server for it, and of a model that follows
+        its versions they take none that does not fit. None: they ask, and go by the version that they find first.
     """
 
     spec: ModelSpec
@@ -40,7 +43,8 @@ def open_model(
 
     Args:
       files: where a SavedModel is read from.
-      signature: of a served model, if it is known; else its server is asked.
+      signature: of a model that is served, or that follows its versions, if it is known; else it is asked for, or that
+        of the version found first.
 
     Raises:
       UsageError: the URI, the signature or what stands there does not fit; the text says how.
@@ -48,7 +52,10 @@ def open_model(
     spec = parse_model_uri(uri) if isinstance(uri, str) else uri
     options = options or ModelOptions()
     if spec.endpoint is None:
-        return open_saved_model(spec, options, files or LocalFiles())
+        files = files or LocalFiles()
+        if options.poll_secs > 0 and spec.version is None and find_version(spec.uri, files).number is not None:
+            return open_followed_model(spec, options, files, signature)
+        return open_saved_model(spec, options, files)
     if spec.endpoint.protocol == "grpc":
         from models.serving_grpc import GrpcModel
 

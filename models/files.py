@@ -1,5 +1,6 @@
 """Where a model's files come from. Local disk here; Beam's FileSystems in transforms/beam_files.py."""
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -17,6 +18,9 @@ class ModelFiles(Protocol):
 
     def read(self, path: str) -> bytes:
         """Returns the bytes of one file."""
+
+    def fingerprint(self, directory: str) -> str:
+        """Returns what changes when a file under this directory does: names, sizes and times of change."""
 
     def local_copy(self, directory: str) -> str:
         """Returns a local directory holding all that stands under this one, made at most once per machine."""
@@ -38,6 +42,14 @@ class LocalFiles:
         with open(path, "rb") as file:
             return file.read()
 
+    def fingerprint(self, directory: str) -> str:
+        found = []
+        for path in (os.path.join(parent, name) for parent, _, names in os.walk(directory) for name in names):
+            with contextlib.suppress(FileNotFoundError):  # it was removed since it was listed
+                status = os.stat(path)
+                found.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+        return ";".join(sorted(found))
+
     def local_copy(self, directory: str) -> str:
         return directory
 
@@ -45,8 +57,16 @@ class LocalFiles:
 def copy_directory(directory: str, fingerprint: str) -> str:
     """Returns the local directory that a copy of a remote one belongs in, the same for all processes of a machine.
 
+    Its name is FAMILY-KEY; the versions of one model share the family.
+
     Args:
       fingerprint: changes with the content, so that a model overwritten in place is copied anew.
     """
-    key = hashlib.sha256(f"{directory}\n{fingerprint}".encode()).hexdigest()[:24]
-    return os.path.join(tempfile.gettempdir(), "sluice-models", key)
+    base, _, name = directory.rpartition("/")
+    family = _digest(base if name.isdecimal() else directory)[:12]
+    key = _digest(f"{directory}\n{fingerprint}")[:24]
+    return os.path.join(tempfile.gettempdir(), "sluice-models", f"{family}-{key}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -47,6 +47,8 @@ class ModelOptions:
       defaults: (column, value) pairs: what stands for a null in a column that the model takes.
       intra_op_threads, inter_op_threads: of TensorFlow; 0: one per core.
       warm_up: replay assets.extra/tf_serving_warmup_requests after loading.
+      poll_secs: how often a base path of versions is looked at for a newer one; 0: the version that was found first is
+        kept.
       endpoint: how to call it, where it is served and not loaded here.
     """
 
@@ -56,6 +58,7 @@ class ModelOptions:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     warm_up: bool = True
+    poll_secs: float = 0.0
     endpoint: EndpointOptions = dataclasses.field(default_factory=EndpointOptions)
 
 

@@ -23,7 +23,7 @@ from models.signature_reader import pick_signature, read_signatures
 from models.tensorflow_import import tensorflow
 from models.tfrecord import read_records
 from models.uri import ModelSpec
-from models.versions import find_version, read_meta_graph
+from models.versions import Version, find_version, read_meta_graph
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,16 +35,19 @@ _MAX_WARMUP_RECORDS = 1000
 class SavedModel:
     """A loaded SavedModel. Calls may come from several threads.
 
+    Args:
+      uri: what the user calls it.
+      found: what to load.
+
     Raises:
-      ModelNotFound: nothing complete at the URI, or TensorFlow cannot load it.
+      ModelNotFound: TensorFlow cannot load it.
       SignatureError: no such signature, or one that cannot be served from columns.
     """
 
     remote = False
 
-    def __init__(self, spec: ModelSpec, options: ModelOptions, files: ModelFiles) -> None:
-        found = find_version(spec.uri, files, spec.version)
-        self.uri = spec.uri
+    def __init__(self, uri: str, found: Version, options: ModelOptions, files: ModelFiles) -> None:
+        self.uri = uri
         self.version = found.number
         self.signature = read_signature(found.directory, options, files)
         self._defaults = dict(options.defaults)
@@ -106,8 +109,14 @@ def read_signature(directory: str, options: ModelOptions, files: ModelFiles) -> 
 
 
 def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles | None = None) -> SavedModel:
-    """Returns the SavedModel, loaded and warm."""
-    return SavedModel(spec, options, files or LocalFiles())
+    """Returns the SavedModel, loaded and warm.
+
+    Raises:
+      ModelNotFound: nothing complete at the URI, or TensorFlow cannot load it.
+      SignatureError: no such signature, or one that cannot be served from columns.
+    """
+    files = files or LocalFiles()
+    return SavedModel(spec.uri, find_version(spec.uri, files, spec.version), options, files)
 
 
 def load_session(directory: str, options: ModelOptions) -> tuple[Any, Any]:

@@ -87,14 +87,22 @@ def _assets(meta_graph: Any) -> list[str]:
     return sorted(set(names))
 
 
-def find_versions(base: str, files: ModelFiles) -> list[int]:
-    """Returns the numbers of the version directories under a base path that hold a saved_model.pb, newest first."""
-    found = set()
+def list_versions(base: str, files: ModelFiles) -> list[Version]:
+    """Returns the version directories under a base path that hold a saved_model.pb, newest first.
+
+    0007 is version 7, as TF Serving has it.
+    """
+    found: dict[int, Version] = {}
     for path in files.match(f"{base}/*/{_SAVED_MODEL}"):
         name = path.removesuffix(f"/{_SAVED_MODEL}").rsplit("/", 1)[-1]
         if name.isdecimal():
-            found.add(int(name))
-    return sorted(found, reverse=True)
+            found.setdefault(int(name), Version(f"{base}/{name}", int(name)))
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def find_versions(base: str, files: ModelFiles) -> list[int]:
+    """Returns the numbers of those versions, newest first."""
+    return [version.number for version in list_versions(base, files) if version.number is not None]
 
 
 def find_version(base: str, files: ModelFiles, wanted: int | None = None) -> Version:
@@ -109,28 +117,19 @@ def find_version(base: str, files: ModelFiles, wanted: int | None = None) -> Ver
         if problem:
             raise ModelNotFound(f"--model {base} is not complete: {problem}")
         return Version(base, None)
-    numbers = find_versions(base, files)
+    found = list_versions(base, files)
     problems = []
-    for number in numbers if wanted is None else [n for n in numbers if n == wanted]:
-        directory = _directory(base, number, files)
-        problem = what_is_missing(directory, files)
+    for version in found if wanted is None else [each for each in found if each.number == wanted]:
+        problem = what_is_missing(version.directory, files)
         if problem is None:
-            return Version(directory, number)
-        problems.append(f"version {number}: {problem}")
+            return version
+        problems.append(f"version {version.number}: {problem}")
     if problems:
         raise ModelNotFound(f"--model {base} has no complete version; " + "; ".join(problems))
     if wanted is not None:
+        numbers = [version.number for version in found]
         raise ModelNotFound(f"--model {base} has no version {wanted}; it has {numbers or 'none'}")
     raise ModelNotFound(
         f"--model {base}: there is no saved_model.pb in it, nor in a numbered directory under it "
         f"(such as {base}/1/saved_model.pb); give the directory that `tf.saved_model.save` wrote, or its parent"
     )
-
-
-def _directory(base: str, number: int, files: ModelFiles) -> str:
-    """The directory as it is written: 0007 is version 7, as TF Serving has it."""
-    for path in files.match(f"{base}/*/{_SAVED_MODEL}"):
-        name = path.removesuffix(f"/{_SAVED_MODEL}").rsplit("/", 1)[-1]
-        if name.isdecimal() and int(name) == number:
-            return f"{base}/{name}"
-    return f"{base}/{number}"

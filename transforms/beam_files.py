@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import glob
 import gzip
 import io
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Iterable
@@ -17,6 +19,8 @@ from apache_beam.io.filesystems import FileSystems
 from models.files import copy_directory
 
 _COPY_CHUNK_BYTES = 8 << 20
+# Loading a copy begins when it is asked for, and takes less than this.
+_KEEP_COPY_SECS = 3600.0
 
 # How the name of a directory begins that holds a job's unfinished files.
 HIDDEN = ".sluice-"
@@ -111,17 +115,43 @@ class BeamFiles:
         with open_binary(path) as file:
             return file.read()
 
+    def fingerprint(self, directory: str) -> str:
+        return _stamp(match_files(f"{directory}/**"))
+
     def local_copy(self, directory: str) -> str:
         if "://" not in directory:
             return directory
         files = match_files(f"{directory}/**")
-        stamp = ";".join(f"{file.path}:{file.size_in_bytes}:{file.last_updated_in_seconds}" for file in files)
-        target = copy_directory(directory, stamp)
+        target = copy_directory(directory, _stamp(files))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with _locked(f"{target}.lock"):
-            if not os.path.isdir(target):
+            is_new = not os.path.isdir(target)
+            if is_new:
                 _copy_all(directory, files, target)
+            os.utime(target)
+        if is_new:
+            remove_old_copies(target)
         return target
+
+
+def _stamp(files: list[FileMetadata]) -> str:
+    return ";".join(f"{file.path}:{file.size_in_bytes}:{file.last_updated_in_seconds}" for file in files)
+
+
+def remove_old_copies(target: str) -> None:
+    """Removes the copies of other versions of a model that no process has asked for lately.
+
+    A job that follows versions would fill the disk with them. A model that is loaded needs its files no more.
+    """
+    family = os.path.basename(target).partition("-")[0]
+    for path in glob.glob(os.path.join(os.path.dirname(target), f"{family}-*")):
+        if path == target or "." in os.path.basename(path):  # a lock, or a copy that is being made
+            continue
+        with contextlib.suppress(OSError), _locked(f"{path}.lock"):  # another process may be about the same
+            if time.time() - os.stat(path).st_mtime > _KEEP_COPY_SECS:
+                doomed = f"{path}.{uuid.uuid4().hex}"  # half a copy must not be taken for a whole one
+                os.rename(path, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -15,16 +15,22 @@ ROWS_READ = "rows_read"
 ROWS_PREDICTED = "rows_predicted"
 ROWS_FAILED = "rows_failed"
 BYTES_READ = "bytes_read"
+# Of a stream: bundles that held messages.
+BUNDLES = "bundles"
 BATCH_SIZE = "batch_size"
 PREDICT_LATENCY_MSEC = "predict_latency_msec"
 QUEUE_MSEC = "queue_msec"
 RPC_RETRIES = "rpc_retries"
 MODEL_LOAD_MSEC = "model_load_msec"
+MODEL_SWAPS = "model_swaps"
+MODEL_REJECTED = "model_versions_rejected"
 # Beam's own name, in whole seconds: Dataflow's autoscaler adds no workers where those there are wait for a server.
 THROTTLED_SECS = "cumulativeThrottlingSeconds"
 
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()
+_sums: Counter[str] = Counter()  # of the distributions' values
+_values: Counter[str] = Counter()  # how many
 
 
 def count(name: str, value: int = 1) -> None:
@@ -39,6 +45,9 @@ def count(name: str, value: int = 1) -> None:
 def record(name: str, value: float) -> None:
     """Adds a value to a distribution (whole numbers; milliseconds are rounded). On the bundle's thread, as `count`."""
     Metrics.distribution(NAMESPACE, name).update(round(value))
+    with _lock:
+        _sums[name] += round(value)
+        _values[name] += 1
 
 
 def count_failure(stage: str, error_type: str, value: int = 1) -> None:
@@ -53,7 +62,14 @@ def tally() -> dict[str, int]:
         return dict(_tally)
 
 
+def means() -> dict[str, float]:
+    """Returns the means of the distributions since then."""
+    with _lock:
+        return {name: _sums[name] / count for name, count in _values.items()}
+
+
 def reset_tally() -> None:
     """Starts the process's tally anew, before a job."""
     with _lock:
-        _tally.clear()
+        for counter in (_tally, _sums, _values):
+            counter.clear()

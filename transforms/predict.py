@@ -15,6 +15,7 @@ from models.batching import RowFailure
 from models.binding import Group
 from models.cache import ModelRecipe, shared_scheduler
 from models.files import ModelFiles
+from models.followed_model import take_changes
 from models.scheduler import Scheduler
 from models.signature import Signature
 from models.tickets import Prediction, Ticket
@@ -79,8 +80,8 @@ class _Work:
 
 
 class _Predict(beam.DoFn):
-    """Counts: rows_predicted, rows_failed, rpc_retries, cumulativeThrottlingSeconds; batch_size, predict_latency_msec,
-    queue_msec, model_load_msec."""
+    """Counts: rows_predicted, rows_failed, rpc_retries, model_swaps, model_versions_rejected,
+    cumulativeThrottlingSeconds; batch_size, predict_latency_msec, queue_msec, model_load_msec."""
 
     def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles) -> None:
         self._recipe = recipe
@@ -103,6 +104,7 @@ class _Predict(beam.DoFn):
         if self._scheduler.load_msec:
             metrics.record(metrics.MODEL_LOAD_MSEC, self._scheduler.load_msec)
             self._scheduler.load_msec = 0.0
+        self._report_changes()
 
     def process(
         self,
@@ -125,6 +127,7 @@ class _Predict(beam.DoFn):
         while self._work:
             yield from self._emit()
         self._report_throttling()
+        self._report_changes()
 
     def teardown(self) -> None:
         self._cancel()
@@ -151,6 +154,14 @@ class _Predict(beam.DoFn):
             yield WindowedValue(scored, work.timestamp, work.windows)
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
+
+    def _report_changes(self) -> None:
+        """Counts the versions that a followed model has gone to or rejected, on whichever bundle asks first."""
+        changes = take_changes(self._scheduler.model)
+        metrics.count(metrics.MODEL_SWAPS, len(changes.load_msecs))
+        metrics.count(metrics.MODEL_REJECTED, changes.rejected)
+        for load_msec in changes.load_msecs:
+            metrics.record(metrics.MODEL_LOAD_MSEC, load_msec)
 
     def _report_throttling(self) -> None:
         """Counts the whole seconds that calls have waited for the model, while this bundle was in work."""

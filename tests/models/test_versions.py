@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,35 @@ def test_local_files_are_files_not_directories(tmp_path: Path) -> None:
     assert FILES.read(f"{tmp_path}/a") == b"a"
     assert FILES.local_copy(str(tmp_path)) == str(tmp_path)
     assert LocalFiles() == FILES and hash(LocalFiles()) == hash(FILES)
+
+
+def test_a_fingerprint_changes_with_every_file_under_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    file = tmp_path / "variables/index"
+    seen = [FILES.fingerprint(str(tmp_path / "none"))]
+
+    def changed() -> bool:
+        seen.append(FILES.fingerprint(str(tmp_path)))
+        return seen[-1] not in seen[:-1]
+
+    file.write_bytes(b"ab")
+    assert changed() and not changed()
+    file.write_bytes(b"abc")
+    assert changed()
+    os.utime(file, (1, 1))  # another content of the same size
+    assert changed()
+    (tmp_path / "saved_model.pb").touch()
+    assert changed()
+    file.rename(file.with_name("other"))
+    assert changed() and not changed()
+
+
+def test_versions_of_one_model_are_copied_side_by_side() -> None:
+    def family(uri: str) -> str:
+        return copy_directory(uri, "stamp").rsplit("-", 1)[0]
+
+    assert family("gs://b/m/1") == family("gs://b/m/2")
+    assert len({family(f"gs://b/{name}") for name in ("m/1", "n/1", "m/x", "m/y", "m")}) == 4
 
 
 def test_a_copy_has_one_place_for_one_content() -> None:

@@ -1,6 +1,9 @@
 """`Predict` on Beam's in-process runner: rows, failures, windows, order."""
 
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -10,8 +13,11 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
-from models import ModelRecipe, SchedulerOptions, parse_model_uri
+from models import ModelOptions, ModelRecipe, SchedulerOptions, parse_model_uri
+from models.cache import clear_cache, shared_scheduler
 from models.errors import ModelNotFound
+from models.followed_model import Changes, FollowedModel, take_changes
+from models.uri import ModelSpec
 from transforms import Predict
 from transforms.predict import FAILURES, _Predict
 
@@ -116,6 +122,32 @@ def test_failures_show_the_row(recipe: ModelRecipe) -> None:
 def test_a_model_that_is_not_there_fails_in_setup() -> None:
     with pytest.raises(ModelNotFound, match="/nowhere"):
         _started(ModelRecipe(parse_model_uri("/nowhere")))
+
+
+def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[str], str], tmp_path: Path) -> None:
+    from models.files import LocalFiles
+
+    shutil.copytree(cases("picky"), tmp_path / "1")
+    followed = ModelRecipe(ModelSpec(str(tmp_path)), ModelOptions(poll_secs=3600.0))
+    try:
+        model = shared_scheduler(followed, LocalFiles()).model
+        assert isinstance(model, FollowedModel)
+        for directory in (cases("picky"), cases("no_variables")):  # the latter has another signature
+            shutil.copytree(directory, tmp_path / str(len(os.listdir(tmp_path)) + 1))
+            for _ in range(2):
+                model.poll()
+        pipeline = beam.Pipeline(runner=FnApiRunner())
+        result = pipeline | beam.Create([batch_of([1.0])]) | Predict(followed)
+        versions = result.rows | beam.Map(lambda batch: batch["_version"].to_pylist())
+        assert_that(versions, equal_to([[2]]))
+        metrics = pipeline.run().metrics().query()
+        counters = {each.key.metric.name: each.committed for each in metrics["counters"]}
+        assert (counters["model_swaps"], counters["model_versions_rejected"]) == (1, 1)
+        loads = [each for each in metrics["distributions"] if each.key.metric.name == "model_load_msec"]
+        assert [each.committed.count for each in loads] == [2]  # of the version that was there, and of the next
+        assert take_changes(model) == Changes()
+    finally:
+        clear_cache()  # ends the thread that looks for versions
 
 
 def _started(recipe: ModelRecipe) -> _Predict:

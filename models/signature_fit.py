@@ -1,0 +1,51 @@
+"""Whether one version of a model can stand in for another: it takes the same and gives the same."""
+
+from collections.abc import Iterator, Sequence
+
+from models.errors import SignatureError
+from models.signature import ColumnSpec, Signature, TensorSpec
+
+
+def check_fit(new: Signature, wanted: Signature) -> None:
+    """Checks that rows bound for one signature can be fed to the other, and that answers of both go together.
+
+    The names of the graph's tensors differ between any two exports, and do not count.
+
+    Raises:
+      SignatureError: they cannot; the text names all that differs.
+    """
+    found = [
+        *_differences("input", new.inputs, wanted.inputs),
+        *_differences("feature", new.features or (), wanted.features or ()),
+        *_differences("output", new.outputs, wanted.outputs),
+    ]
+    if new.takes_examples != wanted.takes_examples:
+        takes = {True: "serialized tf.Examples", False: "no tf.Examples"}
+        found.append(f"it takes {takes[new.takes_examples]}, not {takes[wanted.takes_examples]}")
+    if found:
+        raise SignatureError(f"signature '{new.name}' is not the one that this job uses: " + "; ".join(found))
+
+
+def _differences(
+    role: str, new: Sequence[TensorSpec | ColumnSpec], wanted: Sequence[TensorSpec | ColumnSpec]
+) -> Iterator[str]:
+    forms, wanted_forms = ({spec.name: _form(spec) for spec in specs} for specs in (new, wanted))
+    for name in sorted(forms.keys() | wanted_forms.keys()):
+        if name not in forms:
+            yield f"it lacks {role} '{name}', {wanted_forms[name]}"
+        elif name not in wanted_forms:
+            yield f"it has {role} '{name}' besides, {forms[name]}"
+        elif forms[name] != wanted_forms[name]:
+            yield f"{role} '{name}' is {forms[name]}, not {wanted_forms[name]}"
+
+
+def _form(spec: TensorSpec | ColumnSpec) -> str:
+    """All that matters about a tensor or column, but its name."""
+    if spec.shape is None:
+        sizes = "of unknown rank"
+    else:
+        sizes = f"[{', '.join('?' if size is None else str(size) for size in spec.shape)}]"
+    if isinstance(spec, ColumnSpec):
+        return f"{spec.dtype} {sizes}, {'required' if spec.required else 'optional'}"
+    kind = "" if spec.kind == "dense" else f"{spec.kind} "
+    return f"{kind}{spec.dtype} {sizes}"

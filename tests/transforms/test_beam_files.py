@@ -1,0 +1,91 @@
+"""A model's files through Beam, and a model in a bucket that follows its versions."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from models import ModelOptions
+from models.files import copy_directory
+from models.followed_model import FollowedModel
+from models.uri import ModelSpec
+from tests.followed import SHARD, Opener, write_version
+from tests.servers import Gcs
+from transforms.beam_files import BeamFiles, remove_old_copies
+
+PARTS = ("saved_model.pb", "variables/variables.index", SHARD)
+
+
+def test_a_fingerprint_changes_with_every_file_under_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    file = tmp_path / "variables/index"
+    seen: list[str] = []
+
+    def changed() -> bool:
+        seen.append(BeamFiles().fingerprint(str(tmp_path)))
+        return seen[-1] not in seen[:-1]
+
+    assert changed()
+    file.write_bytes(b"ab")
+    assert changed() and not changed()
+    file.write_bytes(b"abc")
+    assert changed()
+    os.utime(file, (1, 1))  # another content of the same size
+    assert changed()
+
+
+def test_old_copies_of_other_versions_are_removed(tmp_path: Path) -> None:
+    def copy(uri: str, hours_old: float) -> Path:
+        path = tmp_path / Path(copy_directory(uri, "")).name
+        (path / "variables").mkdir(parents=True)
+        (path / "variables/index").touch()
+        Path(f"{path}.lock").touch()
+        asked = time.time() - 3600 * hours_old
+        os.utime(path, (asked, asked))
+        return path
+
+    old, late, new = copy("gs://b/m/1", 2), copy("gs://b/m/2", 0.5), copy("gs://b/m/3", 3)
+    other, unfinished = copy("gs://b/n/1", 2), Path(f"{old}.f00d")
+    unfinished.mkdir()
+    os.utime(unfinished, (1, 1))
+    remove_old_copies(str(new))
+    assert [path.exists() for path in (old, late, new, other, unfinished)] == [False, True, True, True, True]
+    assert not [path for path in tmp_path.glob(f"{old.name}.*") if path not in (unfinished, Path(f"{old}.lock"))]
+
+
+def test_versions_in_a_bucket_are_followed(gcs: Gcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    base, opener = gcs.path("followed"), Opener()
+    for number in (1, 2):
+        write_version(tmp_path, str(number))
+
+    def upload(number: int, *names: str) -> None:
+        for name in names:
+            with FileSystems.create(f"{base}/{number}/{name}", compression_type=CompressionTypes.UNCOMPRESSED) as file:
+                file.write((tmp_path / str(number) / name).read_bytes())
+
+    upload(1, *PARTS)
+    model = FollowedModel(ModelSpec(base), ModelOptions(), BeamFiles(), open_version=opener)
+    for part in PARTS:
+        upload(2, part)
+        model.poll()
+        assert model.version == 1
+    model.poll()
+    assert (model.version, model.take_changes().rejected) == (2, 0)
+    (first,) = {os.path.dirname(path) for path in glob.glob(f"{tmp_path}/sluice-models/*/saved_model.pb")} - {
+        BeamFiles().local_copy(f"{base}/2")
+    }
+    os.utime(first, (1, 1))
+    FileSystems.delete([f"{base}/2/{part}" for part in PARTS])
+    for _ in range(2):
+        model.poll()
+    assert (model.version, opener.opened) == (1, [1, 2, 1])
+    assert os.stat(first).st_mtime > 1  # it is in use again
+    model.close()
