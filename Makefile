@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_ROWS ?= 200000
+# The BigQuery emulator that tests run has an environment of its own, because it needs another Python.
+BIGQUERY := .venv-bigquery
+PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
+	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
 .PHONY: demo test lint format bench bench-serving clean
 
@@ -18,10 +22,30 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@$(PIP) install --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+# A `python3.13` that is on PATH may be a shim that runs nothing, so each is tried. Without any, tests skip (or fail,
+# where REQUIRE_SERVERS=1). HOME is where DuckDB keeps its extensions; tests/servers.py runs the emulator with the same.
+$(BIGQUERY)/.installed: constraints-bigquery.txt
+	@for python in $(PYTHON_BIGQUERY); do \
+		"$$python" -c '' 2>/dev/null || continue; \
+		echo "Installing the BigQuery emulator into $(BIGQUERY) with $$python (half a minute)"; \
+		"$$python" -m venv --clear $(BIGQUERY) && \
+		$(BIGQUERY)/bin/python -m pip --disable-pip-version-check --quiet install --requirement $< && \
+		HOME=$(CURDIR)/$(BIGQUERY) $(BIGQUERY)/bin/python -c "$$IMPORT_EXTENSIONS" && \
+		touch $@ && exit 0 || exit 1; \
+	done; \
+	echo "No Python 3.13 is found (PYTHON_BIGQUERY=PATH names one): tests do without the BigQuery emulator"
+
+define IMPORT_EXTENSIONS
+from duckdb_extensions import import_extension
+for name in ("icu", "ducklake", "avro", "httpfs", "spatial"):
+    import_extension(name)
+endef
+export IMPORT_EXTENSIONS
+
 demo: $(VENV)/.installed
 	@$(BIN)/sluice demo --rows $(DEMO_ROWS) --output demo-output
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(BIN)/python -m pytest tests
 
 lint: $(VENV)/.installed-test
@@ -40,4 +64,4 @@ bench-serving: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.serving
 
 clean:
-	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(BIGQUERY) demo-output build dist *.egg-info

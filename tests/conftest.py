@@ -9,7 +9,17 @@ from hypothesis import settings
 from models import zoo
 from tests.backends import Uris, uris_of
 from tests.saved_models import CASES, build_case
-from tests.servers import Gcs, beam_uses, gcs_emulator
+from tests.servers import (
+    BigQuery,
+    Gcs,
+    Pubsub,
+    beam_uses,
+    bigquery_clients_use,
+    bigquery_emulator,
+    gcs_emulator,
+    pubsub_clients_use,
+    pubsub_emulator,
+)
 from tests.zoo_models import ZooSample, make_sample
 
 # On CI the examples are the same at every run, so that what passed passes again; elsewhere they are drawn anew.
@@ -22,6 +32,20 @@ if os.environ.get("CI"):
 def gcs() -> Iterator[Gcs]:
     """A GCS emulator that gs:// paths go to, from its first test on until the session ends."""
     with gcs_emulator() as server, beam_uses(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pubsub() -> Iterator[Pubsub]:
+    """A Pub/Sub emulator that clients go to, from its first test on until the session ends."""
+    with pubsub_emulator() as server, pubsub_clients_use(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bigquery() -> Iterator[BigQuery]:
+    """A BigQuery emulator that Google's clients go to, from its first test on until the session ends."""
+    with bigquery_emulator() as server, bigquery_clients_use(server):
         yield server
 
 

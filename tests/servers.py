@@ -4,18 +4,30 @@ Each has a context manager here and a fixture in tests/conftest.py.
 """
 
 import contextlib
+import functools
 import importlib.util
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
+import grpc
 import pytest
+from google.api_core.exceptions import DeadlineExceeded
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from google.pubsub_v1 import PublisherClient, ReceivedMessage, SubscriberClient
+
+from pipelines import pubsub_emulator as emulator
 
 Found = TypeVar("Found")
 
@@ -147,3 +159,207 @@ def beam_uses(gcs: Gcs) -> Iterator[None]:
         yield
     finally:
         patch.undo()
+
+
+# The most that one request of Pub/Sub may publish, and that one may pull.
+_MAX_MESSAGES = 1000
+
+
+@dataclass(frozen=True)
+class Pubsub:
+    """An emulator of Google Cloud Pub/Sub, and what tests do with it.
+
+    Every topic and subscription made here has a name of its own, so that tests do not disturb each other.
+
+    Attributes:
+      host: 127.0.0.1:PORT, as PUBSUB_EMULATOR_HOST takes it.
+    """
+
+    host: str
+    project: str = "sluice-test"
+
+    def topic(self, name: str) -> str:
+        """Returns the path of a topic."""
+        return f"projects/{self.project}/topics/{name}"
+
+    def subscription(self, name: str) -> str:
+        """Returns the path of a subscription."""
+        return f"projects/{self.project}/subscriptions/{name}"
+
+    @functools.cached_property
+    def publisher(self) -> PublisherClient:
+        """Google's generated client: one unary request a call."""
+        return PublisherClient(transport=_transport(PublisherClient, self.host))
+
+    @functools.cached_property
+    def subscriber(self) -> SubscriberClient:
+        """Google's generated client, likewise."""
+        return SubscriberClient(transport=_transport(SubscriberClient, self.host))
+
+    def make_topic(self) -> str:
+        """Makes a topic; returns its path."""
+        path = self.topic(f"topic-{uuid.uuid4().hex}")
+        self.publisher.create_topic(name=path)
+        return path
+
+    def make_subscription(self, topic: str, **options: Any) -> str:
+        """Makes a subscription to a topic; returns its path.
+
+        Args:
+          topic: its path.
+          options: fields of Pub/Sub's Subscription, e.g. ack_deadline_seconds=10, enable_message_ordering=True.
+        """
+        path = self.subscription(f"subscription-{uuid.uuid4().hex}")
+        self.subscriber.create_subscription(request={"name": path, "topic": topic, **options})
+        return path
+
+    def publish(
+        self,
+        topic: str,
+        payloads: Sequence[bytes],
+        attributes: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
+        ordering_key: str = "",
+    ) -> list[str]:
+        """Publishes messages, in requests of up to 1000; returns their ids, in order.
+
+        Args:
+          attributes: of every message, or a mapping for each of them.
+        """
+        each = itertools.repeat(attributes) if isinstance(attributes, Mapping) else attributes or itertools.repeat({})
+        messages = [
+            {"data": payload, "attributes": of_message, "ordering_key": ordering_key}
+            for payload, of_message in zip(payloads, each, strict=False)
+        ]
+        ids: list[str] = []
+        for start in range(0, len(messages), _MAX_MESSAGES):
+            request = {"topic": topic, "messages": messages[start : start + _MAX_MESSAGES]}
+            ids += self.publisher.publish(request=request, timeout=_START_SECS).message_ids
+        return ids
+
+    def pull_all(self, subscription: str, count: int, secs: float = 20.0, ack: bool = True) -> list[ReceivedMessage]:
+        """Pulls until so many messages have come, or the time is over; returns those that came, in their order.
+
+        Args:
+          secs: the emulator lets an empty pull wait for some 29 s; this cuts it off.
+          ack: whether they are acknowledged; those that are not come again after the acknowledgement deadline.
+        """
+        received: list[ReceivedMessage] = []
+        end = time.monotonic() + secs
+        while len(received) < count and (left := end - time.monotonic()) > 0:
+            request = {"subscription": subscription, "max_messages": min(count - len(received), _MAX_MESSAGES)}
+            try:
+                pulled = self.subscriber.pull(request=request, timeout=left, retry=None).received_messages
+            except DeadlineExceeded:
+                break
+            if pulled and ack:
+                self.subscriber.acknowledge(subscription=subscription, ack_ids=[each.ack_id for each in pulled])
+            received += pulled
+        return received
+
+
+def _transport(client: Any, host: str) -> Any:
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]  # not gRPC's 4 MB
+    return client.get_transport_class("grpc")(channel=grpc.insecure_channel(host, options=options))
+
+
+@contextlib.contextmanager
+def pubsub_emulator() -> Iterator[Pubsub]:
+    """Runs Google's Pub/Sub emulator, empty."""
+    command = require(emulator.find_emulator(), emulator.MISSING)
+    port = free_port()
+    pubsub = Pubsub(f"127.0.0.1:{port}")
+    with running(
+        [*command, "--host=127.0.0.1", f"--port={port}"],
+        lambda: answers(f"http://{pubsub.host}/"),
+    ):
+        yield pubsub
+
+
+@contextlib.contextmanager
+def pubsub_clients_use(pubsub: Pubsub) -> Iterator[None]:
+    """Sends the Pub/Sub clients of this process, and of those it starts, to the emulator while the block runs."""
+    with _variable("PUBSUB_EMULATOR_HOST", pubsub.host):
+        yield
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv(name, value)
+    try:
+        yield
+    finally:
+        patch.undo()
+
+
+# `make test` sets it up; it has Python 3.13, which the emulator needs.
+_BIGQUERY_VENV = Path(__file__).parent.parent / ".venv-bigquery"
+
+
+@dataclass(frozen=True)
+class BigQuery:
+    """An emulator of BigQuery, and what tests do with it.
+
+    Attributes:
+      url: http://127.0.0.1:PORT of the REST API, as BIGQUERY_EMULATOR_HOST takes it.
+      grpc: 127.0.0.1:PORT of the Storage API, for an insecure channel.
+    """
+
+    url: str
+    grpc: str
+    project: str = "proj1"
+
+    @functools.cached_property
+    def client(self) -> bigquery.Client:
+        """Google's client of the REST API."""
+        return bigquery.Client(
+            self.project, credentials=AnonymousCredentials(), client_options={"api_endpoint": self.url}
+        )
+
+    def make_dataset(self) -> str:
+        """Makes a dataset with a name of its own; returns its id, PROJECT.DATASET."""
+        dataset = f"{self.project}.dataset_{uuid.uuid4().hex}"
+        self.client.create_dataset(dataset)
+        return dataset
+
+    def make_table(self, schema: Sequence[Mapping[str, Any]]) -> str:
+        """Makes an empty table in a dataset of its own; returns its id, PROJECT.DATASET.TABLE.
+
+        Args:
+          schema: BigQuery's fields, as in its JSON schema files.
+        """
+        table = f"{self.make_dataset()}.table"
+        self.client.create_table(bigquery.Table(table, [bigquery.SchemaField.from_api_repr(each) for each in schema]))
+        return table
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Returns all rows of a table, PROJECT.DATASET.TABLE, in no order."""
+        return [dict(row) for row in self.client.list_rows(self.client.get_table(table))]
+
+
+@contextlib.contextmanager
+def bigquery_emulator() -> Iterator[BigQuery]:
+    """Runs local-bigquery, empty, with its data in a temporary directory."""
+    program = _BIGQUERY_VENV / "bin" / "local-bigquery"
+    require(
+        (_BIGQUERY_VENV / ".installed").exists(),
+        "the BigQuery emulator is not installed: `make test` does it where it finds Python 3.13",
+    )
+    rest, storage = free_port(), free_port()
+    server = BigQuery(f"http://127.0.0.1:{rest}", f"127.0.0.1:{storage}")
+    arguments = ["--host=127.0.0.1", f"--port={rest}", f"--grpc-port={storage}", f"--project={server.project}"]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(
+            ["env", f"HOME={_BIGQUERY_VENV}", str(program), *arguments, f"--data-dir={directory}"],
+            lambda: answers(f"{server.url}/bigquery/v2/projects/{server.project}/datasets"),
+        ),
+    ):
+        yield server
+
+
+@contextlib.contextmanager
+def bigquery_clients_use(server: BigQuery) -> Iterator[None]:
+    """Sends Google's BigQuery clients of this process, and of those it starts, to the emulator while the block runs."""
+    with _variable("BIGQUERY_EMULATOR_HOST", server.url):
+        yield

@@ -18,8 +18,12 @@ _DISTRIBUTIONS = {
     "google_crc32c": "google-crc32c",
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
+    "google.cloud.bigquery": "google-cloud-bigquery",
+    "google.cloud.pubsub": "google-cloud-pubsub",
+    "google.cloud.pubsub_v1": "google-cloud-pubsub",
     "google.oauth2": "google-auth",
     "google.protobuf": "protobuf",
+    "google.pubsub_v1": "google-cloud-pubsub",
     "grpc": "grpcio",
     "ml_dtypes": "ml-dtypes",
     "tensorflow_metadata": "tensorflow-metadata",
@@ -35,7 +39,7 @@ def modules(package: str) -> list[Path]:
 def imports(path: Path, at_top: bool = False) -> set[str]:
     """Returns the first parts of the modules that a file imports, anywhere or at its top level only.
 
-    Of Google's, which share a namespace, the first two.
+    Of Google's, which share a namespace, the first two; of google.cloud's, which share another, the first three.
     """
     tree = ast.parse(path.read_text())
     nodes = tree.body if at_top else list(ast.walk(tree))
@@ -45,13 +49,13 @@ def imports(path: Path, at_top: bool = False) -> set[str]:
             found |= {_root(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module, f"{path}: relative import"
-            found.add(_root(node.module))
+            found |= {_root(f"{node.module}.{alias.name}") for alias in node.names}
     return found
 
 
 def _root(module: str) -> str:
     parts = module.split(".")
-    return ".".join(parts[: 2 if parts[0] == "google" else 1])
+    return ".".join(parts[: 1 if parts[0] != "google" else 3 if parts[1] == "cloud" else 2])
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -16,9 +16,21 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from models import open_model
 from models.versions import Version, find_version
+from pipelines import pubsub_emulator
 from pipelines.inspect_model import describe
 from tests.saved_models import CASES, build_case
-from tests.servers import Gcs, answers, beam_uses, free_port, require, running
+from tests.servers import (
+    BigQuery,
+    Gcs,
+    Pubsub,
+    answers,
+    beam_uses,
+    bigquery_clients_use,
+    free_port,
+    pubsub_clients_use,
+    require,
+    running,
+)
 from transforms import beam_files
 from transforms.beam_files import BeamFiles, match_files
 
@@ -244,3 +256,139 @@ def test_a_model_in_a_bucket_is_found_described_and_called(
     finally:
         model.close()
     assert (outputs.version, outputs.arrays["currency"].tolist()) == (3, [b"NOK"])
+
+
+def test_clients_are_sent_to_the_emulators_for_the_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "before")
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    with pubsub_clients_use(Pubsub("127.0.0.1:1")), bigquery_clients_use(BigQuery("http://127.0.0.1:1", "")):
+        assert os.environ["PUBSUB_EMULATOR_HOST"] == "127.0.0.1:1"
+        assert os.environ["BIGQUERY_EMULATOR_HOST"] == "http://127.0.0.1:1"
+    assert os.environ["PUBSUB_EMULATOR_HOST"] == "before"
+    assert "BIGQUERY_EMULATOR_HOST" not in os.environ
+
+
+def test_messages_are_published_pulled_and_acknowledged(pubsub: Pubsub) -> None:
+    topic = pubsub.make_topic()
+    subscription = pubsub.make_subscription(topic, ack_deadline_seconds=10)
+    payloads = [b"%d" % number for number in range(2500)]
+    ids = pubsub.publish(topic, payloads, {"of": "all"})
+    assert len(set(ids)) == 2500
+    received = pubsub.pull_all(subscription, 2500)
+    assert {each.message.message_id: each.message.data for each in received} == dict(zip(ids, payloads, strict=True))
+    assert {tuple(each.message.attributes.items()) for each in received} == {(("of", "all"),)}
+    assert pubsub.pull_all(subscription, 1, secs=0.5) == []
+
+
+def test_more_than_4_mb_are_pulled_at_once(pubsub: Pubsub) -> None:
+    topic = pubsub.make_topic()
+    subscription = pubsub.make_subscription(topic)
+    pubsub.publish(topic, [bytes(1_000_000)] * 8)
+    assert {each.message.data for each in pubsub.pull_all(subscription, 8)} == {bytes(1_000_000)}
+
+
+def test_messages_have_attributes_and_keys_of_their_own(pubsub: Pubsub) -> None:
+    topic = pubsub.make_topic()
+    subscription = pubsub.make_subscription(topic, enable_message_ordering=True)
+    pubsub.publish(topic, [b"a", b"b"], [{"n": "1"}, {"n": "2"}], ordering_key="k")
+    received = [each.message for each in pubsub.pull_all(subscription, 2)]
+    assert [(each.data, dict(each.attributes), each.ordering_key) for each in received] == [
+        (b"a", {"n": "1"}, "k"),
+        (b"b", {"n": "2"}, "k"),
+    ]
+
+
+def test_a_message_that_is_not_acknowledged_comes_again(pubsub: Pubsub) -> None:
+    topic = pubsub.make_topic()
+    subscription = pubsub.make_subscription(topic)
+    pubsub.publish(topic, [b"x"])
+    (first,) = pubsub.pull_all(subscription, 1, ack=False)
+    pubsub.subscriber.modify_ack_deadline(subscription=subscription, ack_ids=[first.ack_id], ack_deadline_seconds=0)
+    (second,) = pubsub.pull_all(subscription, 1)
+    assert (second.message.message_id, second.message.data) == (first.message.message_id, b"x")
+
+
+def test_googles_own_client_goes_to_the_emulator(pubsub: Pubsub) -> None:
+    from google.cloud.pubsub import PublisherClient
+
+    topic = pubsub.make_topic()
+    subscription = pubsub.make_subscription(topic)
+    PublisherClient().publish(topic, b"x").result(timeout=20)
+    assert [each.message.data for each in pubsub.pull_all(subscription, 1)] == [b"x"]
+
+
+def test_the_pubsub_emulator_that_a_demo_runs_is_gone_after_it(pubsub: Pubsub) -> None:
+    with pubsub_emulator.running_emulator() as host:
+        assert host != pubsub.host
+        assert answers(f"http://{host}/")
+    assert not answers(f"http://{host}/")
+
+
+def test_a_pubsub_emulator_is_found_by_its_jar_or_by_gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, bin_directory = tmp_path / "sdk", tmp_path / "bin"
+    jar = root / "platform/pubsub-emulator/lib/cloud-pubsub-emulator-0.8.20-all.jar"
+    for path in (jar, root / "bin" / "gcloud", bin_directory / "java"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho {root}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_directory))
+    monkeypatch.delenv(pubsub_emulator.JAR_VARIABLE, raising=False)
+    assert pubsub_emulator.find_emulator() is None
+
+    found = [str(bin_directory / "java"), "-jar", str(jar)]
+    (bin_directory / "gcloud").symlink_to(root / "bin" / "gcloud")
+    assert pubsub_emulator.find_emulator() == found
+    (bin_directory / "gcloud").unlink()
+    (bin_directory / "gcloud").write_text((root / "bin" / "gcloud").read_text())  # a wrapper: it has to be asked
+    (bin_directory / "gcloud").chmod(0o755)
+    assert pubsub_emulator.find_emulator() == found
+    monkeypatch.setenv(pubsub_emulator.JAR_VARIABLE, str(tmp_path / "no.jar"))
+    assert pubsub_emulator.find_emulator() is None
+    monkeypatch.setenv(pubsub_emulator.JAR_VARIABLE, str(jar))
+    assert pubsub_emulator.find_emulator() == found
+    (bin_directory / "java").unlink()
+    assert pubsub_emulator.find_emulator() is None
+
+
+def test_rows_of_a_table_are_written_and_read(bigquery: BigQuery) -> None:
+    table = bigquery.make_table(
+        [{"name": "id", "type": "INTEGER", "mode": "REQUIRED"}, {"name": "of", "type": "STRING", "mode": "REPEATED"}]
+    )
+    assert bigquery.rows(table) == []
+    rows = [{"id": number, "of": ["a", "é"]} for number in range(3)]
+    assert bigquery.client.insert_rows_json(table, rows) == []
+    assert sorted(bigquery.rows(table), key=lambda row: row["id"]) == rows
+    assert bigquery.make_dataset() != bigquery.make_dataset()
+
+
+def test_googles_own_client_goes_to_the_bigquery_emulator(bigquery: BigQuery) -> None:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.bigquery import Client
+
+    dataset = bigquery.make_dataset()
+    client = Client(bigquery.project, credentials=AnonymousCredentials())
+    assert client.get_dataset(dataset).full_dataset_id == dataset.replace(".", ":")
+
+
+def test_rows_of_a_table_are_read_as_arrow(bigquery: BigQuery) -> None:
+    import grpc
+    import pyarrow as pa
+    from google.cloud.bigquery_storage_v1 import BigQueryReadClient, types
+    from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
+
+    table = bigquery.make_table([{"name": "id", "type": "INTEGER"}])
+    bigquery.client.insert_rows_json(table, [{"id": 7}])
+    project, dataset, name = table.split(".")
+    with grpc.insecure_channel(bigquery.grpc) as channel:
+        client = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+        session = client.create_read_session(
+            parent=f"projects/{project}",
+            read_session=types.ReadSession(
+                table=f"projects/{project}/datasets/{dataset}/tables/{name}", data_format=types.DataFormat.ARROW
+            ),
+            max_stream_count=1,
+        )
+        schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+        (answer,) = client.read_rows(session.streams[0].name)
+        batch = pa.ipc.read_record_batch(pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema)
+        assert batch.to_pylist() == [{"id": 7}]
