@@ -1,0 +1,186 @@
+"""A table in BigQuery, at launch: its id, its fields, whether it is there and fits; and the client that asks."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
+from google.api_core.retry import Retry
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError
+from google.cloud import bigquery
+
+from models.errors import UsageError
+from transforms.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema
+
+# google-cloud-bigquery's own: http://HOST:PORT.
+EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
+
+# TIMESTAMP: when a row was on its way into the table.
+PREDICTED_AT = "_predicted_at"
+
+# A project may have its domain before it, example.com:project.
+_TABLE_ID = re.compile(r"(?P<project>[^\s/]+?)[.:](?P<dataset>\w+)\.(?P<table>[^\s/.:]+)")
+_REQUEST_SECS = 30.0
+_ANOTHER = "name a table that is not there yet"
+# Types of a table's column, besides its own, that hold all of a type's values as they are written to it.
+_ALSO_FITS = {
+    "INTEGER": {"NUMERIC", "BIGNUMERIC"},
+    "NUMERIC": {"BIGNUMERIC"},
+    "STRING": {"JSON", "GEOGRAPHY"},
+}
+
+
+def parse_table_id(table_id: str) -> bigquery.TableReference:
+    """Returns a reference to the table PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE.
+
+    Raises:
+      UsageError: the id is neither.
+    """
+    found = _TABLE_ID.fullmatch(table_id)
+    if not found:
+        raise UsageError(f"'{table_id}' is no table; write PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE")
+    return bigquery.DatasetReference(found["project"], found["dataset"]).table(found["table"])
+
+
+def open_client(project: str, endpoint: str | None = None) -> bigquery.Client:
+    """Returns a client of BigQuery, or of the emulator at BIGQUERY_EMULATOR_HOST if that is set.
+
+    Args:
+      endpoint: the URL of another BigQuery API. To one of http:// no credentials are sent, and none are needed.
+
+    Raises:
+      UsageError: there are no credentials.
+    """
+    endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
+    is_open = endpoint is not None and endpoint.startswith("http://")
+    try:
+        return bigquery.Client(
+            project,
+            credentials=AnonymousCredentials() if is_open else None,
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+        )
+    except DefaultCredentialsError as error:
+        raise UsageError(
+            f"BigQuery needs credentials: {error}; `gcloud auth application-default login` gives you some"
+        ) from error
+
+
+def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
+    """Returns the fields of a table that WriteTable writes these columns to, in the form of BigQuery's JSON schemas.
+
+    Raises:
+      UsageError: a column has no BigQuery type, or is named `_predicted_at`, which is added to them.
+    """
+    if PREDICTED_AT in (name.lower() for name in schema.names):
+        raise UsageError(
+            f"column '{PREDICTED_AT}' is among those to be written, and the table has the time of writing under this "
+            f"name: leave it out with --exclude_columns {PREDICTED_AT}"
+        )
+    return [*arrow_to_bigquery_schema(schema), {"name": PREDICTED_AT, "type": "TIMESTAMP", "mode": "NULLABLE"}]
+
+
+def ensure_table(table_id: str, schema: pa.Schema, endpoint: str | None = None, retry_secs: float = 30.0) -> None:
+    """Makes the table if it is not there; else checks that its fields can take the columns.
+
+    Args:
+      schema: the columns to write, see table_fields.
+
+    For the others, and for what is raised, see ensure_fields.
+    """
+    ensure_fields(table_id, table_fields(schema), endpoint, retry_secs)
+
+
+def ensure_fields(
+    table_id: str,
+    fields: Sequence[Mapping[str, Any]],
+    endpoint: str | None = None,
+    retry_secs: float = 30.0,
+    exact: bool = False,
+) -> None:
+    """Makes the table if it is not there; else checks that it can take the fields.
+
+    Args:
+      table_id: see parse_table_id.
+      fields: in the form of BigQuery's JSON schemas.
+      endpoint: see open_client.
+      retry_secs: how long a request is repeated that BigQuery does not answer.
+      exact: the table must take every row, whatever is null in it: its types are these, and none is REQUIRED that is
+        not so here. Else single rows may turn out not to fit.
+
+    Raises:
+      UsageError: a field is missing in the table or of another type, the table has a REQUIRED one that is not
+        written, there is no such dataset, or BigQuery cannot be asked.
+    """
+    reference = parse_table_id(table_id)
+    client = open_client(reference.project, endpoint)
+    try:
+        table = _get_or_make(client, reference, fields, bigquery.DEFAULT_RETRY.with_timeout(retry_secs))
+    except RetryError as error:
+        raise UsageError(f"table {reference}: BigQuery does not answer: {error.cause}") from error
+    except GoogleAPICallError as error:
+        raise UsageError(f"table {reference}: BigQuery refuses to make or show it: {error.message}") from error
+    finally:
+        client.close()
+    _check_fields(fields, [field.to_api_repr() for field in table.schema], "", f"table {reference}", exact)
+
+
+def _get_or_make(
+    client: bigquery.Client, reference: bigquery.TableReference, fields: Sequence[Mapping[str, Any]], retry: Retry
+) -> bigquery.Table:
+    try:
+        return client.get_table(reference, retry=retry, timeout=_REQUEST_SECS)
+    except NotFound:
+        table = bigquery.Table(reference, [bigquery.SchemaField.from_api_repr(field) for field in fields])
+    try:
+        return client.create_table(table, exists_ok=True, retry=retry, timeout=_REQUEST_SECS)
+    except NotFound as error:
+        dataset = f"{reference.project}:{reference.dataset_id}"
+        raise UsageError(
+            f"table {reference} cannot be made: there is no dataset {dataset}; `bq mk --dataset {dataset}` makes it"
+        ) from error
+
+
+def _check_fields(
+    fields: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], parent: str, table: str, exact: bool
+) -> None:
+    by_name = {field["name"].lower(): field for field in found}  # BigQuery's names do not tell upper from lower case
+    for field in fields:
+        there = by_name.pop(field["name"].lower(), None)
+        if there is None:
+            raise UsageError(
+                f"{table} has no column '{parent}{field['name']}', which is to be written as {_shown(field)}: add it "
+                f"to the table, {'' if exact else 'leave it out with --exclude_columns, '}or {_ANOTHER}"
+            )
+        _check_field(field, there, parent, table, exact)
+    for there in by_name.values():
+        if there.get("mode") == "REQUIRED" and there.get("defaultValueExpression") is None:
+            raise UsageError(
+                f"{table} has the REQUIRED column '{parent}{there['name']}', which is not among those to be written: "
+                f"make it NULLABLE, or {_ANOTHER}"
+            )
+
+
+def _check_field(field: Mapping[str, Any], there: Mapping[str, Any], parent: str, table: str, exact: bool) -> None:
+    path = parent + field["name"]
+    if exact and there["mode"] == "REQUIRED" and field["mode"] != "REQUIRED":
+        raise UsageError(
+            f"column '{path}' of {table} is REQUIRED, and not every row to be written has it: make it NULLABLE, or "
+            f"{_ANOTHER}"
+        )
+    if there["type"] not in ("RANGE", "INTERVAL"):
+        (there,) = arrow_to_bigquery_schema(bigquery_to_arrow_schema([there]))  # the one name of each type
+    fits = there["type"] == field["type"] or (not exact and there["type"] in _ALSO_FITS.get(field["type"], ()))
+    if not fits or (there["mode"] == "REPEATED") != (field["mode"] == "REPEATED"):
+        raise UsageError(
+            f"column '{path}' of {table} is {_shown(there)}, and {_shown(field)} is to be written: change the table's, "
+            f"{'' if exact else 'leave the column out with --exclude_columns, '}or {_ANOTHER}"
+        )
+    if field["type"] == "RECORD":
+        _check_fields(field["fields"], there["fields"], f"{path}.", table, exact)
+
+
+def _shown(field: Mapping[str, Any]) -> str:
+    return f"REPEATED {field['type']}" if field["mode"] == "REPEATED" else str(field["type"])
