@@ -6,13 +6,20 @@ import sys
 import time
 from typing import Any
 
-from models.errors import Overloaded, Refused, TimedOut, TooManyFailures, Unavailable
+from models.errors import TooManyFailures
 from pipelines.flags import add_arguments, from_namespace
 from pipelines.options import BatchOptions
+from pipelines.outcome import (
+    EXIT_FAILED,
+    EXIT_FAILURES,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    error_text,
+    is_about_server,
+    reason,
+)
 
 _LOG = logging.getLogger("sluice")
-
-EXIT_OK, EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 3, 130
 
 
 def run(options: BatchOptions, beam_flags: list[str]) -> int:
@@ -71,7 +78,7 @@ def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, er
     from pipelines.report import summarise
     from pipelines.summary import render, to_json
 
-    judged = error is None or TooManyFailures.__name__ in _text(error)  # its failures were put in place, then
+    judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures were put in place, then
     summary = summarise(plan, result, seconds, done=error is None, judged=judged)
     sys.stderr.write(render(summary) + "\n")
     if summary.failure_files:
@@ -98,33 +105,19 @@ def _explain(path: str, files: int) -> None:
 def _exit_code(error: BaseException | None, local: bool) -> int:
     if error is None:
         return EXIT_OK
-    text = _text(error)
+    text = error_text(error)
     if KeyboardInterrupt.__name__ in text:
         outcome = "no output was put in place" if local else "the job itself goes on; cancel it where it runs"
         sys.stderr.write(f"sluice: interrupted; {outcome}\n")
         return EXIT_INTERRUPTED
     if TooManyFailures.__name__ in text:
-        sys.stderr.write(f"sluice: {_reason(error)}\n")
+        sys.stderr.write(f"sluice: {reason(error)}\n")
         return EXIT_FAILURES
-    hint = "; --on_unavailable=dead_letter makes failures of such rows" if _is_about_server(text) else ""
+    hint = "; --on_unavailable=dead_letter makes failures of such rows" if is_about_server(error) else ""
     nothing = "no output was put in place" if local else "no output is put in place unless the job goes on"
-    sys.stderr.write(f"sluice: the job failed, {nothing}: {_reason(error)}{hint} (--verbose shows where)\n")
+    sys.stderr.write(f"sluice: the job failed, {nothing}: {reason(error)}{hint} (--verbose shows where)\n")
     _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__} {error}"
-
-
-def _is_about_server(text: str) -> bool:
-    return any(kind.__name__ in text for kind in (Unavailable, Overloaded, TimedOut, Refused))
-
-
-def _reason(error: BaseException) -> str:
-    """The error's own words, without the label of the step that Beam adds."""
-    lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:

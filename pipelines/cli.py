@@ -25,10 +25,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of failed jobs")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_batch(commands)
+    _add_streaming(commands)
     _add_inspect(commands)
     _add_zoo(commands)
     _add_demo(commands)
     _add_serve(commands)
+    _add_replay(commands)
+    _add_simulate(commands)
+    _add_latency(commands)
     for command in commands.choices.values():  # also behind the command, where one adds it to a line that failed
         command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
@@ -45,6 +49,22 @@ def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_batch_arguments(parser)
+    parser.set_defaults(run=run_arguments, takes_beam_flags=True)
+
+
+def _add_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines.streaming import add_streaming_arguments, run_arguments
+
+    parser = commands.add_parser(
+        "streaming",
+        help="score messages of a Pub/Sub subscription as they come",
+        description="Scores messages with a model and writes each with its predictions, until it is stopped (ctrl-C, "
+        "SIGTERM): then what is in work is finished. A message is acknowledged once its prediction or its failure is "
+        "written.",
+        epilog="Any other flag goes to Beam, e.g. --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp",
+        allow_abbrev=False,
+    )
+    add_streaming_arguments(parser)
     parser.set_defaults(run=run_arguments, takes_beam_flags=True)
 
 
@@ -85,6 +105,51 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     serve.add_arguments(parser)
     parser.set_defaults(run=serve.run, takes_beam_flags=False)
+
+
+def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import replay
+
+    parser = commands.add_parser(
+        "replay",
+        help="feed failures of a stream back to its topic",
+        description=replay.DESCRIPTION,
+        epilog=replay.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    replay.add_arguments(parser)
+    parser.set_defaults(run=replay.run, takes_beam_flags=False)
+
+
+def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import simulate
+
+    parser = commands.add_parser(
+        "simulate",
+        help="publish rows to a topic at a steady rate",
+        description=simulate.DESCRIPTION,
+        epilog=simulate.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    simulate.add_arguments(parser)
+    parser.set_defaults(run=simulate.run, takes_beam_flags=False)
+
+
+def _add_latency(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import latency
+
+    parser = commands.add_parser(
+        "latency",
+        help="read predictions back, and tell how long they took",
+        description=latency.DESCRIPTION,
+        epilog=latency.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    latency.add_arguments(parser)
+    parser.set_defaults(run=latency.run, takes_beam_flags=False)
 
 
 def main(argv: list[str] | None = None) -> int:

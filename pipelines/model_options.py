@@ -56,7 +56,7 @@ class EndpointFlags:
     rest_gzip: bool = flag("REST: compress requests", False, parse_bool, group="Endpoint")
 
     def __post_init__(self) -> None:
-        _check_number(self, "rpc_timeout_secs", above=0, most=_MAX_RPC_TIMEOUT_SECS)
+        check_number(self, "rpc_timeout_secs", above=0, most=_MAX_RPC_TIMEOUT_SECS)
 
     def endpoint_options(self) -> EndpointOptions:
         """Returns how the endpoint is called, the certificates read.
@@ -140,10 +140,10 @@ class ModelFlags(EndpointFlags):
         if not self.model:
             raise UsageError("--model is empty")
         for name in ("max_batch_delay_ms", "max_retry_secs"):
-            _check_number(self, name)
+            check_number(self, name)
         for name in ("max_retries", "intra_op_threads", "inter_op_threads"):
-            _check_number(self, name, whole=True)
-        _check_number(self, "max_batch_bytes", above=0, whole=True)
+            check_number(self, name, whole=True)
+        check_number(self, "max_batch_bytes", above=0, whole=True)
         self.scheduler_options()  # checks its own
 
     def scheduler_options(self) -> SchedulerOptions:
@@ -160,7 +160,7 @@ class ModelFlags(EndpointFlags):
         )
 
 
-def _check_number(
+def check_number(
     options: object, name: str, *, above: float | None = None, most: float = sys.float_info.max, whole: bool = False
 ) -> None:
     """Refuses what is no number above `above` (None: 0 or more), up to `most`. So NaN, of which no comparison holds."""

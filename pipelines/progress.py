@@ -2,27 +2,17 @@
 
 import collections
 import dataclasses
-import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self, TextIO
 
+from pipelines.display import AUTO, Display, terminal_width
 from transforms.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
 
-AUTO, BAR, LOG, NONE = "auto", "bar", "log", "none"
-
-_LOG = logging.getLogger("sluice")
-
-_INTERVAL_SECS = {BAR: 0.25, LOG: 30.0}
 # The rate is that of this long ago until now: steady enough to be read, and a stall shows.
 _RATE_SECS = 5.0
 _LEAST_CELLS, _MOST_CELLS = 10, 30
-_CLEAR_LINE = "\r\x1b[K"
-_DEFAULT_WIDTH = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,25 +133,14 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
-def terminal_width(stream: TextIO) -> int:
-    """Returns the columns of the terminal that a stream writes to, as they are now."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
-    except (OSError, ValueError):
-        return _DEFAULT_WIDTH
-
-
-class Progress:
-    """Shows, from a thread of its own while its `with` block runs, how far a job has got.
+class Progress(Display):
+    """Shows, while its `with` block runs, how far a job has got.
 
     Args:
       tally: what this process has counted, by the names in transforms.metrics.
       total_bytes: of the input; 0 if not known.
-      mode: "bar"; "log": lines through the logger "sluice"; "none"; "auto": "bar" on a terminal, else "log".
-      stream: standard error by default.
       clock: seconds that only run forward.
-      wait: `(stop event, seconds) -> whether it is set`.
-      width: columns of the stream's terminal.
+      mode, stream, wait, width: see Display.
     """
 
     def __init__(
@@ -174,51 +153,23 @@ class Progress:
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
         width: Callable[[TextIO], int] = terminal_width,
     ) -> None:
+        super().__init__(mode, stream, wait, width)
         self._tally = tally
         self._total_bytes = total_bytes
-        self._stream = stream or sys.stderr
-        self._mode = mode if mode != AUTO else BAR if self._stream.isatty() else LOG
         self._clock = clock
-        self._wait = wait
-        self._width = width
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sluice-progress", daemon=True)
 
     def __enter__(self) -> Self:
         self._meter = Meter(self._read(), self._total_bytes)
-        if self._mode != NONE:
-            self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._mode != NONE:
-            self._thread.join()
+    def line(self, width: int) -> str:
+        return render_line(self._meter.sample(self._read()), width)
 
-    def _run(self) -> None:
-        try:
-            while not self._wait(self._stop, _INTERVAL_SECS[self._mode]):
-                self._show(self._meter.sample(self._read()))
-            if self._mode == BAR:
-                self._write(_CLEAR_LINE)
-        except (OSError, ValueError):  # the terminal is gone, or the stream closed: the job goes on
-            return
+    def log_line(self) -> str:
+        return render_log(self._meter.sample(self._read()))
 
     def _read(self) -> Reading:
         tally = self._tally()
         failed = tally.get(ROWS_FAILED, 0)
         rows = tally.get(ROWS_PREDICTED, 0) + failed
         return Reading(self._clock(), rows, failed, tally.get(BYTES_READ, 0))
-
-    def _show(self, sample: Sample) -> None:
-        if self._mode == BAR:
-            # A full last column makes some terminals wrap.
-            self._write(f"\r{render_line(sample, self._width(self._stream) - 1)}\x1b[K")
-        else:
-            _LOG.info("%s", render_log(sample))
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()

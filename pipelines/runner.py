@@ -12,6 +12,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from models.errors import UsageError
 from models.uri import parse_model_uri
 from pipelines.options import BatchOptions
+from pipelines.streaming_options import StreamingOptions
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -55,7 +56,7 @@ def is_local(options: PipelineOptions) -> bool:
     return options.view_as(StandardOptions).runner in _LOCAL
 
 
-def check_reachable(job: BatchOptions, options: PipelineOptions) -> None:
+def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptions) -> None:
     """
     Raises:
       UsageError: the job runs on Dataflow, and a path of it is on this machine, which workers there do not see.
@@ -69,7 +70,7 @@ def check_reachable(job: BatchOptions, options: PipelineOptions) -> None:
             "address in their network"
         )
     for name in ("input", "model", "output", "failures"):
-        path = getattr(job, name)
+        path = getattr(job, name, "")
         if path and "://" not in path:
             raise UsageError(
                 f"--{name} {path} is on this machine, where Dataflow's workers do not see it; give a gs:// path"

@@ -64,16 +64,11 @@ def from_counters(
       counters: by name, of the namespace "sluice"; those named "rows_failed/STAGE/TYPE" tell the failures apart.
       means: by name, of the distributions.
     """
-    failures_by: dict[str, dict[str, int]] = {}
-    for name, count in sorted(counters.items()):
-        if name.startswith(f"{ROWS_FAILED}/"):
-            _, stage, error_type = name.split("/", 2)
-            failures_by.setdefault(stage, {})[error_type] = count
     return Summary(
         rows_in=counters.get(ROWS_READ, 0),
         predictions=counters.get(ROWS_PREDICTED, 0),
         failures=counters.get(ROWS_FAILED, 0),
-        failures_by=failures_by,
+        failures_by=failures_by_stage(counters),
         seconds=seconds,
         output_files=tuple(output_files),
         failure_files=tuple(failure_files),
@@ -85,6 +80,16 @@ def from_counters(
         rpc_retries=counters.get(RPC_RETRIES, 0),
         throttled_seconds=counters.get(THROTTLED_SECS, 0),
     )
+
+
+def failures_by_stage(counters: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Returns the failures by stage and error type; those named "rows_failed/STAGE/TYPE" tell them apart."""
+    failures_by: dict[str, dict[str, int]] = {}
+    for name, count in sorted(counters.items()):
+        if name.startswith(f"{ROWS_FAILED}/"):
+            _, stage, error_type = name.split("/", 2)
+            failures_by.setdefault(stage, {})[error_type] = count
+    return failures_by
 
 
 def to_json(summary: Summary) -> str:

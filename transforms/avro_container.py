@@ -74,20 +74,20 @@ def read_header(file: BinaryIO) -> AvroHeader:
     try:
         schema = json.loads(metadata["avro.schema"])
         expanded = fastavro.parse_schema(schema, expand=True)
-        rows = fastavro.parse_schema({"type": "array", "items": _without_logical_types(schema)})
+        rows = fastavro.parse_schema({"type": "array", "items": without_logical_types(schema)})
     except Exception as error:
         raise CorruptFile(f"the header's schema is damaged: {type(error).__name__}: {error}") from error
     return AvroHeader(bytes(recorder.seen), expanded, rows, codec)
 
 
-def _without_logical_types(schema: Any) -> Any:
+def without_logical_types(schema: Any) -> Any:
     """Returns the schema without those that Arrow takes as plain numbers and text: fastavro would make objects."""
     if isinstance(schema, list):
-        return [_without_logical_types(part) for part in schema]
+        return [without_logical_types(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: _without_logical_types(value)
+        key: without_logical_types(value)
         for key, value in schema.items()
         if key != "logicalType" or value not in _PLAIN_LOGICAL_TYPES
     }

@@ -54,8 +54,9 @@ def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa
     """
     indices = pa.array(np.zeros(len(positions), np.int32))
     file = pa.DictionaryArray.from_arrays(indices, pa.array([origin], pa.string()))
-    arrays = [*batch.columns, file, pa.array(positions, pa.int64())]
-    return pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, FILE, POSITION])
+    if not batch.num_columns:  # then it has no length to hold the new columns against
+        return pa.RecordBatch.from_arrays([file, pa.array(positions, pa.int64())], names=[FILE, POSITION])
+    return batch.append_column(FILE, file).append_column(POSITION, pa.array(positions, pa.int64()))
 
 
 def with_payload(batch: pa.RecordBatch, payload: pa.Array) -> pa.RecordBatch:

@@ -1,5 +1,6 @@
 """What decoding is told, and what it gives."""
 
+import collections
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from transforms import metrics
 from transforms.batches import with_origin, with_payload
 from transforms.failures import DECODE, READ, Failure
 
@@ -120,3 +122,12 @@ def halve(count: int, decode: Callable[[int, int], Decoded]) -> Decoded:
     decoded = decode(0, count // 2)
     decoded.add(decode(count // 2, count))
     return decoded
+
+
+def count_decoded(decoded: Decoded, size: int) -> None:
+    """Counts rows_read, bytes_read and rows_failed. On the bundle's thread, as `metrics.count`."""
+    metrics.count(metrics.ROWS_READ, decoded.rows)
+    metrics.count(metrics.BYTES_READ, size)
+    kinds = collections.Counter((failure.stage, failure.error_type) for failure in decoded.failures)
+    for (stage, error_type), failures in kinds.items():
+        metrics.count_failure(stage, error_type, failures)

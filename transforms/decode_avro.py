@@ -1,6 +1,6 @@
 """Avro container files: their schema as Arrow types, and the rows of a byte range as columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -107,29 +107,37 @@ def read_avro(
             rows += block.rows
             at += block.size
             if len(rows) >= _BATCH_ROWS:
-                yield _to_columns(rows, spec, f"{path}#block={begin}&row="), at - begin, at
+                yield avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
                 begin, rows = at, []
     except CorruptFile:
         if rows:
-            yield _to_columns(rows, spec, f"{path}#block={begin}&row="), at - begin, at
+            yield avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
         raise
     if rows:
-        yield _to_columns(rows, spec, f"{path}#block={begin}&row="), at - begin, at
+        yield avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
 
 
-def _to_columns(rows: list[Any], spec: InputSpec, origin: str) -> Decoded:
+def avro_columns(rows: Sequence[Any], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
+    """Returns rows as fastavro reads them, each a dict, as columns.
+
+    Args:
+      positions: int64 [rows]: where each stands.
+      origin: to which a position is added, e.g. "data.avro#block=123&row=".
+    """
     bad: dict[int, str] = {}
     arrays = [_column(rows, name, kind, bad) for name, kind in spec.columns]
-    batch = finish(arrays, spec, origin, np.arange(len(rows)), None)
+    batch = finish(arrays, spec, origin, positions, None)
     if not bad:
         return Decoded([batch])
-    failures = [row_failure(text, f"{origin}{row}", json_payload(rows[row])) for row, text in sorted(bad.items())]
+    failures = [
+        row_failure(text, f"{origin}{positions[row]}", json_payload(rows[row])) for row, text in sorted(bad.items())
+    ]
     keep = np.ones(len(rows), bool)
     keep[list(bad)] = False
     return Decoded([batch.filter(pa.array(keep))], failures)
 
 
-def _column(rows: list[Any], name: str, kind: pa.DataType, bad: dict[int, str]) -> pa.Array:
+def _column(rows: Sequence[Any], name: str, kind: pa.DataType, bad: dict[int, str]) -> pa.Array:
     values = [row[name] for row in rows]
     try:
         return pa.array(values, kind)

@@ -42,9 +42,11 @@ def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: Input
             arrays.append(payload)
             continue
         array, misfits, reason = _convert(columns[name], kind)
-        for row in np.flatnonzero(misfits & ~bad).tolist():
-            failures.append(row_failure(f"feature '{name}': {reason(row)}", f"{origin}{positions[row]}", records[row]))
-        bad |= misfits
+        if misfits.any():
+            for row in np.flatnonzero(misfits & ~bad).tolist():
+                text = f"feature '{name}': {reason(row)}"
+                failures.append(row_failure(text, f"{origin}{positions[row]}", records[row]))
+            bad |= misfits
         arrays.append(array)
     batch = finish(arrays, spec, origin, positions, payload)
     if bad.any():
@@ -80,19 +82,22 @@ _Converted = tuple[pa.Array, np.ndarray, Callable[[int], str]]
 
 def _convert(array: pa.Array, kind: pa.DataType) -> _Converted:
     """Returns large_list<int64 | float32 | large_binary> as a column of the job's type, where it failed, and why."""
-    lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
+    counts = pc.list_value_length(array)
+    lengths = np.asarray(counts.fill_null(0) if counts.null_count else counts, np.int64)
     if pa.types.is_list(kind):
         return _lists(array, lengths, kind)
+    present = lengths == 1
+    if present.all():
+        values, misfits, reason = _cast(array.flatten(), kind)
+        return values, misfits, lambda _: reason
     bad = lengths > 1
     if bad.any():
         array = pc.if_else(pa.array(~bad), array, pa.scalar(None, array.type))
     # One value a row where there is one: place the flat values at their rows, nulls at the others.
-    present = lengths == 1
     values, misfits, reason = _cast(array.flatten(), kind)
-    if not present.all():
-        places = np.cumsum(present) - 1
-        values = values.take(pa.array(places, mask=~present))
-        misfits = np.where(present, misfits[np.minimum(places, len(misfits) - 1)], False) if len(misfits) else present
+    places = np.cumsum(present) - 1
+    values = values.take(pa.array(places, mask=~present))
+    misfits = np.where(present, misfits[np.minimum(places, len(misfits) - 1)], False) if len(misfits) else present
     several = bad.copy()
     return values, bad | misfits, lambda row: f"one value is expected, found {lengths[row]}" if several[row] else reason
 

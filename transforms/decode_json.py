@@ -46,7 +46,9 @@ def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
 
 
 def _finish(block: LineBlock, rows: np.ndarray, arrays: list[pa.Array], spec: InputSpec, origin: str) -> Decoded:
-    payload = block.texts() if len(rows) == len(block) else block.texts().take(pa.array(rows))
+    payload = block.texts() if spec.payload else None
+    if payload is not None and len(rows) < len(block):
+        payload = payload.take(pa.array(rows))
     return Decoded([finish(arrays, spec, origin, block.positions[rows], payload)])
 
 
@@ -64,7 +66,8 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         )
         if table.num_rows != len(rows):
             return None
-        return [from_form(table.column(name).combine_chunks(), kind) for name, kind in spec.columns]
+        columns = table.combine_chunks().to_batches()[0].columns if spec.columns else []
+        return [from_form(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
     except (ValueError, pa.ArrowException):
         return None
 

@@ -52,16 +52,38 @@ class JsonEncoder:
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
         self._file = file
         self._raw = spec.raw
-        self._schema = shown_schema(spec.schema)
-        if spec.raw:
-            self._schema = self._schema.append(pa.field(PAYLOAD, pa.binary(), nullable=False))
+        self._schema = _schema(spec)
 
     def write(self, batch: pa.RecordBatch) -> None:
         for part in parts(select_columns(batch, self._schema)):
-            self._file.write(data_bytes(_added_lines(part) if self._raw else _lines(part)))
+            self._file.write(data_bytes(_texts(part, self._raw, "}\n")))
 
     def close(self) -> None:
         """Nothing completes a file of lines."""
+
+
+def json_objects(batch: pa.RecordBatch, spec: OutputSpec) -> pa.ChunkedArray:
+    """Returns binary [rows]: each row as a JSON object on one line, without a line end; see JsonEncoder.
+
+    Raises:
+      SluiceError: a column is missing, or has values that its column in the output cannot hold; or, of a raw spec, a
+        row's own text is not a JSON object.
+    """
+    selected = select_columns(batch, _schema(spec))
+    if spec.raw:
+        place = selected.schema.get_field_index(PAYLOAD)
+        selected = selected.set_column(place, selected.schema.field(place), _on_one_line(selected.column(place)))
+    texts = [_texts(part, spec.raw, "}").view(pa.binary()) for part in parts(selected)]
+    return pa.chunked_array(texts, pa.binary())
+
+
+def _on_one_line(objects: pa.Array) -> pa.Array:
+    """Returns JSON texts without line ends: within a string they are escaped, and elsewhere they are white space."""
+    texts, data = objects.view(pa.string()), data_bytes(objects)
+    for end in ("\n", "\r"):
+        if end.encode() in data:
+            texts = pc.replace_substring(texts, end, " ")
+    return pc.ascii_ltrim_whitespace(texts).view(pa.binary())
 
 
 def json_texts(array: pa.Array) -> pa.Array:
@@ -69,16 +91,25 @@ def json_texts(array: pa.Array) -> pa.Array:
     return join(_value(array), len(array), "null")
 
 
-def _lines(batch: pa.RecordBatch) -> pa.Array:
-    return join(_members(batch.schema.names, batch.columns, "{", "}\n"), batch.num_rows, "null")
+def _schema(spec: OutputSpec) -> pa.Schema:
+    """Returns the columns that an object is made of; of a raw one, its own text is the last."""
+    schema = shown_schema(spec.schema)
+    return schema.append(pa.field(PAYLOAD, pa.binary(), nullable=False)) if spec.raw else schema
 
 
-def _added_lines(batch: pa.RecordBatch) -> pa.Array:
-    """Returns each row's own object, the last column, with the other columns as further members at its end."""
+def _texts(batch: pa.RecordBatch, raw: bool, end: str) -> pa.Array:
+    """Returns string [rows]: each row as an object.
+
+    Args:
+      raw: the last column is the row's own object, and the others become further members at its end.
+      end: what an object ends with.
+    """
+    if not raw:
+        return join(_members(batch.schema.names, batch.columns, "{", end), batch.num_rows, "null")
     opened = _without_brace(batch.column(PAYLOAD))
     empty = pc.ends_with(opened, "{")
     comma: pa.Array | str = pc.if_else(empty, "", ",") if pc.any(empty).as_py() else ","
-    members = _members(batch.schema.names[:-1], batch.columns[:-1], "", "}\n")
+    members = _members(batch.schema.names[:-1], batch.columns[:-1], "", end)
     return join([opened, comma, *members], batch.num_rows, "null")
 
 

@@ -81,7 +81,8 @@ class LineBlock:
             return np.zeros(0, bool)
         raw = np.frombuffer(self.data, np.uint8)
         # Few lines begin with a line end; only those need a closer look.
-        blank = np.isin(raw[self.starts], (_NEWLINE, _RETURN))
+        first = raw[self.starts]
+        blank = (first == _NEWLINE) | (first == _RETURN)
         for number in np.flatnonzero(blank).tolist():
             blank[number] = not self.line(number)
         return blank

@@ -17,7 +17,7 @@ from transforms.file_ranges import read_range, split_file
 from transforms.find_source import SAMPLE_ROWS, Source, find_source
 from transforms.json_values import form_of
 
-__all__ = ["InputPlan", "Source", "Wanted", "check_sample", "find_source", "plan_input"]
+__all__ = ["InputPlan", "Source", "Wanted", "check_sample", "find_source", "near_name", "plan_input", "some_names"]
 
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10
@@ -69,6 +69,9 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     _check_unknown_features(source, signature, wanted, examples)
     _check_names(source, signature, wanted)
     needed = {name: _type_of(spec, source, wanted) for name, spec in specs.items() if _is_there(spec, source, wanted)}
+    if signature.features == () and not examples:  # what they are is not known, so all that has a type goes in
+        typed = source.types if source.format in (PARQUET, AVRO) else wanted.schema
+        needed |= {name: kind for name, kind in typed.items() if name not in needed}
     carried = {} if wanted.raw else _carried(source, needed, wanted)
     order = source.names if source.format != JSONL else tuple(dict.fromkeys((*source.names, *carried, *needed)))
     columns = {name: (needed | carried)[name] for name in order if name in needed or name in carried}
@@ -94,14 +97,16 @@ def _check_names(source: Source, signature: Signature, wanted: Wanted) -> None:
         known = {*source.names, *wanted.schema, *(() if flag == "--columns" else _outputs(signature))}
         for name in names:
             if name not in known and source.names:
-                raise UsageError(f"{flag} {name}: the input has no such column{_near(name, known)}")
+                raise UsageError(f"{flag} {name}: the input has no such column{near_name(name, known)}")
     for name in wanted.schema if source.names and source.format in (CSV, PARQUET, AVRO) else ():
         if name not in source.names:
-            raise UsageError(f"--input_schema names '{name}': the input has no such column{_near(name, source.names)}")
+            raise UsageError(
+                f"--input_schema names '{name}': the input has no such column{near_name(name, source.names)}"
+            )
     known = {spec.name for spec in signature.columns}
     for name, _ in wanted.defaults:
         if name not in known and known:
-            raise UsageError(f"--column_defaults {name}: the model takes no such column{_near(name, known)}")
+            raise UsageError(f"--column_defaults {name}: the model takes no such column{near_name(name, known)}")
 
 
 def _outputs(signature: Signature) -> set[str]:
@@ -120,7 +125,7 @@ def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
         return True
     raise UsageError(
         f"the model takes column '{spec.name}' ({spec}), and the input {source.path} has no such column"
-        f"{_near(spec.name, source.names)}; it has {_some(source.names)}.{_csv_hint(source)} Rename "
+        f"{near_name(spec.name, source.names)}; it has {some_names(source.names)}.{_csv_hint(source)} Rename "
         "it in the input, or give what stands "
         f"for it with --column_defaults {spec.name}=VALUE"
     )
@@ -184,7 +189,7 @@ def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> 
             carried[name] = kind
     if untyped:
         raise UsageError(
-            f"the types of {_some(untyped)} are not known: {source.format} rows are typed one by one. Give "
+            f"the types of {some_names(untyped)} are not known: {source.format} rows are typed one by one. Give "
             "--input_schema FILE (BigQuery's JSON schema form) with them, leave them out with --exclude_columns "
             f"{','.join(untyped[:3])}, or write {source.format}, which carries rows as they are"
         )
@@ -217,7 +222,8 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
         raise UsageError(f"none of the first {rows} rows of {source.path} fits the model. The first: {reasons[0]}")
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def near_name(name: str, known: Iterable[str]) -> str:
+    """Returns " (did you mean 'x'?)" for the end of an error, or "" if no known name is like this one."""
     same = [other for other in known if other.lower() == name.lower()]
     near = same or difflib.get_close_matches(name, list(known), 1, 0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
@@ -232,6 +238,7 @@ def _csv_hint(source: Source) -> str:
     return ""
 
 
-def _some(names: Sequence[str], most: int = 12) -> str:
+def some_names(names: Sequence[str], most: int = 12) -> str:
+    """Returns names as an error lists them."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"

@@ -106,18 +106,32 @@ def plan_output(
     Raises:
       UsageError: two columns of one name, or a column that the format cannot hold.
     """
+    present = {*source.names, *(name for name, _ in plan.spec.columns)} if raw else {name for name, _ in plan.carried}
+    added = added_columns(signature, prefix, model_columns, present)
+    carried = [] if raw else [pa.field(name, kind) for name, kind in plan.carried]
+    raw_names = source.names if raw and source.format == CSV else ()
+    spec = OutputSpec(destination.format, pa.schema(carried + added), raw, flatten, raw_names)
+    check_output_spec(spec)
+    return spec
+
+
+def added_columns(signature: Signature, prefix: str, model_columns: bool, present: Collection[str]) -> list[pa.Field]:
+    """Returns the columns that scoring adds to a row.
+
+    Args:
+      model_columns: whether `_model` and `_version` are among them.
+      present: names of the input columns that the output holds.
+
+    Raises:
+      UsageError: an input column has such a name.
+    """
     added = list(output_schema(signature, prefix))
     if model_columns:
         added += [pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())]
-    present = {*source.names, *(name for name, _ in plan.spec.columns)} if raw else {name for name, _ in plan.carried}
     for field in added:
         if field.name in present:
             raise UsageError(
                 f"the model's output '{field.name}' has the name of an input column; give --output_prefix TEXT to "
                 f"rename the outputs, or --exclude_columns {field.name} to leave the input column out"
             )
-    carried = [] if raw else [pa.field(name, kind) for name, kind in plan.carried]
-    raw_names = source.names if raw and source.format == CSV else ()
-    spec = OutputSpec(destination.format, pa.schema(carried + added), raw, flatten, raw_names)
-    check_output_spec(spec)
-    return spec
+    return added

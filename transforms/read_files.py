@@ -7,11 +7,10 @@ import apache_beam as beam
 import pyarrow as pa
 
 from models.errors import UsageError
-from transforms import metrics
 from transforms.batches import slices
 from transforms.beam_files import match_files
 from transforms.composite import Composite
-from transforms.decode import INVALID_ROW, Decoded, InputSpec, file_failure
+from transforms.decode import Decoded, InputSpec, count_decoded, file_failure
 from transforms.failures import Failure
 from transforms.file_ranges import FileRange, is_file_error, read_range, split_file
 from transforms.prefetch import prefetch
@@ -76,7 +75,7 @@ class _Split(beam.DoFn):
                 if not is_file_error(error):
                     raise
                 failed = Decoded(failures=[file_failure(error, file.path)])
-                _count(failed, 0)
+                count_decoded(failed, 0)
                 yield from _tag(failed.failures)
                 yield beam.pvalue.TaggedOutput(TALLY, failed.rows)
 
@@ -91,7 +90,7 @@ class _Decode(beam.DoFn):
         rows = 0
         for decoded, size in prefetch(read_range(part, self._spec)):
             rows += decoded.rows
-            _count(decoded, size)
+            count_decoded(decoded, size)
             for batch in decoded.batches:
                 yield from slices(batch, MAX_BATCH_ROWS)
             yield from _tag(decoded.failures)
@@ -100,14 +99,3 @@ class _Decode(beam.DoFn):
 
 def _tag(failures: list[Failure]) -> Iterator[_Failed]:
     return (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)
-
-
-def _count(decoded: Decoded, size: int) -> None:
-    metrics.count(metrics.ROWS_READ, decoded.rows)
-    metrics.count(metrics.BYTES_READ, size)
-    invalid = sum(failure.error_type == INVALID_ROW for failure in decoded.failures)
-    if invalid:
-        metrics.count_failure(decoded.failures[0].stage, INVALID_ROW, invalid)
-    for failure in decoded.failures:
-        if failure.error_type != INVALID_ROW:
-            metrics.count_failure(failure.stage, failure.error_type)

@@ -8,9 +8,10 @@ like output.
 import dataclasses
 import gzip
 import logging
+import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import apache_beam as beam
@@ -78,7 +79,7 @@ def existing_files(target: Target) -> list[str]:
     return [file.path for file in match_files(target.pattern) if named.match(file.path)]
 
 
-class _Format(Protocol):
+class Format(Protocol):
     """What elements become bytes by. Picklable."""
 
     def open(self, file: BinaryIO) -> Any:
@@ -106,7 +107,7 @@ class _BatchWriter:
 
 
 @dataclasses.dataclass(frozen=True)
-class _FailureFormat:
+class FailureFormat:
     payload_mode: str
 
     def open(self, file: BinaryIO) -> "_FailureWriter":
@@ -153,7 +154,7 @@ class WriteFailures(beam.PTransform):
 
     def __init__(self, target: Target, payload_mode: str = FULL) -> None:
         super().__init__()
-        self._fn = _WriteShards(target, _FailureFormat(payload_mode))
+        self._fn = _WriteShards(target, FailureFormat(payload_mode))
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Shard]:
         return failures | "Shards" >> beam.ParDo(self._fn)
@@ -161,7 +162,7 @@ class WriteFailures(beam.PTransform):
 
 @beam.typehints.with_output_types(Shard)
 class _WriteShards(beam.DoFn):
-    def __init__(self, target: Target, format_: _Format) -> None:
+    def __init__(self, target: Target, format_: Format) -> None:
         self._target = target
         self._format = format_
         self._open: OpenShard | None = None
@@ -193,45 +194,65 @@ class _WriteBatches(_WriteShards):
     """Counts: rows_failed."""
 
     def process(self, element: pa.RecordBatch) -> Iterator[Shard | _Failed]:
-        for failure in self._write(element):
-            metrics.count_failure(failure.stage, failure.error_type)
+        for failure in write_rows(element, self._add):
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
 
-    def _write(self, batch: pa.RecordBatch) -> Iterator[Failure]:
-        """Writes a batch; where an encoder refuses it, its halves, until the rows at fault stand alone."""
-        try:
-            self._add(batch)
-        except SluiceError as error:  # raised before a byte of the batch is written
-            if batch.num_rows > 1:
-                middle = batch.num_rows // 2
-                yield from self._write(batch.slice(0, middle))
-                yield from self._write(batch.slice(middle))
-            else:
-                yield failure_of(batch, 0, ENCODE, type(error).__name__, str(error))
+
+def write_rows(batch: pa.RecordBatch, write: Callable[[pa.RecordBatch], None]) -> Iterator[Failure]:
+    """Writes a batch; where an encoder refuses it, its halves, until the rows at fault stand alone: those are given.
+
+    Counts: rows_failed.
+    """
+    try:
+        write(batch)
+    except SluiceError as error:  # raised before a byte of the batch is written
+        if batch.num_rows > 1:
+            middle = batch.num_rows // 2
+            yield from write_rows(batch.slice(0, middle), write)
+            yield from write_rows(batch.slice(middle), write)
+        else:
+            failure = failure_of(batch, 0, ENCODE, type(error).__name__, str(error))
+            metrics.count_failure(failure.stage, failure.error_type)
+            yield failure
 
 
-class OpenShard:
-    """A file that is being written under a temporary name."""
+class OpenFile:
+    """A file that is being written under a temporary name.
 
-    def __init__(self, target: Target, format_: _Format) -> None:
-        self.path = f"{target.temp}/{uuid.uuid4().hex}{target.suffix}"
-        self._file = cast(BinaryIO, FileSystems.create(self.path, compression_type=CompressionTypes.UNCOMPRESSED))
+    Attributes:
+      rows: written so far.
+    """
+
+    def __init__(self, path: str, format_: Format, gzipped: bool) -> None:
+        self.path = path
+        self.rows = 0
+        self._file = cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
         self._sink = self._file
-        if target.suffix.endswith(".gz"):
+        if gzipped:
             self._sink = cast(BinaryIO, gzip.GzipFile("", "wb", _GZIP_LEVEL, self._file, mtime=0))
         self._writer = format_.open(self._sink)
-        self._rows = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, without what the format's encoder still holds back."""
+        return self._file.tell()
 
     def write(self, element: Any) -> None:
-        self._rows += self._writer.write(element)
+        self.rows += self._writer.write(element)
 
-    def finish(self) -> Shard:
+    def close(self, sync: bool = False) -> None:
+        """Completes the file.
+
+        Args:
+          sync: returns only when a file on a local disk would outlive a crash of the machine.
+        """
         self._writer.close()
         if self._sink is not self._file:
             self._sink.close()
+        if sync and "://" not in self.path:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
-        (written,) = FileSystems.match([self.path])[0].metadata_list
-        return Shard(self.path, self._rows, written.size_in_bytes)
 
     def drop(self) -> None:
         """Gives up a file of a bundle that failed; that it cannot be deleted must not fail the next one."""
@@ -240,6 +261,18 @@ class OpenShard:
             delete_files([self.path])
         except Exception as error:  # noqa: BLE001
             _LOG.warning("%s of a bundle that failed is left behind: %s", self.path, error)
+
+
+class OpenShard(OpenFile):
+    """A file of a target's set."""
+
+    def __init__(self, target: Target, format_: Format) -> None:
+        super().__init__(f"{target.temp}/{uuid.uuid4().hex}{target.suffix}", format_, target.suffix.endswith(".gz"))
+
+    def finish(self) -> Shard:
+        self.close()
+        (written,) = FileSystems.match([self.path])[0].metadata_list
+        return Shard(self.path, self.rows, written.size_in_bytes)
 
 
 def remove_temp(target: Target) -> None:

@@ -107,6 +107,18 @@ def test_columns_that_the_model_does_without() -> None:
     assert plan(source(CSV, "age"), FEATURES).spec.columns == (("age", pa.int64()),)
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_features_that_are_not_known_are_all_that_have_a_type(raw: bool) -> None:
+    types = {"age": pa.int64(), "name": pa.string()}
+    model = example_signature()
+    for format_ in (CSV, JSONL):
+        planned = plan(source(format_, "age", "name", "zip"), model, types, raw=raw, exclude=("name", "zip"))
+        assert planned.spec.columns == tuple(types.items())
+        assert [name for name, _ in planned.carried] == ([] if raw else ["age"])
+    planned = plan(source(PARQUET, **types), model, carry=("age",))
+    assert (planned.spec.columns, planned.carried) == (tuple(types.items()), (("age", pa.int64()),))
+
+
 def test_empty_files_have_no_columns_to_hold_against_the_model() -> None:
     found = plan(Source(CSV, "data", 1, 0, ()))
     assert dict(found.spec.columns) == {"age": pa.int64(), "height": pa.float32(), "name": pa.string()}

@@ -1,0 +1,61 @@
+"""A small HTTP server on 127.0.0.1 that tells whether a streaming job lives, is ready, and how it fares."""
+
+import http.server
+import json
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from models.errors import UsageError
+from pipelines.stream_stats import StreamFigures
+
+HOST = "127.0.0.1"
+
+
+class HealthServer:
+    """Answers GET /healthz and /readyz with 200 or 503, and /metrics with 200; each with the job's figures as JSON.
+
+    A context manager. With port 0 it does nothing.
+
+    Raises:
+      UsageError: the port is taken.
+    """
+
+    def __init__(self, port: int, figures: Callable[[], StreamFigures]) -> None:
+        self._server: http.server.ThreadingHTTPServer | None = None
+        if port:
+            try:
+                self._server = http.server.ThreadingHTTPServer((HOST, port), _handler(figures))
+            except OSError as error:
+                raise UsageError(f"--health_port {port} cannot be listened on: {error.strerror}") from error
+
+    def __enter__(self) -> "HealthServer":
+        if self._server is not None:
+            threading.Thread(target=self._server.serve_forever, name="sluice-health", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+def _handler(figures: Callable[[], StreamFigures]) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            now = figures()
+            answers = {"/healthz": now.alive, "/readyz": now.ready, "/metrics": True}
+            path = self.path.split("?")[0]
+            body = json.dumps(now.to_json() if path in answers else {"paths": list(answers)}, indent=2).encode() + b"\n"
+            self.send_response(404 if path not in answers else 200 if answers[path] else 503)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Probes come every few seconds: they are not logged."""
+
+    return Handler

@@ -1,0 +1,28 @@
+"""How a job ended, for whoever called it: exit codes, and the words of an error."""
+
+import re
+
+from models.errors import Overloaded, Refused, TimedOut, Unavailable
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+# As `error_text` begins, or as a traceback names them; not the ServiceUnavailable of a service that Google's clients call.
+_ABOUT_SERVER = re.compile(
+    rf"(^|\bmodels\.errors\.)({'|'.join(kind.__name__ for kind in (Unavailable, Overloaded, TimedOut, Refused))})\b"
+)
+
+
+def error_text(error: BaseException) -> str:
+    """Returns the error with its kind: a runner passes on text, and not the exception that a worker raised."""
+    return f"{type(error).__name__} {error}"
+
+
+def is_about_server(error: BaseException) -> bool:
+    """Whether a model's server was away or refused calls."""
+    return _ABOUT_SERVER.search(error_text(error)) is not None
+
+
+def reason(error: BaseException) -> str:
+    """Returns the error's own words, without the label of the step that Beam adds."""
+    lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,124 @@
+"""What batch and streaming jobs decide alike: the model, its signature, and the user's schema and defaults."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from models.cache import ModelRecipe
+from models.columns import default_value
+from models.errors import UsageError
+from models.interface import EndpointOptions, ModelOptions
+from models.signature import ColumnSpec, Signature
+from models.signature_reader import pick_signature
+from models.signatures import FoundModel, find_model
+from models.uri import ModelSpec, parse_model_uri
+from pipelines.options import BatchOptions
+from pipelines.streaming_options import StreamingOptions
+from transforms.beam_files import BeamFiles, open_binary
+from transforms.schema import read_schema_file
+
+# How long a model's server may take to say what it serves.
+_LAUNCH_TIMEOUT_SECS = 15.0
+
+JobOptions = BatchOptions | StreamingOptions
+
+
+def find_signature(
+    options: JobOptions, columns: Sequence[str], endpoint: EndpointOptions
+) -> tuple[FoundModel, Signature, tuple[str, ...]]:
+    """Returns the model, its version pinned so that late workers load the same one; its signature, with the outputs
+    that are wanted; and which input columns to leave out.
+
+    Args:
+      columns: of the input, as far as they are known.
+    """
+    timeout_secs = min(endpoint.rpc_timeout_secs, _LAUNCH_TIMEOUT_SECS)
+    found = find_model(parse_model_uri(options.model), BeamFiles(), endpoint, timeout_secs)
+    signatures = found.signatures
+    signature = pick_signature(signatures | _with_wanted(options, columns, signatures), options.signature)
+    left_out = {options.output_prefix + output.name for output in signatures[options.signature].outputs} - {
+        options.output_prefix + output.name for output in signature.outputs
+    }
+    exclude = tuple(name for name in options.exclude_columns if name not in left_out)
+    return found, signature, exclude
+
+
+def _with_wanted(options: JobOptions, columns: Sequence[str], signatures: dict[str, Signature]) -> dict[str, Signature]:
+    """Returns the chosen signature without the outputs that --exclude_columns names.
+
+    Where an input column has the name too, it is the input column that is left out.
+    """
+    names = set(options.exclude_columns) - set(columns)
+    signature = signatures.get(options.signature)
+    if signature is None or not names:
+        return {}
+    kept = tuple(spec.name for spec in signature.outputs if options.output_prefix + spec.name not in names)
+    if not kept:
+        raise UsageError("--exclude_columns leaves out every output of the model, so there is nothing to write")
+    return {signature.name: signature.with_outputs(kept)}
+
+
+def read_input_schema(path: str) -> dict[str, pa.DataType]:
+    """Returns the types that the file at --input_schema gives columns; none of no file.
+
+    Raises:
+      UsageError: it cannot be read, or is no schema.
+    """
+    if not path:
+        return {}
+    try:
+        with open_binary(path) as file:
+            schema = read_schema_file(file.read().decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--input_schema {path} cannot be read: {error}") from error
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def parse_defaults(signature: Signature, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Returns --column_defaults as values of the columns' types.
+
+    Raises:
+      UsageError: a value is not of its column's type.
+    """
+    specs = {spec.name: spec for spec in signature.columns}
+    return {name: _default(specs[name], text) if name in specs else text for name, text in pairs}
+
+
+def _default(spec: ColumnSpec, text: str) -> Any:
+    value: Any = text
+    try:
+        if spec.dtype == "bool":
+            value = {"true": True, "false": False}[text.lower()]
+        elif spec.dtype != "string":
+            value = float(text) if "float" in spec.dtype else int(text)
+        default_value(value, spec)
+    except (ValueError, KeyError, UsageError) as error:
+        raise UsageError(f"--column_defaults {spec.name}={text}: it cannot stand for the column, {spec}") from error
+    return value
+
+
+def make_recipe(
+    options: JobOptions,
+    spec: ModelSpec,
+    signature: Signature,
+    defaults: dict[str, Any],
+    endpoint: EndpointOptions,
+    poll_secs: float = 0.0,
+) -> ModelRecipe:
+    """Returns what a worker opens the model by."""
+    return ModelRecipe(
+        spec,
+        ModelOptions(
+            signature=options.signature,
+            outputs=tuple(output.name for output in signature.outputs),
+            defaults=tuple(sorted(defaults.items())),
+            intra_op_threads=options.intra_op_threads,
+            inter_op_threads=options.inter_op_threads,
+            warm_up=options.warm_up,
+            endpoint=endpoint,
+            poll_secs=poll_secs,
+        ),
+        options.scheduler_options(),
+        signature if spec.endpoint or poll_secs else None,
+    )

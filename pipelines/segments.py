@@ -1,0 +1,109 @@
+"""An endless local job, as one pipeline after the other over the same source."""
+
+import gc
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from pipelines.outcome import reason
+from transforms.message_source import MessageSource
+
+_LOG = logging.getLogger("sluice")
+
+# How often the running segment is looked at.
+_TICK_SECS = 0.1
+# Between a segment that failed and the next one: doubled each time in a row, up to the most.
+_FIRST_BACKOFF_SECS = 0.5
+_MAX_BACKOFF_SECS = 30.0
+
+
+class _Segment(threading.Thread):
+    """One pipeline's run."""
+
+    def __init__(self, number: int, run: Callable[[int], None]) -> None:
+        super().__init__(name=f"sluice-segment-{number}", daemon=True)
+        self.number = number
+        self.error: Exception | None = None
+        self._run_pipeline = run
+
+    def run(self) -> None:
+        try:
+            self._run_pipeline(self.number)
+        except Exception as error:  # noqa: BLE001  whoever waits for the segment raises it or begins another
+            self.error = error
+
+
+def run_segments(
+    run: Callable[[int], None],
+    source: MessageSource,
+    max_restarts: int,
+    on_restart: Callable[[], None] = lambda: None,
+    wait: Callable[[float], object] = time.sleep,
+    uniform: Callable[[], float] = random.random,
+) -> int:
+    """Runs segments until the source is drained; returns how many failed and were followed by another.
+
+    The messages of a segment that fails are given back, and a new one is begun, after a while.
+
+    Args:
+      run: builds and runs the pipeline of the segment of this number, to its end.
+      max_restarts: segments that may fail in a row, without a bundle acknowledged between them.
+
+    Raises:
+      Exception: what the last of them raised.
+    """
+    number, failed, in_a_row, acknowledged = 0, 0, 0, 0
+    segment = _begin(number, run)
+    following: _Segment | None = None
+    while True:
+        segment.join(_TICK_SECS)
+        if segment.is_alive():
+            if following is None and source.wants_next and not source.draining:
+                number += 1
+                following = _begin(number, run)
+            continue
+        if segment.error is not None:
+            source.release()
+            in_a_row = 1 if source.stats.acknowledged > acknowledged else in_a_row + 1
+            acknowledged = source.stats.acknowledged
+            if source.draining or in_a_row > max_restarts:
+                source.drain()
+                _finish(following)
+                raise segment.error
+            failed += 1
+            on_restart()
+            wait(_backoff_secs(in_a_row, segment.error, max_restarts, uniform))
+        if source.draining and following is None:
+            return failed
+        gc.collect()  # what the runner kept of the segment's bundles refers to itself
+        if following is None:
+            number += 1
+            following = _begin(number, run)
+        if segment.error is not None:
+            source.begin_segment(following.number)
+        segment, following = following, None
+
+
+def _begin(number: int, run: Callable[[int], None]) -> _Segment:
+    segment = _Segment(number, run)
+    segment.start()
+    return segment
+
+
+def _finish(segment: _Segment | None) -> None:
+    if segment is not None:
+        segment.join()
+
+
+def _backoff_secs(in_a_row: int, error: Exception, max_restarts: int, uniform: Callable[[], float]) -> float:
+    secs = min(_MAX_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2 ** (in_a_row - 1)) * (0.5 + uniform() / 2)
+    _LOG.warning(
+        "The messages in work come again in %.1f s (failure %d in a row of %d allowed): %s",
+        secs,
+        in_a_row,
+        max_restarts,
+        reason(error),
+    )
+    return secs

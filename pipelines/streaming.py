@@ -1,0 +1,206 @@
+"""`sluice streaming`: Pub/Sub messages in, predictions out, without an end. Also `python -m pipelines.streaming`."""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from models.errors import UsageError
+from pipelines.flags import add_arguments, from_namespace
+from pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, is_about_server, reason
+from pipelines.streaming_options import StreamingOptions
+
+_LOG = logging.getLogger("sluice")
+
+
+def run(options: StreamingOptions, beam_flags: list[str]) -> int:
+    """Runs a streaming job until it is stopped; returns the exit code. On Dataflow, only launches it.
+
+    Raises:
+      UsageError: subscription, model and sinks do not fit; nothing has been read.
+    """
+    from pipelines.runner import beam_options, check_reachable, is_local
+    from pipelines.streaming_plan import make_tables, plan_streaming
+
+    beam = beam_options(beam_flags)
+    check_reachable(options, beam)
+    local = is_local(beam)
+    plan = plan_streaming(options, native=not local)
+    make_tables(plan)
+    _announce(plan)
+    return _run_here(options, plan, beam) if local else _launch(plan, beam)
+
+
+def _announce(plan: Any) -> None:
+    version = "" if plan.version is None else f", version {plan.version}"
+    _LOG.info("Model %s%s, signature %s", plan.recipe.spec.uri, version, plan.recipe.model.signature)
+    _LOG.info("Input %s", plan.subscription or plan.topic)
+
+
+def _launch(plan: Any, beam: Any) -> int:
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    from pipelines.runner import make_pipeline
+    from pipelines.streaming_graph import build_streaming
+
+    beam.view_as(StandardOptions).streaming = True
+    pipeline: Any = make_pipeline(beam)
+    try:
+        build_streaming(pipeline, plan)
+    except ValueError as error:  # names of Pub/Sub's that Beam does not take
+        raise UsageError(str(error)) from error
+    try:
+        result = pipeline.run()
+    except Exception as error:  # noqa: BLE001  what the service says of the job is shown
+        sys.stderr.write(f"sluice: the job could not be launched: {reason(error)} (--verbose shows where)\n")
+        _LOG.debug("The job could not be launched", exc_info=error)
+        return EXIT_FAILED
+    job = getattr(result, "job_id", None)
+    sys.stderr.write(f"sluice: the job {f'{job()} ' if callable(job) else ''}runs; it goes on until it is drained\n")
+    return EXIT_OK
+
+
+def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
+    from pipelines.health import HealthServer
+    from pipelines.stream_progress import StreamProgress
+    from pipelines.stream_stats import StreamStats
+    from transforms import metrics
+    from transforms.read_pubsub import close_source
+
+    metrics.reset_tally()
+    stats = StreamStats(metrics.tally, metrics.means)
+    plan, source = _open_source(options, plan, stats)
+
+    def figures() -> Any:
+        return stats.figures(source)
+
+    error: Exception | None = None
+    try:
+        with HealthServer(options.health_port, figures), StreamProgress(figures, options.progress), _signals(source):
+            error = _run_segments(options, plan, beam, source, stats)
+    finally:
+        close_source(source)
+    try:
+        _summarise(options, plan, stats, figures())
+    except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says
+        _LOG.warning("The summary could not be made or written: %s", problem)
+    return _exit_code(error, options.max_restarts)
+
+
+def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any, Any]:
+    """Begins to pull; returns the plan with what was found out of the subscription, and the source."""
+    from transforms.message_buffer import BundleOptions
+    from transforms.message_source import SourceOptions
+    from transforms.pubsub_clients import subscriber
+    from transforms.pubsub_subscription import PubsubSubscription, check_subscription, make_subscription
+    from transforms.read_pubsub import open_source
+
+    client = subscriber()
+    if plan.subscription:
+        allowed = check_subscription(client, plan.subscription)
+        attempts = plan.max_delivery_attempts or max(0, allowed - 1)
+        plan = dataclasses.replace(plan, max_delivery_attempts=attempts)
+    else:
+        plan = dataclasses.replace(plan, subscription=make_subscription(client, plan.topic))
+    bundles = BundleOptions(max_messages=options.max_bundle_messages, gather_secs=options.bundle_delay_ms / 1000)
+    subscription = PubsubSubscription(client, plan.subscription, temporary=bool(plan.topic))
+    return plan, open_source(subscription, SourceOptions(bundles), stats.note)
+
+
+def _run_segments(options: StreamingOptions, plan: Any, beam: Any, source: Any, stats: Any) -> Exception | None:
+    """Runs until the source is drained; returns what ended the job, if something did."""
+    from pipelines.segments import run_segments
+
+    try:
+        run_segments(_segment(plan, beam), source, options.max_restarts, stats.note_restart)
+    except Exception as error:  # noqa: BLE001  it ends the job, and what it says is shown
+        return error
+    return None
+
+
+def _segment(plan: Any, beam: Any) -> Callable[[int], None]:
+    """Returns what builds and runs the pipeline of a segment."""
+    from pipelines.runner import make_pipeline
+    from pipelines.streaming_graph import build_streaming
+    from transforms.fused import check_fused
+
+    def run_segment(number: int) -> None:
+        pipeline: Any = make_pipeline(beam)
+        build_streaming(pipeline, plan, number)
+        check_fused(pipeline)
+        pipeline.run().wait_until_finish()
+
+    return run_segment
+
+
+@contextlib.contextmanager
+def _signals(source: Any) -> Iterator[None]:
+    """Drains the source at the first SIGINT or SIGTERM while the block runs; the second one ends the process."""
+
+    def stop(number: int, frame: object) -> None:
+        if source.draining:
+            sys.stderr.write("\nsluice: aborted; messages that were in work will come again\n")
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
+        sys.stderr.write("\nsluice: draining: what is in work is finished; once more to abort\n")
+        source.drain()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals go to the main thread, whoever runs it
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summarise(options: StreamingOptions, plan: Any, stats: Any, figures: Any) -> None:
+    from pipelines.stream_summary import render, stream_summary, to_json
+    from transforms import metrics
+    from transforms.beam_files import write_text
+
+    summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri)
+    sys.stderr.write(render(summary) + "\n")
+    if options.summary_file:
+        write_text(options.summary_file, to_json(summary) + "\n")
+
+
+def _exit_code(error: Exception | None, max_restarts: int) -> int:
+    if error is None:
+        return EXIT_OK
+    hint = "; --on_unavailable=dead_letter makes failures of such rows" if is_about_server(error) else ""
+    sys.stderr.write(
+        f"sluice: the job failed, {max_restarts} restarts in a row did not help; what was not acknowledged comes "
+        f"again: {reason(error)}{hint} (--verbose shows where)\n"
+    )
+    _LOG.debug("The job failed", exc_info=error)
+    return EXIT_FAILED
+
+
+def add_streaming_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice streaming`."""
+    add_arguments(parser, StreamingOptions)
+
+
+def run_arguments(namespace: argparse.Namespace, beam_flags: list[str]) -> int:
+    """Runs the job that the command line asks for."""
+    return run(from_namespace(StreamingOptions, namespace), beam_flags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `python -m pipelines.streaming`."""
+    from pipelines.cli import main as cli_main
+
+    return cli_main(["streaming", *(sys.argv[1:] if argv is None else argv)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The graph of a streaming job: source, predict, sinks. It only wires."""
+
+from collections.abc import Callable
+
+import apache_beam as beam
+
+from pipelines.streaming_plan import FailurePlaces, StreamingPlan
+from transforms.decode_messages import DecodeMessages
+from transforms.failures import Failure
+from transforms.predict import Predict
+from transforms.read_pubsub import ReadMessages
+from transforms.write_failure_table import WriteFailureTable
+from transforms.write_pubsub import WriteFailureMessages, WriteMessages
+from transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
+from transforms.write_table import WriteTable
+
+
+def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan, segment: int = 0) -> None:
+    """Wires messages to sinks. There is no Flatten: on a local runner, all behind the source has to be one stage.
+
+    Args:
+      segment: locally: which of the source's segments the pipeline is.
+    """
+    read = ReadMessages(
+        plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute, segment=segment
+    )
+    decode = DecodeMessages(plan.stream.messages, plan.max_delivery_attempts)
+    decoded = pipeline | "Read" >> read | "Decode" >> decode
+    scored = decoded.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
+    failed = {"Decode": decoded.failures, "Predict": scored.failures}
+    for label, sink in _sinks(plan).items():
+        failed[label] = scored.rows | f"Write{label}" >> sink
+    for label, failures in failed.items():
+        failures | f"Write{label}Failures" >> WriteStreamFailures(plan.failures)
+
+
+def _sinks(plan: StreamingPlan) -> dict[str, beam.PTransform]:
+    """Returns what writes predictions, by label; each gives the failures of rows that it cannot write."""
+    sinks: dict[str, beam.PTransform] = {}
+    if plan.stream.topic is not None:
+        sinks["Topic"] = WriteMessages(plan.output_topic, plan.stream.topic)
+    if plan.stream.table is not None:
+        sinks["Table"] = WriteTable(plan.output_table, plan.stream.table)
+    if plan.stream.files is not None and plan.output_files is not None:
+        sinks["Files"] = WriteStreamFiles(plan.output_files.prefix, plan.output_files.suffix, plan.stream.files)
+    return sinks
+
+
+class WriteStreamFailures(beam.PTransform):
+    """Writes failures to each place that there is for them."""
+
+    def __init__(self, places: FailurePlaces) -> None:
+        super().__init__()
+        self._places = places
+
+    def expand(self, failures: beam.PCollection[Failure]) -> beam.pvalue.PDone:
+        for label, sink in self._writers().items():
+            failures | label >> sink()
+        return beam.pvalue.PDone(failures.pipeline)
+
+    def _writers(self) -> dict[str, Callable[[], beam.PTransform]]:
+        places, writers = self._places, dict[str, Callable[[], beam.PTransform]]()
+        if places.topic:
+            writers["Topic"] = lambda: WriteFailureMessages(places.topic, places.payload_mode)
+        if places.table:
+            writers["Table"] = lambda: WriteFailureTable(places.table, places.payload_mode)
+        if places.files:
+            prefix, suffix = places.files.prefix, places.files.suffix
+            writers["Files"] = lambda: WriteFailureFiles(prefix, places.payload_mode, suffix)
+        return writers

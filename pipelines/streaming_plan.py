@@ -1,0 +1,171 @@
+"""Checks subscription, model and sinks of a streaming job against each other, and decides all that it needs to know."""
+
+import dataclasses
+from typing import Any
+
+import pyarrow as pa
+from google.api_core.exceptions import GoogleAPIError
+
+from models.cache import ModelRecipe
+from models.errors import UsageError
+from models.signatures import FoundModel
+from pipelines.plan_model import find_signature, make_recipe, parse_defaults, read_input_schema
+from pipelines.streaming_options import StreamingOptions
+from transforms.beam_files import open_binary
+from transforms.plan_output import parse_output
+from transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
+from transforms.write_stream_files import check_stream_target
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePlace:
+    """Where files go: PREFIX-TIME-IDSUFFIX."""
+
+    prefix: str
+    suffix: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FailurePlaces:
+    """Where failures go; "" and None: not there."""
+
+    topic: str
+    table: str
+    files: FilePlace | None
+    payload_mode: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingPlan:
+    """A streaming job, decided.
+
+    Attributes:
+      native: the runner is not this process: Beam's own Pub/Sub source is used.
+      version: of the model, as it was found.
+      stream: how messages are decoded, and what each sink holds.
+    """
+
+    native: bool
+    subscription: str
+    topic: str
+    id_label: str
+    timestamp_attribute: str
+    max_delivery_attempts: int
+    recipe: ModelRecipe
+    version: int | None
+    output_prefix: str
+    stream: StreamPlan
+    output_topic: str
+    output_table: str
+    output_files: FilePlace | None
+    failures: FailurePlaces
+
+
+def plan_streaming(options: StreamingOptions, native: bool) -> StreamingPlan:
+    """Returns the job that the options ask for. Sinks are looked at; nothing is made or read.
+
+    Raises:
+      UsageError: something does not fit, or cannot be reached.
+    """
+    try:
+        return _plan(options, native)
+    except (OSError, GoogleAPIError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
+    endpoint = options.endpoint_options()
+    found, signature, exclude = find_signature(options, (), endpoint)
+    defaults = parse_defaults(signature, options.column_defaults)
+    destination = parse_output(options.output, options.output_format) if options.output else None
+    wanted = StreamWanted(
+        format=options.input_format,
+        avro_schema=_read_text("avro_schema", options.avro_schema),
+        schema=read_input_schema(options.input_schema),
+        carry=options.columns,
+        exclude=exclude,
+        defaults=options.column_defaults,
+        output_prefix=options.output_prefix,
+        model_columns=options.add_model_columns,
+        topic=bool(options.output_topic),
+        table=bool(options.output_table),
+        files_format=destination.format if destination else "",
+        flatten=options.flatten,
+    )
+    stream = plan_stream(signature, wanted)
+    recipe = make_recipe(options, _spec(options, found), signature, defaults, endpoint, _poll_secs(options, found))
+    plan = StreamingPlan(
+        native=native,
+        subscription=options.input_subscription,
+        topic=options.input_topic,
+        id_label=options.id_label,
+        timestamp_attribute=options.timestamp_attribute,
+        max_delivery_attempts=options.max_delivery_attempts,
+        recipe=recipe,
+        version=found.version,
+        output_prefix=options.output_prefix,
+        stream=stream,
+        output_topic=options.output_topic,
+        output_table=options.output_table,
+        output_files=FilePlace(destination.prefix, destination.suffix) if destination else None,
+        failures=FailurePlaces(
+            options.failures_topic, options.failures_table, _failure_files(options.failures), options.failure_payload
+        ),
+    )
+    _check_sinks(plan)
+    return plan
+
+
+def _read_text(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        with open_binary(path) as file:
+            return str(file.read().decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--{name} {path} cannot be read: {error}") from error
+
+
+def _poll_secs(options: StreamingOptions, found: FoundModel) -> float:
+    return options.model_poll_secs if found.on_disk and found.version is not None else 0.0
+
+
+def _spec(options: StreamingOptions, found: FoundModel) -> Any:
+    """The model as it is opened: without a version, where new ones are to be followed."""
+    return dataclasses.replace(found.spec, version=None) if _poll_secs(options, found) else found.spec
+
+
+def _failure_files(path: str) -> FilePlace | None:
+    if not path:
+        return None
+    for suffix in (".jsonl.gz", ".jsonl", ".json"):
+        if path.endswith(suffix):
+            return FilePlace(path.removesuffix(suffix), suffix)
+    return FilePlace(f"{path}failures" if path.endswith("/") else path, ".jsonl")
+
+
+def _check_sinks(plan: StreamingPlan) -> None:
+    if plan.output_topic or plan.failures.topic:
+        from transforms.write_pubsub import check_topic
+
+        for topic in filter(None, (plan.output_topic, plan.failures.topic)):
+            check_topic(topic)
+    for place in filter(None, (plan.output_files, plan.failures.files)):
+        check_stream_target(place.prefix, place.suffix)
+
+
+def make_tables(plan: StreamingPlan) -> None:
+    """Makes the tables that the job writes to, unless they exist.
+
+    Raises:
+      UsageError: a table cannot be made, or is of another schema.
+    """
+    if plan.output_table:
+        from transforms.bigquery_table import ensure_table
+
+        assert isinstance(plan.stream.table, pa.Schema)
+        ensure_table(plan.output_table, plan.stream.table)
+    if plan.failures.table:
+        from transforms.write_failure_table import ensure_failure_table
+
+        ensure_failure_table(plan.failures.table)

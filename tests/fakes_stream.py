@@ -1,0 +1,103 @@
+"""Small stand-ins for what a streaming job reads and reports."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+
+from pipelines.stream_stats import StreamFigures
+from tests.fakes import PATIENCE_SECS
+from transforms.message_source import Stats
+from transforms.subscription import Received
+
+FIGURES = StreamFigures(
+    seconds=3725.04,
+    messages=1_234_567,
+    predictions=1_234_500,
+    failures=67,
+    messages_per_second=1999.5678,
+    latency_p50_ms=48.12345,
+    latency_p99_ms=1250.6,
+    buffered=300,
+    in_work=4000,
+    batch_size=512.4,
+    bundles=999,
+    restarts=2,
+    rpc_retries=12,
+    throttled_seconds=3,
+    model_swaps=1,
+    model_versions_rejected=4,
+    reachable=True,
+    draining=False,
+    secs_since_progress=0.05,
+)
+# Those of a job that has just begun.
+NOTHING = StreamFigures(0.0, 0, 0, 0, 0.0, None, None, 0, 0, None, 0, 0, 0, 0, 0, 0, True, False, 0.0)
+
+
+def received(number: int, size: int = 1, publish_time: int = 0) -> Received:
+    """A message whose ids tell its number."""
+    return Received(f"ack-{number}", b"x" * size, str(number), publish_time, {})
+
+
+@dataclasses.dataclass
+class FakeSource:
+    """What StreamStats asks a source for. See transforms.message_source.MessageSource."""
+
+    stats: Stats = dataclasses.field(default_factory=Stats)
+    buffered: int = 0
+    in_work: int = 0
+    reachable: bool = True
+    draining: bool = False
+
+
+class Leases:
+    """A subscription that notes what it is told of leases; so many requests fail first.
+
+    Attributes:
+      requests: (what, ack ids), in their order: "acknowledge", "give back", or "extend by N".
+      failing: requests to come that fail.
+      on_request: called before each request is noted.
+    """
+
+    name = "projects/p/subscriptions/leases"
+
+    def __init__(self, failing: int = 0, on_request: Callable[[str, Sequence[str]], None] = lambda what, ids: None):
+        self.requests: list[tuple[str, list[str]]] = []
+        self.failing = failing
+        self.on_request = on_request
+        self._changed = threading.Condition()
+
+    def pull(self, max_messages: int) -> list[Received]:
+        return []
+
+    def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        self._request("acknowledge", ack_ids)
+
+    def extend(self, ack_ids: Sequence[str], secs: int) -> None:
+        self._request(f"extend by {secs}" if secs else "give back", ack_ids)
+
+    def interrupt(self) -> None:
+        """Nothing is pulled."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def sent(self, what: str) -> list[str]:
+        """The ids of all requests of a kind, in their order."""
+        with self._changed:
+            return [ack_id for kind, ids in self.requests for ack_id in ids if kind == what]
+
+    def await_request(self, what: str) -> None:
+        """Returns when there has been one of this kind."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: any(kind == what for kind, _ in self.requests), PATIENCE_SECS)
+            assert found, f"no request to {what}"
+
+    def _request(self, what: str, ack_ids: Sequence[str]) -> None:
+        self.on_request(what, ack_ids)
+        with self._changed:
+            if self.failing:
+                self.failing -= 1
+                raise ConnectionError("the service is away")
+            self.requests.append((what, list(ack_ids)))
+            self._changed.notify_all()

@@ -1,0 +1,87 @@
+"""When and where a display shows its lines. tests/pipelines/test_progress.py draws whole runs of it."""
+
+import io
+import logging
+import threading
+from typing import TextIO
+
+import pytest
+
+from pipelines.display import Display
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Letters(Display):
+    """Shows as many letters as there is room for; its waits return at once, so many times."""
+
+    def __init__(self, mode: str, stream: TextIO, waits: int = 2, width: int = 8) -> None:
+        super().__init__(mode, stream, self._step, lambda _: width)
+        self.waits: list[float] = []
+        self._steps = waits
+
+    def line(self, width: int) -> str:
+        return "abcdefghijkl"[:width]
+
+    def log_line(self) -> str:
+        return "a, b"
+
+    def _step(self, stop: threading.Event, secs: float) -> bool:
+        self.waits.append(secs)
+        return len(self.waits) > self._steps
+
+
+@pytest.mark.parametrize(
+    "mode,is_terminal,drawn,logged,waits",
+    [
+        ("auto", True, "\rabcdefg\x1b[K\rabcdefg\x1b[K\r\x1b[K", 0, [0.25] * 3),
+        ("auto", False, "", 2, [30.0] * 3),
+        ("bar", False, "\rabcdefg\x1b[K\rabcdefg\x1b[K\r\x1b[K", 0, [0.25] * 3),
+        ("log", True, "", 2, [30.0] * 3),
+        ("none", True, "", 0, []),
+    ],
+)
+def test_modes(
+    mode: str, is_terminal: bool, drawn: str, logged: int, waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Terminal() if is_terminal else io.StringIO()
+    with caplog.at_level(logging.INFO, "sluice"), Letters(mode, stream) as display:
+        pass
+    assert stream.getvalue() == drawn
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [("sluice", "a, b")] * logged
+    assert display.waits == waits
+
+
+@pytest.mark.parametrize("width", [1, 2, 12, 13])
+def test_the_last_column_stays_free(width: int) -> None:
+    terminal = Terminal()
+    with Letters("bar", terminal, waits=1, width=width):
+        pass
+    assert terminal.getvalue() == f"\r{'abcdefghijkl'[: width - 1]}\x1b[K\r\x1b[K"
+
+
+def test_the_end_of_the_block_breaks_off_the_wait() -> None:
+    before = threading.active_count()
+    with Display("log", io.StringIO()):
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stream_that_is_closed_meanwhile_ends_it_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    terminal = Terminal()
+    display = Letters("bar", terminal, waits=5)
+    terminal.close()
+    with display:
+        pass
+    assert display.waits == [0.25]
+    assert caplog.records == []
+
+
+def test_what_is_shown_is_for_a_subclass_to_say() -> None:
+    for ask in (lambda display: display.line(80), lambda display: display.log_line()):
+        with pytest.raises(NotImplementedError):
+            ask(Display("none"))

@@ -1,0 +1,155 @@
+"""`run_segments`: segments one after the other, restarts, the end."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.segments import run_segments
+from tests.memory_subscription import MemorySubscription
+from transforms.message_buffer import BundleOptions
+from transforms.message_source import MessageSource, SourceOptions
+
+BUNDLES = BundleOptions(max_messages=5, interval_secs=0.0, idle_secs=0.01)
+
+
+def open_source(subscription: MemorySubscription, segment_bundles: int = 3) -> MessageSource:
+    return MessageSource(subscription, SourceOptions(BUNDLES, pull_threads=1, segment_bundles=segment_bundles))
+
+
+class Pipelines:
+    """Stands for the pipelines of segments: takes bundles to the end of its segment, and does as told with each."""
+
+    def __init__(self, source: MessageSource, work: Callable[[int, list[bytes]], None]) -> None:
+        self.source = source
+        self.segments: list[int] = []
+        self.at_a_time = 0
+        self._work = work
+        self._lock = threading.Lock()
+        self._working = 0
+
+    def run(self, segment: int) -> None:
+        self.segments.append(segment)
+        while (bundle := self.source.take(segment)) is not None:
+            if bundle.messages:
+                with self._lock:
+                    self._working += 1
+                    self.at_a_time = max(self.at_a_time, self._working)
+                try:
+                    self._work(segment, [message.payload for message in bundle.messages])
+                finally:
+                    with self._lock:
+                        self._working -= 1
+                bundle.acknowledge()
+
+
+def test_segments_follow_each_other_and_never_work_at_a_time() -> None:
+    subscription = MemorySubscription(a_pull=5)
+    subscription.publish([b"%d" % number for number in range(200)])
+    seen: list[bytes] = []
+    source = open_source(subscription)
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        seen.extend(payloads)
+        if len(seen) == 200:
+            source.drain()
+
+    pipelines = Pipelines(source, work)
+    assert run_segments(pipelines.run, source, max_restarts=0) == 0
+    source.close()
+    assert sorted(seen, key=int) == [b"%d" % number for number in range(200)]
+    assert pipelines.at_a_time == 1
+    assert pipelines.segments == sorted(set(pipelines.segments))
+    assert subscription.outstanding == 0
+
+
+def test_a_segment_that_fails_is_followed_by_another_with_its_messages() -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"] * 20)
+    source = open_source(subscription, segment_bundles=100)
+    failures = iter([True, True, False, True, False, False, False, False, False, False])
+    done = 0
+    restarts: list[int] = []
+    waits: list[float] = []
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        nonlocal done
+        if next(failures):
+            raise ConnectionError("the sink is away")
+        done += len(payloads)
+        if done == 20:
+            source.drain()
+
+    failed = run_segments(
+        Pipelines(source, work).run,
+        source,
+        max_restarts=2,
+        on_restart=lambda: restarts.append(1),
+        wait=waits.append,
+        uniform=lambda: 1.0,
+    )
+    source.close()
+    assert failed == 3 == len(restarts)
+    assert waits == [0.5, 1.0, 0.5]  # what was acknowledged between them ends the row
+    assert subscription.outstanding == 0
+
+
+def test_too_many_failures_in_a_row_end_the_job() -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"] * 3)
+    source = open_source(subscription)
+    waits: list[float] = []
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        raise ConnectionError(f"away in segment {segment}")
+
+    with pytest.raises(ConnectionError, match="away in segment 4"):
+        run_segments(Pipelines(source, work).run, source, max_restarts=4, wait=waits.append, uniform=lambda: 1.0)
+    assert waits == [0.5, 1.0, 2.0, 4.0]
+    source.close()
+    assert subscription.outstanding == 3
+    assert subscription.acknowledged == []
+
+
+def test_a_failure_while_another_segment_waits_gives_it_the_turn() -> None:
+    subscription = MemorySubscription(a_pull=5)
+    subscription.publish([b"x"] * 60)
+    source = open_source(subscription, segment_bundles=2)
+    done = 0
+    failed_once = threading.Event()
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        nonlocal done
+        if source._next is not None and not failed_once.is_set():
+            failed_once.set()
+            raise ConnectionError("away")
+        done += len(payloads)
+        if done == 60:
+            source.drain()
+
+    pipelines = Pipelines(source, work)
+    run_segments(pipelines.run, source, max_restarts=1, wait=lambda secs: None)
+    source.close()
+    assert subscription.outstanding == 0
+
+
+def test_a_drain_before_anything_came_ends_at_once() -> None:
+    source = open_source(MemorySubscription())
+    source.drain()
+    assert run_segments(Pipelines(source, lambda segment, payloads: None).run, source, max_restarts=0) == 0
+    source.close()
+
+
+def test_an_error_during_a_drain_ends_the_job_with_it() -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"])
+    source = open_source(subscription)
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        source.drain()
+        raise ConnectionError("away")
+
+    with pytest.raises(ConnectionError):
+        run_segments(Pipelines(source, work).run, source, max_restarts=10, wait=lambda secs: None)
+    source.close()
+    assert subscription.outstanding == 1

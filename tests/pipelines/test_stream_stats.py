@@ -1,0 +1,246 @@
+"""The figures of a streaming job: of the last seconds, of the whole run, and whether it gets on."""
+
+import dataclasses
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import stream_stats as module
+from pipelines.stream_stats import StreamFigures, StreamStats
+from tests.fakes import FakeClock
+from tests.fakes_stream import FIGURES, NOTHING, FakeSource, received
+from transforms import metrics
+from transforms.message_source import Stats
+
+# The wall clock of these tests stands still.
+WALL_SECS = 1_700_000_000
+
+
+class Job:
+    """StreamStats between clocks that the test moves and a source that it sets."""
+
+    def __init__(self, started: float = 0.0) -> None:
+        self.clock = FakeClock()
+        self.clock.advance(started)
+        self.source = FakeSource()
+        self.tally: dict[str, int] = {}
+        self.means: dict[str, float] = {}
+        self.stats = StreamStats(lambda: self.tally, lambda: self.means, self.clock, lambda: WALL_SECS)
+
+    def note(self, count: int, latency_secs: float = 1.0) -> None:
+        published = round((WALL_SECS - latency_secs) * 1_000_000)
+        self.stats.note([received(number, publish_time=published) for number in range(count)])
+
+    def after(self, secs: float) -> StreamFigures:
+        self.clock.advance(secs)
+        return self.stats.figures(self.source)
+
+
+def test_a_job_that_has_done_nothing() -> None:
+    assert Job(started=77.7).stats.figures(FakeSource()) == NOTHING  # type: ignore[arg-type]
+
+
+def test_figures_are_gathered_from_tally_means_and_source() -> None:
+    job = Job(started=1000.25)
+    job.tally = {
+        "rows_predicted": 90,
+        "rows_failed": 7,
+        "rows_failed/decode/InvalidRow": 7,
+        "rpc_retries": 3,
+        "cumulativeThrottlingSeconds": 2,
+        "model_swaps": 4,
+        "model_versions_rejected": 5,
+    }
+    job.means = {"batch_size": 12.5, "queue_msec": 3.0}
+    job.source = FakeSource(Stats(pulled=500, acknowledged=97, bundles=6), 300, 103, reachable=False, draining=True)
+    job.clock.advance(4.0)
+    job.note(97)
+    job.stats.note_restart()
+    job.stats.note_restart()
+    found = job.after(1.5)
+    assert dataclasses.replace(found, latency_p50_ms=None, latency_p99_ms=None) == StreamFigures(
+        seconds=5.5,
+        messages=97,
+        predictions=90,
+        failures=7,
+        messages_per_second=97 / 5.5,
+        latency_p50_ms=None,
+        latency_p99_ms=None,
+        buffered=300,
+        in_work=103,
+        batch_size=12.5,
+        bundles=6,
+        restarts=2,
+        rpc_retries=3,
+        throttled_seconds=2,
+        model_swaps=4,
+        model_versions_rejected=5,
+        reachable=False,
+        draining=True,
+        secs_since_progress=1.5,
+    )
+
+
+def test_names_are_those_that_are_counted() -> None:
+    names = ["ROWS_PREDICTED", "ROWS_FAILED", "BATCH_SIZE", "RPC_RETRIES", "THROTTLED_SECS", "MODEL_SWAPS"]
+    names += ["MODEL_REJECTED"]
+    assert {name: getattr(module, name) for name in names} == {name: getattr(metrics, name) for name in names}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 50)), max_size=40),
+    st.lists(st.integers(0, 5000), min_size=1, max_size=10),
+    st.integers(0, 999),
+)
+def test_the_rate_is_that_of_the_last_ten_seconds(
+    notes: list[tuple[int, int]], looks: list[int], started: int
+) -> None:
+    """Times in hundredths of a second since the start. Seconds are counted whole: the window is 10 s, or up to 11."""
+    job = Job(started / 100)
+    notes.sort()
+    events = sorted([(time, 0, count) for time, count in notes] + [(time, 1, 0) for time in looks])
+    now = 0
+    for time, is_look, count in events:
+        job.clock.advance((time - now) / 100)
+        now = time
+        if not is_look:
+            job.note(count)
+            continue
+        figures = job.after(0)
+        assert figures.messages == sum(each for when, each in notes if when <= time)
+        counted_since = [sum(each for when, each in notes if time - back < when <= time) for back in (999, 1101)]
+        if time <= 1000:
+            assert figures.messages_per_second == pytest.approx(figures.messages / max(1, time / 100))
+        else:
+            assert counted_since[0] / 11 - 1e-6 <= figures.messages_per_second <= counted_since[1] / 10 + 1e-6
+            assert (figures.latency_p50_ms is None) == (figures.messages_per_second == 0)
+
+
+def test_a_steady_rate_is_steady() -> None:
+    job = Job(started=0.5)
+    rates = []
+    for _ in range(400):
+        job.clock.advance(0.1)
+        job.note(5)
+        rates.append(job.after(0).messages_per_second)
+    assert rates[9:] == pytest.approx([50] * 391, rel=0.06)
+
+
+def test_before_a_second_has_passed_the_rate_is_not_blown_up() -> None:
+    job = Job()
+    job.note(30)
+    assert job.after(0.01).messages_per_second == 30
+
+
+def test_latencies_of_late_and_of_the_whole_run() -> None:
+    job = Job()
+    job.note(98, latency_secs=0.05)
+    job.note(2, latency_secs=4.0)
+    first = job.after(1)
+    assert (first.latency_p50_ms, first.latency_p99_ms) == pytest.approx((50, 4000), rel=0.02)
+    job.clock.advance(60)
+    job.note(200, latency_secs=0.4)
+    later = job.after(1)
+    assert (later.latency_p50_ms, later.latency_p99_ms) == pytest.approx((400, 400), rel=0.02)
+    assert [job.stats.latency(share) for share in (0.1, 0.5, 0.999)] == pytest.approx([50, 400, 4000], rel=0.02)
+
+
+def test_a_clock_behind_the_services_makes_no_negative_latency() -> None:
+    job = Job()
+    job.note(3, latency_secs=-20)
+    assert job.after(0).latency_p50_ms == pytest.approx(0.1, rel=0.02)
+
+
+def test_without_messages_there_is_no_latency() -> None:
+    job = Job()
+    assert job.stats.latency(0.5) is None
+    job.note(1)
+    idle = job.after(12)
+    assert (idle.messages_per_second, idle.latency_p50_ms, idle.latency_p99_ms) == (0.0, None, None)
+    assert job.stats.latency(0.5) == pytest.approx(1000, rel=0.02)
+
+
+def test_nothing_acknowledged_for_ten_minutes_though_some_are_in_work_is_stuck() -> None:
+    job = Job()
+    job.note(1)
+    job.source.in_work = 10
+    ages = [job.after(100).secs_since_progress for _ in range(5)]
+    assert ages == [100, 200, 300, 400, 500]
+    assert job.after(99.5).alive
+    stuck = job.after(0.5)
+    assert (stuck.secs_since_progress, stuck.alive) == (600, False)
+    job.note(1)
+    assert (job.after(1).secs_since_progress, job.after(0).alive) == (1, True)
+
+
+def test_a_job_that_is_idle_for_hours_is_not_stuck_nor_once_something_comes() -> None:
+    job = Job()
+    job.note(1)
+    for _ in range(30):
+        idle = job.after(600)
+        assert (idle.secs_since_progress, idle.alive, idle.ready) == (0.0, True, True)
+    job.source.in_work = 1
+    begun = job.after(5)
+    assert (begun.secs_since_progress, begun.alive) == (5, True)
+    assert not job.after(595).alive
+
+
+@pytest.mark.parametrize("secs", [0, 599.9, 600, 1e6])
+@pytest.mark.parametrize("reachable", [True, False])
+@pytest.mark.parametrize("draining", [True, False])
+def test_alive_and_ready(secs: float, reachable: bool, draining: bool) -> None:
+    figures = dataclasses.replace(FIGURES, secs_since_progress=secs, reachable=reachable, draining=draining)
+    assert figures.alive == (secs < 600)
+    assert figures.ready == (reachable and not draining)
+
+
+def test_golden_json() -> None:
+    assert FIGURES.to_json() == {
+        "seconds": 3725.04,
+        "messages": 1_234_567,
+        "predictions": 1_234_500,
+        "failures": 67,
+        "messages_per_second": 1999.568,
+        "latency_p50_ms": 48.123,
+        "latency_p99_ms": 1250.6,
+        "buffered": 300,
+        "in_work": 4000,
+        "batch_size": 512.4,
+        "bundles": 999,
+        "restarts": 2,
+        "rpc_retries": 12,
+        "throttled_seconds": 3,
+        "model_swaps": 1,
+        "model_versions_rejected": 4,
+        "reachable": True,
+        "draining": False,
+        "secs_since_progress": 0.05,
+        "alive": True,
+        "ready": True,
+    }
+
+
+def test_the_keys_are_there_when_nothing_is_known() -> None:
+    assert list(NOTHING.to_json()) == list(FIGURES.to_json())
+    assert NOTHING.to_json()["latency_p50_ms"] is None
+
+
+def test_what_is_long_ago_is_forgotten_though_nobody_looks() -> None:
+    job = Job()
+    for _ in range(100):
+        job.clock.advance(1)
+        job.note(1)
+    assert len(job.stats._recent) <= 11
+    assert job.after(0).messages == 100
+
+
+def test_bundles_that_end_at_a_time_are_all_counted() -> None:
+    job = Job()
+    threads = [threading.Thread(target=lambda: [job.note(3) for _ in range(50)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (job.after(1).messages, job.after(0).messages_per_second) == (1200, 1200)

@@ -1,0 +1,137 @@
+"""A Pub/Sub publisher service of this process on loopback, for what the emulator does not do: it answers as told."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest, TestIamPermissionsResponse
+from google.pubsub_v1.types import GetTopicRequest, PublishRequest, PublishResponse, Topic
+
+from tests.fakes import PATIENCE_SECS
+from transforms.pubsub_clients import EMULATOR_VARIABLE
+
+TOPIC = "projects/p/topics/made-up"
+
+Answer = Callable[[Any, grpc.ServicerContext], None]
+
+_REQUESTS = {
+    "/google.pubsub.v1.Publisher/Publish": PublishRequest.deserialize,
+    "/google.pubsub.v1.Publisher/GetTopic": GetTopicRequest.deserialize,
+    "/google.iam.v1.IAMPolicy/TestIamPermissions": TestIamPermissionsRequest.FromString,
+}
+
+
+class PubsubService:
+    """Takes messages, unless `answer` aborts, and remembers them.
+
+    Args:
+      answer: is called with each PublishRequest before its messages are taken.
+      look: likewise with each GetTopicRequest.
+      granted: permissions that the caller has; None: no such method.
+    """
+
+    def __init__(self, answer: Answer, look: Answer, granted: list[str] | None) -> None:
+        self.requests: list[list[Any]] = []
+        self.taken: list[Any] = []
+        self.entered = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._answer, self._look, self._granted = answer, look, granted
+        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+        self._server = grpc.server(ThreadPoolExecutor(32), (_Handlers(self),), options=options)
+        self.host = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    @property
+    def data(self) -> list[bytes]:
+        """Of the messages that were taken, sorted."""
+        return sorted(message.data for message in self.taken)
+
+    def publish(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        messages = list(request.messages)
+        with self._lock:
+            self.requests.append(messages)
+        self.entered.release()
+        self._answer(request, context)
+        with self._lock:
+            self.taken += messages
+        return PublishResponse.serialize(PublishResponse(message_ids=["1"] * len(messages)))
+
+    def get_topic(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        self._look(request, context)
+        return Topic.serialize(Topic(name=request.topic))
+
+    def test_permissions(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        if self._granted is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no IAM here")
+        return TestIamPermissionsResponse(permissions=self._granted).SerializeToString()
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, service: PubsubService) -> None:
+        self._methods = dict(
+            zip(_REQUESTS, (service.publish, service.get_topic, service.test_permissions), strict=True)
+        )
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method not in _REQUESTS:
+            return None
+        return grpc.unary_unary_rpc_method_handler(self._methods[details.method], _REQUESTS[details.method])
+
+
+def takes(request: Any, context: grpc.ServicerContext) -> None:
+    """An answer: all of it is taken."""
+
+
+def aborts(code: str, times: int = 1_000_000, text: str = "told to") -> Answer:
+    """An answer that refuses so many requests, whatever is in them."""
+    left = iter(range(times))
+    lock = threading.Lock()
+
+    def answer(request: Any, context: grpc.ServicerContext) -> None:
+        with lock:
+            refuses = next(left, None) is not None
+        if refuses:
+            context.abort(grpc.StatusCode[code], text)
+
+    return answer
+
+
+def refuses_poison(request: Any, context: grpc.ServicerContext) -> None:
+    """An answer: a request is refused that has a message with `poison` in it."""
+    if any(b"poison" in message.data for message in request.messages):
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message is bad")
+
+
+class Gate:
+    """An answer that waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+
+    def __call__(self, request: Any, context: grpc.ServicerContext) -> None:
+        assert self._open.wait(PATIENCE_SECS), "nobody opened the gate"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@contextlib.contextmanager
+def service(answer: Answer = takes, look: Answer = takes, granted: list[str] | None = None) -> Iterator[PubsubService]:
+    """Runs a service, and sends this process's clients to it, while the block runs."""
+    server = PubsubService(answer, look, granted)
+    patch = pytest.MonkeyPatch()
+    patch.setenv(EMULATOR_VARIABLE, server.host)
+    try:
+        yield server
+    finally:
+        patch.undo()
+        server.stop()

@@ -1,0 +1,206 @@
+"""Streaming jobs under test: in this process, where TensorFlow is loaded once, or in one of their own, to be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipelines.cli import main
+from tests.servers import Pubsub, free_port
+from transforms.read_pubsub import open_sources
+
+# Nothing that a test waits for takes so long: it makes a hang a failure.
+PATIENCE_SECS = 120.0
+_POLL_SECS = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """A topic with the subscription that a job reads, and subscriptions that see what it writes."""
+
+    pubsub: Pubsub
+    topic: str
+    subscription: str
+    output_topic: str
+    output: str
+    failures_topic: str
+    failures: str
+
+    @property
+    def flags(self) -> list[str]:
+        return [
+            f"--input_subscription={self.subscription}",
+            f"--output_topic={self.output_topic}",
+            f"--failures_topic={self.failures_topic}",
+        ]
+
+    def publish(self, payloads: Sequence[bytes], attributes: Any = ()) -> list[str]:
+        return self.pubsub.publish(self.topic, payloads, attributes)
+
+    def predictions(self, count: int, secs: float = 20.0) -> list[Any]:
+        """The messages of the output topic: as many as are wanted, or those that come within the time."""
+        return [received.message for received in self.pubsub.pull_all(self.output, count, secs)]
+
+    def failed(self, count: int, secs: float = 20.0) -> list[dict[str, Any]]:
+        """The failures that were published."""
+        return [json.loads(each.message.data) for each in self.pubsub.pull_all(self.failures, count, secs)]
+
+
+def make_ends(pubsub: Pubsub, **subscription: Any) -> Ends:
+    """Makes topics and subscriptions for one job.
+
+    Args:
+      subscription: fields of the subscription that is read.
+    """
+    topic, output, failures = pubsub.make_topic(), pubsub.make_topic(), pubsub.make_topic()
+    return Ends(
+        pubsub,
+        topic,
+        pubsub.make_subscription(topic, **subscription),
+        output,
+        pubsub.make_subscription(output),
+        failures,
+        pubsub.make_subscription(failures),
+    )
+
+
+def wait_until(done: Callable[[], bool], what: str = "", secs: float = PATIENCE_SECS) -> None:
+    """Waits until something holds.
+
+    Raises:
+      AssertionError: it does not come to that.
+    """
+    deadline = time.monotonic() + secs
+    pause = threading.Event()
+    while not done():
+        assert time.monotonic() < deadline, f"waited {secs:g} s in vain: {what}"
+        pause.wait(_POLL_SECS)
+
+
+class LocalJob:
+    """`sluice streaming` on a thread of this process, one at a time, drained at the end of the `with` block.
+
+    Attributes:
+      code: the exit code, once it has ended.
+      summary: what --summary_file got.
+    """
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self._summary_path = f"{self._directory.name}/summary.json"
+        self._port = free_port()
+        run = ["streaming", *flags, f"--summary_file={self._summary_path}", f"--health_port={self._port}"]
+        self._thread = threading.Thread(target=lambda: setattr(self, "code", main([*run, "--progress=none"])))
+        self.code: int | None = None
+        self.summary: dict[str, Any] = {}
+
+    def __enter__(self) -> LocalJob:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self._directory.cleanup()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def figures(self) -> dict[str, Any]:
+        """What the health port tells; {} as long as it does not answer."""
+        return ask(self._port, "/metrics")[1]
+
+    def wait_for(self, count: int, name: str = "messages") -> None:
+        """Waits until a figure has come to so much."""
+        wait_until(lambda: not self.running or self.figures().get(name, 0) >= count, f"{name} >= {count}")
+        assert self.running, f"the job ended with code {self.code}"
+
+    def stop(self) -> int:
+        """Drains the job; returns its exit code."""
+        while self._thread.is_alive():
+            for source in open_sources():
+                source.drain()
+            self._thread.join(_POLL_SECS)
+        with contextlib.suppress(FileNotFoundError), open(self._summary_path, encoding="utf-8") as file:
+            self.summary = json.load(file)
+        assert self.code is not None
+        return self.code
+
+    def wait(self) -> int:
+        """Waits until the job ends by itself; returns its exit code."""
+        self._thread.join(PATIENCE_SECS)
+        assert not self._thread.is_alive()
+        return self.stop()
+
+
+class ProcessJob:
+    """`sluice streaming` in a process of its own."""
+
+    def __init__(self, flags: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._port = free_port()
+        self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115  open as long as the job
+        self._flags = [*flags, f"--health_port={self._port}", "--progress=none"]
+        self._environment = {**os.environ, **(environment or {})}
+
+    def __enter__(self) -> ProcessJob:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.streaming", *self._flags],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=self._environment,
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def figures(self) -> dict[str, Any]:
+        return ask(self._port, "/metrics")[1]
+
+    def log(self) -> str:
+        """What it has printed."""
+        with open(self._log.name, encoding="utf-8") as file:
+            return file.read()
+
+    def wait_for(self, count: int, name: str = "messages") -> None:
+        wait_until(
+            lambda: self.process.poll() is not None or self.figures().get(name, 0) >= count, f"{name} >= {count}"
+        )
+        assert self.process.poll() is None, self.log()
+
+    def kill(self) -> None:
+        """As a machine that fails does."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Drains it; returns its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_SECS)
+
+
+def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    """Returns the status and the answer of a job's health port; (0, {}) if it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except OSError:
+        return 0, {}

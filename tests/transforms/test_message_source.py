@@ -1,0 +1,190 @@
+"""`MessageSource`: each message handed out once, held until it is done, given back otherwise; segments in turn."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import PATIENCE_SECS
+from tests.memory_subscription import MemorySubscription
+from transforms.message_buffer import BundleOptions
+from transforms.message_source import Bundle, MessageSource, SourceOptions
+from transforms.subscription import Received, SubscriptionLost
+
+QUICK = BundleOptions(max_messages=10, interval_secs=0.0, idle_secs=0.01)
+
+
+@contextlib.contextmanager
+def opened(
+    subscription: MemorySubscription,
+    options: SourceOptions | None = None,
+    on_done: Callable[[object], None] = lambda messages: None,
+) -> Iterator[MessageSource]:
+    source = MessageSource(subscription, options or SourceOptions(QUICK, pull_threads=2), on_done)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def take(source: MessageSource, segment: int = 0) -> Bundle:
+    """The next bundle that holds messages."""
+    while True:
+        bundle = source.take(segment)
+        assert bundle is not None
+        if bundle.messages:
+            return bundle
+
+
+def ids_of(bundle: Bundle) -> list[str]:
+    return [message.id for message in bundle.messages]
+
+
+def take_all(source: MessageSource, count: int) -> list[Bundle]:
+    bundles: list[Bundle] = []
+    while sum(len(bundle.messages) for bundle in bundles) < count:
+        bundles.append(take(source))
+    return bundles
+
+
+def test_every_message_is_handed_out_once_and_acknowledged_when_it_is_done() -> None:
+    subscription = MemorySubscription()
+    done: list[Received] = []
+    with opened(subscription, on_done=done.extend) as source:
+        ids = subscription.publish([b"%d" % number for number in range(95)])
+        bundles = take_all(source, 95)
+        assert max(len(bundle.messages) for bundle in bundles) <= 10
+        assert subscription.acknowledged == []
+        for bundle in bundles:
+            bundle.acknowledge()
+            bundle.acknowledge()  # a second time means nothing
+        assert source.in_work == 0
+    assert sorted(subscription.acknowledged, key=int) == ids
+    assert sorted((message.id for message in done), key=int) == ids
+    assert subscription.returned == []
+    assert source.stats.pulled == source.stats.acknowledged == 95
+
+
+def test_what_failed_is_given_back_and_comes_again() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription) as source:
+        ids = subscription.publish([b"x"] * 8)
+        first = take_all(source, 8)
+        source.release()
+        again = take_all(source, 8)
+        assert sorted(id_ for bundle in again for id_ in ids_of(bundle)) == ids
+        assert {message.delivery_attempt for bundle in again for message in bundle.messages} == {2}
+        for bundle in first:
+            bundle.acknowledge()  # too late: somebody else may have them by now
+        assert subscription.acknowledged == []
+        for bundle in again:
+            bundle.acknowledge()
+    assert sorted(subscription.acknowledged) == ids
+    assert source.stats.returned == 8
+
+
+def test_a_drain_gives_back_what_waits_and_lets_what_is_in_work_be_finished() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription) as source:
+        subscription.publish([b"x"] * 25)
+        bundle = take(source)
+        source.drain()
+        assert source.take(0) is None
+        bundle.acknowledge()
+    assert sorted(subscription.acknowledged) == sorted(ids_of(bundle))
+    assert subscription.outstanding == 25 - len(bundle.messages)
+    assert subscription.closed
+    assert not subscription.extended
+
+
+def test_what_is_in_work_at_the_end_is_given_back() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription) as source:
+        subscription.publish([b"x"] * 7)
+        take_all(source, 7)
+    assert sorted(subscription.returned) == [str(number) for number in range(7)]
+    assert subscription.acknowledged == []
+
+
+def test_no_more_is_pulled_than_there_is_room_for() -> None:
+    subscription = MemorySubscription(a_pull=5)
+    bundles = BundleOptions(max_messages=5, buffer_messages=20, interval_secs=0.0, idle_secs=0.01)
+    with opened(subscription, SourceOptions(bundles, pull_threads=2)) as source:
+        subscription.publish([b"x"] * 500)
+        seen = 0
+        while seen < 500:
+            bundle = take(source)
+            assert source.buffered <= 20 + 2 * 5  # each thread may be about to add a pull
+            seen += len(bundle.messages)
+            bundle.acknowledge()
+
+
+def test_an_outage_is_waited_out() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription, SourceOptions(QUICK, pull_threads=1)) as source:
+        subscription.fail(ConnectionError("away"))
+        while source.reachable:
+            assert source.take(0) is not None
+        subscription.publish([b"x"])
+        subscription.fail(None)
+        assert len(take(source).messages) == 1
+        assert source.reachable
+
+
+def test_a_lost_subscription_ends_the_segment_and_is_tried_again_by_the_next() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription) as source:
+        subscription.lose()
+        with pytest.raises(SubscriptionLost, match="is gone"):
+            take(source)
+        subscription.publish([b"x"])
+        subscription.fail(None)
+        source.begin_segment(1)
+        assert len(take(source, 1).messages) == 1
+
+
+def test_the_next_segment_takes_over_when_it_waits_and_not_before() -> None:
+    subscription = MemorySubscription()
+    options = SourceOptions(QUICK, pull_threads=1, segment_bundles=2)
+    with opened(subscription, options) as source:
+        subscription.publish([b"x"] * 40)
+        first = take_all(source, 30)
+        assert source.wants_next
+        waiting: list[Bundle | None] = []
+        thread = threading.Thread(target=lambda: waiting.append(take(source, 1)))
+        thread.start()
+        while (bundle := source.take(0)) is not None:
+            first.append(bundle)
+        thread.join(PATIENCE_SECS)
+        seen = [id_ for bundle in [*first, *waiting] if bundle is not None for id_ in ids_of(bundle)]
+        if len(seen) == 40:  # the first segment had all before the second one waited
+            assert waiting == [None] or waiting
+        assert len(seen) == len(set(seen))
+        assert not source.wants_next
+        assert source.take(0) is None  # it is over for good
+
+
+@given(st.integers(1, 120), st.integers(1, 20), st.lists(st.booleans(), max_size=30))
+@settings(max_examples=25, deadline=None)
+def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -> None:
+    """Bundles succeed or fail at random: in the end every message is acknowledged, and none while it is in work."""
+    subscription = MemorySubscription(a_pull=a_pull)
+    fate = iter(fates)
+    with opened(subscription) as source:
+        ids = subscription.publish([b"x"] * count)
+        seen = 0
+        while seen < count:
+            bundle = source.take(0)
+            assert bundle is not None
+            if not bundle.messages:
+                continue
+            assert not {*ids_of(bundle)} & {*subscription.acknowledged}
+            if next(fate, True):
+                bundle.acknowledge()
+                seen += len(bundle.messages)
+            else:
+                source.release()
+    assert sorted(subscription.acknowledged, key=int) == ids

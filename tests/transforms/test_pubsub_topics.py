@@ -1,0 +1,68 @@
+"""What is asked of a topic before a job starts."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from models.errors import UsageError
+from tests.pubsub_service import TOPIC, aborts, service, takes
+from tests.servers import Pubsub
+from transforms.pubsub_clients import EMULATOR_VARIABLE
+from transforms.pubsub_topics import check_topic, create_topic
+
+
+@pytest.mark.parametrize(
+    "topic", ["", "t", "projects/p/topics/", "projects/p/subscriptions/s", "projects/p/topics/t/x"]
+)
+def test_what_is_no_topic_is_refused(topic: str) -> None:
+    with pytest.raises(UsageError, match="projects/PROJECT/topics/TOPIC is expected"):
+        check_topic(topic)
+    with pytest.raises(UsageError, match="projects/PROJECT/topics/TOPIC is expected"):
+        create_topic(topic)
+
+
+def test_a_topic_is_made_once(pubsub: Pubsub) -> None:
+    topic = pubsub.topic("made-by-create-topic")
+    assert [create_topic(topic), create_topic(topic)] == [True, False]
+    check_topic(topic)
+
+
+def test_a_topic_that_cannot_be_made_is_told() -> None:
+    with service(), pytest.raises(UsageError, match=f"{TOPIC} cannot be created: Method not found"):
+        create_topic(TOPIC)
+
+
+def test_a_topic_is_looked_up(pubsub: Pubsub) -> None:
+    check_topic(pubsub.make_topic())
+    with pytest.raises(
+        UsageError, match=r"does not exist; create it: gcloud pubsub topics create projects/.*/topics/no"
+    ):
+        check_topic(pubsub.topic("no-such-topic"))
+
+
+def test_who_may_only_publish_may_publish(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "transforms.pubsub_topics")
+    with service(look=aborts("PERMISSION_DENIED"), granted=["pubsub.topics.publish"]):
+        check_topic(TOPIC)
+    assert f"{TOPIC} cannot be looked at" in caplog.text
+    with service(look=aborts("PERMISSION_DENIED")):  # permissions are not known either
+        check_topic(TOPIC)
+
+
+@pytest.mark.parametrize("look", [takes, aborts("PERMISSION_DENIED")])
+def test_who_may_not_publish_is_told_so(look: Any) -> None:
+    with service(look=look, granted=[]), pytest.raises(UsageError, match=r"may not publish .*roles/pubsub.publisher"):
+        check_topic(TOPIC)
+
+
+def test_a_service_that_cannot_be_asked_is_told() -> None:
+    with service(look=aborts("UNAVAILABLE")), pytest.raises(UsageError, match="cannot be looked up: told to"):
+        check_topic(TOPIC)
+
+
+def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(EMULATOR_VARIABLE, raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
+    with pytest.raises(UsageError, match=r"nowhere.json.* PUBSUB_EMULATOR_HOST"):
+        check_topic(TOPIC)

@@ -1,0 +1,96 @@
+"""One Avro datum without a container file around it, as messages carry it: bare, or in Avro's single-object encoding.
+
+The encoding: https://avro.apache.org/docs/1.11.1/specification/#single-object-encoding
+"""
+
+import dataclasses
+import functools
+import io
+import json
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from models.errors import CorruptFile
+from transforms.avro_container import without_logical_types
+from transforms.decode_avro import arrow_schema
+
+_MARKER = b"\xc3\x01"
+_FINGERPRINT = "CRC-64-AVRO"
+_HEAD_BYTES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DatumSchema:
+    """A writer's schema.
+
+    Attributes:
+      columns: its fields.
+      datum: parsed, to read with.
+      head: what stands before a datum of this schema in the single-object encoding: the marker and the fingerprint.
+    """
+
+    columns: pa.Schema
+    datum: Any
+    head: bytes
+
+
+@functools.lru_cache(maxsize=16)
+def datum_schema(text: str) -> DatumSchema:
+    """Returns a writer's schema, parsed.
+
+    Args:
+      text: JSON, a record.
+
+    Raises:
+      CorruptFile: it is not an Avro schema, not a record, or has a field that cannot be a column.
+    """
+    try:
+        schema = json.loads(text)
+        expanded = fastavro.parse_schema(schema, expand=True)
+        datum = fastavro.parse_schema(without_logical_types(schema))
+        mark = bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), _FINGERPRINT))
+    except Exception as error:
+        raise CorruptFile(f"not an Avro schema: {type(error).__name__}: {error}") from error
+    return DatumSchema(arrow_schema(expanded), datum, _MARKER + mark)
+
+
+def read_datum(data: bytes, schema: str) -> dict[str, Any]:
+    """Returns a record, bare or in the single-object encoding.
+
+    A bare one may begin with the encoding's marker by chance; so, where another schema's fingerprint seems to follow,
+    the data are read as bare, and taken for such if they are one datum exactly.
+
+    Args:
+      schema: the writer's, JSON text.
+
+    Raises:
+      ValueError: the data are not one datum of this schema.
+    """
+    known = datum_schema(schema)
+    if data.startswith(known.head):
+        return _read(data[_HEAD_BYTES:], known)
+    try:
+        return _read(data, known)
+    except ValueError as error:
+        if not data.startswith(_MARKER) or len(data) < _HEAD_BYTES:
+            raise
+        raise ValueError(
+            f"it was written with another Avro schema: the single-object encoding says {data[2:_HEAD_BYTES].hex()}, "
+            f"and the fingerprint of --avro_schema is {known.head[2:].hex()}"
+        ) from error
+
+
+def _read(data: bytes, schema: DatumSchema) -> dict[str, Any]:
+    file = io.BytesIO(data)
+    try:
+        row = fastavro.schemaless_reader(file, schema.datum, None, handle_unicode_errors="surrogateescape")
+    except Exception as error:
+        reason = "it ends early" if isinstance(error, EOFError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"not a datum of the Avro schema: {reason}") from error
+    rest = len(data) - file.tell()
+    if rest:
+        raise ValueError(f"not a datum of the Avro schema: {rest} bytes follow it; was it written with another?")
+    return row

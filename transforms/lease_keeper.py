@@ -1,0 +1,136 @@
+"""Messages that a process holds: their leases are extended until they are acknowledged, or given back."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from transforms.subscription import Subscription
+
+_LOG = logging.getLogger("sluice")
+
+# How long a message that was just pulled is held: no subscription has a shorter deadline.
+_FIRST_LEASE_SECS = 10.0
+# How often leases are looked at, and how long before its end one is extended.
+_TICK_SECS = 2.0
+_MARGIN_SECS = 6.0
+# The service takes requests of up to 512 KiB, and an ack id has some 200 bytes at most.
+IDS_A_REQUEST = 1000
+# A request is tried so often. Then its messages come again.
+_ATTEMPTS = 5
+_BACKOFF_SECS = 0.1
+
+
+class LeaseKeeper:
+    """Holds messages of a subscription. Acknowledgements are sent by a thread of its own.
+
+    Args:
+      lease_secs: how long messages are held at a time; those of a process that was killed come back after it.
+      clock: seconds, monotonic.
+      uniform: random in [0, 1), for the jitter of waits between requests that fail.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        lease_secs: int,
+        clock: Callable[[], float],
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._subscription = subscription
+        self._lease_secs = lease_secs
+        self._clock = clock
+        self._uniform = uniform
+        self._closed = threading.Event()
+        self._lock = threading.Lock()  # guards all that follows
+        self._to_send = threading.Condition(self._lock)
+        self._expiries: dict[str, float] = {}
+        self._done: list[str] = []
+        self._threads = [
+            threading.Thread(target=target, name=f"sluice-{name}", daemon=True)
+            for name, target in (("leases", self._extend_in_time), ("acks", self._send_done))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        return len(self._expiries)
+
+    def hold(self, ack_ids: Iterable[str]) -> None:
+        """Holds messages that were just pulled."""
+        expiry = self._clock() + _FIRST_LEASE_SECS
+        with self._lock:
+            self._expiries.update(dict.fromkeys(ack_ids, expiry))
+
+    def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """Has these acknowledged, soon."""
+        with self._lock:
+            self._done += ack_ids
+            self._to_send.notify()
+
+    def give_back(self, ack_ids: Sequence[str]) -> None:
+        """Has the service deliver these again, to whoever pulls."""
+        self._forget(ack_ids)
+        self._send(ack_ids, lambda ids: self._subscription.extend(ids, 0), "given back")
+
+    def extend_due(self) -> None:
+        """Extends the leases that end soon."""
+        limit = self._clock() + _MARGIN_SECS
+        with self._lock:
+            due = [ack_id for ack_id, expiry in self._expiries.items() if expiry <= limit]
+        for request in _requests(due):
+            with self._lock:  # while those before were sent, some may have been acknowledged or given back
+                ids = [ack_id for ack_id in request if ack_id in self._expiries]
+            if not ids:
+                continue
+            try:
+                self._subscription.extend(ids, self._lease_secs)
+            except Exception as error:  # noqa: BLE001  they are tried again at the next tick
+                _LOG.debug("%d leases are not extended: %s", len(ids), error)
+                continue
+            expiry = self._clock() + self._lease_secs
+            with self._lock:
+                self._expiries.update((ack_id, expiry) for ack_id in ids if ack_id in self._expiries)
+
+    def close(self) -> None:
+        """Sends what is left to acknowledge, and ends the threads."""
+        self._closed.set()
+        with self._lock:
+            self._to_send.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _forget(self, ack_ids: Iterable[str]) -> None:
+        with self._lock:
+            for ack_id in ack_ids:
+                self._expiries.pop(ack_id, None)
+
+    def _extend_in_time(self) -> None:
+        while not self._closed.wait(_TICK_SECS):
+            self.extend_due()
+
+    def _send_done(self) -> None:
+        while True:
+            with self._lock:
+                self._to_send.wait_for(lambda: self._done or self._closed.is_set())
+                ids, self._done = self._done, []
+            if not ids:
+                return
+            self._send(ids, self._subscription.acknowledge, "acknowledged")
+            self._forget(ids)
+
+    def _send(self, ack_ids: Sequence[str], send: Callable[[Sequence[str]], None], what: str) -> None:
+        for ids in _requests(ack_ids):
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    send(ids)
+                    break
+                except Exception as error:  # noqa: BLE001  at worst its messages come again
+                    if attempt == _ATTEMPTS:
+                        _LOG.warning("%d messages could not be %s, and come again: %s", len(ids), what, error)
+                    else:
+                        self._closed.wait(_BACKOFF_SECS * 2**attempt * self._uniform())
+
+
+def _requests(ack_ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ack_ids[start : start + IDS_A_REQUEST] for start in range(0, len(ack_ids), IDS_A_REQUEST)]

@@ -1,0 +1,126 @@
+"""Messages that were pulled ahead and wait to be handed out, in bundles."""
+
+import collections
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+
+from transforms.subscription import Received
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleOptions:
+    """How messages are gathered into bundles.
+
+    Attributes:
+      max_messages, max_bytes: of one bundle.
+      gather_secs: how long after its first message a bundle waits for more.
+      interval_secs: between the beginnings of two bundles, unless one is full: a bundle costs the runner some 3 ms.
+      idle_secs: after which none is given, so that the runner can go on.
+      buffer_messages, buffer_bytes: that are pulled ahead.
+    """
+
+    max_messages: int = 4000
+    max_bytes: int = 16 << 20
+    gather_secs: float = 0.0
+    interval_secs: float = 0.02
+    idle_secs: float = 0.5
+    buffer_messages: int = 12_000
+    buffer_bytes: int = 64 << 20
+
+
+class MessageBuffer:
+    """A queue between the threads that pull and the one that takes bundles.
+
+    Args:
+      clock: seconds, monotonic.
+    """
+
+    def __init__(self, options: BundleOptions, clock: Callable[[], float]) -> None:
+        self._options = options
+        self._clock = clock
+        self._closed = False
+        self._lock = threading.Lock()  # guards all
+        self._arrived = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._messages: collections.deque[Received] = collections.deque()
+        self._bytes = 0
+        self._first_arrived = 0.0  # of those that wait
+        self._began: float | None = None  # the last bundle
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, messages: Sequence[Received]) -> None:
+        """Appends what was pulled."""
+        with self._lock:
+            if not self._messages:
+                self._first_arrived = self._clock()
+            self._messages.extend(messages)
+            self._bytes += sum(len(message.payload) for message in messages)
+            self._arrived.notify_all()
+
+    def wait_for_room(self) -> bool:
+        """Waits until more may be pulled; False once the buffer is closed."""
+        with self._lock:
+            self._room.wait_for(lambda: self._closed or not self._is_full())
+            return not self._closed
+
+    def take(self, stop: Callable[[], bool]) -> list[Received]:
+        """Waits until a bundle is due, and takes it; [] if none comes for some time, or as soon as `stop` holds."""
+        with self._lock:
+            idle_until = self._clock() + self._options.idle_secs
+            while not (stop() or self._closed):
+                now = self._clock()
+                due = idle_until if not self._messages else self._due()
+                if now >= due:
+                    return self._take(now)
+                self._arrived.wait(due - now)
+            return []
+
+    def wake(self) -> None:
+        """Has `take` look at its `stop` again."""
+        with self._lock:
+            self._arrived.notify_all()
+
+    def close(self) -> None:
+        """Nothing is to be pulled any more, and nothing is handed out."""
+        with self._lock:
+            self._closed = True
+            self._arrived.notify_all()
+            self._room.notify_all()
+
+    def clear(self) -> list[Received]:
+        """Returns what waits, and forgets it."""
+        with self._lock:
+            left = list(self._messages)
+            self._messages.clear()
+            self._bytes = 0
+            return left
+
+    def _due(self) -> float:
+        if self._is_full() or self._holds(self._options.max_messages, self._options.max_bytes):
+            return 0.0
+        gathered = self._first_arrived + self._options.gather_secs
+        return gathered if self._began is None else max(gathered, self._began + self._options.interval_secs)
+
+    def _is_full(self) -> bool:
+        return self._holds(self._options.buffer_messages, self._options.buffer_bytes)
+
+    def _holds(self, messages: int, size: int) -> bool:
+        return len(self._messages) >= messages or self._bytes >= size
+
+    def _take(self, now: float) -> list[Received]:
+        taken: list[Received] = []
+        size = 0
+        while self._messages and len(taken) < self._options.max_messages:
+            size += len(self._messages[0].payload)
+            if taken and size > self._options.max_bytes:
+                break
+            message = self._messages.popleft()
+            self._bytes -= len(message.payload)
+            taken.append(message)
+        if taken:
+            self._began = self._first_arrived = now
+            self._room.notify_all()
+        return taken

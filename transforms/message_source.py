@@ -1,0 +1,255 @@
+"""What a subscription gives, pulled ahead on threads of its own and handed out in bundles: the local streaming source.
+
+No Beam here: `transforms.read_pubsub` puts it behind a splittable DoFn. A message that was pulled is held until it is
+acknowledged, which its bundle does once all its rows are written, or given back.
+"""
+
+import dataclasses
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
+from transforms.message_buffer import BundleOptions, MessageBuffer
+from transforms.subscription import Received, Subscription, SubscriptionLost
+
+_LOG = logging.getLogger("sluice")
+
+# Between pulls that fail.
+_MAX_BACKOFF_SECS = 10.0
+# How long a drain waits for pulls that are under way before it breaks them off.
+_LATE_SECS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """How a subscription is read.
+
+    Attributes:
+      pull_threads: pulls under way at a time.
+      lease_secs: how long messages are held at a time.
+      segment_bundles, segment_secs: after so many bundles with messages, or so long, the next segment takes over.
+    """
+
+    bundles: BundleOptions = dataclasses.field(default_factory=BundleOptions)
+    pull_threads: int = 4
+    lease_secs: int = 30
+    segment_bundles: int = 600
+    segment_secs: float = 300.0
+
+
+@dataclasses.dataclass
+class Stats:
+    """What a source has done since it was opened; in messages, but for `bundles`."""
+
+    pulled: int = 0
+    acknowledged: int = 0
+    returned: int = 0
+    bundles: int = 0
+
+
+class Bundle:
+    """Messages that go through the pipeline together."""
+
+    def __init__(self, messages: Sequence[Received], done: "Callable[[Bundle], None]") -> None:
+        self.messages = messages
+        self._done = done
+
+    def acknowledge(self) -> None:
+        """To be called once every message of it has its prediction or failure written."""
+        self._done(self)
+
+
+class MessageSource:
+    """Pulls a subscription ahead and hands out bundles, to one segment after the other.
+
+    A segment is a pipeline that runs for some minutes, because a local runner keeps some 30 KB of every bundle. It ends
+    when it has had its bundles and the next one waits: no message waits for a pipeline to be built.
+
+    Args:
+      on_done: called with the messages of each bundle that is acknowledged.
+      clock: seconds, monotonic.
+      uniform: random in [0, 1), for the jitter of waits between pulls that fail.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        options: SourceOptions,
+        on_done: Callable[[Sequence[Received]], None] = lambda messages: None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = subscription.name
+        self.stats = Stats()
+        self._options = options
+        self._subscription = subscription
+        self._on_done = on_done
+        self._clock = clock
+        self._uniform = uniform
+        self._buffer = MessageBuffer(options.bundles, clock)
+        self._leases = LeaseKeeper(subscription, options.lease_secs, clock)
+        self._draining = threading.Event()
+        self._lock = threading.Lock()  # guards all that follows, and the stats
+        self._in_work: dict[int, Bundle] = {}
+        self._lost: SubscriptionLost | None = None
+        self._troubled = False
+        self._turns = threading.Condition(self._lock)
+        self._segment = 0  # whose turn it is
+        self._next: int | None = None  # that waits for its turn
+        self._segment_began = clock()
+        self._segment_bundles = 0
+        self._threads = [
+            threading.Thread(target=self._pull, name=f"sluice-pull-{number}", daemon=True)
+            for number in range(options.pull_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def buffered(self) -> int:
+        """Messages that were pulled and wait."""
+        return len(self._buffer)
+
+    @property
+    def in_work(self) -> int:
+        """Messages that were handed out and are not acknowledged."""
+        with self._lock:
+            return sum(len(bundle.messages) for bundle in self._in_work.values())
+
+    @property
+    def draining(self) -> bool:
+        return self._draining.is_set()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last pull came to an answer."""
+        return not self._troubled and self._lost is None
+
+    @property
+    def wants_next(self) -> bool:
+        """Whether the segment has had its bundles, and the next one is to be begun."""
+        return (
+            self._segment_bundles >= self._options.segment_bundles
+            or self._clock() - self._segment_began >= self._options.segment_secs
+        )
+
+    def begin_segment(self, number: int) -> None:
+        """Gives the turn to a segment; a subscription that was lost is tried again."""
+        with self._lock:
+            self._begin(number)
+            self._lost = None
+
+    def take(self, segment: int) -> Bundle | None:
+        """Waits for messages and hands them out; a bundle without any if none come; None at the end of a segment.
+
+        Raises:
+          SubscriptionLost: as the subscription said.
+        """
+        self._wait_for_turn(segment)
+        messages = self._buffer.take(lambda: self._lost is not None or self._is_over(segment))
+        with self._lock:
+            bundle = Bundle(messages, self._acknowledge)
+            if messages:
+                self._segment_bundles += 1
+                self.stats.bundles += 1
+                self._in_work[id(bundle)] = bundle
+                return bundle
+            if self._lost is not None:
+                raise self._lost
+            if not self._is_over(segment):
+                return bundle
+            if self._next is not None and self._segment == segment:
+                self._begin(self._next)
+            return None
+
+    def release(self) -> None:
+        """Gives back what bundles that failed have left."""
+        with self._lock:
+            bundles, self._in_work = self._in_work, {}
+        self._give_back([message for bundle in bundles.values() for message in bundle.messages])
+
+    def drain(self) -> None:
+        """Stops pulling and handing out; what was handed out may be finished. Returns at once."""
+        self._draining.set()
+        self._buffer.close()
+        with self._lock:
+            self._turns.notify_all()
+
+    def close(self) -> None:
+        """Drains, gives back what was not acknowledged, and ends the threads."""
+        self.drain()
+        deadline = self._clock() + _LATE_SECS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock()))
+        self._subscription.interrupt()
+        for thread in self._threads:
+            thread.join()
+        self._give_back(self._buffer.clear())
+        self.release()
+        self._leases.close()
+        self._subscription.close()
+
+    def _wait_for_turn(self, segment: int) -> None:
+        with self._lock:
+            if self._segment < segment:
+                self._next = segment
+                self._buffer.wake()
+                self._turns.wait_for(lambda: self._segment >= segment or self.draining)
+
+    def _begin(self, segment: int) -> None:
+        self._segment, self._next = segment, None
+        self._segment_bundles, self._segment_began = 0, self._clock()
+        self._turns.notify_all()
+
+    def _is_over(self, segment: int) -> bool:
+        return self.draining or self._segment != segment or (self._next is not None and self.wants_next)
+
+    def _acknowledge(self, bundle: Bundle) -> None:
+        with self._lock:
+            if self._in_work.pop(id(bundle), None) is None:
+                return  # it was given back before
+            self.stats.acknowledged += len(bundle.messages)
+        self._leases.acknowledge([message.ack_id for message in bundle.messages])
+        self._on_done(bundle.messages)
+
+    def _give_back(self, messages: Sequence[Received]) -> None:
+        self._leases.give_back([message.ack_id for message in messages])
+        with self._lock:
+            self.stats.returned += len(messages)
+
+    def _pull(self) -> None:
+        failures = 0
+        while self._buffer.wait_for_room():
+            try:
+                received = self._subscription.pull(IDS_A_REQUEST)
+            except Exception as error:  # noqa: BLE001  the service is away: it is asked again
+                failures += 1
+                self._tell(error)
+                backoff = min(_MAX_BACKOFF_SECS, 0.1 * 2**failures)
+                self._draining.wait(backoff * (0.5 + self._uniform() / 2))
+                continue
+            failures = 0
+            self._tell(None)
+            if received:
+                self._leases.hold([message.ack_id for message in received])
+                with self._lock:
+                    self.stats.pulled += len(received)
+                self._buffer.add(received)
+
+    def _tell(self, error: Exception | None) -> None:
+        """Logs once that the service is away, and once that it is back; has `take` raise what will not pass."""
+        with self._lock:
+            changed = (error is not None) != self._troubled
+            self._troubled = error is not None
+            if isinstance(error, SubscriptionLost) and not self.draining:
+                self._lost = error
+        if error is not None:
+            self._buffer.wake()
+        if changed and not self.draining:
+            if error is None:
+                _LOG.warning("%s can be pulled again", self.name)
+            else:
+                _LOG.warning("%s cannot be pulled, and is tried again: %s", self.name, error)

@@ -1,0 +1,211 @@
+"""How a stream's messages are read and what each of its sinks holds, by the model's signature. At launch only.
+
+Of messages there is no sample. What they hold besides the model's columns is known of Avro, by its schema; of JSON and
+tf.Examples, only as far as --input_schema says. A sink that takes messages' own text needs to know none of it.
+"""
+
+import dataclasses
+
+import pyarrow as pa
+
+from models.errors import CorruptFile, UsageError
+from models.signature import Signature
+from transforms.decode import AVRO as AVRO_FILE
+from transforms.decode import JSONL, TFRECORD, CsvOptions, InputSpec
+from transforms.decode_datum import datum_schema
+from transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
+from transforms.encode import OutputSpec, check_output_spec
+from transforms.plan_input import InputPlan, Source, Wanted, near_name, plan_input, some_names
+from transforms.plan_output import added_columns
+from transforms.schema import arrow_to_bigquery_schema
+
+# A file format of the same rows, by the format of messages. Messages that are written in it go in as they are.
+_SAME_ROWS = {JSON: JSONL, EXAMPLE: TFRECORD}
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamWanted:
+    """What the user says of a stream.
+
+    Attributes:
+      format: of the messages: "json", "example", "avro" or "raw".
+      avro_schema: JSON text of the schema that Avro messages are written with.
+      schema: types from --input_schema, by name.
+      carry: names of the input columns to carry into the sinks; None: all.
+      exclude: names of input columns to leave out.
+      defaults: what stands for a null, by column, as text.
+      model_columns: write `_model` and `_version` to the topic and to files; tables always have them.
+      topic, table: whether there are such sinks.
+      files_format: of the files; "": none are written.
+      flatten: csv: a list or struct becomes its JSON text in one field.
+    """
+
+    format: str
+    avro_schema: str = ""
+    schema: dict[str, pa.DataType] = dataclasses.field(default_factory=dict)
+    carry: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    defaults: tuple[tuple[str, str], ...] = ()
+    output_prefix: str = ""
+    model_columns: bool = False
+    topic: bool = False
+    table: bool = False
+    files_format: str = ""
+    flatten: bool = False
+
+    def is_raw(self, sink_format: str) -> bool:
+        """Whether messages go into a sink as they are: the same rows in and out, and no choice among columns."""
+        return _SAME_ROWS.get(self.format) == sink_format and self.carry is None and not self.exclude
+
+    @property
+    def typed_sinks(self) -> list[str]:
+        """What the sinks are called that need typed columns."""
+        topic = ["messages to --output_topic"] if self.topic and not self.is_raw(JSONL) else []
+        table = ["rows of --output_table"] if self.table else []
+        typed_files = self.files_format and not self.is_raw(self.files_format)
+        return [*topic, *table, *([f"{self.files_format} files"] if typed_files else [])]
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamPlan:
+    """A stream, decided.
+
+    Attributes:
+      topic, table, files: what each sink holds; None where there is none. The sink of tables adds what is its own.
+    """
+
+    messages: MessageSpec
+    topic: OutputSpec | None
+    table: pa.Schema | None
+    files: OutputSpec | None
+
+
+def plan_stream(signature: Signature, wanted: StreamWanted) -> StreamPlan:
+    """Returns how to read messages for this signature, and what to write.
+
+    Raises:
+      UsageError: model, messages and sinks do not fit; the text names the column and the remedy.
+    """
+    source = _source(signature, wanted)
+    schema = _known_types(signature, wanted)
+    if wanted.format in _SAME_ROWS:
+        _check_untyped(signature, wanted, schema)
+    raw = not wanted.typed_sinks
+    told = Wanted(schema, wanted.carry, wanted.exclude, wanted.defaults, raw)
+    plan = plan_input(source, signature, told, CsvOptions())
+    topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
+    files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
+    table = _table(plan, signature, wanted) if wanted.table else None
+    spec = _with_added(plan.spec, [sink for sink in (topic, files) if sink and sink.raw and sink.format == JSONL])
+    return StreamPlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files)
+
+
+def _source(signature: Signature, wanted: StreamWanted) -> Source:
+    """Returns what stands for the messages where files would be."""
+    if wanted.format == AVRO:
+        columns = _avro_columns(wanted)
+        types = dict(zip(columns.names, columns.types, strict=True))
+        return Source(AVRO_FILE, "(Avro messages)", 0, 0, tuple(columns.names), types)
+    if wanted.format == RAW:
+        return Source(RAW, "(raw messages)", 0, 0, (_raw_column(signature, wanted),))
+    return Source(_SAME_ROWS[wanted.format], f"({wanted.format} messages)", 0, 0, ())
+
+
+def _avro_columns(wanted: StreamWanted) -> pa.Schema:
+    if not wanted.avro_schema:
+        raise UsageError("Avro messages do not hold their schema; give --avro_schema FILE with it, as JSON")
+    try:
+        return datum_schema(wanted.avro_schema).columns
+    except CorruptFile as error:
+        raise UsageError(f"--avro_schema: {error}") from error
+
+
+def _raw_column(signature: Signature, wanted: StreamWanted) -> str:
+    takes = [f"'{spec.name}' ({spec})" for spec in signature.columns]
+    if signature.takes_examples:
+        raise UsageError(
+            f"--input_format raw: signature '{signature.name}' takes serialized tf.Examples; give --input_format "
+            "example if that is what the messages are"
+        )
+    only = signature.columns[0]
+    if len(takes) != 1 or only.dtype != "string" or not only.is_scalar:
+        raise UsageError(
+            "--input_format raw: a message is the value of one string column, and the model takes "
+            f"{some_names(takes)}; give --input_format json, avro or example, whose messages name the columns"
+        )
+    for name in wanted.schema:
+        if name != only.name:
+            raise UsageError(
+                f"--input_schema names '{name}', and raw messages hold '{only.name}' alone"
+                f"{near_name(name, [only.name])}; leave it out of the schema"
+            )
+    return only.name
+
+
+def _known_types(signature: Signature, wanted: StreamWanted) -> dict[str, pa.DataType]:
+    """Returns the types of --input_schema, and of those features to carry that the model reads out of tf.Examples.
+
+    A feature is carried only where that is asked for: the model gets the Examples whole, and what is text to carry may
+    be any bytes to the model.
+    """
+    if wanted.format != EXAMPLE or not signature.takes_examples:
+        return wanted.schema
+    features = {spec.name: spec.arrow_type for spec in signature.columns if spec.name in (wanted.carry or ())}
+    return features | wanted.schema
+
+
+def _check_untyped(signature: Signature, wanted: StreamWanted, schema: dict[str, pa.DataType]) -> None:
+    """Checks that what a typed sink is to carry is known, of messages that do not say what they hold."""
+    known = {*schema, *(spec.name for spec in signature.columns)}
+    for name in wanted.carry or ():
+        if name not in known:
+            raise UsageError(
+                f"--columns {name}: its type is not known: {wanted.format} messages are typed one by one"
+                f"{near_name(name, known)}. Give --input_schema FILE (BigQuery's JSON schema form) with it"
+            )
+    for name in wanted.exclude if schema else ():
+        if name not in known:
+            raise UsageError(
+                f"--exclude_columns {name}: neither the model nor --input_schema has such a column"
+                f"{near_name(name, known)}"
+            )
+    if wanted.typed_sinks and wanted.carry is None and not wanted.schema:
+        raise UsageError(
+            f"{' and '.join(wanted.typed_sinks)} need typed columns, and what {wanted.format} messages hold besides "
+            f"the model's columns is not known{_why_typed(wanted)}. Give --input_schema FILE (BigQuery's JSON schema "
+            f"form), or choose among the model's columns with --columns: {some_names(sorted(known), 5)}; --columns= "
+            "writes none of them"
+        )
+
+
+def _why_typed(wanted: StreamWanted) -> str:
+    names = ",".join(wanted.exclude)
+    return f" (without --exclude_columns {names} they could be carried as they are)" if wanted.exclude else ""
+
+
+def _output(format_: str, plan: InputPlan, signature: Signature, wanted: StreamWanted) -> OutputSpec:
+    raw = wanted.is_raw(format_)
+    carried = [] if raw else [pa.field(name, kind) for name, kind in plan.carried]
+    known = {*wanted.schema, *(spec.name for spec in signature.columns)}
+    present = known if raw else {field.name for field in carried}
+    added = added_columns(signature, wanted.output_prefix, wanted.model_columns, present)
+    spec = OutputSpec(format_, pa.schema(carried + added), raw, wanted.flatten)
+    check_output_spec(spec)
+    return spec
+
+
+def _table(plan: InputPlan, signature: Signature, wanted: StreamWanted) -> pa.Schema:
+    carried = [pa.field(name, kind) for name, kind in plan.carried]
+    added = added_columns(signature, wanted.output_prefix, True, {field.name for field in carried})
+    schema = pa.schema(carried + added)
+    arrow_to_bigquery_schema(schema)
+    return schema
+
+
+def _with_added(spec: InputSpec, outputs: list[OutputSpec]) -> InputSpec:
+    """Returns the spec with the names that must not be in objects that are written as they are.
+
+    A message's payload stays beside its row without being asked for.
+    """
+    added = tuple(outputs[0].schema.names) if outputs else ()
+    return dataclasses.replace(spec, added=added, payload=False)

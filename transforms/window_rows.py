@@ -1,0 +1,130 @@
+"""Rows into windows by their own event times, and single rows out of batches.
+
+A batch of messages has one timestamp, that of its earliest row, while each row keeps its event time in a reserved
+column. `beam.WindowInto` would put the whole batch into the window of that timestamp: use `WindowRows` instead.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.transforms.window import FixedWindows, SlidingWindows, TimestampedValue, WindowFn
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from models.errors import SluiceError
+from models.reserved import EVENT_TIME, is_reserved
+from transforms.composite import Composite
+from transforms.messages import times_us
+
+
+class WindowRows(Composite):
+    """`beam.WindowInto` for RecordBatches: splits each, so that all its rows are in the windows that it is in.
+
+    With Sessions, where a row's window begins at its own time, this makes a batch of every different time.
+
+    Args:
+      window_fn: assigns by time alone.
+      options: what else `beam.WindowInto` takes: trigger, accumulation_mode, allowed_lateness.
+    """
+
+    def __init__(self, window_fn: WindowFn, **options: Any) -> None:
+        super().__init__()
+        self._window_fn = window_fn
+        self._options = options
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
+        parts = batches | "Split" >> beam.ParDo(_Split(self._window_fn))
+        return parts | "Window" >> beam.WindowInto(self._window_fn, **self._options)
+
+
+@beam.typehints.with_output_types(pa.RecordBatch)
+class _Split(beam.DoFn):
+    def __init__(self, window_fn: WindowFn) -> None:
+        self._window_fn = window_fn
+
+    def process(self, batch: pa.RecordBatch, window: Any = beam.DoFn.WindowParam) -> Iterator[pa.RecordBatch]:
+        for part, timestamp in split_by_window(batch, self._window_fn):
+            yield WindowedValue(part, timestamp, (window,))
+
+
+def split_by_window(batch: pa.RecordBatch, window_fn: WindowFn) -> Iterator[tuple[pa.RecordBatch, Timestamp]]:
+    """Yields the rows that share all their windows, in their order, with the earliest of their times.
+
+    Raises:
+      SluiceError: the rows have no event times.
+    """
+    times = event_times(batch)
+    keys = _KEYS.get(type(window_fn), _assigned)(times, window_fn)
+    order = np.lexsort((times, *keys.T))
+    ordered = keys[order]
+    edges = np.flatnonzero((ordered[1:] != ordered[:-1]).any(axis=1)) + 1
+    for rows in np.split(order, edges) if batch.num_rows else ():
+        part = batch if len(rows) == batch.num_rows else batch.take(pa.array(np.sort(rows)))
+        yield part, Timestamp(micros=int(times[rows[0]]))
+
+
+def event_times(batch: pa.RecordBatch) -> np.ndarray:
+    """Returns the rows' event times, int64 [rows], microseconds since the epoch.
+
+    Raises:
+      SluiceError: a row has none.
+    """
+    index = batch.schema.get_field_index(EVENT_TIME)
+    if index < 0 or batch.column(index).null_count:
+        missing = "is null in some" if index >= 0 else "is not there"
+        raise SluiceError(
+            f"the column {EVENT_TIME} {missing}: rows of messages have their event times in it, rows of files have "
+            "none; add it, as timestamp[us, UTC], or use beam.WindowInto"
+        )
+    return times_us(batch, EVENT_TIME)
+
+
+def _fixed(times: np.ndarray, window_fn: FixedWindows) -> np.ndarray:
+    """int64 [rows, 1]: which window."""
+    return ((times - window_fn.offset.micros) // window_fn.size.micros)[:, None]
+
+
+def _sliding(times: np.ndarray, window_fn: SlidingWindows) -> np.ndarray:
+    """int64 [rows, 2]: the last window, and the last of those that have ended."""
+    since = times - window_fn.offset.micros
+    return np.stack([since, since - window_fn.size.micros], axis=1) // window_fn.period.micros
+
+
+def _assigned(times: np.ndarray, window_fn: WindowFn) -> np.ndarray:
+    """int64 [rows, 1]: equal where the function assigns the same windows."""
+    different, places = np.unique(times, return_inverse=True)
+    numbers: dict[Any, int] = {}
+    assigned = (frozenset(window_fn.assign(WindowFn.AssignContext(Timestamp(micros=int(time))))) for time in different)
+    keys = [numbers.setdefault(windows, len(numbers)) for windows in assigned]
+    return np.array(keys, np.int64)[places][:, None]
+
+
+_KEYS: dict[type, Callable[[np.ndarray, Any], np.ndarray]] = {FixedWindows: _fixed, SlidingWindows: _sliding}
+
+
+def explode_rows(batch: pa.RecordBatch) -> Iterator[TimestampedValue]:
+    """Yields each row as a dict of its columns, without the reserved ones, at its own event time.
+
+    Raises:
+      SluiceError: the rows have no event times.
+    """
+    rows = batch.select([name for name in batch.schema.names if not is_reserved(name)]).to_pylist()
+    for row, time in zip(rows, event_times(batch).tolist(), strict=True):
+        yield TimestampedValue(row, Timestamp(micros=time))
+
+
+class ExplodeRows(Composite):
+    """RecordBatches to rows as `explode_rows` gives them, in the windows of their batch: `WindowRows` goes before."""
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[dict]:
+        return batches | "Rows" >> beam.ParDo(_Explode())
+
+
+@beam.typehints.with_output_types(dict[str, Any])
+class _Explode(beam.DoFn):
+    def process(self, batch: pa.RecordBatch, window: Any = beam.DoFn.WindowParam) -> Iterator[dict[str, Any]]:
+        for row in explode_rows(batch):
+            yield WindowedValue(row.value, row.timestamp, (window,))

@@ -1,0 +1,147 @@
+"""Predictions and failures to Pub/Sub topics, all of them there before a bundle is finished.
+
+Ordering keys are carried, order is not promised: bundles run side by side, and so do the requests of one bundle. To the
+service, all messages of one key must moreover be published in one region, which workers of several regions can do only
+by an endpoint REGION-pubsub.googleapis.com. https://cloud.google.com/pubsub/docs/ordering
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from models.errors import SluiceError
+from transforms import metrics
+from transforms.encode_base import OutputSpec
+from transforms.encode_rows import encode_rows, scored_failure
+from transforms.failures import FULL, WRITE, Failure
+from transforms.message_attributes import failure_message, messages_of
+from transforms.publish import Messages, Publisher
+from transforms.publish_sender import PublishOptions, Refused
+from transforms.pubsub_topics import check_topic as check_topic  # for launchers, beside what they check it for
+
+
+class WriteMessages(beam.PTransform):
+    """Publishes each row of RecordBatches as a message; gives the `Failure`s of rows that cannot be one.
+
+    A message's data is the row as a JSON object. Its attributes are those of the message that the row came from, and
+    `sluice_model`, `sluice_version`, `sluice_message_id` and `sluice_publish_time` (see message_attributes); it has
+    that message's ordering key.
+
+    Args:
+      topic: projects/P/topics/T.
+      retry_secs: how long the service may be away before the bundle fails, and its messages come again.
+    """
+
+    def __init__(self, topic: str, spec: OutputSpec, retry_secs: float = PublishOptions.retry_secs) -> None:
+        super().__init__()
+        self._fn = _WriteMessages(topic, spec, PublishOptions(retry_secs))
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
+        return batches | "Publish" >> beam.ParDo(self._fn)
+
+
+class WriteFailureMessages(beam.PTransform):
+    """Publishes each failure as a JSON object; gives nothing.
+
+    Its attributes are those of the message that failed, and `sluice_stage`, `sluice_error_type` and `sluice_attempt`.
+
+    Args:
+      topic: projects/P/topics/T.
+      payload_mode: see transforms.failures.to_record. What would be too large a message has the payload's hash.
+    """
+
+    def __init__(self, topic: str, payload_mode: str = FULL, retry_secs: float = PublishOptions.retry_secs) -> None:
+        super().__init__()
+        self._fn = _WriteFailures(topic, payload_mode, PublishOptions(retry_secs))
+
+    def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[None]:
+        return failures | "Publish" >> beam.ParDo(self._fn)
+
+
+class _Publish(beam.DoFn):
+    """Publishes what it is given, and returns from `finish_bundle` when all of it is published."""
+
+    def __init__(self, topic: str, options: PublishOptions) -> None:
+        self._topic = topic
+        self._options = options
+
+    def setup(self) -> None:
+        self._publisher: Publisher[Any] = Publisher(self._topic, self._options)
+
+    def start_bundle(self) -> None:
+        self._publisher.drop()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield from self._refuse(self._publisher.flush())
+
+    def teardown(self) -> None:
+        if hasattr(self, "_publisher"):  # setup may have failed
+            self._publisher.close()
+
+    def _refuse(self, refused: list[Refused[Any]]) -> Iterator[WindowedValue]:
+        """Yields what becomes of messages that the service does not take."""
+        raise NotImplementedError
+
+
+class _Source(NamedTuple):
+    """What rows came in."""
+
+    batch: pa.RecordBatch
+    window: Any
+    timestamp: Timestamp
+
+
+@beam.typehints.with_output_types(Failure)
+class _WriteMessages(_Publish):
+    """Counts: rows_failed."""
+
+    def __init__(self, topic: str, spec: OutputSpec, options: PublishOptions) -> None:
+        super().__init__(topic, options)
+        self._spec = spec
+
+    def process(
+        self,
+        batch: pa.RecordBatch,
+        window: Any = beam.DoFn.WindowParam,
+        timestamp: Timestamp = beam.DoFn.TimestampParam,
+    ) -> Iterator[WindowedValue]:
+        data, numbers, failures = encode_rows(batch, self._spec)
+        kept = batch if numbers is None else batch.take(pa.array(numbers))
+        messages, errors = messages_of(kept, data)
+        failures += [scored_failure(kept, row, WRITE, "MessageTooLarge", text) for row, text in errors.items()]
+        rows = [row for row in range(kept.num_rows) if row not in errors]
+        source = _Source(kept, window, timestamp)
+        self._publisher.add(messages.at(rows) if errors else messages, [(source, row) for row in rows])
+        for failure in failures:
+            yield _counted(failure, window, timestamp)
+        yield from self._refuse(self._publisher.refused())
+
+    def _refuse(self, refused: list[Refused[tuple[_Source, int]]]) -> Iterator[WindowedValue]:
+        for ((batch, window, timestamp), row), text in refused:
+            yield _counted(scored_failure(batch, row, WRITE, "InvalidArgument", text), window, timestamp)
+
+
+def _counted(failure: Failure, window: Any, timestamp: Timestamp) -> WindowedValue:
+    metrics.count_failure(failure.stage, failure.error_type)
+    return WindowedValue(failure, timestamp, (window,))
+
+
+class _WriteFailures(_Publish):
+    def __init__(self, topic: str, payload_mode: str, options: PublishOptions) -> None:
+        super().__init__(topic, options)
+        self._payload_mode = payload_mode
+
+    def process(self, failure: Failure) -> Iterator[None]:
+        data, attributes, size = failure_message(failure, self._payload_mode)
+        self._publisher.add(Messages([data], [attributes], np.array([size])), [None])
+        yield from ()
+
+    def _refuse(self, refused: list[Refused[None]]) -> Iterator[WindowedValue]:
+        if refused:  # there is nowhere else to put them
+            raise SluiceError(f"{len(refused)} failures cannot be written: {refused[0].message}")
+        yield from ()
