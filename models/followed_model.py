@@ -246,6 +246,7 @@ class FollowedModel:
             raise ModelNotFound(missing)
         if self._wanted is not None:
             check_fit(signature, self._wanted)
+        _LOG.debug("Model %s: version %s is being loaded", self.uri, version.number)
         model = self._open_version(self.uri, version, options, files)
         try:
             self._try(model)

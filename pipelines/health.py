@@ -11,6 +11,9 @@ from pipelines.stream_stats import StreamFigures
 
 HOST = "127.0.0.1"
 
+# How long the end of the block may take: the server looks so often whether it is to stop.
+_TICK_SECS = 0.1
+
 
 class HealthServer:
     """Answers GET /healthz and /readyz with 200 or 503, and /metrics with 200; each with the job's figures as JSON.
@@ -31,7 +34,8 @@ class HealthServer:
 
     def __enter__(self) -> "HealthServer":
         if self._server is not None:
-            threading.Thread(target=self._server.serve_forever, name="sluice-health", daemon=True).start()
+            serve = self._server.serve_forever
+            threading.Thread(target=serve, args=(_TICK_SECS,), name="sluice-health", daemon=True).start()
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ from models.errors import Overloaded, Refused, TimedOut, Unavailable
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
-# As `error_text` begins, or as a traceback names them; not the ServiceUnavailable of a service that Google's clients call.
+# As `error_text` begins, or as a traceback names them. Google's clients have a ServiceUnavailable: it is not meant.
 _ABOUT_SERVER = re.compile(
     rf"(^|\bmodels\.errors\.)({'|'.join(kind.__name__ for kind in (Unavailable, Overloaded, TimedOut, Refused))})\b"
 )

@@ -194,19 +194,19 @@ class Simulation:
         """Returns how many rows are to be sent now; None at the end."""
         self._ended = now = self._clock()
         elapsed = now - self._started
+        if self._options.rate:
+            self._note_behind(elapsed - self.sent / self._options.rate)
         left = self._options.rows - self.sent if self._options.rows else _MAX_ROWS_A_TICK
         if left <= 0 or (self._options.seconds and elapsed >= self._options.seconds):
             return None
-        if not self._options.rate:
-            return min(left, _MAX_ROWS_A_TICK)
-        behind_secs = elapsed - self.sent / self._options.rate  # row 0 is due at once
-        self.most_behind_secs = max(self.most_behind_secs, behind_secs)
-        if behind_secs > _BEHIND_SECS and not self._told:
+        due = int(elapsed * self._options.rate) + 1 - self.sent if self._options.rate else left  # row 0 is due at once
+        return min(left, due, _MAX_ROWS_A_TICK)
+
+    def _note_behind(self, secs: float) -> None:
+        self.most_behind_secs = max(self.most_behind_secs, secs)
+        if secs > _BEHIND_SECS and not self._told:
             self._told = True
-            _LOG.warning(
-                "%g rows/s are more than can be sent from here: %.1f s behind", self._options.rate, behind_secs
-            )
-        return min(left, _MAX_ROWS_A_TICK, int(elapsed * self._options.rate) + 1 - self.sent)
+            _LOG.warning("%g rows/s are more than can be sent from here: %.1f s behind", self._options.rate, secs)
 
     def _send(self, rows: list[bytes]) -> None:
         from transforms.publish import Messages

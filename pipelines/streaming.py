@@ -18,6 +18,9 @@ from pipelines.streaming_options import StreamingOptions
 
 _LOG = logging.getLogger("sluice")
 
+# How long an abort takes to give back what is in work, which otherwise comes again when its leases end.
+_ABORT_SECS = 2.0
+
 
 def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     """Runs a streaming job until it is stopped; returns the exit code. On Dataflow, only launches it.
@@ -147,6 +150,9 @@ def _signals(source: Any) -> Iterator[None]:
         if source.draining:
             sys.stderr.write("\nsluice: aborted; messages that were in work will come again\n")
             sys.stderr.flush()
+            giving_back = threading.Thread(target=source.release, daemon=True)  # it may wait for a lock that we hold
+            giving_back.start()
+            giving_back.join(_ABORT_SECS)
             os._exit(EXIT_INTERRUPTED)
         sys.stderr.write("\nsluice: draining: what is in work is finished; once more to abort\n")
         source.drain()

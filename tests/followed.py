@@ -122,3 +122,16 @@ class Setting:
         lines = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
         self._caplog.clear()
         return [line.replace(str(self.base), "BASE") for line in lines]
+
+
+def export_version(directory: str, number: int, fails: bool = False) -> None:
+    """Writes a model that adds 1000 times its number, held in a variable, to x; or that fails on any x."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        added = v1.get_variable("added", initializer=1000.0 * number, use_resource=True)
+        y = tf.debugging.check_numerics(tf.sqrt(-1.0 - x * x), "no number") if fails else x + added
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, directory, {"x": x}, {"y": y})

@@ -112,7 +112,7 @@ def refuses_poison(request: Any, context: grpc.ServicerContext) -> None:
 
 
 class Gate:
-    """An answer that waits until the test lets it go."""
+    """An answer that waits until the test lets it go, or its `with` block ends."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -122,6 +122,12 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ class ProcessJob:
         self._port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115  open as long as the job
         self._flags = [*flags, f"--health_port={self._port}", "--progress=none"]
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> ProcessJob:
         self.process = subprocess.Popen(
@@ -160,7 +160,7 @@ class ProcessJob:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=self._environment,
+            env=self.environment,
         )
         return self
 

@@ -18,15 +18,13 @@ from transforms.decode_avro import avro_columns
 from transforms.decode_datum import read_datum
 from transforms.decode_examples import decode_examples
 from transforms.decode_json import decode_json
-from transforms.failures import DECODE, READ, Failure, Result
+from transforms.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
 from transforms.lines import BOM, LineBlock
 from transforms.messages import with_envelope
 
 JSON, EXAMPLE, AVRO, RAW = "json", "example", "avro", "raw"
 FORMATS = (JSON, EXAMPLE, AVRO, RAW)
 
-# The error_type of a message that was delivered too often to be tried again.
-TOO_MANY_DELIVERIES = "TooManyDeliveries"
 FAILURES = "failures"
 
 _Output: TypeAlias = pa.RecordBatch | beam.pvalue.TaggedOutput[Literal["failures"], Failure]

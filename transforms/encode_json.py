@@ -55,7 +55,7 @@ class JsonEncoder:
         self._schema = _schema(spec)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for part in parts(select_columns(batch, self._schema)):
+        for part in parts(_selected(batch, self._schema, self._raw)):
             self._file.write(data_bytes(_texts(part, self._raw, "}\n")))
 
     def close(self) -> None:
@@ -69,21 +69,28 @@ def json_objects(batch: pa.RecordBatch, spec: OutputSpec) -> pa.ChunkedArray:
       SluiceError: a column is missing, or has values that its column in the output cannot hold; or, of a raw spec, a
         row's own text is not a JSON object.
     """
-    selected = select_columns(batch, _schema(spec))
-    if spec.raw:
-        place = selected.schema.get_field_index(PAYLOAD)
-        selected = selected.set_column(place, selected.schema.field(place), _on_one_line(selected.column(place)))
+    selected = _selected(batch, _schema(spec), spec.raw)
     texts = [_texts(part, spec.raw, "}").view(pa.binary()) for part in parts(selected)]
     return pa.chunked_array(texts, pa.binary())
 
 
+def _selected(batch: pa.RecordBatch, schema: pa.Schema, raw: bool) -> pa.RecordBatch:
+    selected = select_columns(batch, schema)
+    if not raw:
+        return selected
+    place = selected.schema.get_field_index(PAYLOAD)
+    return selected.set_column(place, selected.schema.field(place), _on_one_line(selected.column(place)))
+
+
 def _on_one_line(objects: pa.Array) -> pa.Array:
     """Returns JSON texts without line ends: within a string they are escaped, and elsewhere they are white space."""
-    texts, data = objects.view(pa.string()), data_bytes(objects)
+    data = data_bytes(objects)
+    if b"\n" not in data and b"\r" not in data:
+        return objects
+    texts = objects.view(pa.string())
     for end in ("\n", "\r"):
-        if end.encode() in data:
-            texts = pc.replace_substring(texts, end, " ")
-    return pc.ascii_ltrim_whitespace(texts).view(pa.binary())
+        texts = pc.replace_substring(texts, end, " ")
+    return texts.view(pa.binary())
 
 
 def json_texts(array: pa.Array) -> pa.Array:

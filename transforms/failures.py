@@ -16,6 +16,9 @@ PAYLOAD_MODES = (FULL, HASH, NONE)
 # The stages at which a row can fail, in a row's order.
 READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
 
+# The error_type of a message that is not read, because it may have killed the workers that have read it.
+TOO_MANY_DELIVERIES = "TooManyDeliveries"
+
 
 @dataclasses.dataclass(frozen=True)
 class Failure:

@@ -193,7 +193,10 @@ def _text(value: Any, kind: pa.DataType) -> Any:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{_show(encoded)} is not base64: {error}") from error
-    return data if binary else data.decode()
+    try:
+        return data if binary else data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the bytes of {_show(encoded)} are not UTF-8; declare it BYTES in --input_schema") from error
 
 
 def _integer(value: Any, kind: pa.DataType) -> int:

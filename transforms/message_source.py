@@ -63,7 +63,7 @@ class Bundle:
 
 
 class MessageSource:
-    """Pulls a subscription ahead and hands out bundles, to one segment after the other.
+    """Pulls a subscription ahead, from the first `take` on, and hands out bundles, to one segment after the other.
 
     A segment is a pipeline that runs for some minutes, because a local runner keeps some 30 KB of every bundle. It ends
     when it has had its bundles and the next one waits: no message waits for a pipeline to be built.
@@ -105,8 +105,6 @@ class MessageSource:
             threading.Thread(target=self._pull, name=f"sluice-pull-{number}", daemon=True)
             for number in range(options.pull_threads)
         ]
-        for thread in self._threads:
-            thread.start()
 
     @property
     def buffered(self) -> int:
@@ -149,6 +147,7 @@ class MessageSource:
           SubscriptionLost: as the subscription said.
         """
         self._wait_for_turn(segment)
+        self._start_pulling()
         messages = self._buffer.take(lambda: self._lost is not None or self._is_over(segment))
         with self._lock:
             bundle = Bundle(messages, self._acknowledge)
@@ -182,10 +181,12 @@ class MessageSource:
         """Drains, gives back what was not acknowledged, and ends the threads."""
         self.drain()
         deadline = self._clock() + _LATE_SECS
-        for thread in self._threads:
+        with self._lock:
+            pulling = [thread for thread in self._threads if thread.ident]
+        for thread in pulling:
             thread.join(max(0.0, deadline - self._clock()))
         self._subscription.interrupt()
-        for thread in self._threads:
+        for thread in pulling:
             thread.join()
         self._give_back(self._buffer.clear())
         self.release()
@@ -198,6 +199,12 @@ class MessageSource:
                 self._next = segment
                 self._buffer.wake()
                 self._turns.wait_for(lambda: self._segment >= segment or self.draining)
+
+    def _start_pulling(self) -> None:
+        with self._lock:
+            if not self._threads[0].ident and not self.draining:
+                for thread in self._threads:
+                    thread.start()
 
     def _begin(self, segment: int) -> None:
         self._segment, self._next = segment, None

@@ -140,8 +140,6 @@ class Publisher(Generic[Tag]):
     def drop(self) -> None:
         """Gives up what is not published yet. What is on its way may arrive."""
         self._dropped.set()
-        for future in self._pending:
-            future.cancel()
         self._reset()
 
     def close(self) -> None:

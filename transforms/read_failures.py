@@ -19,7 +19,7 @@ from google.pubsub_v1.types import PullResponse
 from models.errors import CorruptFile, SluiceError, UsageError
 from transforms import pubsub_clients
 from transforms.beam_files import match_files, open_text
-from transforms.failures import READ, Failure, to_json
+from transforms.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
 from transforms.file_ranges import DAMAGE
 from transforms.lines import read_blocks
 
@@ -60,7 +60,7 @@ def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
     """
     try:
         record = orjson.loads(text)
-        payload = _payload(record["stage"], record["payload"])
+        payload = _payload(record["stage"], record.get("error_type"), record["payload"])
         attributes, attempt = dict(record.get("attributes") or {}), record.get("attempt", 1)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SluiceError(f"{_shown(text)} is not a failure: {type(error).__name__}: {error}") from error
@@ -72,8 +72,9 @@ def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
     )
 
 
-def _payload(stage: str, shown: str | None) -> bytes | None:
-    if shown is None or stage == READ or shown.startswith(_HASHED):
+def _payload(stage: str, error_type: str | None, shown: str | None) -> bytes | None:
+    is_row = stage != READ or error_type == TOO_MANY_DELIVERIES  # other failures to read are of files
+    if shown is None or not is_row or shown.startswith(_HASHED):
         return None
     try:
         return base64.b64decode(shown, validate=True)

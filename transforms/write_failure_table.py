@@ -122,7 +122,7 @@ def _row(failure: Failure, payload_mode: str) -> dict[str, Any]:
         "stage": failure.stage,
         "errorType": failure.error_type,
         "origin": _encodable(failure.origin),
-        "model": failure.model,
+        "model": failure.model and _encodable(failure.model),
         "version": failure.version,
         "attempt": failure.attempt,
     }
@@ -163,11 +163,10 @@ def _size(values: dict[str, Any]) -> int:
 
 
 def _row_id(failure: Failure) -> str | None:
-    """Returns what a message's failure has again if the message comes again and fails alike; else None.
+    """Returns what the failure of a message has again if the message comes again and fails alike; else None.
 
-    Each message is one row or one failure: none but doubles have the same.
+    A message is one row or one failure, so that none but doubles have the same.
     """
     if _MESSAGE_ORIGIN not in failure.origin:
         return None
-    alike = dataclasses.replace(failure, timestamp=0.0, payload=b"")
-    return hashlib.sha256(repr(alike).encode()).hexdigest()
+    return hashlib.sha256(repr(dataclasses.replace(failure, timestamp=0.0)).encode()).hexdigest()

@@ -20,23 +20,11 @@ from models.saved_model import SavedModel
 from models.scheduler import Scheduler, SchedulerOptions
 from models.uri import ModelSpec
 from tests.fakes import PATIENCE_SECS
+from tests.followed import export_version
 
 # Nothing is looked at by the clock: a test that takes so long has failed.
 OPTIONS = ModelOptions(poll_secs=3600.0, intra_op_threads=1, inter_op_threads=1)
 _VARIABLES = "variables/variables.data-00000-of-00001"
-
-
-def export(directory: str, number: int, fails: bool = False) -> None:
-    """Writes a model that adds 1000 times its number, held in a variable, to x; or that fails on any x."""
-    import tensorflow as tf
-
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.float32, [None], name="x")
-        added = v1.get_variable("added", initializer=1000.0 * number, use_resource=True)
-        y = tf.debugging.check_numerics(tf.sqrt(-1.0 - x * x), "no number") if fails else x + added
-        session.run(v1.global_variables_initializer())
-        v1.saved_model.simple_save(session, directory, {"x": x}, {"y": y})
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 to 4, of which 3 fails on any row."""
     base = tmp_path_factory.mktemp("exported")
     for number in range(1, 5):
-        export(str(base / str(number)), number, fails=number == 3)
+        export_version(str(base / str(number)), number, fails=number == 3)
     return base
 
 

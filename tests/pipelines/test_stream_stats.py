@@ -94,9 +94,7 @@ def test_names_are_those_that_are_counted() -> None:
     st.lists(st.integers(0, 5000), min_size=1, max_size=10),
     st.integers(0, 999),
 )
-def test_the_rate_is_that_of_the_last_ten_seconds(
-    notes: list[tuple[int, int]], looks: list[int], started: int
-) -> None:
+def test_the_rate_is_that_of_the_last_ten_seconds(notes: list[tuple[int, int]], looks: list[int], started: int) -> None:
     """Times in hundredths of a second since the start. Seconds are counted whole: the window is 10 s, or up to 11."""
     job = Job(started / 100)
     notes.sort()

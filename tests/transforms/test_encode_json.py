@@ -177,6 +177,10 @@ def test_predictions_are_spliced_into_the_source_text(source: str, kept: str | N
     assert spliced((source + end).encode()) == (kept or source[:-1] + ",") + ADDED
 
 
+def test_raw_rows_of_several_lines_become_one_line() -> None:
+    assert spliced(b'{\n  "a": "b\\n",\r\n  "c": 1\n}\n') == '{   "a": "b\\n",    "c": 1,' + ADDED
+
+
 def test_raw_rows_keep_bytes_that_are_not_utf8() -> None:
     batch = PREDICTION.append_column(PAYLOAD, pa.array([b'{"a": "\xff"}'], pa.binary()))
     assert encode(OutputSpec("jsonl", PREDICTION.schema, raw=True), batch) == b'{"a": "\xff",' + ADDED.encode()

@@ -50,7 +50,7 @@ CASES: list[tuple[Any, pa.DataType, Any]] = [
     ("", pa.string(), ""),
     (1, pa.string(), ValueError("a string is expected, found 1")),
     ({"b64": "w6k="}, pa.string(), "é"),
-    ({"b64": "/w=="}, pa.string(), ValueError("can't decode byte 0xff")),
+    ({"b64": "/w=="}, pa.string(), ValueError("the bytes of '/w==' are not UTF-8; declare it BYTES in --input_schema")),
     ({"b64": "/w==", "more": 1}, pa.binary(), b"\xff"),
     ("/w==", pa.binary(), b"\xff"),
     ("/w", pa.binary(), ValueError("'/w' is not base64")),

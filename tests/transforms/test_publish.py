@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.api_core.exceptions import DeadlineExceeded, ServiceUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,14 +104,17 @@ def test_any_messages_arrive_once_within_the_limits(rows: list[tuple[int, str]],
 
 
 class _Client:
-    """Takes all, without a connection."""
+    """Takes all, or nothing, without a connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.requests: list[list[Any]] = []
         self.transport = self
+        self._error = error
 
     def publish(self, request: Any, retry: None, timeout: float) -> Any:
         self.requests.append(list(request.messages))
+        if self._error is not None:
+            raise self._error
         return type("Answer", (), {"message_ids": ["1"] * len(request.messages)})
 
     def close(self) -> None:
@@ -129,9 +133,24 @@ def test_each_ordering_key_has_requests_of_its_own() -> None:
         publisher.close()
 
 
+def test_what_waits_for_more_is_bounded_and_not_sent_before() -> None:
+    with service() as server:
+        publisher = opened()
+        for start in range(0, 900, 90):
+            publisher.add(messages(numbered(900)[start : start + 90], size=9_000), range(90))
+        assert publisher.flush() == []
+        assert [len(request) for request in server.requests] == [900]
+        keys = [f"key-{number}" for number in range(10)]
+        publisher.add(messages(numbered(10), size=1_000_000, keys=keys), range(10))
+        for _ in range(9):
+            assert server.entered.acquire(timeout=PATIENCE_SECS)
+        assert publisher.flush() == []
+        publisher.close()
+
+
 def test_flush_does_not_return_before_the_answers_are_in() -> None:
     gate = Gate()
-    with service(gate) as server, ThreadPoolExecutor(1) as thread:
+    with service(gate) as server, ThreadPoolExecutor(1) as thread, gate:
         publisher = opened()
         flushed = thread.submit(publish, publisher, numbered(2500))
         for _ in range(3):
@@ -146,7 +165,7 @@ def test_flush_does_not_return_before_the_answers_are_in() -> None:
 
 def test_what_is_under_way_is_bounded() -> None:
     gate = Gate()
-    with service(gate) as server, ThreadPoolExecutor(1) as thread:
+    with service(gate) as server, ThreadPoolExecutor(1) as thread, gate:
         publisher = opened()
         flushed = thread.submit(publish, publisher, numbered(12), size=8_900_000)
         for _ in range(5):
@@ -263,13 +282,16 @@ def test_refusals_are_told_when_they_are_known_and_once() -> None:
 
 
 def test_nothing_of_a_bundle_that_failed_goes_into_the_next() -> None:
-    with service(aborts("PERMISSION_DENIED", times=1)) as server:
+    def denies(request: Any, context: grpc.ServicerContext) -> None:
+        if len(request.messages) > 1:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "too many for you")
+
+    with service(denies) as server:
         publisher = opened()
         publisher.add(messages([b"open"]), ["open"])
         publisher.drop()
         with pytest.raises(SluiceError, match="PERMISSION_DENIED"):
-            publish(publisher, [b"failed"])
-        publisher.drop()
+            publish(publisher, numbered(3500))
         assert publish(publisher, [b"next"]) == []
         assert server.data == [b"next"]
         publisher.close()
@@ -286,21 +308,43 @@ def test_an_error_is_told_while_the_bundle_goes_on() -> None:
 
 def test_a_bundle_that_is_given_up_tries_no_further() -> None:
     paused, resume = threading.Event(), threading.Event()
+    client = _Client(ServiceUnavailable("away"))
 
     def pause(event: threading.Event, secs: float) -> bool:
         paused.set()
         resume.wait(PATIENCE_SECS)
         return event.is_set()
 
-    with service(aborts("UNAVAILABLE")) as server:
-        publisher: Publisher[bytes] = Publisher(TOPIC, PublishOptions(), pause=pause)
-        publisher.add(messages([b"x"]), [b"x"])
-        publisher.send()
-        assert paused.wait(PATIENCE_SECS)
-        publisher.drop()
-        resume.set()
-        publisher.close()
-        assert len(server.requests) == 1
+    publisher: Publisher[bytes] = Publisher(TOPIC, PublishOptions(), lambda: client, pause=pause)
+    publisher.add(messages([b"x"]), [b"x"])
+    publisher.send()
+    assert paused.wait(PATIENCE_SECS)
+    publisher.drop()
+    publisher.close()
+    resume.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("sluice-publish"):
+            thread.join(PATIENCE_SECS)
+    assert len(client.requests) == 1
+
+
+def test_attempts_end_with_the_time_for_all_of_them() -> None:
+    clock, timeouts = Clock(), []
+
+    def hang(request: Any, retry: None, timeout: float) -> None:
+        timeouts.append(timeout)
+        clock.now += timeout
+        raise DeadlineExceeded("no answer")
+
+    client = _Client()
+    client.publish = hang  # type: ignore[method-assign]
+    publisher: Publisher[bytes] = Publisher(
+        TOPIC, PublishOptions(retry_secs=40, rpc_timeout_secs=30), lambda: client, clock, clock.pause, lambda: 0.0
+    )
+    with pytest.raises(SluiceError, match=r"DEADLINE_EXCEEDED: no answer.*tried 2 times"):
+        publish(publisher, numbered(1))
+    assert timeouts == [30, 10]
+    publisher.close()
 
 
 def test_an_answer_that_is_short_of_ids_is_an_error() -> None:

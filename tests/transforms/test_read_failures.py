@@ -75,6 +75,11 @@ def test_a_payload_is_there_if_it_was_kept(mode: str) -> None:
     assert parse_failure(to_json(FAILURE, mode)).payload == (b"\xff{}" if mode == "full" else None)
 
 
+def test_a_message_that_was_delivered_too_often_is_a_row() -> None:
+    line = line_of(stage="read", error_type="TooManyDeliveries", payload=b"killer")
+    assert parse_failure(line).payload == b"killer"
+
+
 def test_a_file_that_could_not_be_read_is_no_row() -> None:
     assert parse_failure(line_of(stage="read", payload=b"")).payload is None
     assert parse_failure(line_of(payload=b"")).payload == b"", "a message may be empty"

@@ -45,7 +45,6 @@ ROW = {
     "version": 3,
     "attempt": 2,
 }
-GOOGLES = ["timestamp", "payloadString", "payloadBytes", "attributes", "errorMessage", "stacktrace"]
 
 
 def like(**changes: Any) -> Failure:
@@ -74,10 +73,9 @@ def write(table: str, *failures: Failure, mode: str = "full", **options: Any) ->
         fn.teardown()
 
 
-def changed(name: str, *fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """FIELDS with others in place of one."""
-    place = [field["name"] for field in FIELDS].index(name)
-    return [*FIELDS[:place], *fields, *FIELDS[place + 1 :]]
+def changed(name: str, **changes: Any) -> list[dict[str, Any]]:
+    """FIELDS with one that is other."""
+    return [field | (changes if field["name"] == name else {}) for field in FIELDS]
 
 
 @pytest.fixture
@@ -146,9 +144,9 @@ def test_what_is_not_known_is_left_out() -> None:
         (b"abc", "none", None, None),
     ],
 )
-def test_payloads(bigquery: BigQuery, table: str, payload: bytes, mode: str, text: str | None, data: bytes) -> None:
-    row = failure_row(like(payload=payload), mode)
-    assert (row.get("payloadString"), row.get("payloadBytes")) == (text, data and base64.b64encode(data).decode() or data and "")  # fmt: skip
+def test_payloads(
+    bigquery: BigQuery, table: str, payload: bytes, mode: str, text: str | None, data: bytes | None
+) -> None:
     write(table, like(payload=payload), mode=mode)
     (found,) = bigquery.rows(table)
     assert (found["payloadString"], found["payloadBytes"]) == (text, data)
@@ -165,9 +163,10 @@ def test_a_failure_comes_back(bigquery: BigQuery, table: str) -> None:
 
 def test_texts_that_utf_8_cannot_hold_and_large_versions(bigquery: BigQuery, table: str) -> None:
     version = (1 << 63) - 1
-    write(table, like(error_message="no file \udcff", origin="\udcff.csv#byte=0", version=version))
+    write(table, like(error_message="no file \udcff", origin="\udcff.csv#byte=0", model="\udcff", version=version))
     (found,) = bigquery.rows(table)
-    assert (found["errorMessage"], found["origin"]) == ("no file \\udcff", "\\udcff.csv#byte=0")
+    texts = [found[name] for name in ("errorMessage", "origin", "model")]
+    assert texts == ["no file \\udcff", "\\udcff.csv#byte=0", "\\udcff"]
     assert found["version"] == version
 
 
@@ -229,16 +228,21 @@ def test_doubles_are_dropped_where_a_message_failed_alike(bigquery: BigQuery, ta
     assert len(bigquery.rows(table)) == 3 + len(others)
 
 
-def test_failures_of_a_pipeline(bigquery: BigQuery, table: str, proxy: Proxy) -> None:
+def test_failures_gather_into_requests(bigquery: BigQuery, table: str, proxy: Proxy) -> None:
     fn = sink(table, endpoint=proxy.url)
     failures = [like(origin=f"s#message_id={number}") for number in range(520)]
     assert [output for failure in failures for output in fn.process(failure)] == []
     assert list(fn.finish_bundle()) == []
     fn.teardown()
     assert [len(each["rows"]) for each in proxy.posted] == [500, 20]
+    assert len(bigquery.rows(table)) == 520
+
+
+def test_failures_of_a_pipeline(bigquery: BigQuery, table: str) -> None:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        _ = pipeline | beam.Create(failures[:3] + [FAILURE]) | WriteFailureTable(table)
-    assert len(bigquery.rows(table)) == 521
+        _ = pipeline | beam.Create([FAILURE, like(attempt=3)]) | WriteFailureTable(table, "hash")
+    assert sorted(row["attempt"] for row in bigquery.rows(table)) == [2, 3]
+    assert {row["payloadBytes"] for row in bigquery.rows(table)} == {None}
 
 
 def test_a_bundle_is_not_finished_before_its_failures_are_written(table: str, proxy: Proxy) -> None:
@@ -282,14 +286,20 @@ def test_a_table_may_have_more_columns(bigquery: BigQuery) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ([field for field in FIELDS if field["name"] in GOOGLES], "has no column 'stage', .* STRING: add it to the table, or name"),
-        (changed("payloadBytes", {"name": "payloadBytes", "type": "BYTES", "mode": "REQUIRED"}), "'payloadBytes' of .* is REQUIRED, and not every row .* has it: make it NULLABLE, or name"),
-        (changed("payloadString", {"name": "payloadString", "type": "JSON"}), "'payloadString' of .* is JSON, and STRING is to be written: change the table's, or name"),
-        (changed("attributes", {"name": "attributes", "type": "STRING"}), "'attributes' of .* is STRING, and REPEATED RECORD is"),
-        (changed("attributes", FIELDS[3] | {"fields": [FIELDS[3]["fields"][0]]}), "has no column 'attributes.value'"),
-        ([*FIELDS, {"name": "key", "type": "STRING", "mode": "REQUIRED"}], "has the REQUIRED column 'key', which is not among"),
+        (list(FIELDS[:6]), "has no column 'stage', .* as STRING: add it to the table, or name"),
+        (
+            changed("payloadBytes", type="BYTES", mode="REQUIRED"),  # as Google's is
+            "'payloadBytes' of .* is REQUIRED, and not every row to be written has it: make it NULLABLE, or name",
+        ),
+        (
+            changed("payloadString", type="JSON"),
+            "'payloadString' of .* is JSON, and STRING is to be written: change the table's, or name",
+        ),
+        (changed("attributes", type="STRING", mode="NULLABLE"), "'attributes' of .* is STRING, and REPEATED RECORD"),
+        (changed("attributes", fields=FIELDS[3]["fields"][:1]), "has no column 'attributes.value'"),
+        ([*FIELDS, FIELDS[0] | {"name": "key"}], "has the REQUIRED column 'key', which is not among"),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_does_not_take_every_failure_is_refused(
     bigquery: BigQuery, fields: list[dict[str, Any]], text: str
 ) -> None:

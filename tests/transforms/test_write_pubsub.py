@@ -23,6 +23,7 @@ from tests.fakes import PATIENCE_SECS
 from tests.pubsub_service import TOPIC, Gate, aborts, refuses_poison, service
 from tests.servers import Pubsub
 from tests.transforms.encode_cases import patient
+from transforms import metrics
 from transforms.encode import OutputSpec
 from transforms.failures import FULL, HASH, Failure
 from transforms.message_attributes import failure_message, messages_of
@@ -97,6 +98,7 @@ def test_a_row_that_cannot_be_encoded_or_is_refused_fails_alone(pubsub: Pubsub) 
     subscription = pubsub.make_subscription(topic)
     spec = OutputSpec("jsonl", pa.schema([("x", pa.string(), False)]))
     batch = scored(["a", None, "c", "d"], [{}, {}, {}, {"n": "v" * 1025}])
+    metrics.reset_tally()
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         failures = pipeline | beam.Create([batch]) | WriteMessages(topic, spec)
         told = failures | beam.Map(lambda each: (each.stage, each.error_type, each.payload, each.model, each.version))
@@ -109,6 +111,8 @@ def test_a_row_that_cannot_be_encoded_or_is_refused_fails_alone(pubsub: Pubsub) 
                 ]
             ),
         )
+    tally = metrics.tally()
+    assert (tally["rows_failed"], tally["rows_failed/write/MessageTooLarge"]) == (2, 1)
     assert sorted(each.message.data for each in pubsub.pull_all(subscription, 3, secs=2)) == [
         b'{"x":"a"}',
         b'{"x":"c"}',
@@ -117,7 +121,7 @@ def test_a_row_that_cannot_be_encoded_or_is_refused_fails_alone(pubsub: Pubsub) 
 
 def test_a_bundle_ends_when_its_messages_are_published() -> None:
     gate = Gate()
-    with service(gate) as server, ThreadPoolExecutor(1) as thread:
+    with service(gate) as server, ThreadPoolExecutor(1) as thread, gate:
         dofn = writer()
         assert process(dofn, scored(["a", "b"])) == []
         finished = thread.submit(lambda: list(dofn.finish_bundle()))
@@ -162,6 +166,16 @@ def test_a_refused_message_is_a_failure_in_its_window_at_its_time() -> None:
         assert failure.origin == "projects/p/subscriptions/s#message_id=m1"
         assert (failure.payload, failure.attributes) == (b'{"x": "poison"}', (("id", "7"),))
         assert server.data == [b'{"x":"a","y":0}', b'{"x":"b","y":2}']
+        dofn.teardown()
+
+
+def test_a_refused_message_is_told_while_the_bundle_goes_on() -> None:
+    with service(refuses_poison):
+        dofn = writer()
+        found = process(dofn, scored(["poison"] * 1000))
+        while not found:
+            found = process(dofn, scored(["a"]))
+        assert len(found) + len(list(dofn.finish_bundle())) == 1000
         dofn.teardown()
 
 

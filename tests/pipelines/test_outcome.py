@@ -1,0 +1,134 @@
+"""The words of a job's error, as runners pass it on."""
+
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from google.api_core.exceptions import ServiceUnavailable
+
+from models.errors import (
+    BadInput,
+    Overloaded,
+    Refused,
+    ServerFault,
+    SluiceError,
+    TimedOut,
+    TooManyFailures,
+    Unavailable,
+    UsageError,
+)
+from pipelines.outcome import error_text, is_about_server, reason
+
+# As a runner whose workers are processes passes on what was raised there.
+BEHIND = """\
+Traceback (most recent call last):
+  File "apache_beam/runners/common.py", line 1498, in apache_beam.runners.common.DoFnRunner.process
+  File "/work/transforms/publish_sender.py", line 144, in _final
+    raise SluiceError(text) from error
+{} [while running 'WriteTopic/Send-ptransform-17']
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "apache_beam/runners/worker/sdk_worker.py", line 313, in _execute
+    response = task()
+{} [while running 'WriteTopic/Send-ptransform-17']
+"""
+
+
+def passed_on(line: str) -> RuntimeError:
+    return RuntimeError(BEHIND.format(line, line))
+
+
+@pytest.mark.parametrize(
+    "error,text",
+    [
+        (ValueError("no"), "no"),
+        (ValueError("no [while running 'Predict/Score']"), "no"),
+        (ValueError("  no\n"), "no"),
+        (ValueError("one\ntwo\n\n  \n [while running 'Predict/Score']"), "two"),
+        (ValueError("the row [1, 2] is short [while running 'A [while running B]']"), "the row [1, 2] is short"),
+        (passed_on("models.errors.TimedOut: after 60 s"), "models.errors.TimedOut: after 60 s"),
+        (RuntimeError("Traceback:\nfirst\nlast"), "last"),
+        (KeyError("x"), "'x'"),
+        (ValueError(), "ValueError"),
+        (ValueError("\n \n"), "ValueError"),
+        (ValueError(" [while running 'Predict/Score']"), "ValueError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_reason(error: BaseException, text: str) -> None:
+    assert reason(error) == text
+
+
+def test_an_errors_text_begins_with_its_kind() -> None:
+    assert error_text(TooManyFailures("3 of 4 rows")) == "TooManyFailures 3 of 4 rows"
+    assert error_text(KeyboardInterrupt()) == "KeyboardInterrupt "
+
+
+@pytest.mark.parametrize("kind", [Unavailable, Overloaded, TimedOut, Refused])
+def test_errors_that_are_about_the_server(kind: type[Exception]) -> None:
+    assert is_about_server(kind("x"))
+    assert is_about_server(kind(""))
+    assert is_about_server(passed_on(f"models.errors.{kind.__name__}: x"))
+    assert is_about_server(RuntimeError(f"models.errors.{kind.__name__} [while running 'Predict/Score']"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        BadInput("x"),
+        ServerFault("x"),
+        UsageError("x"),
+        passed_on("models.errors.BadOutput: x"),
+        ServiceUnavailable("the topic's service"),
+        passed_on("google.api_core.exceptions.ServiceUnavailable: 503 Service Unavailable"),
+        ConnectionRefusedError(111, "Connection Refused"),
+        SluiceError("projects/p/topics/t takes no messages: 503 Unavailable"),
+        SluiceError("Refused"),
+    ],
+)
+def test_errors_that_are_not(error: BaseException) -> None:
+    assert not is_about_server(error)
+
+
+def unreachable(element: str) -> NoReturn:
+    raise Unavailable(f"{element} does not answer")
+
+
+def unpublished(element: str) -> NoReturn:
+    raise SluiceError(f"{element} takes no messages") from ServiceUnavailable("try later")
+
+
+class NoText(Exception):
+    """Beam cannot make another one that says the step too."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "try later")
+
+
+def unnamed(element: str) -> NoReturn:
+    raise NoText
+
+
+@pytest.mark.parametrize(
+    "fn,kind,about_server,text",
+    [
+        (unreachable, Unavailable, True, "S does not answer"),
+        (unpublished, SluiceError, False, "S takes no messages"),
+        (unnamed, RuntimeError, False, r".*NoText: \(503, 'try later'\)"),
+    ],
+)
+def test_what_beams_runner_makes_of_an_error(
+    fn: Callable[[str], NoReturn], kind: type[Exception], about_server: bool, text: str
+) -> None:
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    pipeline | beam.Create(["S"]) | "Step" >> beam.Map(fn)
+    with pytest.raises(kind, match="while running 'Step'") as error:
+        pipeline.run().wait_until_finish()
+    assert is_about_server(error.value) == about_server
+    assert re.fullmatch(text, reason(error.value))

@@ -1,0 +1,112 @@
+"""The labels of a streaming job, by which a running one is updated; and its variants for both kinds of runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+
+from models.errors import UsageError
+from pipelines.runner import beam_options, check_reachable, make_pipeline
+from pipelines.streaming_graph import build_streaming
+from pipelines.streaming_options import StreamingOptions
+from pipelines.streaming_plan import StreamingPlan, plan_streaming
+from tests.pipelines.test_graph import labels
+from tests.servers import Pubsub
+from tests.zoo_models import ZooSample
+from transforms.fused import check_fused
+
+# Changed on purpose only; CHANGELOG.md says so when it is.
+BEHIND_THE_SOURCE = [
+    "Decode/Parse",
+    "Predict/Call",
+    "WriteTopic/Publish",
+    "WriteTable/Insert",
+    "WriteFiles/Files",
+    "WriteDecodeFailures/Topic",
+    "WriteDecodeFailures/Table",
+    "WriteDecodeFailures/Files",
+    "WritePredictFailures/Topic",
+    "WritePredictFailures/Table",
+    "WritePredictFailures/Files",
+    "WriteTopicFailures/Topic",
+    "WriteTopicFailures/Table",
+    "WriteTopicFailures/Files",
+    "WriteTableFailures/Topic",
+    "WriteTableFailures/Table",
+    "WriteTableFailures/Files",
+    "WriteFilesFailures/Topic",
+    "WriteFilesFailures/Table",
+    "WriteFilesFailures/Files",
+]
+LOCAL, NATIVE = ["Read/Source", "Read/Pull"], ["Read/Pubsub", "Read/Gather"]
+
+
+@pytest.fixture
+def options(criteo: ZooSample, pubsub: Pubsub, tmp_path: Path) -> StreamingOptions:
+    """With every sink that there is."""
+    return StreamingOptions(
+        input_subscription="projects/my-project/subscriptions/messages",
+        model=criteo.model,
+        columns=(),
+        output_topic=pubsub.make_topic(),
+        output_table="my-project.d.predictions",
+        output=str(tmp_path / "out.parquet"),
+        failures_topic=pubsub.make_topic(),
+        failures_table="my-project.d.failures",
+        failures=str(tmp_path / "failed"),
+    )
+
+
+@pytest.fixture
+def plan(options: StreamingOptions, request: pytest.FixtureRequest) -> StreamingPlan:
+    return plan_streaming(options, native=request.param)
+
+
+def two_deep(pipeline: beam.Pipeline) -> list[str]:
+    """The labels of our transforms, and of what is in them, without what is in that."""
+    return list(dict.fromkeys("/".join(each.split("/")[:2]) for each in labels(pipeline) if each.count("/")))
+
+
+@pytest.mark.parametrize(("plan", "source"), [(False, LOCAL), (True, NATIVE)], indirect=["plan"])
+def test_the_labels_of_a_streaming_job(plan: StreamingPlan, source: list[str]) -> None:
+    pipeline = make_pipeline(beam_options([]))
+    build_streaming(pipeline, plan)
+    assert two_deep(pipeline) == [*source, *BEHIND_THE_SOURCE]
+
+
+@pytest.mark.parametrize("plan", [False], indirect=True)
+def test_the_local_graph_is_one_stage_behind_the_source(plan: StreamingPlan) -> None:
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.runners.portability.fn_api_runner.translations import Stage
+
+    pipeline = make_pipeline(beam_options([]))
+    build_streaming(pipeline, plan)
+    check_fused(pipeline)
+    stages: list[Stage] = FnApiRunner().create_stages(pipeline.to_runner_api())[1]
+    holding = [stage for stage in stages if any("WriteTopic" in t.unique_name for t in stage.transforms)]
+    assert len(holding) == 1, "as Beam's own fusion sees it"
+    names = " ".join(transform.unique_name for transform in holding[0].transforms)
+    assert all(label in names for label in ["Read/Pull", *BEHIND_THE_SOURCE])
+
+
+@pytest.mark.parametrize("plan", [True], indirect=True)
+def test_the_graph_is_built_for_dataflow_without_it(plan: StreamingPlan) -> None:
+    flags = ["--runner=DataflowRunner", "--dry_run=True", "--project=my-project", "--region=r", "--streaming"]
+    pipeline = make_pipeline(beam_options([*flags, "--temp_location=gs://bucket/t"]))
+    build_streaming(pipeline, plan)
+    proto = pipeline.to_runner_api()
+    names = [transform.unique_name for transform in proto.components.transforms.values()]
+    assert "Read/Pubsub/Read" in names
+    assert not any("Pull" in name for name in names)
+    for transform in proto.components.transforms.values():
+        if transform.spec.urn == "beam:transform:pardo:v1":
+            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+            assert len(payload.do_fn.payload) < 200_000, "a DoFn holds recipes, not resources"
+
+
+def test_local_paths_are_refused_for_dataflow(options: StreamingOptions) -> None:
+    with pytest.raises(UsageError, match=r"--model .* is on this machine.*gs://"):
+        check_reachable(options, beam_options(["--runner=DataflowRunner"]))

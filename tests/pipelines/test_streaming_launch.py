@@ -1,0 +1,84 @@
+"""What `sluice streaming` refuses before it reads a message: exit code 2, one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.cli import main
+from tests.servers import Pubsub, free_port
+from tests.streams import Ends, make_ends
+from transforms.pubsub_clients import EMULATOR_VARIABLE
+
+
+@pytest.fixture(scope="module")
+def ends(pubsub: Pubsub) -> Ends:
+    return make_ends(pubsub)
+
+
+def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
+    """What a command is refused with."""
+    assert main(["streaming", *flags]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in " ".join(printed)
+    return printed[-1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"model": "/nowhere"}, "no saved_model.pb"),
+        ({"model": "grpc://127.0.0.1:1/m"}, "127.0.0.1:1"),
+        ({"input_subscription": "projects/sluice-test/subscriptions/missing"}, "does not exist; create it"),
+        ({"input_subscription": "missing"}, "projects/PROJECT/subscriptions/NAME is expected"),
+        ({"output_topic": "projects/sluice-test/topics/missing"}, "missing does not exist; create it"),
+        ({"failures_topic": "projects/sluice-test/topics/missing"}, "missing does not exist; create it"),
+        ({"output_topic": ""}, "predictions have no place to go"),
+        ({"failures_topic": ""}, "rows that fail have no place to go"),
+        ({"input_format": "avro"}, "--avro_schema FILE goes with --input_format avro"),
+        ({"input_format": "avro", "avro_schema": "/nowhere.avsc"}, "--avro_schema /nowhere.avsc cannot be read"),
+        ({"input_format": "raw"}, "raw"),
+        ({"input_schema": "/nowhere.json"}, "--input_schema /nowhere.json cannot be read"),
+        ({"column_defaults": "nosuch=1"}, "nosuch"),
+        ({"output": "/proc/none/out.jsonl"}, "cannot be written to"),
+        ({"output": "out.unknown"}, "the format is not clear"),
+        ({"failures": "/proc/none/failed"}, "cannot be written to"),
+        ({"output": "out.csv"}, "--input_schema"),
+        ({"signature": "nosuch"}, "nosuch"),
+        ({"nosuch_flag": "1"}, "neither Sluice nor Beam has such a flag"),
+    ],
+)
+def test_refusals(
+    ends: Ends, cases: Callable[[str], str], capsys: pytest.CaptureFixture[str], changed: dict[str, str], text: str
+) -> None:
+    flags = {
+        "model": cases("picky"),
+        "input_subscription": ends.subscription,
+        "output_topic": ends.output_topic,
+        "failures_topic": ends.failures_topic,
+    } | changed
+    found = refused(capsys, [f"--{name}={value}" for name, value in flags.items() if value])
+    assert re.search(re.escape(text), found), found
+
+
+def test_pubsub_that_does_not_answer(
+    ends: Ends, cases: Callable[[str], str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EMULATOR_VARIABLE, f"127.0.0.1:{free_port()}")
+    found = refused(capsys, [f"--model={cases('picky')}", *ends.flags])
+    assert "cannot be looked up" in found or "does not answer" in found
+
+
+def test_a_health_port_that_is_taken(
+    ends: Ends, cases: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = refused(capsys, [f"--model={cases('picky')}", *ends.flags, f"--health_port={port}"])
+    assert f"--health_port {port} cannot be listened on" in found
