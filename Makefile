@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_ROWS ?= 200000
+SOAK_MINUTES ?= 10
 # The BigQuery emulator that tests run has an environment of its own, because it needs another Python.
 BIGQUERY := .venv-bigquery
 PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
 	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
-.PHONY: demo test lint format bench bench-serving clean
+.PHONY: demo demo-streaming test lint format bench bench-serving soak clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
@@ -45,6 +46,9 @@ export IMPORT_EXTENSIONS
 demo: $(VENV)/.installed
 	@$(BIN)/sluice demo --rows $(DEMO_ROWS) --output demo-output
 
+demo-streaming: $(VENV)/.installed
+	@$(BIN)/sluice demo-streaming --output demo-output
+
 test: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(BIN)/python -m pytest tests
 
@@ -62,6 +66,9 @@ bench: $(VENV)/.installed-test
 
 bench-serving: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.serving
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
 clean:
 	rm -rf $(VENV) $(BIGQUERY) demo-output build dist *.egg-info

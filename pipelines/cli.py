@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_zoo(commands)
     _add_demo(commands)
+    _add_demo_streaming(commands)
     _add_serve(commands)
     _add_replay(commands)
     _add_simulate(commands)
@@ -90,6 +91,16 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser("demo", help="make a model, score sample data with it, show what came out")
     demo.add_arguments(parser)
     parser.set_defaults(run=demo.run, takes_beam_flags=False)
+
+
+def _add_demo_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from pipelines import demo_streaming
+
+    parser = commands.add_parser(
+        "demo-streaming", help="score messages of an emulated Pub/Sub, show what came out and how long it took"
+    )
+    demo_streaming.add_arguments(parser)
+    parser.set_defaults(run=demo_streaming.run, takes_beam_flags=False)
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,24 +8,44 @@ from typing import Any
 
 _HOMES = {
     "CommitFiles": "commit_files",
+    "DecodeMessages": "decode_messages",
+    "ExplodeRows": "window_rows",
     "Failure": "failures",
     "Predict": "predict",
     "ReadFiles": "read_files",
+    "ReadMessages": "read_pubsub",
     "Result": "failures",
     "SluiceModelHandler": "model_handler",
+    "WindowRows": "window_rows",
+    "WriteFailureFiles": "write_stream_files",
+    "WriteFailureMessages": "write_pubsub",
+    "WriteFailureTable": "write_failure_table",
     "WriteFailures": "write_files",
     "WriteFiles": "write_files",
+    "WriteMessages": "write_pubsub",
+    "WriteStreamFiles": "write_stream_files",
+    "WriteTable": "write_table",
 }
 
 __all__ = [
     "CommitFiles",
+    "DecodeMessages",
+    "ExplodeRows",
     "Failure",
     "Predict",
     "ReadFiles",
+    "ReadMessages",
     "Result",
     "SluiceModelHandler",
+    "WindowRows",
+    "WriteFailureFiles",
+    "WriteFailureMessages",
+    "WriteFailureTable",
     "WriteFailures",
     "WriteFiles",
+    "WriteMessages",
+    "WriteStreamFiles",
+    "WriteTable",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -173,8 +174,10 @@ def test_a_refused_message_is_told_while_the_bundle_goes_on() -> None:
     with service(refuses_poison):
         dofn = writer()
         found = process(dofn, scored(["poison"] * 1000))
-        while not found:
+        end = time.monotonic() + PATIENCE_SECS
+        while not found and time.monotonic() < end:
             found = process(dofn, scored(["a"]))
+        assert found
         assert len(found) + len(list(dofn.finish_bundle())) == 1000
         dofn.teardown()
 

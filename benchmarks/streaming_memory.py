@@ -1,0 +1,99 @@
+"""Messages through the streaming graph without Pub/Sub: bytes of this process in, encoded predictions out and dropped.
+
+Everything else is that of `sluice streaming`: bundles, leases, decoding, model, encoding, acknowledgement.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from models.cache import ModelRecipe
+from pipelines.runner import beam_options, make_pipeline
+from pipelines.streaming_options import StreamingOptions
+from tests.memory_subscription import MemorySubscription
+from transforms.decode_messages import DecodeMessages
+from transforms.encode_base import OutputSpec
+from transforms.encode_rows import encode_rows
+from transforms.failures import Failure
+from transforms.fused import check_fused
+from transforms.message_attributes import messages_of
+from transforms.message_source import SourceOptions
+from transforms.plan_stream import StreamPlan
+from transforms.predict import Predict
+from transforms.read_pubsub import ReadMessages, close_source, open_source
+
+_NAME = "projects/benchmark/subscriptions/memory"
+
+
+class Encode(beam.DoFn):
+    """Makes the messages that `WriteMessages` publishes, and drops them."""
+
+    def __init__(self, spec: OutputSpec) -> None:
+        self._spec = spec
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[None]:
+        data, numbers, failures = encode_rows(batch, self._spec)
+        messages, errors = messages_of(batch, data)
+        if failures or errors or numbers is not None or len(messages.data) != batch.num_rows:
+            raise RuntimeError(f"rows are no messages: {failures[:1]} {errors}")
+        yield from ()
+
+
+def refuse(failure: Failure) -> None:
+    """
+    Raises:
+      RuntimeError: no row of the benchmark may fail.
+    """
+    raise RuntimeError(f"a row failed: {failure.error_message}")
+
+
+def plan(model: str) -> tuple[ModelRecipe, StreamPlan]:
+    """Returns the model and the stream of `sluice streaming --output_topic`, without a look at the topic."""
+    from pipelines import streaming_plan
+
+    options = StreamingOptions(
+        input_subscription=_NAME, model=model, output="dropped.jsonl", failures="dropped", model_poll_secs=0.0
+    )
+    planned = streaming_plan.plan_streaming(options, native=False)
+    return planned.recipe, planned.stream
+
+
+def measure(model: str, payloads: Sequence[bytes], repeats: int, head: float) -> dict[str, float]:
+    """Scores `payloads` so many times over in one job; returns messages a second and the process's CPU a message.
+
+    Args:
+      head: the share of the messages that is not counted.
+    """
+    recipe, stream = plan(model)
+    assert stream.files is not None
+    total = repeats * len(payloads)
+    subscription = MemorySubscription(_NAME)
+    for _ in range(repeats):
+        subscription.publish(payloads, {"id": "benchmark-0", "sent": "1700000000000000"})
+    done: list[tuple[int, float, float]] = [(0, time.perf_counter(), time.process_time())]
+
+    def note(messages: Sequence[Any]) -> None:
+        done.append((done[-1][0] + len(messages), time.perf_counter(), time.process_time()))
+        if done[-1][0] >= total:
+            source.drain()
+
+    source = open_source(subscription, SourceOptions(), note)
+    try:
+        pipeline: Any = make_pipeline(beam_options([]))
+        decoded = pipeline | ReadMessages(False, _NAME) | DecodeMessages(stream.messages)
+        scored = decoded.rows | Predict(recipe)
+        scored.rows | beam.ParDo(Encode(stream.files))
+        decoded.failures | "RefuseDecode" >> beam.Map(refuse)
+        scored.failures | "RefusePredict" >> beam.Map(refuse)
+        check_fused(pipeline)
+        pipeline.run().wait_until_finish()
+    finally:
+        close_source(source)
+    if done[-1][0] != total:
+        raise RuntimeError(f"{done[-1][0]} of {total} messages were acknowledged")
+    first = next(each for each in done if each[0] >= head * total)
+    count, wall, cpu = (last - begin for last, begin in zip(done[-1], first, strict=True))
+    return {"messages_s": count / wall, "cpu_us": 1e6 * cpu / count, "bundle": total / (len(done) - 1)}

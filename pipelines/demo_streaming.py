@@ -1,0 +1,360 @@
+"""`sluice demo-streaming`: an emulated Pub/Sub, a job that scores its messages, and how long each took; what
+`make demo-streaming` runs."""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from models.errors import SluiceError, UsageError
+from pipelines.latency_report import Tally
+
+EXIT_OK, EXIT_FAILED = 0, 1
+
+_MODEL = "criteo"
+_PROJECT = "projects/sluice-demo"
+# What runs here has them in an emulator of its own.
+INPUT_TOPIC, OUTPUT_TOPIC, FAILURES_TOPIC = (f"{_PROJECT}/topics/{name}" for name in ("input", "predictions", "failed"))
+INPUT, OUTPUT = f"{_PROJECT}/subscriptions/input", f"{_PROJECT}/subscriptions/predictions"
+
+_SHOWN_MESSAGES = 3
+# Of a message so many fields are shown, the first ones and the last ones: all forty do not fit on a screen.
+_FIRST_FIELDS, _LAST_FIELDS = 4, 2
+# Where there is no terminal, a line is shown every so often.
+_LINE_SECS = 4.0
+_POLL_SECS = 0.1
+# It imports TensorFlow and loads the model.
+_START_SECS = 120.0
+# For what was published to come through.
+_REST_SECS = 30.0
+_CALL_SECS = 20.0
+
+_NEXT = """
+The same by hand, against an emulator that stays:
+  {emulator} --host=127.0.0.1 --port=8085 &
+  export PUBSUB_EMULATOR_HOST=127.0.0.1:8085
+  sluice simulate --create --topic projects/demo/topics/input --rows 1
+  sluice streaming --model {model} --input_topic projects/demo/topics/input --output out/predictions.jsonl \\
+      --failures out/failed &
+  sluice simulate --topic projects/demo/topics/input --rate 50
+
+Against Pub/Sub itself, leave out the first two lines and put your project for `demo`; on Dataflow, add
+  --runner=DataflowRunner --project=P --region=R --temp_location=gs://BUCKET/tmp"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice demo-streaming`."""
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long messages come (default: %(default)g)")
+    parser.add_argument("--rate", type=float, default=50.0, help="messages a second (default: %(default)g)")
+    parser.add_argument(
+        "--output", default="demo-output", metavar="DIR", help="where the model goes (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the demo; returns 0 if every message came back with its prediction, or else 1.
+
+    Raises:
+      UsageError: the emulator is not installed, or the flags do not hold.
+    """
+    from pipelines.pubsub_emulator import MISSING, find_emulator
+    from pipelines.simulate import SimulateOptions
+
+    load = SimulateOptions(topic=INPUT_TOPIC, rate=args.rate, seconds=args.seconds)
+    if not (args.rate and args.seconds):
+        raise UsageError(f"--rate and --seconds are above 0, found {args.rate:g} and {args.seconds:g}")
+    command = find_emulator()
+    if not command:
+        raise UsageError(MISSING)
+    with stopped_by(signal.SIGTERM, signal.SIGHUP):
+        model = make_model(args.output)
+        try:
+            code = _demonstrate(load, model)
+        except (RuntimeError, SluiceError) as error:
+            sys.stderr.write(f"sluice demo-streaming: {error}\n")
+            return EXIT_FAILED
+    if code == EXIT_OK:
+        _say(_NEXT.format(emulator=" ".join(command), model=model))
+    return code
+
+
+def _demonstrate(load: Any, model: str) -> int:
+    _say("Starting Google's Pub/Sub emulator ...")
+    with emulator():
+        make_ends()
+        live = sys.stderr.isatty()
+        flags = [f"--model={model}", *END_FLAGS, f"--progress={'bar' if live else 'none'}"]
+        _say(f"\n$ sluice streaming {' '.join(flags[:-1])}")
+        with Job(flags) as job:
+            try:
+                warm_up(job)
+                _say(f"\n$ sluice simulate --topic {load.topic} --rate {load.rate:g} --seconds {load.seconds:g}")
+                load_done = simulate(load, pause=time.sleep if live else _Lines(job).pause)
+                job.wait_for(load_done.sent + 1, _REST_SECS)  # and the one that warmed it up
+            except KeyboardInterrupt:
+                if live:
+                    sys.stderr.write("\r\x1b[K")  # the line that the job shows
+                raise
+            code = job.drain()
+        tally = _Kept()
+        _read(tally, load_done.sent)
+    _say(f"\n{load_done.report()}")
+    return code or _show(tally, load_done.sent)
+
+
+def _show(tally: "_Kept", sent: int) -> int:
+    """Shows what came back; returns the exit code."""
+    from pipelines.latency_report import render
+
+    report = tally.report()
+    _say("\nThe first predictions, some of their fields:\n")
+    for message in tally.kept:
+        _say(f"  {_shortened(message.payload)}")
+    for message in tally.kept[:1]:
+        _say(f"  attributes of the first: {json.dumps(dict(message.attributes))}")
+    _say("\nFrom sending a row until Pub/Sub had its prediction:\n")
+    _say("\n".join(f"  {line}" for line in render(report).splitlines()))
+    if report.distinct_ids < sent:
+        sys.stderr.write(f"sluice demo-streaming: {report.distinct_ids:,} of {sent:,} predictions came\n")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def make_model(directory: str) -> str:
+    """Makes the model, unless an earlier run has; returns the base path of its versions."""
+    from models.zoo import get
+
+    zoo, model = get(_MODEL), os.path.join(directory, "model")
+    if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
+        _say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
+        zoo.export(model)
+    return model
+
+
+@contextlib.contextmanager
+def stopped_by(*signals: signal.Signals) -> Iterator[None]:
+    """Has these signals raise KeyboardInterrupt while the block runs, as ctrl-C does, so that what runs is stopped."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def emulator() -> Iterator[str]:
+    """Runs an emulator that the clients of this process, and of those it starts, go to while the block runs; gives
+    HOST:PORT.
+
+    Raises:
+      RuntimeError: see pipelines.pubsub_emulator.
+    """
+    from pipelines.pubsub_emulator import running_emulator
+    from transforms.pubsub_clients import EMULATOR_VARIABLE
+
+    before = os.environ.get(EMULATOR_VARIABLE)
+    with running_emulator() as host:
+        os.environ[EMULATOR_VARIABLE] = host
+        try:
+            yield host
+        finally:
+            del os.environ[EMULATOR_VARIABLE]
+            if before is not None:
+                os.environ[EMULATOR_VARIABLE] = before
+
+
+def make_ends() -> None:
+    """Makes the topics, the subscription that the job reads, and the one that sees its predictions."""
+    from transforms.pubsub_clients import subscriber
+    from transforms.pubsub_topics import create_topic
+
+    for topic in (INPUT_TOPIC, OUTPUT_TOPIC, FAILURES_TOPIC):
+        create_topic(topic)
+    with contextlib.closing(subscriber()) as client:
+        for name, topic in ((INPUT, INPUT_TOPIC), (OUTPUT, OUTPUT_TOPIC)):
+            client.create_subscription(name=name, topic=topic, timeout=_CALL_SECS)
+
+
+# The flags of a job between them.
+END_FLAGS = (
+    f"--input_subscription={INPUT}",
+    f"--output_topic={OUTPUT_TOPIC}",
+    f"--failures_topic={FAILURES_TOPIC}",
+)
+
+
+class Job:
+    """`sluice streaming` in a process of its own, which is killed at the end of the `with` block unless it was drained.
+
+    It is in a process group of its own, where ctrl-C does not reach it: whoever started it decides what that means.
+
+    Args:
+      flags: of `sluice streaming`; a health port is added.
+    """
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self._command = [sys.executable, "-m", "pipelines.streaming", *flags, f"--health_port={self._port}"]
+        # A proxy that is set for this machine is not asked for what is on it.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def __enter__(self) -> "Job":
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def figures(self) -> dict[str, Any]:
+        """Returns what its health port tells, see StreamFigures.to_json; {} as long as it does not answer."""
+        try:
+            with self._opener.open(f"http://127.0.0.1:{self._port}/metrics", timeout=_CALL_SECS) as response:
+                return dict(json.load(response))
+        except OSError:
+            return {}
+
+    def wait_for(self, count: int, secs: float) -> None:
+        """Waits until so many messages are done.
+
+        Raises:
+          SluiceError: they are not in time, or the job has ended.
+        """
+        deadline = time.monotonic() + secs
+        while (done := self.figures().get("messages", 0)) < count:
+            if self._process.poll() is not None:
+                raise SluiceError(f"the job ended by itself, with exit code {self._process.returncode}")
+            if time.monotonic() > deadline:
+                raise SluiceError(f"{done:,} of {count:,} messages were done in {secs:g} s")
+            time.sleep(_POLL_SECS)
+
+    def drain(self) -> int:
+        """Has it finish what is in work; returns its exit code.
+
+        Raises:
+          SluiceError: it does not come to an end.
+        """
+        self._process.terminate()
+        try:
+            return self._process.wait(_REST_SECS)
+        except subprocess.TimeoutExpired as error:
+            raise SluiceError(f"the job was told to stop, and still ran {_REST_SECS:g} s later") from error
+
+
+def warm_up(job: Job) -> None:
+    """Waits until the job has scored a message: its start is not what is measured. Takes the prediction away."""
+    from transforms.pubsub_clients import subscriber
+
+    simulate(_one_row())
+    job.wait_for(1, _START_SECS)
+    with contextlib.closing(subscriber()) as client:
+        pulled = client.pull(subscription=OUTPUT, max_messages=1, timeout=_CALL_SECS).received_messages
+        client.acknowledge(subscription=OUTPUT, ack_ids=[each.ack_id for each in pulled], timeout=_CALL_SECS)
+
+
+def _one_row() -> Any:
+    from pipelines.simulate import SimulateOptions
+
+    return SimulateOptions(topic=INPUT_TOPIC, rows=1, rate=0.0)
+
+
+def simulate(options: Any, pause: Callable[[float], None] = time.sleep) -> Any:
+    """Publishes the same rows over and over, and waits until they are published; returns the Simulation.
+
+    Args:
+      options: a SimulateOptions.
+      pause: waits for so many seconds; called between rows.
+
+    Raises:
+      SluiceError: rows could not be published.
+    """
+    from pipelines.simulate import Simulation, zoo_rows
+    from transforms.publish import Publisher
+    from transforms.publish_sender import PublishOptions
+
+    rows = next(zoo_rows(_MODEL))  # no more: to make rows would take time from the job
+    publisher: Publisher[int] = Publisher(options.topic, PublishOptions())
+    with contextlib.closing(publisher):
+        simulation = Simulation(options, publisher, itertools.repeat(rows), pause=pause)
+        simulation.run()
+        simulation.finish()
+    return simulation
+
+
+class _Lines:
+    """Shows a job's figures every few seconds, where there is no terminal for its own line."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._due = time.monotonic() + _LINE_SECS
+
+    def pause(self, secs: float) -> None:
+        """Waits for so long; before that, shows a line if one is due."""
+        if time.monotonic() >= self._due:
+            self._due += _LINE_SECS
+            _say(f"  {figures_line(self._job.figures())}")
+        time.sleep(secs)
+
+
+def figures_line(figures: dict[str, Any]) -> str:
+    """Returns the figures of a health port as the job's own progress line has them."""
+    from pipelines.stream_progress import render_line
+    from pipelines.stream_stats import StreamFigures
+
+    if not figures:
+        return "no answer from the job"
+    taken = {field.name: figures[field.name] for field in dataclasses.fields(StreamFigures)}
+    return render_line(StreamFigures(**taken), sys.maxsize)
+
+
+class _Kept(Tally):
+    """Keeps the first predictions, to show them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+
+    def add(self, messages: Sequence[Any]) -> None:
+        self.kept += messages[: _SHOWN_MESSAGES - len(self.kept)] if len(self.kept) < _SHOWN_MESSAGES else []
+        super().add(messages)
+
+
+def _read(tally: Tally, count: int) -> None:
+    """Reads the predictions of so many rows, or those that come in time."""
+    from pipelines.latency import LatencyOptions, read
+    from transforms.pubsub_clients import subscriber
+    from transforms.pubsub_subscription import PubsubSubscription
+
+    with contextlib.closing(PubsubSubscription(subscriber(), OUTPUT)) as subscription:
+        read(subscription, tally, LatencyOptions(subscription=OUTPUT, count=count, seconds=_REST_SECS))
+
+
+def _shortened(payload: bytes) -> str:
+    """Returns a JSON object with fields left out in its middle."""
+    fields = [f'"{name}": {json.dumps(value)}' for name, value in json.loads(payload).items()]
+    if len(fields) > _FIRST_FIELDS + _LAST_FIELDS:
+        fields = [*fields[:_FIRST_FIELDS], "...", *fields[-_LAST_FIELDS:]]
+    return "{" + ", ".join(fields) + "}"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
