@@ -67,6 +67,9 @@ bench: $(VENV)/.installed-test
 bench-serving: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.serving
 
+bench-streaming: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.streaming
+
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 

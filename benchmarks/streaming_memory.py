@@ -3,6 +3,8 @@
 Everything else is that of `sluice streaming`: bundles, leases, decoding, model, encoding, acknowledgement.
 """
 
+import itertools
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,9 +12,12 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
+from benchmarks.streaming_runs import HEAD
 from models.cache import ModelRecipe
 from pipelines.runner import beam_options, make_pipeline
+from pipelines.simulate import zoo_rows
 from pipelines.streaming_options import StreamingOptions
+from pipelines.streaming_plan import plan_streaming
 from tests.memory_subscription import MemorySubscription
 from transforms.decode_messages import DecodeMessages
 from transforms.encode_base import OutputSpec
@@ -52,21 +57,15 @@ def refuse(failure: Failure) -> None:
 
 def plan(model: str) -> tuple[ModelRecipe, StreamPlan]:
     """Returns the model and the stream of `sluice streaming --output_topic`, without a look at the topic."""
-    from pipelines import streaming_plan
-
     options = StreamingOptions(
         input_subscription=_NAME, model=model, output="dropped.jsonl", failures="dropped", model_poll_secs=0.0
     )
-    planned = streaming_plan.plan_streaming(options, native=False)
+    planned = plan_streaming(options, native=False)
     return planned.recipe, planned.stream
 
 
-def measure(model: str, payloads: Sequence[bytes], repeats: int, head: float) -> dict[str, float]:
-    """Scores `payloads` so many times over in one job; returns messages a second and the process's CPU a message.
-
-    Args:
-      head: the share of the messages that is not counted.
-    """
+def measure(model: str, payloads: Sequence[bytes], repeats: int) -> dict[str, float]:
+    """Scores `payloads` so many times over in one job; returns messages a second and the process's CPU a message."""
     recipe, stream = plan(model)
     assert stream.files is not None
     total = repeats * len(payloads)
@@ -94,6 +93,14 @@ def measure(model: str, payloads: Sequence[bytes], repeats: int, head: float) ->
         close_source(source)
     if done[-1][0] != total:
         raise RuntimeError(f"{done[-1][0]} of {total} messages were acknowledged")
-    first = next(each for each in done if each[0] >= head * total)
+    first = next(each for each in done if each[0] >= HEAD * total)
     count, wall, cpu = (last - begin for last, begin in zip(done[-1], first, strict=True))
-    return {"messages_s": count / wall, "cpu_us": 1e6 * cpu / count, "bundle": total / (len(done) - 1)}
+    return {"messages_s": count / wall, "cpu_us": 1e6 * cpu / count}
+
+
+def medians(model: str, rows: int, repeats: int, runs: int) -> dict[str, float]:
+    """Returns the medians of so many jobs' figures; a first job, which loads the model, is not counted."""
+    payloads = list(itertools.islice(itertools.chain.from_iterable(zoo_rows("criteo")), rows))
+    measure(model, payloads, 1)
+    found = [measure(model, payloads, repeats) for _ in range(runs)]
+    return {name: statistics.median(each[name] for each in found) for name in found[0]}

@@ -1,179 +1,55 @@
-"""What `benchmarks.streaming` runs on Google's Pub/Sub emulator: jobs, load, and the predictions that come of it.
+"""What `benchmarks.streaming` measures on the emulator: throughput, latency, and the model replaced under load.
 
-All times are the emulator's, which took each prediction, and those of this machine, which is the same clock.
+Times are when a row was handed to Pub/Sub (its attribute `sent`) and when Pub/Sub took its prediction (the publish time
+of that), both of this machine's clock, and when a puller that waits for it had it.
 """
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines.latency import LatencyOptions, read
-from pipelines.latency_report import Tally, begin_us, quantiles_ms
+from benchmarks.streaming_jobs import (
+    LOOK_SECS,
+    Prediction,
+    beam_job,
+    check_ids,
+    collect,
+    collecting,
+    simulate,
+    simulating,
+    sluice,
+    wait_for,
+)
+from pipelines.latency_report import quantiles_ms
 from tests.servers import Pubsub
 from tests.streams import Ends, ProcessJob, make_ends
 from transforms.message_source import SourceOptions
-from transforms.pubsub_clients import subscriber
-from transforms.pubsub_subscription import PubsubSubscription
 
-# The first of a backlog's predictions are not counted: their messages were pulled while the model was being loaded,
-# and the first calls of model and emulator are slow.
+# A backlog's first predictions are not counted: their messages were pulled while the model was being loaded, and the
+# first calls of model and emulator are slow.
 HEAD = 0.2
-# A subscription must not give a message again while it is read at leisure.
-ACK_SECS = 600
-PATIENCE_SECS = 120.0
-LOOK_SECS = 0.5
-# What may still come when the load has ended.
-TAIL_SECS = 3.0
-# A seam is not told from outside: the next segment takes over when it has been built, some bundles later.
-SEAM_SECS = 3.0
+WARM_UP_ROWS = 100
+# After a version is there, what is seen within so long is put down to it; before and after a segment is full, likewise:
+# the next one takes over some bundles later, when it has been built.
 SWAP_SECS = 6.0
-
-
-class Prediction(NamedTuple):
-    """When a row was sent, when Pub/Sub took its prediction and when a waiting puller had it; microseconds."""
-
-    sent: int
-    published: int
-    received: int
-    version: int
-    id: str
-
-
-class Predictions(Tally):
-    """Counts predictions, and keeps what is to be known of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._all: dict[str, Prediction] = {}
-
-    def add(self, messages: Sequence[Any]) -> None:
-        now = time.time_ns() // 1000
-        super().add(messages)
-        for message in messages:
-            sent, tags = begin_us(message.attributes) or 0, message.attributes
-            version = int(tags.get("sluice_version", 0))
-            found = Prediction(sent, message.publish_time, now, version, tags.get("id", message.id))
-            self._all.setdefault(message.id, found)
-
-    def in_order(self) -> list[Prediction]:
-        """Returns them in the order in which Pub/Sub took them."""
-        return sorted(self._all.values(), key=lambda each: each.published)
-
-
-def collect(subscription: str, count: int, secs: float) -> list[Prediction]:
-    """Reads the predictions of so many rows, or those that come within the time."""
-    with collecting(subscription, count, secs) as join:
-        return join()
-
-
-@contextlib.contextmanager
-def collecting(subscription: str, count: int, secs: float) -> Iterator[Callable[[], list[Prediction]]]:
-    """Reads while the block runs; gives what waits for the end, and returns what came."""
-    client = PubsubSubscription(subscriber(), subscription)
-    predictions = Predictions()
-    options = LatencyOptions(subscription=subscription, count=count, seconds=secs)
-    thread = threading.Thread(target=read, args=(client, predictions, options), daemon=True)
-    thread.start()
-
-    def join() -> list[Prediction]:
-        thread.join()
-        return predictions.in_order()
-
-    try:
-        yield join
-    finally:
-        client.interrupt()
-        client.close()
-
-
-def simulate(topic: str, *flags: str) -> "subprocess.Popen[str]":
-    """Starts `sluice simulate` with the zoo's Criteo rows."""
-    command = [sys.executable, "-m", "pipelines.cli", "simulate", "--topic", topic, "--progress=none", *flags]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-
-
-def finish(process: "subprocess.Popen[str]") -> str:
-    """Waits for `sluice simulate`; returns what it says.
-
-    Raises:
-      RuntimeError: it failed.
-    """
-    try:
-        said, _ = process.communicate()
-    finally:
-        process.kill()
-    if process.returncode:
-        raise RuntimeError(f"sluice simulate failed: {said}")
-    return said.strip().replace("\n", "; ")
-
-
-def publish_backlog(topic: str, rows: int) -> None:
-    """Publishes as fast as it goes, and waits for it."""
-    say(f"  {finish(simulate(topic, '--rate=0', f'--rows={rows}'))}")
-
-
-def say(text: str) -> None:
-    """Prints a line at once."""
-    print(text, flush=True)
-
-
-@contextlib.contextmanager
-def sluice(ends: Ends, model: str, *flags: str) -> Iterator[ProcessJob]:
-    """Runs `sluice streaming` while the block runs."""
-    with ProcessJob([*ends.flags, f"--model={model}", *flags]) as job:
-        yield job
-        code = job.stop()
-        if code or ends.failed(1, LOOK_SECS):
-            raise RuntimeError(f"rows failed, or the job did (exit code {code}):\n{job.log()[-3000:]}")
-
-
-def wait_for(job: ProcessJob, count: int) -> dict[str, Any]:
-    """Waits until so many messages are acknowledged, looking rarely; returns the figures.
-
-    Raises:
-      RuntimeError: the job has ended, or it takes too long.
-    """
-    deadline = time.monotonic() + PATIENCE_SECS
-    while (figures := job.figures()).get("messages", -1) < count:
-        if job.process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{figures.get('messages')} of {count} messages are done:\n{job.log()[-3000:]}")
-        time.sleep(LOOK_SECS)
-    return figures
-
-
-@contextlib.contextmanager
-def beam_job(ends: Ends, model: str) -> Iterator[None]:
-    """Runs Beam's own job in a process of its own while the block runs, and kills it at the end.
-
-    Raises:
-      RuntimeError: it had ended before.
-    """
-    command = [sys.executable, "-m", "benchmarks.streaming", "--child", "beam", ends.subscription, ends.output_topic]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, model], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            yield
-            if process.poll() is not None:
-                log.seek(0)
-                raise RuntimeError(f"Beam's job ended: {log.read().decode(errors='replace')[-3000:]}")
-        finally:
-            process.kill()
-            process.wait()
+SEAM_SECS = (1.0, 3.0)
+# Messages must not come again while a backlog is worked off.
+_ACK_SECS = 600
+# How long the predictions of a job that was killed are read.
+_REST_SECS = 4.0
+BROKEN = 3
+VERSIONS = (1, 2, BROKEN, 4)
 
 
 def rate_of(predictions: Sequence[Prediction], head: float = HEAD) -> float:
-    """Returns predictions a second, by when Pub/Sub took them, from behind the first ones on.
+    """Returns predictions a second, by when Pub/Sub took them, without the first ones.
 
     Raises:
       ValueError: there are too few.
@@ -182,110 +58,98 @@ def rate_of(predictions: Sequence[Prediction], head: float = HEAD) -> float:
     first = int(head * len(times))
     if len(times) < 2 or times[-1] == times[first]:
         raise ValueError(f"{len(times)} predictions have no rate")
-    begun = sum(when <= times[first] for when in times)  # those of the same request are not counted either
+    begun = sum(when <= times[first] for when in times)  # those of the first one's request are not counted either
     return 1e6 * (len(times) - begun) / (times[-1] - times[first])
 
 
 def sluice_throughput(pubsub: Pubsub, model: str, rows: int) -> dict[str, float]:
-    """Scores a backlog; nothing else runs but the emulator. Predictions are read when the job is over."""
-    ends = make_ends(pubsub, ack_deadline_seconds=ACK_SECS)
-    publish_backlog(ends.topic, rows)
+    """Scores a backlog. Nothing else runs but the emulator: predictions are read when the job is over."""
+    ends = make_ends(pubsub, ack_deadline_seconds=_ACK_SECS)
+    simulate(ends.topic, 0, rows)
     with sluice(ends, model) as job:
         figures = wait_for(job, rows)
-    predictions = collect(ends.output, rows, PATIENCE_SECS)
+    predictions = collect(ends.output, rows)
     check_ids(predictions, rows)
-    return {"messages_s": rate_of(predictions), "messages": len(predictions), "bundle": rows / figures["bundles"]}
-
-
-def check_ids(predictions: Sequence[Prediction], rows: int) -> None:
-    """
-    Raises:
-      RuntimeError: rows have no prediction, or more than one.
-    """
-    ids = {each.id for each in predictions}
-    if len(ids) != rows or len(predictions) != rows:
-        raise RuntimeError(f"{len(predictions)} predictions of {len(ids)} rows came, {rows} were sent")
+    return {"messages_s": rate_of(predictions), "messages": rows, "bundle": rows / figures["bundles"]}
 
 
 def beam_throughput(pubsub: Pubsub, model: str, rows: int, secs: float) -> dict[str, float]:
-    """Scores a backlog that is longer than the time, counted from the first prediction."""
-    ends = make_ends(pubsub, ack_deadline_seconds=ACK_SECS)
-    publish_backlog(ends.topic, rows)
+    """Scores a backlog for some seconds from the first prediction on, or to its end."""
+    ends = make_ends(pubsub, ack_deadline_seconds=_ACK_SECS)
+    first = pubsub.make_subscription(ends.output_topic)
+    simulate(ends.topic, 0, rows)
     with beam_job(ends, model):
-        first = collect(ends.output, 1, PATIENCE_SECS)
+        collect(first, 1)
         time.sleep(secs)
-    predictions = [*first, *collect(ends.output, rows, TAIL_SECS)]
+    predictions = collect(ends.output, rows, _REST_SECS)
     return {"messages_s": rate_of(predictions), "messages": len(predictions)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Milliseconds, of rows sent at a steady rate.
+    """How long rows took that were sent at a steady rate, in milliseconds.
 
     Attributes:
-      taken: p50, p95, p99, max, until Pub/Sub took the prediction; `received`: until a waiting puller had it.
-      seams: how many segments of the job came to their end.
-      at_seams, elsewhere: the largest near a seam and far from it; None without seams.
+      taken: p50, p95, p99 and max, until Pub/Sub took the prediction; `received`: until a waiting puller had it.
+      seams: how many segments of the job were full.
+      at_seams: the largest of `taken` near a seam; None: there was none.
     """
 
     rate: float
-    messages: int
+    rows: int
     taken: dict[str, float | None]
     received: dict[str, float | None]
-    seams: int = 0
-    at_seams: float | None = None
-    elsewhere: float | None = None
+    seams: int
+    at_seams: float | None
 
 
-def _latency_of(rate: float, predictions: Sequence[Prediction], marks: Sequence[float] = ()) -> Latency:
-    times = np.array([each[:3] for each in predictions], np.int64)
-    sent, taken, received = times[:, 0], times[:, 1] - times[:, 0], times[:, 2] - times[:, 0]
-    near = np.zeros(len(sent), bool)
-    for mark in marks:
-        near |= (sent >= 1e6 * (mark - SEAM_SECS)) & (sent <= 1e6 * (mark + SEAM_SECS))
-    at_seams, elsewhere = (quantiles_ms(taken[part])["max"] for part in (near, ~near))
-    return Latency(
-        rate, len(taken), quantiles_ms(taken), quantiles_ms(received), len(marks), at_seams, elsewhere if marks else None
-    )
+def latency_of(rate: float, predictions: Sequence[Prediction], seams: Sequence[float] = ()) -> Latency:
+    """Returns the latencies of predictions.
+
+    Args:
+      seams: seconds since the epoch at which a segment was full.
+    """
+    sent, published, received = np.array([each[:3] for each in predictions], np.int64).T
+    taken, near = published - sent, np.zeros(len(sent), bool)
+    before, after = SEAM_SECS
+    for seam in seams:
+        near |= (sent >= 1e6 * (seam - before)) & (sent <= 1e6 * (seam + after))
+    at_seams = quantiles_ms(taken[near])["max"]
+    return Latency(rate, len(sent), quantiles_ms(taken), quantiles_ms(received - sent), len(seams), at_seams)
 
 
 def sluice_latency(pubsub: Pubsub, model: str, loads: Sequence[tuple[float, float]]) -> list[Latency]:
-    """Sends rows at each rate for so many seconds, to one job that has been warmed up by a few."""
-    ends = make_ends(pubsub, ack_deadline_seconds=ACK_SECS)
+    """Sends rows at each rate for so many seconds, to one job."""
+    ends = make_ends(pubsub)
     found = []
     with sluice(ends, model) as job:
         _warm_up(ends)
-        wait_for(job, 1)
         for rate, secs in loads:
-            with _watching(job) as marks:
+            with _watching(job) as seams:
                 predictions = _under_load(ends, rate, secs)
-            found.append(_latency_of(rate, predictions, marks))
+            found.append(latency_of(rate, predictions, seams))
     return found
 
 
 def beam_latency(pubsub: Pubsub, model: str, rate: float, secs: float) -> Latency:
-    """The same of Beam's own job."""
-    ends = make_ends(pubsub, ack_deadline_seconds=ACK_SECS)
+    """Sends rows to Beam's own job."""
+    ends = make_ends(pubsub)
     with beam_job(ends, model):
         _warm_up(ends)
         predictions = _under_load(ends, rate, secs)
-    return _latency_of(rate, predictions)
+    return latency_of(rate, predictions)
 
 
 def _warm_up(ends: Ends) -> None:
-    finish(simulate(ends.topic, "--rate=0", "--rows=100"))
-    collect(ends.output, 100, PATIENCE_SECS)
+    """Waits until the job has scored a few rows."""
+    simulate(ends.topic, 0, WARM_UP_ROWS)
+    collect(ends.output, WARM_UP_ROWS)
 
 
 def _under_load(ends: Ends, rate: float, secs: float) -> list[Prediction]:
-    """Sends rows while a puller waits for predictions; returns those of all of them.
-
-    Raises:
-      RuntimeError: some did not come, or twice.
-    """
     rows = int(rate * secs)
-    with collecting(ends.output, rows, secs + PATIENCE_SECS) as join:
-        say(f"  {finish(simulate(ends.topic, f'--rate={rate:g}', f'--rows={rows}'))}")
+    with collecting(ends.pubsub.make_subscription(ends.output_topic), rows, 2 * secs + 30) as join:
+        simulate(ends.topic, rate, rows)
         predictions = join()
     check_ids(predictions, rows)
     return predictions
@@ -293,22 +157,24 @@ def _under_load(ends: Ends, rate: float, secs: float) -> list[Prediction]:
 
 @contextlib.contextmanager
 def _watching(job: ProcessJob) -> Iterator[list[float]]:
-    """Gives the moments, about, at which a segment had its bundles while the block ran."""
-    marks: list[float] = []
+    """Gives the moments at which segments were full while the block ran, as far as that can be told from outside."""
+    seams: list[float] = []
     over = threading.Event()
 
+    def full() -> int:
+        return int(job.figures().get("bundles", 0) // SourceOptions.segment_bundles)
+
     def watch() -> None:
-        a_segment = SourceOptions.segment_bundles
-        seams = job.figures().get("bundles", 0) // a_segment
+        known = full()
         while not over.wait(LOOK_SECS):
-            if job.figures().get("bundles", 0) // a_segment > seams:
-                seams += 1
-                marks.append(time.time())
+            if full() > known:
+                known += 1
+                seams.append(time.time())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield marks
+        yield seams
     finally:
         over.set()
         thread.join()
@@ -316,13 +182,13 @@ def _watching(job: ProcessJob) -> Iterator[list[float]]:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """A version, and what was seen of it.
+    """A version of a model, and what was seen of it.
 
     Attributes:
-      at: seconds from the first row until it was there.
-      after: seconds from then until its first prediction; None: there is none.
-      runs: how often predictions went over to it.
-      gap_ms: the largest between two predictions, within SWAP_SECS of its being there; `latency_ms` likewise.
+      at: seconds from the first row until the version was there.
+      after: seconds from then until its first prediction; None: it has none.
+      runs: how often predictions changed to it.
+      gap_ms: the largest between two predictions within SWAP_SECS; `latency_ms` likewise.
     """
 
     version: int
@@ -334,44 +200,13 @@ class Turn:
     latency_ms: float
 
 
-def turns_of(predictions: Sequence[Prediction], put: dict[int, float]) -> list[Turn]:
-    """Returns what was seen of each version.
-
-    Args:
-      predictions: in the order in which Pub/Sub took them.
-      put: when it was there, in seconds since the epoch, by version.
-    """
-    begun = min(each.sent for each in predictions)
-    taken = np.array([each.published for each in predictions], np.int64)
-    versions = np.array([each.version for each in predictions], np.int64)
-    waited = taken - np.array([each.sent for each in predictions], np.int64)
-    gaps = np.diff(taken, prepend=taken[0])
-    changed = np.append(True, versions[1:] != versions[:-1])
-    found = []
-    for version, when in put.items():
-        of_it, start = versions == version, max(begun, round(1e6 * when))
-        near = (taken >= start) & (taken <= start + 1e6 * SWAP_SECS)
-        found.append(
-            Turn(
-                version,
-                at=(start - begun) / 1e6,
-                after=(int(taken[of_it][0]) - start) / 1e6 if of_it.any() else None,
-                predictions=int(of_it.sum()),
-                runs=int((of_it & changed).sum()),
-                gap_ms=float(gaps[near].max(initial=0)) / 1000,
-                latency_ms=float(waited[near].max(initial=0)) / 1000,
-            )
-        )
-    return found
-
-
 @dataclasses.dataclass(frozen=True)
 class Swaps:
     """A job whose model was replaced under load.
 
     Attributes:
-      gap_ms: the largest between two predictions, of the whole run; `latency_ms` likewise.
-      swaps, rejected: what the job has counted.
+      gap_ms: the largest between two predictions of the whole run; `latency_ms` likewise.
+      failures, swaps, rejected: what the job has counted.
     """
 
     rate: float
@@ -383,39 +218,63 @@ class Swaps:
     rejected: int
 
 
+def turns_of(predictions: Sequence[Prediction], put: dict[int, float]) -> list[Turn]:
+    """Returns what was seen of each version.
+
+    Args:
+      predictions: in the order in which Pub/Sub took them.
+      put: when each version was there, in seconds since the epoch.
+    """
+    sent, taken, _, versions = np.array([each[:4] for each in predictions], np.int64).T
+    begun, waited = int(sent.min()), taken - sent
+    gaps, changed = np.diff(taken, prepend=taken[:1]), np.diff(versions, prepend=0) != 0
+    turns = []
+    for version, when in put.items():
+        of_it, there = versions == version, max(begun, round(1e6 * when))
+        near = (taken >= there) & (taken <= there + 1e6 * SWAP_SECS)
+        turns.append(
+            Turn(
+                version,
+                at=(there - begun) / 1e6,
+                after=(int(taken[of_it][0]) - there) / 1e6 if of_it.any() else None,
+                predictions=int(of_it.sum()),
+                runs=int((of_it & changed).sum()),
+                gap_ms=float(gaps[near].max(initial=0)) / 1000,
+                latency_ms=float(waited[near].max(initial=0)) / 1000,
+            )
+        )
+    return turns
+
+
 def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) -> Swaps:
-    """Puts version 2, a broken 3 and 4 beside version 1, one after the other, while rows come."""
-    ends = make_ends(pubsub, ack_deadline_seconds=ACK_SECS)
-    versions = (1, 2, 3, 4)
-    rows = int(rate * every_secs * (len(versions) + 1))
+    """Puts further versions beside version 1, one of them broken, one after the other while rows come."""
+    ends = make_ends(pubsub)
+    rows = int(rate * every_secs * (len(VERSIONS) + 1))
+    output = pubsub.make_subscription(ends.output_topic)
     with tempfile.TemporaryDirectory() as base:
-        put_version(model, base, 1)
-        with (
-            sluice(ends, base, "--model_poll_secs=1") as job,
-            collecting(ends.output, rows + 100, PATIENCE_SECS + rows / rate) as join,
-        ):
-            finish(simulate(ends.topic, "--rate=0", "--rows=100"))
-            wait_for(job, 100)
-            load = simulate(ends.topic, f"--rate={rate:g}", f"--rows={rows}")
-            while job.figures().get("messages", 0) <= 100:  # the load takes some seconds to begin
-                time.sleep(LOOK_SECS / 10)
-            put = {1: time.time()}
-            for version in versions[1:]:
-                time.sleep(every_secs)
-                put[version] = put_version(model, base, version, broken=version == 3)
-            say(f"  {finish(load)}")
-            predictions = join()
-            figures = wait_for(job, rows + 100)
-            log = [line for line in job.log().splitlines() if "version" in line]
-            say("\n".join(f"  {line}" for line in log))
-    check_ids(predictions, rows + 100)
-    predictions = predictions[100:]
-    taken = np.array([each.published for each in predictions], np.int64)
+        put = {1: put_version(model, base, 1)}
+        with sluice(ends, base, "--model_poll_secs=1") as job:
+            _warm_up(ends)
+            with (
+                collecting(output, rows + WARM_UP_ROWS, rows / rate + 60) as join,
+                simulating(ends.topic, rate, rows) as finish,
+            ):
+                while job.figures()["messages"] <= WARM_UP_ROWS:  # it takes some seconds to begin
+                    time.sleep(LOOK_SECS)
+                for version in VERSIONS[1:]:
+                    time.sleep(every_secs)
+                    put[version] = put_version(model, base, version, broken=version == BROKEN)
+                finish()
+                predictions = join()
+            figures = wait_for(job, rows + WARM_UP_ROWS)
+    check_ids(predictions, rows + WARM_UP_ROWS)
+    loaded = predictions[WARM_UP_ROWS:]  # those before were all there when these were sent
+    sent, published = np.array([each[:2] for each in loaded], np.int64).T
     return Swaps(
         rate,
-        turns_of(predictions, put),
-        gap_ms=float(np.diff(taken).max()) / 1000,
-        latency_ms=max(each.published - each.sent for each in predictions) / 1000,
+        turns_of(loaded, put),
+        gap_ms=float(np.diff(published).max()) / 1000,
+        latency_ms=float((published - sent).max()) / 1000,
         failures=figures["failures"],
         swaps=figures["model_swaps"],
         rejected=figures["model_versions_rejected"],
@@ -423,10 +282,10 @@ def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) 
 
 
 def put_version(model: str, base: str, version: int, broken: bool = False) -> float:
-    """Copies version 1 of a model to another base path, complete at once; returns when it was there.
+    """Copies version 1 of a model to another base path, where it is complete at once; returns when it was there.
 
     Args:
-      broken: half of its variables is missing, which shows when they are loaded.
+      broken: half of its variables is missing, which shows only when they are loaded.
     """
     unfinished = os.path.join(base, f".{version}")
     shutil.copytree(os.path.join(model, "1"), unfinished)
@@ -435,13 +294,3 @@ def put_version(model: str, base: str, version: int, broken: bool = False) -> fl
         os.truncate(path, os.path.getsize(path) // 2)
     os.rename(unfinished, os.path.join(base, str(version)))
     return time.time()
-
-
-@functools.cache
-def memory_rows(rows: int) -> list[bytes]:
-    """Returns rows of the zoo's Criteo sample as JSON."""
-    import itertools
-
-    from pipelines.simulate import zoo_rows
-
-    return list(itertools.islice(itertools.chain.from_iterable(zoo_rows("criteo")), rows))

@@ -19,8 +19,7 @@ from typing import Any
 
 from models.errors import SluiceError, UsageError
 from pipelines.latency_report import Tally
-
-EXIT_OK, EXIT_FAILED = 0, 1
+from pipelines.outcome import EXIT_FAILED, EXIT_OK
 
 _MODEL = "criteo"
 _PROJECT = "projects/sluice-demo"
@@ -41,16 +40,18 @@ _REST_SECS = 30.0
 _CALL_SECS = 20.0
 
 _NEXT = """
-The same by hand, against an emulator that stays:
-  {emulator} --host=127.0.0.1 --port=8085 &
-  export PUBSUB_EMULATOR_HOST=127.0.0.1:8085
+The same by hand, in three terminals, the last two of them after `export PUBSUB_EMULATOR_HOST=127.0.0.1:8085`:
+
+  {emulator} --host=127.0.0.1 --port=8085
+
   sluice simulate --create --topic projects/demo/topics/input --rows 1
-  sluice streaming --model {model} --input_topic projects/demo/topics/input --output out/predictions.jsonl \\
-      --failures out/failed &
+  sluice streaming --model {model} --input_topic projects/demo/topics/input \\
+      --output out/predictions.jsonl --failures out/failed
+
   sluice simulate --topic projects/demo/topics/input --rate 50
 
-Against Pub/Sub itself, leave out the first two lines and put your project for `demo`; on Dataflow, add
-  --runner=DataflowRunner --project=P --region=R --temp_location=gs://BUCKET/tmp"""
+With Pub/Sub itself there is no emulator and no variable, and your project stands for `demo`; on Dataflow, `sluice
+streaming` gets --runner=DataflowRunner --project=P --region=R --temp_location=gs://BUCKET/tmp as well."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -233,17 +234,21 @@ class Job:
             return {}
 
     def wait_for(self, count: int, secs: float) -> None:
-        """Waits until so many messages are done.
+        """Waits until so many messages are done. Raises as `wait_until`."""
+        self.wait_until(lambda figures: figures["messages"] >= count, f"{count:,} messages are done", secs)
+
+    def wait_until(self, done: Callable[[dict[str, Any]], bool], what: str, secs: float) -> None:
+        """Waits until something holds for its figures.
 
         Raises:
-          SluiceError: they are not in time, or the job has ended.
+          SluiceError: it does not in time, or the job has ended.
         """
         deadline = time.monotonic() + secs
-        while (done := self.figures().get("messages", 0)) < count:
+        while not ((figures := self.figures()) and done(figures)):
             if self._process.poll() is not None:
                 raise SluiceError(f"the job ended by itself, with exit code {self._process.returncode}")
             if time.monotonic() > deadline:
-                raise SluiceError(f"{done:,} of {count:,} messages were done in {secs:g} s")
+                raise SluiceError(f"waited {secs:g} s in vain until {what}; its figures: {figures}")
             time.sleep(_POLL_SECS)
 
     def drain(self) -> int:
@@ -263,6 +268,7 @@ def warm_up(job: Job) -> None:
     """Waits until the job has scored a message: its start is not what is measured. Takes the prediction away."""
     from transforms.pubsub_clients import subscriber
 
+    job.wait_until(lambda figures: figures["ready"], "the job takes messages", _START_SECS)
     simulate(_one_row())
     job.wait_for(1, _START_SECS)
     with contextlib.closing(subscriber()) as client:
@@ -304,6 +310,7 @@ class _Lines:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        figures_line(job.figures())  # imports what it needs: later, rows would wait for that
         self._due = time.monotonic() + _LINE_SECS
 
     def pause(self, secs: float) -> None:
@@ -333,8 +340,8 @@ class _Kept(Tally):
         self.kept: list[Any] = []
 
     def add(self, messages: Sequence[Any]) -> None:
-        self.kept += messages[: _SHOWN_MESSAGES - len(self.kept)] if len(self.kept) < _SHOWN_MESSAGES else []
         super().add(messages)
+        self.kept = [*self.kept, *messages][:_SHOWN_MESSAGES]
 
 
 def _read(tally: Tally, count: int) -> None:

@@ -26,8 +26,8 @@ DESCRIPTION = """Reads predictions from a subscription, acknowledges them, and r
 twice, how fast, and how long they took: from the attribute `sent`, which `sluice simulate` gives each row, or else from
 when the row was published, until Pub/Sub took the prediction. These are moments of two clocks, that of the machine
 which sent the row and that of the service: what the clocks differ by is in the figures, and a negative latency shows
-that they do. With Google's emulator on the same machine it is one clock. How long a prediction then lies in the
-subscription is not counted."""
+that they do. With Google's emulator on the same machine it is one clock, which the emulator reads to the millisecond.
+How long a prediction then lies in the subscription is not counted."""
 
 EPILOG = """example:
   sluice latency --subscription projects/P/subscriptions/predictions --count 10000 --seconds 300 --json latency.json"""

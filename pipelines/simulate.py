@@ -164,6 +164,8 @@ class Simulation:
         Raises:
           SluiceError: rows could not be published.
         """
+        first = list(itertools.islice(self._rows, 1))  # takes a while to make, which is not to put the others behind
+        self._rows = itertools.chain(first, self._rows)
         self._started = self._clock()
         while (count := self._due()) is not None:
             if not count:

@@ -12,7 +12,7 @@ _EMPTY_SECS = 30.0
 
 
 class MemorySubscription:
-    """See transforms.subscription.Subscription. What is given back comes again at once, and counts as an attempt.
+    """See transforms.subscription.Subscription. What is given back comes again, first, and counts as an attempt.
 
     Attributes:
       acknowledged: ids, in the order of their acknowledgements.
@@ -87,7 +87,7 @@ class MemorySubscription:
                     attempt = message.delivery_attempt + 1
                     self.returned.append(message.id)
                     again = message._replace(ack_id=f"ack-{message.id}-{attempt}", delivery_attempt=attempt)
-                    self._waiting.append(again)
+                    self._waiting.appendleft(again)
             self._lock.notify_all()
 
     def interrupt(self) -> None:

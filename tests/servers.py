@@ -360,6 +360,9 @@ def bigquery_emulator() -> Iterator[BigQuery]:
 
 @contextlib.contextmanager
 def bigquery_clients_use(server: BigQuery) -> Iterator[None]:
-    """Sends Google's BigQuery clients of this process, and of those it starts, to the emulator while the block runs."""
-    with _variable("BIGQUERY_EMULATOR_HOST", server.url):
+    """Sends the BigQuery clients of this process, and of those it starts, to the emulator while the block runs."""
+    with (
+        _variable("BIGQUERY_EMULATOR_HOST", server.url),
+        _variable("BIGQUERY_STORAGE_EMULATOR_HOST", server.grpc),
+    ):
         yield

@@ -126,12 +126,21 @@ def select_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([_select(batch, field) for field in schema], schema=schema)
 
 
-def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    places = batch.schema.get_all_field_indices(field.name)
+def find_column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Returns the batch's column of that name.
+
+    Raises:
+      SluiceError: there is none, or more than one.
+    """
+    places = batch.schema.get_all_field_indices(name)
     if len(places) != 1:
         found = "is twice in" if places else "is not in"
-        raise SluiceError(f"column '{field.name}' {found} the scored rows: {', '.join(batch.schema.names)}")
-    array = batch.column(places[0])
+        raise SluiceError(f"column '{name}' {found} the scored rows: {', '.join(batch.schema.names)}")
+    return batch.column(places[0])
+
+
+def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    array = find_column(batch, field.name)
     if array.null_count and not field.nullable:
         raise SluiceError(
             f"column '{field.name}' is REQUIRED in the output and {array.null_count} of {len(array)} rows are null; "
@@ -139,7 +148,7 @@ def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         )
     if array.type == field.type:
         return array
-    if not _same_kind(shown_type(array.type), shown_type(field.type)):
+    if not same_kind(shown_type(array.type), shown_type(field.type)):
         raise SluiceError(f"column '{field.name}' is {field.type} in the output, found {array.type}")
     try:
         return _cast(array, field.type)
@@ -149,14 +158,14 @@ def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         ) from error
 
 
-def _same_kind(source: pa.DataType, target: pa.DataType) -> bool:
+def same_kind(source: pa.DataType, target: pa.DataType) -> bool:
     """Whether a checked cast between shown types keeps the meaning of every value that it lets through."""
     types = pa.types
     if is_list(source) and is_list(target):
-        return _same_kind(source.value_type, target.value_type)
+        return same_kind(source.value_type, target.value_type)
     if types.is_struct(source) and types.is_struct(target):
         return [field.name for field in source] == [field.name for field in target] and all(
-            _same_kind(one.type, other.type) for one, other in zip(source, target, strict=True)
+            same_kind(one.type, other.type) for one, other in zip(source, target, strict=True)
         )
     if types.is_timestamp(source) and types.is_timestamp(target):
         return (source.tz is None) == (target.tz is None)

@@ -5,6 +5,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
+from transforms.caution import Allowance, is_suspect, most_in_bundle
 from transforms.subscription import Received
 
 
@@ -45,26 +46,41 @@ class MessageBuffer:
         self._room = threading.Condition(self._lock)
         self._messages: collections.deque[Received] = collections.deque()
         self._bytes = 0
+        self._allowance = Allowance(options.buffer_messages)
+        self._reserved = 0  # for pulls that are under way
+        self._suspects = 0  # that wait
         self._first_arrived = 0.0  # of those that wait
         self._began: float | None = None  # the last bundle
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def add(self, messages: Sequence[Received]) -> None:
-        """Appends what was pulled."""
+    def add(self, messages: Sequence[Received], reserved: int = 0) -> None:
+        """Appends what was pulled.
+
+        Args:
+          reserved: what `wait_for_room` has set aside for it.
+        """
         with self._lock:
-            if not self._messages:
+            self._reserved -= reserved
+            self._allowance.note(messages)
+            self._room.notify_all()
+            if messages and not self._messages:
                 self._first_arrived = self._clock()
             self._messages.extend(messages)
+            self._suspects += sum(is_suspect(message) for message in messages)
             self._bytes += sum(len(message.payload) for message in messages)
             self._arrived.notify_all()
 
-    def wait_for_room(self) -> bool:
-        """Waits until more may be pulled; False once the buffer is closed."""
+    def wait_for_room(self, most: int = 1) -> int:
+        """Waits until more may be pulled, and sets room aside for it; returns for how many, 0 once it is closed."""
         with self._lock:
-            self._room.wait_for(lambda: self._closed or not self._is_full())
-            return not self._closed
+            self._room.wait_for(lambda: self._closed or (self._room_left() > 0 and not self._is_full()))
+            if self._closed:
+                return 0
+            reserved = min(most, self._room_left())
+            self._reserved += reserved
+            return reserved
 
     def take(self, stop: Callable[[], bool]) -> list[Received]:
         """Waits until a bundle is due, and takes it; [] if none comes for some time, or as soon as `stop` holds."""
@@ -95,14 +111,18 @@ class MessageBuffer:
         with self._lock:
             left = list(self._messages)
             self._messages.clear()
-            self._bytes = 0
+            self._bytes = self._suspects = 0
             return left
 
     def _due(self) -> float:
-        if self._is_full() or self._holds(self._options.max_messages, self._options.max_bytes):
+        if self._suspects or self._is_full() or self._holds(self._options.max_messages, self._options.max_bytes):
             return 0.0
         gathered = self._first_arrived + self._options.gather_secs
         return gathered if self._began is None else max(gathered, self._began + self._options.interval_secs)
+
+    def _room_left(self) -> int:
+        unknown = self._allowance.value - self._suspects
+        return min(unknown, self._options.buffer_messages - len(self._messages)) - self._reserved
 
     def _is_full(self) -> bool:
         return self._holds(self._options.buffer_messages, self._options.buffer_bytes)
@@ -112,13 +132,15 @@ class MessageBuffer:
 
     def _take(self, now: float) -> list[Received]:
         taken: list[Received] = []
-        size = 0
-        while self._messages and len(taken) < self._options.max_messages:
+        size, most = 0, self._options.max_messages
+        while self._messages:
+            most = most_in_bundle(self._messages[0], most)
             size += len(self._messages[0].payload)
-            if taken and size > self._options.max_bytes:
+            if taken and (len(taken) >= most or size > self._options.max_bytes):
                 break
             message = self._messages.popleft()
             self._bytes -= len(message.payload)
+            self._suspects -= is_suspect(message)
             taken.append(message)
         if taken:
             self._began = self._first_arrived = now

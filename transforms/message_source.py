@@ -229,29 +229,34 @@ class MessageSource:
 
     def _pull(self) -> None:
         failures = 0
-        while self._buffer.wait_for_room():
+        while reserved := self._buffer.wait_for_room(IDS_A_REQUEST):
+            segment = self._segment
             try:
-                received = self._subscription.pull(IDS_A_REQUEST)
+                received = self._subscription.pull(reserved)
             except Exception as error:  # noqa: BLE001  the service is away: it is asked again
                 failures += 1
-                self._tell(error)
+                self._buffer.add([], reserved)
+                self._tell(error, segment)
                 backoff = min(_MAX_BACKOFF_SECS, 0.1 * 2**failures)
                 self._draining.wait(backoff * (0.5 + self._uniform() / 2))
                 continue
             failures = 0
-            self._tell(None)
-            if received:
-                self._leases.hold([message.ack_id for message in received])
-                with self._lock:
-                    self.stats.pulled += len(received)
-                self._buffer.add(received)
+            self._tell(None, segment)
+            self._leases.hold([message.ack_id for message in received])
+            with self._lock:
+                self.stats.pulled += len(received)
+            self._buffer.add(received, reserved)
 
-    def _tell(self, error: Exception | None) -> None:
-        """Logs once that the service is away, and once that it is back; has `take` raise what will not pass."""
+    def _tell(self, error: Exception | None, segment: int) -> None:
+        """Logs once that the service is away, and once that it is back; has `take` raise what will not pass.
+
+        Args:
+          segment: in which the pull was begun: what is wrong then may be mended in the next one.
+        """
         with self._lock:
             changed = (error is not None) != self._troubled
             self._troubled = error is not None
-            if isinstance(error, SubscriptionLost) and not self.draining:
+            if isinstance(error, SubscriptionLost) and segment == self._segment and not self.draining:
                 self._lost = error
         if error is not None:
             self._buffer.wake()

@@ -153,6 +153,20 @@ def test_what_is_given_back_while_others_are_extended_is_not_extended_any_more()
     assert job.after(24) == left
 
 
+def test_what_is_given_back_while_it_is_extended_is_not_held_any_more() -> None:
+    job = Kept(Leases(), alone=True)
+
+    def give_back(what: str, requested: Sequence[str]) -> None:
+        job.subscription.on_request = lambda what, ids: None
+        job.keeper.give_back(["a"])
+
+    job.keeper.hold(["a", "b"])
+    job.subscription.on_request = give_back
+    assert job.after(4) == ["a", "b"]
+    assert len(job.keeper) == 1
+    assert job.after(24) == ["b"]
+
+
 def test_a_message_is_held_until_its_acknowledgement_is_sent() -> None:
     sent = []
     with kept() as job:

@@ -156,10 +156,20 @@ def test_a_take_that_gave_nothing_begins_no_interval() -> None:
 def test_what_a_bundle_leaves_is_gathered_anew() -> None:
     ticking = Ticking(ticks(gather=20))
     ticking.add(*[1] * 12)
+    ticking.now += 9
     assert ticking.take() == (0, list(range(10)))
     ticking.now += 5
     ticking.add(1)
     assert ticking.take() == (15, [10, 11, 12])
+
+
+def test_what_is_cleared_counts_no_more() -> None:
+    ticking = Ticking(ticks(gather=20))
+    ticking.add(*[10] * 9)
+    assert len(ticking.buffer.clear()) == 9
+    ticking.now += 5
+    ticking.add(10)
+    assert ticking.take() == (20, [9])
 
 
 class Twin:
@@ -216,7 +226,7 @@ OPTIONS = st.builds(
 STEPS = st.lists(st.none() | st.integers(0, 40) | st.lists(st.integers(0, 120), max_size=15), max_size=25)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(OPTIONS, STEPS)
 def test_it_does_as_a_twin_of_plain_lists(options: BundleOptions, steps: list[int | list[int] | None]) -> None:
     ticking, twin, added = Ticking(options), Twin(options), 0
@@ -346,6 +356,47 @@ def test_room(sizes: list[int], has_room: bool) -> None:
     assert found == [True]
 
 
+def test_room_is_set_aside_for_pulls_that_are_under_way() -> None:
+    buffer = MessageBuffer(FOR_AN_HOUR, lambda: 0.0)
+    assert buffer.wait_for_room(9) == 1  # nothing is known yet
+    buffer.add([received(0)], 1)
+    assert buffer.wait_for_room(9) == 2
+    buffer.add([received(1)], 2)
+    assert [buffer.wait_for_room(1), buffer.wait_for_room(9)] == [1, 2]  # five fit
+    buffer.add([], 1)  # of a pull that failed
+    assert buffer.wait_for_room(9) == 1
+    buffer.add([], 1)
+    buffer.add([received(3)._replace(delivery_attempt=3)], 2)
+    assert buffer.wait_for_room(9) == 2
+    buffer.close()
+    assert buffer.wait_for_room(9) == 0
+
+
+@pytest.mark.parametrize(
+    "attempts,bundles",
+    [
+        ([0] * 100, [100]),
+        ([1] * 100, [100]),
+        ([2] * 100, [64, 36]),
+        ([3] * 20, [8, 8, 4]),
+        ([4, 5, 99], [1, 1, 1]),
+        ([1] * 70 + [2] * 2, [70, 2]),
+        ([1] * 60 + [2] * 10, [64, 6]),
+        ([1] * 5 + [3] * 5, [8, 2]),
+        ([1] * 9 + [3] * 5, [9, 5]),
+        ([1, 1, 4, 1, 1], [2, 1, 2]),
+        ([4] + [1] * 5, [1, 5]),
+        ([3] + [1] * 9, [8, 2]),
+    ],
+)
+def test_what_was_delivered_often_has_little_company(attempts: list[int], bundles: list[int]) -> None:
+    ticking = Ticking(ticks(messages=100, size=1000, pulled=1000))
+    ticking.buffer.add([received(number)._replace(delivery_attempt=each) for number, each in enumerate(attempts)])
+    taken = [ticking.take()[1] for _ in bundles]
+    assert [len(bundle) for bundle in taken] == bundles
+    assert [number for bundle in taken for number in bundle] == list(range(len(attempts)))
+
+
 def test_the_end_is_told_to_those_that_wait_for_room() -> None:
     buffer = MessageBuffer(FOR_AN_HOUR, lambda: 0.0)
     buffer.add([received(number) for number in range(5)])
@@ -371,9 +422,13 @@ def test_threads_that_pull_and_one_that_takes_lose_nothing_and_keep_each_ones_or
     def pull(puller: int, chunks: list[list[int]]) -> None:
         number = 1000 * puller
         for chunk in chunks:
-            assert ticking.buffer.wait_for_room()
-            ticking.buffer.add([received(number + place, size) for place, size in enumerate(chunk)])
-            number += len(chunk)
+            end = number + len(chunk)
+            messages = [received(number + place, size) for place, size in enumerate(chunk)]
+            while number < end:
+                room = ticking.buffer.wait_for_room(end - number)
+                assert 0 < room <= end - number
+                ticking.buffer.add(messages[number - end :][:room], room)
+                number += room
 
     threads = [in_thread(lambda each=each: pull(*each)) for each in enumerate(pulled)]
     taken: list[int] = []
@@ -381,6 +436,7 @@ def test_threads_that_pull_and_one_that_takes_lose_nothing_and_keep_each_ones_or
     while len(ticking.buffer) or any(thread.is_alive() for thread in threads):
         bundle = ticking.take()[1]
         assert len(bundle) <= options.max_messages
+        assert len(ticking.buffer) <= options.buffer_messages
         assert time.monotonic() < patient_until, "nobody told those that wait for room"
         taken += bundle
     assert len(taken) == total

@@ -188,3 +188,26 @@ def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -
             else:
                 source.release()
     assert sorted(subscription.acknowledged, key=int) == ids
+
+
+@pytest.mark.parametrize("count", [1, 50, 3000])
+def test_a_message_that_kills_its_worker_takes_hardly_any_other_with_it(count: int) -> None:
+    """Each worker dies of the message, and what it holds comes again; after four deliveries a message is given up."""
+    subscription = MemorySubscription(a_pull=100)
+    ids = subscription.publish([b"good"] * (count // 2) + [b"killer"] + [b"good"] * (count - count // 2 - 1))
+    given_up: list[str] = []
+    deaths = 0
+    while subscription.outstanding:
+        with opened(subscription, SourceOptions(BundleOptions(interval_secs=0.0, idle_secs=0.01))) as source:
+            while subscription.outstanding:
+                bundle = take(source) if source.in_work or source.buffered else source.take(0)
+                assert bundle is not None
+                given_up += [message.id for message in bundle.messages if message.delivery_attempt > 4]
+                if any(m.payload == b"killer" and m.delivery_attempt <= 4 for m in bundle.messages):
+                    deaths += 1
+                    break  # as if it were dead: what it holds comes again
+                bundle.acknowledge()
+    assert deaths == 4
+    assert ids[count // 2] in given_up
+    assert len(given_up) <= 2
+    assert sorted(subscription.acknowledged, key=int) == ids

@@ -1,0 +1,175 @@
+"""The processes of `benchmarks.streaming`: jobs, load, and what reads their predictions."""
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pipelines.latency import LatencyOptions, read
+from pipelines.latency_report import Tally, begin_us
+from tests.streams import Ends, ProcessJob
+from transforms.pubsub_clients import subscriber
+from transforms.pubsub_subscription import PubsubSubscription
+
+# The longest that anything is waited for.
+PATIENCE_SECS = 120.0
+# How often a job is looked at: each look costs it a request.
+LOOK_SECS = 0.5
+
+
+class Prediction(NamedTuple):
+    """When a row was sent, when Pub/Sub took its prediction, and when a puller had it; microseconds, of one clock."""
+
+    sent: int
+    published: int
+    received: int
+    version: int
+    id: str
+
+
+class Predictions(Tally):
+    """Counts predictions, and keeps what is to be known of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[str, Prediction] = {}
+
+    def add(self, messages: Sequence[Any]) -> None:
+        now = time.time_ns() // 1000
+        for message in messages:
+            tags = message.attributes
+            version = int(tags.get("sluice_version", 0))
+            found = Prediction(begin_us(tags) or 0, message.publish_time, now, version, tags.get("id", message.id))
+            self._kept.setdefault(message.id, found)
+        super().add(messages)  # last: it tells the reader whether all have come
+
+    def in_order(self) -> list[Prediction]:
+        """Returns them in the order in which Pub/Sub took them."""
+        return sorted(self._kept.values(), key=lambda each: each.published)
+
+
+@contextlib.contextmanager
+def collecting(subscription: str, count: int, secs: float) -> Iterator[Callable[[], list[Prediction]]]:
+    """Reads predictions while the block runs, until so many rows have theirs, or the time is over.
+
+    Gives a function that waits for that and returns what has come. A subscription is to be read once: a pull that is
+    broken off may take messages with it.
+    """
+    client = PubsubSubscription(subscriber(), subscription)
+    predictions = Predictions()
+    options = LatencyOptions(subscription=subscription, count=count, seconds=secs)
+    thread = threading.Thread(target=read, args=(client, predictions, options), daemon=True)
+    thread.start()
+
+    def join() -> list[Prediction]:
+        thread.join()
+        return predictions.in_order()
+
+    try:
+        yield join
+    finally:
+        client.interrupt()
+        client.close()
+
+
+def collect(subscription: str, count: int, secs: float = PATIENCE_SECS) -> list[Prediction]:
+    """Reads, and waits until that is done; see `collecting`."""
+    with collecting(subscription, count, secs) as join:
+        return join()
+
+
+def check_ids(predictions: Sequence[Prediction], rows: int) -> None:
+    """
+    Raises:
+      RuntimeError: rows have no prediction, or more than one.
+    """
+    ids = {each.id for each in predictions}
+    if len(ids) != rows or len(predictions) != rows:
+        raise RuntimeError(f"{len(predictions)} predictions of {len(ids)} rows came, {rows} were sent")
+
+
+@contextlib.contextmanager
+def simulating(topic: str, rate: float, rows: int) -> Iterator[Callable[[], None]]:
+    """Runs `sluice simulate` with the zoo's Criteo rows; gives a function that waits for its end.
+
+    Args:
+      rate: rows a second; 0: as many as it can.
+    """
+    flags = ["--topic", topic, "--progress=none", f"--rate={rate:g}", f"--rows={rows}"]
+    command = [sys.executable, "-m", "pipelines.cli", "simulate", *flags]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
+    def finish() -> None:
+        said, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"sluice simulate failed: {said}")
+        say(f"  {said.strip()}".replace("\n", "; "))
+
+    try:
+        yield finish
+    finally:
+        process.kill()
+        process.wait()
+
+
+def simulate(topic: str, rate: float, rows: int) -> None:
+    """Runs it to its end; see `simulating`."""
+    with simulating(topic, rate, rows) as finish:
+        finish()
+
+
+@contextlib.contextmanager
+def sluice(ends: Ends, model: str, *flags: str) -> Iterator[ProcessJob]:
+    """Runs `sluice streaming` while the block runs, then drains it.
+
+    Raises:
+      RuntimeError: rows have failed, or the job has.
+    """
+    with ProcessJob([*ends.flags, f"--model={model}", *flags]) as job:
+        yield job
+        code = job.stop()
+        if code or ends.failed(1, LOOK_SECS):
+            raise RuntimeError(f"rows failed, or the job did (exit code {code}):\n{job.log()[-3000:]}")
+
+
+def wait_for(job: ProcessJob, count: int) -> dict[str, Any]:
+    """Waits until so many messages are acknowledged; returns the job's figures.
+
+    Raises:
+      RuntimeError: the job has ended, or it takes too long.
+    """
+    deadline = time.monotonic() + PATIENCE_SECS
+    while (figures := job.figures()).get("messages", -1) < count:
+        if job.process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{figures.get('messages')} of {count} messages are done:\n{job.log()[-3000:]}")
+        time.sleep(LOOK_SECS)
+    return figures
+
+
+@contextlib.contextmanager
+def beam_job(ends: Ends, model: str) -> Iterator[None]:
+    """Runs Beam's own job in a process of its own while the block runs, and kills it.
+
+    Raises:
+      RuntimeError: it had ended before.
+    """
+    command = [sys.executable, "-m", "benchmarks.streaming", "--child", "beam", ends.subscription, ends.output_topic]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*command, model], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield
+            if process.poll() is not None:
+                log.seek(0)
+                raise RuntimeError(f"Beam's job ended: {log.read().decode(errors='replace')[-3000:]}")
+        finally:
+            process.kill()
+            process.wait()
+
+
+def say(text: str) -> None:
+    """Prints a line at once."""
+    print(text, flush=True)

@@ -1,0 +1,247 @@
+"""A gRPC server in front of the BigQuery emulator's Storage API, which misbehaves as it is told to, and else passes on.
+
+with bigquery_proxy(bigquery) as proxy:
+    proxy.fail("ReadRows", after=3)  # the next call that has had 3 answers breaks off with UNAVAILABLE
+    proxy.fail("AppendRows", StatusCode.ABORTED, passed_on=True)  # rows are written, and the client is not told so
+    client = write_client(proxy.url)
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pyarrow as pa
+from google.cloud.bigquery_storage_v1 import types
+from google.rpc import status_pb2
+
+from tests.servers import BigQuery
+
+_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+# Each stream that is open has a thread of its own.
+_THREADS = 64
+_ALWAYS = 1 << 30
+
+
+@dataclasses.dataclass
+class Fault:
+    """What is done to a call instead of passing it on.
+
+    Attributes:
+      method: "ReadRows", "AppendRows", "CreateReadSession", "BatchCommitWriteStreams", ...
+      status: what the call ends with; None: it goes on, after the delay.
+      after: it happens to a call that has had so many answers: of reads, messages of rows; of appends, appends.
+      times: to so many calls.
+      passed_on: the request is passed on first, and its answer dropped.
+      in_answer: an append is answered with the error inside of an AppendRowsResponse, and the call goes on.
+      delay_secs: how long that answer waits.
+    """
+
+    method: str
+    status: grpc.StatusCode | None = grpc.StatusCode.UNAVAILABLE
+    after: int = 0
+    times: int = 1
+    passed_on: bool = False
+    in_answer: bool = False
+    delay_secs: float = 0.0
+    message: str = "the proxy says so"
+
+
+class BigQueryProxy:
+    """Passes every call on as it is, unless told otherwise.
+
+    Attributes:
+      url: http://127.0.0.1:PORT, as the clients of transforms.bigquery_clients take it.
+      requests: what came, by method; of AppendRows, every append.
+      faults: those to come; several of one method wait for the calls that get as far as they say.
+      happened: how many have.
+      rows_per_answer: of reads; 0: as the emulator sends them, which is a stream in one piece.
+      compression: of the answers' buffers ("lz4", "zstd"), where they are cut up: the emulator has none.
+    """
+
+    def __init__(self, bigquery: BigQuery) -> None:
+        self.requests: dict[str, list[bytes]] = collections.defaultdict(list)
+        self.faults: list[Fault] = []
+        self.happened = 0
+        self.rows_per_answer = 0
+        self.compression: str | None = None
+        self._lock = threading.Lock()
+        self._channel = grpc.insecure_channel(bigquery.grpc, options=_OPTIONS)
+        self._port = 0
+        self.start()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def fail(self, method: str, status: grpc.StatusCode | None = grpc.StatusCode.UNAVAILABLE, **options: Any) -> None:
+        """Adds a Fault."""
+        with self._lock:
+            self.faults.append(Fault(method, status, **options))
+
+    def fail_always(self, method: str, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, **options: Any) -> None:
+        """Adds a Fault of every call to come."""
+        self.fail(method, status, times=_ALWAYS, **options)
+
+    def recover(self) -> None:
+        """Takes back the faults that have not happened."""
+        with self._lock:
+            self.faults.clear()
+
+    def start(self) -> None:
+        """Listens again after `stop`, at the same port."""
+        options = [*_OPTIONS, ("grpc.so_reuseport", 0)]
+        self._server = grpc.server(ThreadPoolExecutor(_THREADS), (_AnyMethod(self),), options=options)
+        self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """Closes every connection, with what is under way, and refuses new ones."""
+        self._server.stop(0).wait()
+
+    def close(self) -> None:
+        self.stop()
+        self._channel.close()
+
+    def unary(self, method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        fault = self._arrived(method, request, 0)
+        call = self._channel.unary_unary(method)
+        with _passing_errors(context):
+            if not fault:
+                return call(request, timeout=context.time_remaining())
+            if fault.passed_on:
+                call(request)
+            _happen(fault, context)
+            return call(request)
+
+    def read(self, method: str, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        fault = self._arrived(method, request, 0)
+        if fault and not fault.passed_on:
+            _happen(fault, context)
+        with _passing_errors(context):
+            call = self._channel.unary_stream(method)(request)
+            context.add_callback(call.cancel)
+            for number, answer in enumerate(self._cut_up(_one_ahead(call))):
+                if number and (fault := self._fault(method, number)):
+                    _happen(fault, context)
+                yield answer
+
+    def append(self, method: str, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        sent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        try:
+            with _passing_errors(context):
+                call = self._channel.stream_stream(method)(iter(sent.get, None))
+                context.add_callback(call.cancel)
+                for number, request in enumerate(requests):
+                    fault = self._arrived(method, request, number)
+                    if fault and not fault.passed_on and fault.status:
+                        yield from _happen(fault, context)
+                        continue
+                    sent.put(request)
+                    if (answer := next(call, None)) is None:
+                        return
+                    if fault:
+                        yield from _happen(fault, context)
+                    if not fault or not fault.status:
+                        yield answer
+        finally:
+            sent.put(None)
+
+    def _arrived(self, method: str, request: bytes, number: int) -> Fault | None:
+        with self._lock:
+            self.requests[method.rsplit("/")[-1]].append(request)
+        return self._fault(method, number)
+
+    def _fault(self, method: str, number: int) -> Fault | None:
+        with self._lock:
+            for fault in self.faults:
+                if fault.method == method.rsplit("/")[-1] and fault.after == number:
+                    fault.times -= 1
+                    if not fault.times:
+                        self.faults.remove(fault)
+                    self.happened += 1
+                    return dataclasses.replace(fault)
+        return None
+
+    def _cut_up(self, answers: Iterator[bytes]) -> Iterator[bytes]:
+        if not self.rows_per_answer:
+            yield from answers
+            return
+        for answer in map(types.ReadRowsResponse.deserialize, answers):
+            schema = pa.ipc.read_schema(pa.py_buffer(answer.arrow_schema.serialized_schema))
+            whole = pa.ipc.read_record_batch(pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema)
+            for start in range(0, whole.num_rows, self.rows_per_answer):
+                yield self._answer(whole.slice(start, self.rows_per_answer), answer.arrow_schema)
+
+    def _answer(self, batch: pa.RecordBatch, schema: types.ArrowSchema) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=self.compression)) as out:
+            out.write_batch(batch)
+        messages = pa.ipc.MessageReader.open_stream(sink.getvalue())
+        messages.read_next_message()  # the schema
+        serialized = messages.read_next_message().serialize().to_pybytes()
+        rows = types.ArrowRecordBatch(serialized_record_batch=serialized)
+        answer = types.ReadRowsResponse(row_count=batch.num_rows, arrow_record_batch=rows, arrow_schema=schema)
+        return types.ReadRowsResponse.serialize(answer)
+
+
+def _happen(fault: Fault, context: grpc.ServicerContext) -> Iterator[bytes]:
+    """Ends the call, or returns what is answered in its place."""
+    time.sleep(fault.delay_secs)
+    if fault.status is None:
+        return iter(())
+    if not fault.in_answer:
+        context.abort(fault.status, fault.message)
+    error = status_pb2.Status(code=fault.status.value[0], message=fault.message)
+    return iter([types.AppendRowsResponse.serialize(types.AppendRowsResponse(error=error))])
+
+
+@contextlib.contextmanager
+def _passing_errors(context: grpc.ServicerContext) -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        context.set_trailing_metadata(error.trailing_metadata() or ())
+        context.abort(error.code(), error.details())
+
+
+def _one_ahead(answers: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields answers once the next has come: the emulator lets a read go on only from a place that it has passed."""
+    first, second = itertools.tee(answers)
+    next(second, None)
+    for answer in first:
+        next(second, None)
+        yield answer
+
+
+class _AnyMethod(grpc.GenericRpcHandler):
+    def __init__(self, proxy: BigQueryProxy) -> None:
+        self._proxy = proxy
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        method = details.method
+        if method.endswith("/ReadRows"):
+            return grpc.unary_stream_rpc_method_handler(_bound(self._proxy.read, method))
+        if method.endswith("/AppendRows"):
+            return grpc.stream_stream_rpc_method_handler(_bound(self._proxy.append, method))
+        return grpc.unary_unary_rpc_method_handler(_bound(self._proxy.unary, method))
+
+
+def _bound(handler: Callable[..., Any], method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+    return lambda request, context: handler(method, request, context)
+
+
+@contextlib.contextmanager
+def bigquery_proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
+    """Runs a proxy while the block runs."""
+    proxy = BigQueryProxy(bigquery)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,112 @@
+"""`sluice demo-streaming`: what it shows, and that it leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from pipelines.demo_streaming import figures_line
+from pipelines.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
+from tests.fakes_stream import FIGURES
+from tests.servers import require
+from tests.streams import wait_until
+from tests.zoo_models import ZooSample
+
+
+def session_of(pid: str) -> int:
+    """The session that a process belongs to; 0 if there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return 0
+
+
+def left_of(session: int) -> list[str]:
+    """The processes that still run in a session: a demo's own process, its emulator, its job."""
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and session_of(pid) == session]
+
+
+def begin(output: str, seconds: float) -> subprocess.Popen[str]:
+    """Begins a demo in a session of its own, as a terminal does."""
+    require(find_emulator(), MISSING)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "demo-streaming", f"--seconds={seconds}", f"--output={output}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_all_rows_come_back_with_their_predictions(criteo: ZooSample) -> None:
+    with begin(criteo.directory, 5) as demo:
+        printed = demo.communicate()[0]
+    assert demo.returncode == 0, printed
+    (published,) = re.findall(r"(\d+) rows published in", printed)
+    assert int(published) == pytest.approx(250, abs=5)
+    assert re.search(rf"messages +{published}\ndistinct ids +{published}\n", printed.replace("\n  ", "\n"))
+    assert re.search(r"latency p99 +[\d.]+ ms", printed)
+    assert len(re.findall(r'^  \{"id": .* "score": [\d.e-]+\}$', printed, re.MULTILINE)) == 3
+    assert '"sluice_version": "1"' in printed
+    assert re.search(r"\d+ messages .*/s +p50 \d+ ms", printed), "a line while it runs"
+    assert f"sluice streaming --model {criteo.model}" in printed
+    assert left_of(demo.pid) == []
+
+
+def to_all(demo: subprocess.Popen[str]) -> None:
+    """As ctrl-C on a terminal: the emulator gets it, too."""
+    os.killpg(demo.pid, signal.SIGINT)
+
+
+def to_itself(demo: subprocess.Popen[str]) -> None:
+    demo.terminate()
+
+
+@pytest.mark.parametrize(
+    ("line", "stop"),
+    [("Starting", to_all), ("$ sluice streaming", to_itself), ("$ sluice simulate", to_all)],
+    ids=["emulator-starts", "job-starts", "messages-come"],
+)
+def test_stopped_at_any_time_it_leaves_nothing_behind(
+    criteo: ZooSample, line: str, stop: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    with begin(criteo.directory, 60) as demo:
+        assert demo.stdout is not None
+        seen = next(printed for printed in demo.stdout if printed.startswith(line))
+        assert seen
+        stop(demo)
+        rest = demo.communicate()[0]
+    assert demo.returncode == 130, rest
+    assert "sluice demo-streaming: interrupted" in rest
+    wait_until(lambda: left_of(demo.pid) == [], "every process ends", 5.0)
+
+
+def test_without_an_emulator_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(JAR_VARIABLE, raising=False)
+    assert cli.main(["demo-streaming", f"--output={tmp_path}/demo"]) == 2
+    assert capsys.readouterr().err == f"sluice demo-streaming: {MISSING}\n"
+    assert list(tmp_path.iterdir()) == [], "nothing is made first"
+
+
+@pytest.mark.parametrize("flag", ["--rate=0", "--seconds=0", "--rate=-1", "--seconds=nan"])
+def test_rate_and_seconds_are_above_zero(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo-streaming", f"--output={tmp_path}/demo", flag]) == 2
+    assert flag.split("=")[0] in capsys.readouterr().err
+
+
+def test_figures_of_the_health_port_are_shown_as_the_job_shows_them() -> None:
+    line = figures_line(FIGURES.to_json())
+    assert line.startswith("1,234,567 messages  2,000/s  p50 48 ms  p99 1,251 ms  4,300 waiting")
+    assert figures_line({}) == "no answer from the job"
