@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.batch import DATA
+from models.errors import SluiceError
 from pipelines import demo_streaming as demo
 from pipelines.latency import LatencyOptions, read
 from pipelines.latency_report import Report, Tally, begin_us, quantiles_ms
@@ -457,7 +458,11 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="messages a second (default: %(default)g)")
     parser.add_argument("--results", default=RESULTS, metavar="FILE", help="what is written (default: %(default)s)")
     arguments = parser.parse_args()
-    run = soak(arguments.minutes, arguments.rate)
+    try:
+        run = soak(arguments.minutes, arguments.rate)
+    except (RuntimeError, SluiceError) as error:  # it says what to do
+        sys.stderr.write(f"soak: {error}\n")
+        return 1
     findings = verdict(run.samples, run.counts)
     text = "\n".join(report(run, findings)) + "\n"
     with open(arguments.results, "w", encoding="utf-8") as file:

@@ -94,6 +94,8 @@ def measure(model: str, payloads: Sequence[bytes], repeats: int) -> dict[str, fl
     if done[-1][0] != total:
         raise RuntimeError(f"{done[-1][0]} of {total} messages were acknowledged")
     first = next(each for each in done if each[0] >= HEAD * total)
+    if first == done[-1]:
+        raise RuntimeError(f"{total} messages are too few to be timed")
     count, wall, cpu = (last - begin for last, begin in zip(done[-1], first, strict=True))
     return {"messages_s": count / wall, "cpu_us": 1e6 * cpu / count}
 

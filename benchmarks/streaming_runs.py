@@ -259,8 +259,7 @@ def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) 
                 collecting(output, rows + WARM_UP_ROWS, rows / rate + 60) as join,
                 simulating(ends.topic, rate, rows) as finish,
             ):
-                while job.figures()["messages"] <= WARM_UP_ROWS:  # it takes some seconds to begin
-                    time.sleep(LOOK_SECS)
+                wait_for(job, WARM_UP_ROWS + 1)  # the load takes some seconds to begin
                 for version in VERSIONS[1:]:
                     time.sleep(every_secs)
                     put[version] = put_version(model, base, version, broken=version == BROKEN)

@@ -50,6 +50,8 @@ The same by hand, in three terminals, the last two of them after `export PUBSUB_
 
   sluice simulate --topic projects/demo/topics/input --rate 50
 
+Every 10 s there is a file more of predictions; ctrl-C ends each of them, and what is in work is finished first.
+
 With Pub/Sub itself there is no emulator and no variable, and your project stands for `demo`; on Dataflow, `sluice
 streaming` gets --runner=DataflowRunner --project=P --region=R --temp_location=gs://BUCKET/tmp as well."""
 

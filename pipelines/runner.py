@@ -6,8 +6,9 @@ import difflib
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from models.errors import UsageError
 from models.uri import parse_model_uri
@@ -87,3 +88,26 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
         return beam.Pipeline(runner=FnApiRunner() if is_local(options) else None, options=options)
     except ValueError as error:
         raise UsageError(" ".join(str(error).split())) from error
+
+
+def local_graph(pipeline: beam.Pipeline) -> Any:
+    """Returns a pipeline as `run_graph` takes it."""
+    return pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
+
+
+def run_graph(graph: Any, options: PipelineOptions) -> None:
+    """Runs a graph on the in-process runner to its end, as often as wanted."""
+    FnApiRunner().run_via_runner_api(graph, options).wait_until_finish()
+
+
+def check_one_process(options: PipelineOptions) -> None:
+    """
+    Raises:
+      UsageError: Beam is asked to run the job in several processes or threads, whereas a local stream is read by one.
+    """
+    local = options.view_as(DirectOptions)
+    if local.direct_running_mode != "in_memory" or local.direct_num_workers not in (None, 0, 1):
+        raise UsageError(
+            "a local streaming job runs in one process: leave out --direct_running_mode and --direct_num_workers. To "
+            "use more cores, run the command several times on the same subscription"
+        )

@@ -22,21 +22,20 @@ _MAX_BACKOFF_SECS = 30.0
 class _Segment(threading.Thread):
     """One pipeline's run."""
 
-    def __init__(self, number: int, run: Callable[[int], None]) -> None:
-        super().__init__(name=f"sluice-segment-{number}", daemon=True)
-        self.number = number
+    def __init__(self, run: Callable[[], None]) -> None:
+        super().__init__(name="sluice-segment", daemon=True)
         self.error: Exception | None = None
         self._run_pipeline = run
 
     def run(self) -> None:
         try:
-            self._run_pipeline(self.number)
+            self._run_pipeline()
         except Exception as error:  # noqa: BLE001  whoever waits for the segment raises it or begins another
             self.error = error
 
 
 def run_segments(
-    run: Callable[[int], None],
+    run: Callable[[], None],
     source: MessageSource,
     max_restarts: int,
     on_restart: Callable[[], None] = lambda: None,
@@ -48,21 +47,20 @@ def run_segments(
     The messages of a segment that fails are given back, and a new one is begun, after a while.
 
     Args:
-      run: builds and runs the pipeline of the segment of this number, to its end.
+      run: runs the pipeline of a segment to its end.
       max_restarts: segments that may fail in a row, without a bundle acknowledged between them.
 
     Raises:
       Exception: what the last of them raised.
     """
-    number, failed, in_a_row, acknowledged = 0, 0, 0, 0
-    segment = _begin(number, run)
+    failed, in_a_row, acknowledged = 0, 0, 0
+    segment = _begin(run)
     following: _Segment | None = None
     while True:
         segment.join(_TICK_SECS)
         if segment.is_alive():
             if following is None and source.wants_next and not source.draining:
-                number += 1
-                following = _begin(number, run)
+                following = _begin(run)
             continue
         if segment.error is not None:
             source.release()
@@ -78,16 +76,13 @@ def run_segments(
         if source.draining and following is None:
             return failed
         gc.collect()  # what the runner kept of the segment's bundles refers to itself
-        if following is None:
-            number += 1
-            following = _begin(number, run)
         if segment.error is not None:
-            source.begin_segment(following.number)
-        segment, following = following, None
+            source.pass_turn()
+        segment, following = following or _begin(run), None
 
 
-def _begin(number: int, run: Callable[[int], None]) -> _Segment:
-    segment = _Segment(number, run)
+def _begin(run: Callable[[], None]) -> _Segment:
+    segment = _Segment(run)
     segment.start()
     return segment
 

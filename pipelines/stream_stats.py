@@ -31,6 +31,8 @@ class StreamFigures:
       messages_per_second, latency_p50_ms, latency_p99_ms: of the last 10 s; latency from publishing until the
         prediction was written. None: there were no messages.
       buffered: pulled, and not yet in work: the backlog that is known here.
+      bundle_secs: from handing bundles out until they were acknowledged, of all of them together.
+      segments: pipelines that have run, one after the other; see MessageSource.
       batch_size: rows of a call of the model, the mean.
       secs_since_progress: since a message was acknowledged or, later, none was seen in work; 0 if none is.
     """
@@ -46,6 +48,8 @@ class StreamFigures:
     in_work: int
     batch_size: float | None
     bundles: int
+    bundle_secs: float
+    segments: int
     restarts: int
     rpc_retries: int
     throttled_seconds: int
@@ -138,6 +142,8 @@ class StreamStats:
                 in_work=in_work,
                 batch_size=self._means().get(BATCH_SIZE),
                 bundles=source.stats.bundles,
+                bundle_secs=source.stats.bundle_secs,
+                segments=source.stats.segments,
                 restarts=self.restarts,
                 rpc_retries=tally.get(RPC_RETRIES, 0),
                 throttled_seconds=tally.get(THROTTLED_SECS, 0),

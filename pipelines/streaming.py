@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -28,12 +29,14 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     Raises:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
-    from pipelines.runner import beam_options, check_reachable, is_local
+    from pipelines.runner import beam_options, check_one_process, check_reachable, is_local
     from pipelines.streaming_plan import make_tables, plan_streaming
 
     beam = beam_options(beam_flags)
     check_reachable(options, beam)
     local = is_local(beam)
+    if local:
+        check_one_process(beam)
     plan = plan_streaming(options, native=not local)
     make_tables(plan)
     _announce(plan)
@@ -120,26 +123,37 @@ def _run_segments(options: StreamingOptions, plan: Any, beam: Any, source: Any, 
     """Runs until the source is drained; returns what ended the job, if something did."""
     from pipelines.segments import run_segments
 
+    run_segment = _segment(plan, beam)
+    _settle_memory(plan)
     try:
-        run_segments(_segment(plan, beam), source, options.max_restarts, stats.note_restart)
+        run_segments(run_segment, source, options.max_restarts, stats.note_restart)
     except Exception as error:  # noqa: BLE001  it ends the job, and what it says is shown
         return error
     return None
 
 
-def _segment(plan: Any, beam: Any) -> Callable[[int], None]:
-    """Returns what builds and runs the pipeline of a segment."""
-    from pipelines.runner import make_pipeline
+def _settle_memory(plan: Any) -> None:
+    """Has the garbage collector leave alone what is imported: to look through it takes a quarter of a second, in which
+    no message gets on."""
+    if plan.recipe.spec.endpoint is None:
+        from models.tensorflow_import import tensorflow
+
+        tensorflow()
+    gc.collect()
+    gc.freeze()
+
+
+def _segment(plan: Any, beam: Any) -> Callable[[], None]:
+    """Returns what runs the pipeline of a segment. It is built once: that takes longer than to run it anew."""
+    from pipelines.runner import local_graph, make_pipeline, run_graph
     from pipelines.streaming_graph import build_streaming
     from transforms.fused import check_fused
 
-    def run_segment(number: int) -> None:
-        pipeline: Any = make_pipeline(beam)
-        build_streaming(pipeline, plan, number)
-        check_fused(pipeline)
-        pipeline.run().wait_until_finish()
-
-    return run_segment
+    pipeline = make_pipeline(beam)
+    build_streaming(pipeline, plan)
+    check_fused(pipeline)
+    graph = local_graph(pipeline)
+    return lambda: run_graph(graph, beam)
 
 
 @contextlib.contextmanager

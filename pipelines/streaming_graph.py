@@ -15,15 +15,9 @@ from transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
 from transforms.write_table import WriteTable
 
 
-def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan, segment: int = 0) -> None:
-    """Wires messages to sinks. There is no Flatten: on a local runner, all behind the source has to be one stage.
-
-    Args:
-      segment: locally: which of the source's segments the pipeline is.
-    """
-    read = ReadMessages(
-        plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute, segment=segment
-    )
+def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
+    """Wires messages to sinks. There is no Flatten: on a local runner, all behind the source has to be one stage."""
+    read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
     decode = DecodeMessages(plan.stream.messages, plan.max_delivery_attempts)
     decoded = pipeline | "Read" >> read | "Decode" >> decode
     scored = decoded.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)

@@ -21,6 +21,8 @@ FIGURES = StreamFigures(
     in_work=4000,
     batch_size=512.4,
     bundles=999,
+    bundle_secs=31.4159,
+    segments=2,
     restarts=2,
     rpc_retries=12,
     throttled_seconds=3,
@@ -31,7 +33,7 @@ FIGURES = StreamFigures(
     secs_since_progress=0.05,
 )
 # Those of a job that has just begun.
-NOTHING = StreamFigures(0.0, 0, 0, 0, 0.0, None, None, 0, 0, None, 0, 0, 0, 0, 0, 0, True, False, 0.0)
+NOTHING = StreamFigures(0.0, 0, 0, 0, 0.0, None, None, 0, 0, None, 0, 0.0, 0, 0, 0, 0, 0, 0, True, False, 0.0)
 
 
 def received(number: int, size: int = 1, publish_time: int = 0) -> Received:

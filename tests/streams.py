@@ -100,8 +100,8 @@ class LocalJob:
     def __init__(self, flags: Sequence[str]) -> None:
         self._directory = tempfile.TemporaryDirectory()
         self._summary_path = f"{self._directory.name}/summary.json"
-        self._port = free_port()
-        run = ["streaming", *flags, f"--summary_file={self._summary_path}", f"--health_port={self._port}"]
+        self.port = free_port()
+        run = ["streaming", *flags, f"--summary_file={self._summary_path}", f"--health_port={self.port}"]
         self._thread = threading.Thread(target=lambda: setattr(self, "code", main([*run, "--progress=none"])))
         self.code: int | None = None
         self.summary: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class LocalJob:
 
     def figures(self) -> dict[str, Any]:
         """What the health port tells; {} as long as it does not answer."""
-        return ask(self._port, "/metrics")[1]
+        return ask(self.port, "/metrics")[1]
 
     def wait_for(self, count: int, name: str = "messages") -> None:
         """Waits until a figure has come to so much."""
@@ -149,9 +149,9 @@ class ProcessJob:
     """`sluice streaming` in a process of its own."""
 
     def __init__(self, flags: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self._port = free_port()
+        self.port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115  open as long as the job
-        self._flags = [*flags, f"--health_port={self._port}", "--progress=none"]
+        self._flags = [*flags, f"--health_port={self.port}", "--progress=none"]
         self.environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> ProcessJob:
@@ -171,7 +171,7 @@ class ProcessJob:
         self._log.close()
 
     def figures(self) -> dict[str, Any]:
-        return ask(self._port, "/metrics")[1]
+        return ask(self.port, "/metrics")[1]
 
     def log(self) -> str:
         """What it has printed."""

@@ -1,13 +1,19 @@
-"""The benchmark's contenders do the same work, and the README quotes what the benchmark wrote."""
+"""The benchmarks' contenders do the same work, what is seen of them is reckoned right, and the docs quote it."""
 
 import csv
 import glob
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from apache_beam.io.gcp.pubsub import PubsubMessage
 
 from benchmarks.contenders import CONTENDERS, count_rows
+from benchmarks.streaming_beam import CachedHandler, to_fields, to_message
+from benchmarks.streaming_jobs import Prediction
+from benchmarks.streaming_memory import measure
+from benchmarks.streaming_runs import latency_of, rate_of, turns_of
 from models.protos import message_class
 from models.tfrecord import read_records
 from tests.zoo_models import ZooSample
@@ -44,8 +50,74 @@ def test_contenders_write_the_same_scores(format_: str, name: str, criteo: ZooSa
     np.testing.assert_allclose(sorted(scores(prefix)), sorted(criteo.expected()["score"]), rtol=1e-5)
 
 
+def messages_of(sample: ZooSample) -> list[bytes]:
+    return Path(sample.path("jsonl")).read_bytes().splitlines()
+
+
+def test_beams_streaming_job_gives_the_scores_and_keeps_the_attributes(criteo: ZooSample) -> None:
+    messages = [PubsubMessage(data, {"id": str(number)}) for number, data in enumerate(messages_of(criteo))]
+    attributes, fields = zip(*map(to_fields, messages), strict=True)
+    handler = CachedHandler(criteo.model)
+    scored = handler.run_inference(fields, handler.load_model())
+    made = [to_message(pair) for pair in zip(attributes, scored, strict=True)]
+    assert [message.attributes["id"] for message in made] == [str(number) for number in range(criteo.rows)]
+    rows = [json.loads(message.data) for message in made]
+    np.testing.assert_allclose([row.pop("score") for row in rows], criteo.expected()["score"], rtol=1e-5)
+    assert rows == [json.loads(message.data) for message in messages]
+
+
+def test_the_job_without_pubsub_scores_every_message(criteo: ZooSample) -> None:
+    found = measure(criteo.model, messages_of(criteo), repeats=20)
+    assert found["messages_s"] > 0 and found["cpu_us"] > 0
+
+
+def test_the_job_without_pubsub_takes_no_row_that_fails(criteo: ZooSample) -> None:
+    with pytest.raises(RuntimeError, match="a row failed"):
+        measure(criteo.model, [*messages_of(criteo), b"{"], repeats=1)
+
+
+def prediction(sent_ms: float, took_ms: float, version: int = 1) -> Prediction:
+    sent = round(1000 * sent_ms)
+    return Prediction(sent, sent + round(1000 * took_ms), sent + round(1000 * took_ms), version, f"{sent_ms}")
+
+
+def test_a_rate_is_that_of_the_predictions_behind_the_first_ones() -> None:
+    slow, fast = [prediction(100 * n, 0) for n in range(20)], [prediction(1900 + n, 0) for n in range(1, 81)]
+    assert rate_of([*slow, *fast], head=0.19) == pytest.approx(1000)
+    assert rate_of([*slow, *fast], head=0) == pytest.approx(99 / 1.98)
+    with pytest.raises(ValueError, match="no rate"):
+        rate_of(slow[:1])
+
+
+def test_latencies_near_a_seam_are_told_from_the_others() -> None:
+    found = latency_of(1, [prediction(1000 * n, 40 if n == 10 else 70 if n == 30 else 5) for n in range(60)], [9.0])
+    assert (found.rows, found.seams, found.at_seams) == (60, 1, 40)
+    assert found.taken["p50"] == 5 and found.taken["max"] == 70
+    assert latency_of(1, [prediction(0, 5)]).at_seams is None
+
+
+def test_versions_are_seen_as_their_predictions_come() -> None:
+    """Version 2 is there at 1 s, predicts from 3 s on after a gap of 150 ms, and version 3 never does."""
+    first = [prediction(n, 7, 1) for n in range(10, 2850, 10)]
+    second = [prediction(n, 12, 2) for n in range(2990, 20_000, 10)]
+    one, two, three = turns_of([*first, *second], {1: 0.0, 2: 1.0, 3: 12.0})
+    assert (one.runs, two.runs, three.runs) == (1, 1, 0)
+    assert (one.predictions, two.predictions, three.predictions) == (len(first), len(second), 0)
+    assert one.at == 0 and two.at == pytest.approx(0.99)
+    assert two.after == pytest.approx(2.002) and three.after is None
+    assert two.gap_ms == pytest.approx(155) and three.gap_ms == pytest.approx(10)
+    assert two.latency_ms == pytest.approx(12)
+
+
+def test_going_back_to_a_version_is_another_run_of_it() -> None:
+    one, two = turns_of([prediction(n, 1, 1 + n % 2) for n in range(6)], {1: 0.0, 2: 0.0})
+    assert (one.runs, two.runs) == (3, 3)
+
+
 @pytest.mark.parametrize(
-    "results,page", [("RESULTS.md", "README.md"), ("SERVING.md", "docs/serving.md")], ids=["batch", "serving"]
+    "results,page",
+    [("RESULTS.md", "README.md"), ("SERVING.md", "docs/serving.md"), ("STREAMING.md", "docs/streaming.md")],
+    ids=["batch", "serving", "streaming"],
 )
 def test_the_docs_quote_the_benchmark(results: str, page: str) -> None:
     written = (ROOT / "benchmarks" / results).read_text()

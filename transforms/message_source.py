@@ -36,30 +36,45 @@ class SourceOptions:
     bundles: BundleOptions = dataclasses.field(default_factory=BundleOptions)
     pull_threads: int = 4
     lease_secs: int = 30
-    segment_bundles: int = 600
+    segment_bundles: int = 1000
     segment_secs: float = 300.0
 
 
 @dataclasses.dataclass
 class Stats:
-    """What a source has done since it was opened; in messages, but for `bundles`."""
+    """What a source has done since it was opened; in messages, but for what follows `returned`.
+
+    Attributes:
+      bundle_secs: from handing out until acknowledging, of all bundles that were acknowledged together.
+      segments: that have had their turn, the present one among them.
+    """
 
     pulled: int = 0
     acknowledged: int = 0
     returned: int = 0
     bundles: int = 0
+    bundle_secs: float = 0.0
+    segments: int = 0
 
 
 class Bundle:
     """Messages that go through the pipeline together."""
 
-    def __init__(self, messages: Sequence[Received], done: "Callable[[Bundle], None]") -> None:
+    def __init__(self, messages: Sequence[Received], began: float, done: "Callable[[Bundle], None]") -> None:
         self.messages = messages
+        self.began = began
         self._done = done
 
     def acknowledge(self) -> None:
         """To be called once every message of it has its prediction or failure written."""
         self._done(self)
+
+
+class Segment:
+    """A pipeline that takes bundles for some minutes."""
+
+    def __init__(self) -> None:
+        self.over = False
 
 
 class MessageSource:
@@ -97,8 +112,9 @@ class MessageSource:
         self._lost: SubscriptionLost | None = None
         self._troubled = False
         self._turns = threading.Condition(self._lock)
-        self._segment = 0  # whose turn it is
-        self._next: int | None = None  # that waits for its turn
+        self._current: Segment | None = None  # whose turn it is
+        self._next: Segment | None = None  # that waits for its turn
+        self._turn = 0
         self._segment_began = clock()
         self._segment_bundles = 0
         self._threads = [
@@ -123,8 +139,8 @@ class MessageSource:
 
     @property
     def reachable(self) -> bool:
-        """Whether the last pull came to an answer."""
-        return not self._troubled and self._lost is None
+        """Whether it pulls, and the last pull that has ended came to an answer."""
+        return self._threads[0].ident is not None and not self._troubled and self._lost is None
 
     @property
     def wants_next(self) -> bool:
@@ -134,13 +150,13 @@ class MessageSource:
             or self._clock() - self._segment_began >= self._options.segment_secs
         )
 
-    def begin_segment(self, number: int) -> None:
-        """Gives the turn to a segment; a subscription that was lost is tried again."""
+    def pass_turn(self) -> None:
+        """Ends the turn of a segment that has failed; a subscription that was lost is tried again."""
         with self._lock:
-            self._begin(number)
+            self._end_turn()
             self._lost = None
 
-    def take(self, segment: int) -> Bundle | None:
+    def take(self, segment: Segment) -> Bundle | None:
         """Waits for messages and hands them out; a bundle without any if none come; None at the end of a segment.
 
         Raises:
@@ -150,7 +166,7 @@ class MessageSource:
         self._start_pulling()
         messages = self._buffer.take(lambda: self._lost is not None or self._is_over(segment))
         with self._lock:
-            bundle = Bundle(messages, self._acknowledge)
+            bundle = Bundle(messages, self._clock(), self._acknowledge)
             if messages:
                 self._segment_bundles += 1
                 self.stats.bundles += 1
@@ -160,8 +176,8 @@ class MessageSource:
                 raise self._lost
             if not self._is_over(segment):
                 return bundle
-            if self._next is not None and self._segment == segment:
-                self._begin(self._next)
+            if self._current is segment:
+                self._end_turn()
             return None
 
     def release(self) -> None:
@@ -193,12 +209,17 @@ class MessageSource:
         self._leases.close()
         self._subscription.close()
 
-    def _wait_for_turn(self, segment: int) -> None:
+    def _wait_for_turn(self, segment: Segment) -> None:
         with self._lock:
-            if self._segment < segment:
-                self._next = segment
-                self._buffer.wake()
-                self._turns.wait_for(lambda: self._segment >= segment or self.draining)
+            if self._current is segment or segment.over:
+                return
+            self._next = segment
+            self._buffer.wake()
+            self._turns.wait_for(lambda: self._current is None or self.draining)
+            if not self.draining:
+                self._current, self._next = segment, None
+                self._segment_bundles, self._segment_began = 0, self._clock()
+                self.stats.segments += 1
 
     def _start_pulling(self) -> None:
         with self._lock:
@@ -206,19 +227,22 @@ class MessageSource:
                 for thread in self._threads:
                     thread.start()
 
-    def _begin(self, segment: int) -> None:
-        self._segment, self._next = segment, None
-        self._segment_bundles, self._segment_began = 0, self._clock()
+    def _end_turn(self) -> None:
+        if self._current is not None:
+            self._current.over = True
+        self._current = None
+        self._turn += 1
         self._turns.notify_all()
 
-    def _is_over(self, segment: int) -> bool:
-        return self.draining or self._segment != segment or (self._next is not None and self.wants_next)
+    def _is_over(self, segment: Segment) -> bool:
+        return self.draining or self._current is not segment or (self._next is not None and self.wants_next)
 
     def _acknowledge(self, bundle: Bundle) -> None:
         with self._lock:
             if self._in_work.pop(id(bundle), None) is None:
                 return  # it was given back before
             self.stats.acknowledged += len(bundle.messages)
+            self.stats.bundle_secs += self._clock() - bundle.began
         self._leases.acknowledge([message.ack_id for message in bundle.messages])
         self._on_done(bundle.messages)
 
@@ -230,33 +254,33 @@ class MessageSource:
     def _pull(self) -> None:
         failures = 0
         while reserved := self._buffer.wait_for_room(IDS_A_REQUEST):
-            segment = self._segment
+            turn = self._turn
             try:
                 received = self._subscription.pull(reserved)
             except Exception as error:  # noqa: BLE001  the service is away: it is asked again
                 failures += 1
                 self._buffer.add([], reserved)
-                self._tell(error, segment)
+                self._tell(error, turn)
                 backoff = min(_MAX_BACKOFF_SECS, 0.1 * 2**failures)
                 self._draining.wait(backoff * (0.5 + self._uniform() / 2))
                 continue
             failures = 0
-            self._tell(None, segment)
+            self._tell(None, turn)
             self._leases.hold([message.ack_id for message in received])
             with self._lock:
                 self.stats.pulled += len(received)
             self._buffer.add(received, reserved)
 
-    def _tell(self, error: Exception | None, segment: int) -> None:
+    def _tell(self, error: Exception | None, turn: int) -> None:
         """Logs once that the service is away, and once that it is back; has `take` raise what will not pass.
 
         Args:
-          segment: in which the pull was begun: what is wrong then may be mended in the next one.
+          turn: in which the pull was begun: what was wrong then may be mended in the next one.
         """
         with self._lock:
             changed = (error is not None) != self._troubled
             self._troubled = error is not None
-            if isinstance(error, SubscriptionLost) and segment == self._segment and not self.draining:
+            if isinstance(error, SubscriptionLost) and turn == self._turn and not self.draining:
                 self._lost = error
         if error is not None:
             self._buffer.wake()

@@ -25,7 +25,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from models.reserved import EVENT_TIME
 from transforms import metrics
 from transforms.event_clock import EventClock
-from transforms.message_source import MessageSource, SourceOptions
+from transforms.message_source import MessageSource, Segment, SourceOptions
 from transforms.messages import message_batch, parse_time, times_us
 from transforms.subscription import Received, Subscription
 
@@ -41,12 +41,11 @@ class ReadMessages(beam.PTransform):
 
     Args:
       native: read with Beam's ReadFromPubSub, as on Dataflow, where its runner acknowledges what it has made durable.
-      subscription, topic: projects/P/subscriptions/S or projects/P/topics/T; one of them. Locally, a subscription.
+      subscription, topic: projects/P/subscriptions/S or projects/P/topics/T; one of them. Locally, a subscription that
+        is open in this process: see `open_source`.
       id_label: native only: the attribute that tells messages apart; the runner drops doubles.
       timestamp_attribute: that holds the event time, in milliseconds since the epoch or as RFC 3339; without it, or
         where it holds neither, it is the publish time.
-      segment: locally: which segment of the process's open source of this subscription the pipeline is; see
-        `open_source`.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class ReadMessages(beam.PTransform):
         topic: str = "",
         id_label: str = "",
         timestamp_attribute: str = "",
-        segment: int = 0,
     ) -> None:
         super().__init__()
         self._native = native
@@ -64,11 +62,10 @@ class ReadMessages(beam.PTransform):
         self._topic = topic
         self._id_label = id_label
         self._timestamp_attribute = timestamp_attribute
-        self._segment = segment
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
         if not self._native:
-            pull = _Pull(self._subscription, self._segment, self._timestamp_attribute)
+            pull = _Pull(self._subscription, self._timestamp_attribute)
             return pbegin | "Source" >> beam.Create([self._subscription]) | "Pull" >> beam.ParDo(pull)
         messages = pbegin | "Pubsub" >> beam.io.ReadFromPubSub(
             topic=self._topic or None,
@@ -143,11 +140,13 @@ _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_
 class _Pull(beam.DoFn):
     """Counts: bundles."""
 
-    def __init__(self, source: str, segment: int, timestamp_attribute: str) -> None:
+    def __init__(self, source: str, timestamp_attribute: str) -> None:
         self._source = source
-        self._segment = segment
         self._timestamp_attribute = timestamp_attribute
         self._clock = EventClock(_SLACK_SECS)
+
+    def setup(self) -> None:
+        self._segment = Segment()
 
     # The finalizer stands before the tracker: behind it, Beam 2.77 passes the tracker twice.
     @beam.DoFn.unbounded_per_element()

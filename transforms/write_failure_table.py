@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 
 from models.errors import SluiceError
-from transforms.bigquery_table import ensure_fields
+from transforms.bigquery_table import TableOptions, ensure_fields
 from transforms.failures import FULL, HASH, Failure, to_record
 from transforms.table_rows import MAX_ROW_BYTES, Row, insertable
 from transforms.write_table import InsertRows
@@ -76,7 +76,7 @@ def ensure_failure_table(table_id: str, endpoint: str | None = None, retry_secs:
 
     For the arguments, and for what is raised, see transforms.bigquery_table.ensure_fields.
     """
-    ensure_fields(table_id, FIELDS, endpoint, retry_secs, exact=True)
+    ensure_fields(table_id, FIELDS, endpoint, retry_secs, TableOptions(exact=True))
 
 
 class _WriteFailures(InsertRows):

@@ -54,7 +54,7 @@ def test_figures_are_gathered_from_tally_means_and_source() -> None:
         "model_versions_rejected": 5,
     }
     job.means = {"batch_size": 12.5, "queue_msec": 3.0}
-    job.source = FakeSource(Stats(pulled=500, acknowledged=97, bundles=6), 300, 103, reachable=False, draining=True)
+    job.source = FakeSource(Stats(pulled=500, acknowledged=97, bundles=6, bundle_secs=1.5, segments=3), 300, 103, reachable=False, draining=True)
     job.clock.advance(4.0)
     job.note(97)
     job.stats.note_restart()
@@ -72,6 +72,8 @@ def test_figures_are_gathered_from_tally_means_and_source() -> None:
         in_work=103,
         batch_size=12.5,
         bundles=6,
+        bundle_secs=1.5,
+        segments=3,
         restarts=2,
         rpc_retries=3,
         throttled_seconds=2,
@@ -207,6 +209,8 @@ def test_golden_json() -> None:
         "in_work": 4000,
         "batch_size": 512.4,
         "bundles": 999,
+        "bundle_secs": 31.416,
+        "segments": 2,
         "restarts": 2,
         "rpc_retries": 12,
         "throttled_seconds": 3,

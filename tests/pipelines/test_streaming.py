@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.servers import BigQuery, Pubsub
-from tests.streams import LocalJob, make_ends, wait_until
+from tests.streams import LocalJob, ask, make_ends, wait_until
 from tests.zoo_models import ZooSample
 
 
@@ -186,13 +186,10 @@ def test_messages_that_were_delivered_too_often_are_failures_unread(pubsub: Pubs
 
 
 def test_health_is_told_while_it_runs(pubsub: Pubsub, picky: str) -> None:
-    from tests.streams import ask
-
     ends = make_ends(pubsub)
     with LocalJob([f"--model={picky}", *ends.flags]) as job:
-        wait_until(lambda: bool(job.figures()))
-        assert ask(job._port, "/healthz")[0] == 200
-        assert ask(job._port, "/readyz")[0] == 200
+        wait_until(lambda: ask(job.port, "/readyz")[0] == 200, "readiness")
+        assert ask(job.port, "/healthz")[0] == 200
         ends.publish([b'{"x": 1}'] * 10, numbered(10))
         job.wait_for(10)
         figures = job.figures()

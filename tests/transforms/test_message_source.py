@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fakes import PATIENCE_SECS
 from tests.memory_subscription import MemorySubscription
 from transforms.message_buffer import BundleOptions
-from transforms.message_source import Bundle, MessageSource, SourceOptions
+from transforms.message_source import Bundle, MessageSource, Segment, SourceOptions
 from transforms.subscription import Received, SubscriptionLost
 
 QUICK = BundleOptions(max_messages=10, interval_secs=0.0, idle_secs=0.01)
@@ -30,7 +30,15 @@ def opened(
         source.close()
 
 
-def take(source: MessageSource, segment: int = 0) -> Bundle:
+FIRST = Segment()  # of every test: a source does not know it before it takes
+
+
+@pytest.fixture(autouse=True)
+def _anew() -> None:
+    FIRST.over = False
+
+
+def take(source: MessageSource, segment: Segment = FIRST) -> Bundle:
     """The next bundle that holds messages."""
     while True:
         bundle = source.take(segment)
@@ -92,7 +100,7 @@ def test_a_drain_gives_back_what_waits_and_lets_what_is_in_work_be_finished() ->
         subscription.publish([b"x"] * 25)
         bundle = take(source)
         source.drain()
-        assert source.take(0) is None
+        assert source.take(FIRST) is None
         bundle.acknowledge()
     assert sorted(subscription.acknowledged) == sorted(ids_of(bundle))
     assert subscription.outstanding == 25 - len(bundle.messages)
@@ -127,7 +135,7 @@ def test_an_outage_is_waited_out() -> None:
     with opened(subscription, SourceOptions(QUICK, pull_threads=1)) as source:
         subscription.fail(ConnectionError("away"))
         while source.reachable:
-            assert source.take(0) is not None
+            assert source.take(FIRST) is not None
         subscription.publish([b"x"])
         subscription.fail(None)
         assert len(take(source).messages) == 1
@@ -142,29 +150,29 @@ def test_a_lost_subscription_ends_the_segment_and_is_tried_again_by_the_next() -
             take(source)
         subscription.publish([b"x"])
         subscription.fail(None)
-        source.begin_segment(1)
-        assert len(take(source, 1).messages) == 1
+        source.pass_turn()
+        assert len(take(source, Segment()).messages) == 1
 
 
 def test_the_next_segment_takes_over_when_it_waits_and_not_before() -> None:
     subscription = MemorySubscription()
     options = SourceOptions(QUICK, pull_threads=1, segment_bundles=2)
     with opened(subscription, options) as source:
-        subscription.publish([b"x"] * 40)
-        first = take_all(source, 30)
-        assert source.wants_next
-        waiting: list[Bundle | None] = []
-        thread = threading.Thread(target=lambda: waiting.append(take(source, 1)))
+        subscription.publish([b"x"] * 60)
+        first = take_all(source, 40)
+        assert source.wants_next, "it goes on as long as no other waits"
+        taken: list[Bundle | None] = []
+        thread = threading.Thread(target=lambda: taken.append(source.take(Segment())))
         thread.start()
-        while (bundle := source.take(0)) is not None:
+        while (bundle := source.take(FIRST)) is not None:
             first.append(bundle)
         thread.join(PATIENCE_SECS)
-        seen = [id_ for bundle in [*first, *waiting] if bundle is not None for id_ in ids_of(bundle)]
-        if len(seen) == 40:  # the first segment had all before the second one waited
-            assert waiting == [None] or waiting
+        (second,) = taken
+        assert second is not None
+        seen = [id_ for bundle in [*first, second] for id_ in ids_of(bundle)]
         assert len(seen) == len(set(seen))
         assert not source.wants_next
-        assert source.take(0) is None  # it is over for good
+        assert source.take(FIRST) is None  # it is over for good
 
 
 @given(st.integers(1, 120), st.integers(1, 20), st.lists(st.booleans(), max_size=30))
@@ -177,7 +185,7 @@ def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -
         ids = subscription.publish([b"x"] * count)
         seen = 0
         while seen < count:
-            bundle = source.take(0)
+            bundle = source.take(FIRST)
             assert bundle is not None
             if not bundle.messages:
                 continue
@@ -200,7 +208,7 @@ def test_a_message_that_kills_its_worker_takes_hardly_any_other_with_it(count: i
     while subscription.outstanding:
         with opened(subscription, SourceOptions(BundleOptions(interval_secs=0.0, idle_secs=0.01))) as source:
             while subscription.outstanding:
-                bundle = take(source) if source.in_work or source.buffered else source.take(0)
+                bundle = take(source) if source.in_work or source.buffered else source.take(FIRST)
                 assert bundle is not None
                 given_up += [message.id for message in bundle.messages if message.delivery_attempt > 4]
                 if any(m.payload == b"killer" and m.delivery_attempt <= 4 for m in bundle.messages):
