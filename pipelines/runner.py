@@ -18,7 +18,8 @@ from pipelines.streaming_options import StreamingOptions
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Beam's DirectRunner is a switch whose choice depends on the network; we name the runner that we mean.
-_LOCAL = (None, "", "DirectRunner", "FnApiRunner")
+_LOCAL = ("", "directrunner", "fnapirunner")
+_DATAFLOW = "dataflowrunner"
 
 
 def beam_options(flags: list[str]) -> PipelineOptions:
@@ -54,7 +55,13 @@ def _add_all(options: Any, parser: argparse.ArgumentParser) -> None:
 
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs in this process."""
-    return options.view_as(StandardOptions).runner in _LOCAL
+    return _runner(options) in _LOCAL
+
+
+def _runner(options: PipelineOptions) -> str:
+    """Returns the runner's name as Beam takes it: in any case, and without "Runner" as well."""
+    name = (options.view_as(StandardOptions).runner or "").lower()
+    return name if not name or name.endswith("runner") else f"{name}runner"
 
 
 def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptions) -> None:
@@ -62,7 +69,7 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
     Raises:
       UsageError: the job runs on Dataflow, and a path of it is on this machine, which workers there do not see.
     """
-    if "Dataflow" not in str(options.view_as(StandardOptions).runner):
+    if _runner(options) != _DATAFLOW:
         return
     endpoint = parse_model_uri(job.model).endpoint
     if endpoint and endpoint.host in _LOOPBACK:
@@ -100,11 +107,19 @@ def run_graph(graph: Any, options: PipelineOptions) -> None:
     FnApiRunner().run_via_runner_api(graph, options).wait_until_finish()
 
 
-def check_one_process(options: PipelineOptions) -> None:
+def check_streams(options: PipelineOptions) -> None:
     """
     Raises:
-      UsageError: Beam is asked to run the job in several processes or threads, whereas a local stream is read by one.
+      UsageError: the runner is neither this process nor Dataflow, on which alone nothing is lost; or Beam is asked to
+        run a local job in several processes or threads, whereas a local stream is read by one.
     """
+    if _runner(options) == _DATAFLOW:
+        return
+    if not is_local(options):
+        raise UsageError(
+            f"--runner {options.view_as(StandardOptions).runner}: a streaming job runs in this process (leave --runner "
+            "out) or on Dataflow; others are not known to acknowledge messages only when they are written"
+        )
     local = options.view_as(DirectOptions)
     if local.direct_running_mode != "in_memory" or local.direct_num_workers not in (None, 0, 1):
         raise UsageError(

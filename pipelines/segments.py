@@ -4,7 +4,6 @@ import gc
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 
 from pipelines.outcome import reason
@@ -17,6 +16,7 @@ _TICK_SECS = 0.1
 # Between a segment that failed and the next one: doubled each time in a row, up to the most.
 _FIRST_BACKOFF_SECS = 0.5
 _MAX_BACKOFF_SECS = 30.0
+_MAX_DOUBLINGS = 10
 
 
 class _Segment(threading.Thread):
@@ -32,6 +32,8 @@ class _Segment(threading.Thread):
             self._run_pipeline()
         except Exception as error:  # noqa: BLE001  whoever waits for the segment raises it or begins another
             self.error = error
+        except BaseException as error:  # noqa: BLE001  such as an extension's panic: likewise
+            self.error = RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def run_segments(
@@ -39,7 +41,7 @@ def run_segments(
     source: MessageSource,
     max_restarts: int,
     on_restart: Callable[[], None] = lambda: None,
-    wait: Callable[[float], object] = time.sleep,
+    wait: Callable[[float], object] | None = None,
     uniform: Callable[[], float] = random.random,
 ) -> int:
     """Runs segments until the source is drained; returns how many failed and were followed by another.
@@ -49,19 +51,27 @@ def run_segments(
     Args:
       run: runs the pipeline of a segment to its end.
       max_restarts: segments that may fail in a row, without a bundle acknowledged between them.
+      wait: for so many seconds; by default until the source is drained at the latest.
 
     Raises:
       Exception: what the last of them raised.
     """
+    wait = wait or source.pause
     failed, in_a_row, acknowledged = 0, 0, 0
     segment = _begin(run)
     following: _Segment | None = None
     while True:
         segment.join(_TICK_SECS)
         if segment.is_alive():
-            if following is None and source.wants_next and not source.draining:
+            if following is not None and not following.is_alive():
+                _LOG.warning("The next segment could not begin, and is tried again: %s", _words(following.error))
+                wait(_MAX_BACKOFF_SECS)
+                following = None
+            elif following is None and source.wants_next and not source.draining:
                 following = _begin(run)
             continue
+        if segment.error is None and following is None and not source.draining:
+            segment.error = RuntimeError("the pipeline ended by itself")
         if segment.error is not None:
             source.release()
             in_a_row = 1 if source.stats.acknowledged > acknowledged else in_a_row + 1
@@ -87,18 +97,23 @@ def _begin(run: Callable[[], None]) -> _Segment:
     return segment
 
 
+def _words(error: Exception | None) -> str:
+    return "it ended by itself" if error is None else reason(error)
+
+
 def _finish(segment: _Segment | None) -> None:
     if segment is not None:
         segment.join()
 
 
 def _backoff_secs(in_a_row: int, error: Exception, max_restarts: int, uniform: Callable[[], float]) -> float:
-    secs = min(_MAX_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2 ** (in_a_row - 1)) * (0.5 + uniform() / 2)
+    doublings = min(in_a_row - 1, _MAX_DOUBLINGS)
+    secs = min(_MAX_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2**doublings) * (0.5 + uniform() / 2)
     _LOG.warning(
         "The messages in work come again in %.1f s (failure %d in a row of %d allowed): %s",
         secs,
         in_a_row,
         max_restarts,
-        reason(error),
+        _words(error),
     )
     return secs

@@ -16,7 +16,7 @@ from transforms.subscription import Received
 
 # Figures of the present are those of so many seconds.
 _RECENT_SECS = 10
-# Nothing acknowledged for so long, though messages are in work, means that the job is stuck.
+# Nothing acknowledged for so long, though messages are here, means that the job is stuck.
 _STUCK_SECS = 600.0
 
 MODEL_SWAPS, MODEL_REJECTED = "model_swaps", "model_versions_rejected"
@@ -34,7 +34,7 @@ class StreamFigures:
       bundle_secs: from handing bundles out until they were acknowledged, of all of them together.
       segments: pipelines that have run, one after the other; see MessageSource.
       batch_size: rows of a call of the model, the mean.
-      secs_since_progress: since a message was acknowledged or, later, none was seen in work; 0 if none is.
+      secs_since_progress: for how long messages have been here, and none has been acknowledged; 0 if none is here.
     """
 
     seconds: float
@@ -97,7 +97,7 @@ class StreamStats:
         self._tally, self._means = tally, means
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
-        self._started = self._progressed = clock()
+        self._started = clock()
         self._all = Histogram()
         self._messages = 0
         self._recent: collections.deque[tuple[int, int, Histogram]] = collections.deque()  # by second
@@ -107,10 +107,9 @@ class StreamStats:
         now = self._wall()
         secs = now - np.array([message.publish_time for message in messages], np.float64) / 1e6
         with self._lock:
-            self._progressed = self._clock()
             self._messages += len(messages)
             self._all.add(secs)
-            second = int(self._progressed)
+            second = int(self._clock())
             self._forget(second)  # here too: it may be that nobody looks
             if not self._recent or self._recent[-1][0] != second:
                 self._recent.append((second, 0, Histogram()))
@@ -124,12 +123,10 @@ class StreamStats:
 
     def figures(self, source: MessageSource) -> StreamFigures:
         """Returns the figures of this moment."""
-        tally, in_work = self._tally(), source.in_work
+        tally = self._tally()
         with self._lock:
             now = self._clock()
             count, recent, secs = self._of_late(now)
-            if not in_work:  # what comes after an idle hour has not been waited for that long
-                self._progressed = now
             return StreamFigures(
                 seconds=now - self._started,
                 messages=self._messages,
@@ -139,7 +136,7 @@ class StreamStats:
                 latency_p50_ms=_msec(recent.quantile(0.5)),
                 latency_p99_ms=_msec(recent.quantile(0.99)),
                 buffered=source.buffered,
-                in_work=in_work,
+                in_work=source.in_work,
                 batch_size=self._means().get(BATCH_SIZE),
                 bundles=source.stats.bundles,
                 bundle_secs=source.stats.bundle_secs,
@@ -151,7 +148,7 @@ class StreamStats:
                 model_versions_rejected=tally.get(MODEL_REJECTED, 0),
                 reachable=source.reachable,
                 draining=source.draining,
-                secs_since_progress=now - self._progressed,
+                secs_since_progress=source.stuck_secs,
             )
 
     def latency(self, share: float) -> float | None:

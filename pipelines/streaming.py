@@ -19,6 +19,10 @@ from pipelines.streaming_options import StreamingOptions
 
 _LOG = logging.getLogger("sluice")
 
+# Flags of local jobs, and of others.
+_LOCALLY = ("max_bundle_messages", "max_bundle_delay_ms", "max_restarts", "health_port", "summary_file", "progress")
+_ELSEWHERE = ("id_label",)
+
 # How long an abort takes to give back what is in work, which otherwise comes again when its leases end.
 _ABORT_SECS = 2.0
 
@@ -29,18 +33,35 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     Raises:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
-    from pipelines.runner import beam_options, check_one_process, check_reachable, is_local
+    from pipelines.runner import beam_options, check_reachable, check_streams, is_local
     from pipelines.streaming_plan import make_tables, plan_streaming
 
     beam = beam_options(beam_flags)
+    check_streams(beam)
     check_reachable(options, beam)
     local = is_local(beam)
-    if local:
-        check_one_process(beam)
+    _check_flags(options, local)
     plan = plan_streaming(options, native=not local)
     make_tables(plan)
     _announce(plan)
     return _run_here(options, plan, beam) if local else _launch(plan, beam)
+
+
+def _check_flags(options: StreamingOptions, local: bool) -> None:
+    """Says which flags mean nothing to the runner.
+
+    Raises:
+      UsageError: one of them is there to keep messages from being lost.
+    """
+    if options.max_delivery_attempts and not local:
+        raise UsageError(
+            "--max_delivery_attempts is for local jobs: Dataflow does not tell how often a message was delivered. "
+            "Leave it out, and give the subscription a dead-letter policy"
+        )
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name in _ELSEWHERE if local else _LOCALLY:
+        if getattr(options, name) != defaults[name]:
+            _LOG.warning("--%s means nothing %s", name, "to a local job" if local else "on Dataflow")
 
 
 def _announce(plan: Any) -> None:
@@ -87,16 +108,17 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
         return stats.figures(source)
 
     error: Exception | None = None
-    try:
-        with HealthServer(options.health_port, figures), StreamProgress(figures, options.progress), _signals(source):
-            error = _run_segments(options, plan, beam, source, stats)
-    finally:
-        close_source(source)
+    with _signals(source):
+        try:
+            with HealthServer(options.health_port, figures), StreamProgress(figures, options.progress):
+                error = _run_segments(options, plan, beam, source, stats)
+        finally:
+            close_source(source)
     try:
         _summarise(options, plan, stats, figures())
     except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says
         _LOG.warning("The summary could not be made or written: %s", problem)
-    return _exit_code(error, options.max_restarts)
+    return _exit_code(error, figures().restarts)
 
 
 def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any, Any]:
@@ -109,7 +131,7 @@ def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any,
 
     client = subscriber()
     if plan.subscription:
-        allowed = check_subscription(client, plan.subscription)
+        allowed = check_subscription(client, plan.subscription, (plan.output_topic, plan.failures.topic))
         attempts = plan.max_delivery_attempts or max(0, allowed - 1)
         plan = dataclasses.replace(plan, max_delivery_attempts=attempts)
     else:
@@ -156,19 +178,24 @@ def _segment(plan: Any, beam: Any) -> Callable[[], None]:
     return lambda: run_graph(graph, beam)
 
 
+def _say(text: str) -> None:
+    """Prints a line from a signal's handler, whatever the thread was about to print when the signal came."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"\nsluice: {text}\n".encode())
+
+
 @contextlib.contextmanager
 def _signals(source: Any) -> Iterator[None]:
     """Drains the source at the first SIGINT or SIGTERM while the block runs; the second one ends the process."""
 
     def stop(number: int, frame: object) -> None:
         if source.draining:
-            sys.stderr.write("\nsluice: aborted; messages that were in work will come again\n")
-            sys.stderr.flush()
+            _say("aborted; messages that were in work will come again")
             giving_back = threading.Thread(target=source.release, daemon=True)  # it may wait for a lock that we hold
             giving_back.start()
             giving_back.join(_ABORT_SECS)
             os._exit(EXIT_INTERRUPTED)
-        sys.stderr.write("\nsluice: draining: what is in work is finished; once more to abort\n")
+        _say("draining: what is in work is finished; once more to abort")
         source.drain()
 
     if threading.current_thread() is not threading.main_thread():
@@ -193,13 +220,13 @@ def _summarise(options: StreamingOptions, plan: Any, stats: Any, figures: Any) -
         write_text(options.summary_file, to_json(summary) + "\n")
 
 
-def _exit_code(error: Exception | None, max_restarts: int) -> int:
+def _exit_code(error: Exception | None, restarts: int) -> int:
     if error is None:
         return EXIT_OK
     hint = "; --on_unavailable=dead_letter makes failures of such rows" if is_about_server(error) else ""
     sys.stderr.write(
-        f"sluice: the job failed, {max_restarts} restarts in a row did not help; what was not acknowledged comes "
-        f"again: {reason(error)}{hint} (--verbose shows where)\n"
+        f"sluice: the job failed after {restarts} restart(s), and what was not acknowledged comes again: "
+        f"{reason(error)}{hint} (--verbose shows where)\n"
     )
     _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED

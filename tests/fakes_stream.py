@@ -50,6 +50,7 @@ class FakeSource:
     in_work: int = 0
     reachable: bool = True
     draining: bool = False
+    stuck_secs: float = 0.0
 
 
 class Leases:

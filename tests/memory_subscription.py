@@ -17,7 +17,8 @@ class MemorySubscription:
     Attributes:
       acknowledged: ids, in the order of their acknowledgements.
       returned: ids, likewise.
-      failing: raised by pulls as long as it is set.
+      failing: raised by pulls as long as it is set; `failures` of them so far.
+      left: what `close` was told.
     """
 
     def __init__(self, name: str = "projects/p/subscriptions/memory", a_pull: int = 1000) -> None:
@@ -27,6 +28,8 @@ class MemorySubscription:
         self.extended: list[str] = []
         self.failing: Exception | None = None
         self.closed = False
+        self.left = 0
+        self.failures = 0
         self._a_pull = a_pull
         self._lock = threading.Condition()
         self._waiting: collections.deque[Received] = collections.deque()
@@ -67,6 +70,7 @@ class MemorySubscription:
         with self._lock:
             self._lock.wait_for(lambda: self._waiting or self._interrupted or self.failing, _EMPTY_SECS)
             if self.failing:
+                self.failures += 1
                 raise self.failing
             count = min(max_messages, self._a_pull, len(self._waiting))
             pulled = [self._waiting.popleft() for _ in range(count)]
@@ -95,5 +99,5 @@ class MemorySubscription:
             self._interrupted = True
             self._lock.notify_all()
 
-    def close(self) -> None:
-        self.closed = True
+    def close(self, left: int = 0) -> None:
+        self.closed, self.left = True, left

@@ -162,7 +162,7 @@ def refuse_redelivered(messages: pa.RecordBatch, max_delivery_attempts: int) -> 
             READ,
             TOO_MANY_DELIVERIES,
             f"delivered {attempts[row]} times, more than --max_delivery_attempts {max_delivery_attempts}, and never "
-            "acknowledged: its processing may have killed the workers that had it",
+            "acknowledged: it may have killed the workers that had it, or they could not write its prediction",
         )
         for row in np.flatnonzero(over).tolist()
     ]

@@ -41,7 +41,7 @@ class MessageBuffer:
         self._options = options
         self._clock = clock
         self._closed = False
-        self._lock = threading.Lock()  # guards all
+        self._lock = threading.RLock()  # guards all; a signal's handler may close the buffer while its thread has it
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._messages: collections.deque[Received] = collections.deque()

@@ -5,7 +5,6 @@ acknowledged, which its bundle does once all its rows are written, or given back
 """
 
 import dataclasses
-import logging
 import random
 import threading
 import time
@@ -13,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
 from transforms.message_buffer import BundleOptions, MessageBuffer
+from transforms.reachability import Reachability
 from transforms.subscription import Received, Subscription, SubscriptionLost
-
-_LOG = logging.getLogger("sluice")
 
 # Between pulls that fail.
 _MAX_BACKOFF_SECS = 10.0
+_MAX_DOUBLINGS = 10
 # How long a drain waits for pulls that are under way before it breaks them off.
 _LATE_SECS = 0.2
 
@@ -107,10 +106,12 @@ class MessageSource:
         self._buffer = MessageBuffer(options.bundles, clock)
         self._leases = LeaseKeeper(subscription, options.lease_secs, clock)
         self._draining = threading.Event()
-        self._lock = threading.Lock()  # guards all that follows, and the stats
+        # Guards all that follows, and the stats. A signal's handler may drain while its thread has the lock.
+        self._lock = threading.RLock()
         self._in_work: dict[int, Bundle] = {}
         self._lost: SubscriptionLost | None = None
-        self._troubled = False
+        self._reachability = Reachability(subscription.name)
+        self._progressed = clock()
         self._turns = threading.Condition(self._lock)
         self._current: Segment | None = None  # whose turn it is
         self._next: Segment | None = None  # that waits for its turn
@@ -139,8 +140,14 @@ class MessageSource:
 
     @property
     def reachable(self) -> bool:
-        """Whether it pulls, and the last pull that has ended came to an answer."""
-        return self._threads[0].ident is not None and not self._troubled and self._lost is None
+        """Whether it pulls, and pulls come to an answer."""
+        return self._threads[0].ident is not None and not self._reachability.away and self._lost is None
+
+    @property
+    def stuck_secs(self) -> float:
+        """For how long there have been messages here, and none has been acknowledged; 0 if there are none."""
+        with self._lock:
+            return self._clock() - self._progressed if self._in_work or self.buffered else 0.0
 
     @property
     def wants_next(self) -> bool:
@@ -186,6 +193,10 @@ class MessageSource:
             bundles, self._in_work = self._in_work, {}
         self._give_back([message for bundle in bundles.values() for message in bundle.messages])
 
+    def pause(self, secs: float) -> None:
+        """Waits so long, or until the source is drained."""
+        self._draining.wait(secs)
+
     def drain(self) -> None:
         """Stops pulling and handing out; what was handed out may be finished. Returns at once."""
         self._draining.set()
@@ -194,7 +205,7 @@ class MessageSource:
             self._turns.notify_all()
 
     def close(self) -> None:
-        """Drains, gives back what was not acknowledged, and ends the threads."""
+        """Drains, gives back what was not acknowledged, ends the threads, and closes the subscription."""
         self.drain()
         deadline = self._clock() + _LATE_SECS
         with self._lock:
@@ -204,10 +215,12 @@ class MessageSource:
         self._subscription.interrupt()
         for thread in pulling:
             thread.join()
-        self._give_back(self._buffer.clear())
+        waiting = self._buffer.clear()
+        left = len(waiting) + self.in_work
+        self._give_back(waiting)
         self.release()
         self._leases.close()
-        self._subscription.close()
+        self._subscription.close(left)
 
     def _wait_for_turn(self, segment: Segment) -> None:
         with self._lock:
@@ -241,8 +254,9 @@ class MessageSource:
         with self._lock:
             if self._in_work.pop(id(bundle), None) is None:
                 return  # it was given back before
+            self._progressed = self._clock()
             self.stats.acknowledged += len(bundle.messages)
-            self.stats.bundle_secs += self._clock() - bundle.began
+            self.stats.bundle_secs += self._progressed - bundle.began
         self._leases.acknowledge([message.ack_id for message in bundle.messages])
         self._on_done(bundle.messages)
 
@@ -260,32 +274,29 @@ class MessageSource:
             except Exception as error:  # noqa: BLE001  the service is away: it is asked again
                 failures += 1
                 self._buffer.add([], reserved)
-                self._tell(error, turn)
-                backoff = min(_MAX_BACKOFF_SECS, 0.1 * 2**failures)
-                self._draining.wait(backoff * (0.5 + self._uniform() / 2))
+                self._note_failed(error, turn)
+                backoff = min(_MAX_BACKOFF_SECS, 0.1 * 2 ** min(failures, _MAX_DOUBLINGS))
+                self.pause(backoff * (0.5 + self._uniform() / 2))
                 continue
             failures = 0
-            self._tell(None, turn)
+            self._reachability.answered()
             self._leases.hold([message.ack_id for message in received])
             with self._lock:
+                if not self._in_work and not self.buffered:
+                    self._progressed = self._clock()
                 self.stats.pulled += len(received)
             self._buffer.add(received, reserved)
 
-    def _tell(self, error: Exception | None, turn: int) -> None:
-        """Logs once that the service is away, and once that it is back; has `take` raise what will not pass.
+    def _note_failed(self, error: Exception, turn: int) -> None:
+        """Has `take` raise what will not pass.
 
         Args:
           turn: in which the pull was begun: what was wrong then may be mended in the next one.
         """
+        if self.draining:
+            return
+        self._reachability.failed(error)
         with self._lock:
-            changed = (error is not None) != self._troubled
-            self._troubled = error is not None
-            if isinstance(error, SubscriptionLost) and turn == self._turn and not self.draining:
+            if isinstance(error, SubscriptionLost) and turn == self._turn:
                 self._lost = error
-        if error is not None:
-            self._buffer.wake()
-        if changed and not self.draining:
-            if error is None:
-                _LOG.warning("%s can be pulled again", self.name)
-            else:
-                _LOG.warning("%s cannot be pulled, and is tried again: %s", self.name, error)
+        self._buffer.wake()

@@ -19,6 +19,9 @@ from models.reserved import (
 
 TIME = pa.timestamp("us", "UTC")
 
+# The years 1 to 9999, in microseconds since the epoch: what BigQuery and Python can hold.
+_FIRST_MICROS, _LAST_MICROS = -62_135_596_800_000_000, 253_402_300_800_000_000
+
 # What ReadMessages gives, and what stays beside each row until it is written.
 MESSAGE_SCHEMA = pa.schema(
     [
@@ -92,11 +95,14 @@ def parse_time(text: str) -> int:
     These are the forms that Beam's ReadFromPubSub takes for `timestamp_attribute`.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: it is neither, or not within the years 1 to 9999.
     """
     try:
-        return int(text) * 1000
+        micros = int(text) * 1000
     except ValueError:
         when = datetime.datetime.fromisoformat(text)
         when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
         return round(when.timestamp() * 1_000_000)
+    if not _FIRST_MICROS <= micros < _LAST_MICROS:
+        raise ValueError(f"{text} milliseconds are not within the years 1 to 9999: of another unit?")
+    return micros

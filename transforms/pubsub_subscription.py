@@ -77,8 +77,16 @@ class PubsubSubscription:
         for call in calls:
             call.cancel()
 
-    def close(self) -> None:
-        if self._temporary:
+    def close(self, left: int = 0) -> None:
+        if self._temporary and left:
+            _LOG.warning(
+                "%s, made for this job, is kept for a day, with %d messages or more that are not scored; go on with "
+                "--input_subscription %s, or delete it",
+                self.name,
+                left,
+                self.name,
+            )
+        elif self._temporary:
             try:
                 self._client.delete_subscription(subscription=self.name, timeout=_CALL_SECS)
             except exceptions.GoogleAPICallError as error:
@@ -109,11 +117,14 @@ def _received(response: Any) -> Iterator[Received]:
         )
 
 
-def check_subscription(client: Any, name: str) -> int:
+def check_subscription(client: Any, name: str, written: Sequence[str]) -> int:
     """Returns after how many deliveries the subscription gives up a message; 0 if it never does, or it is not known.
 
+    Args:
+      written: topics that the job writes to.
+
     Raises:
-      UsageError: there is no such subscription.
+      UsageError: there is no such subscription, or it is of a topic that the job writes to.
     """
     try:
         found = client.get_subscription(subscription=name, timeout=_CALL_SECS)
@@ -128,6 +139,10 @@ def check_subscription(client: Any, name: str) -> int:
         raise UsageError(f"--input_subscription {name}: {error.message}") from error
     except exceptions.GoogleAPICallError as error:
         raise UsageError(f"Pub/Sub does not answer for {name}: {error.message}") from error
+    if found.topic in written:
+        raise UsageError(
+            f"--input_subscription {name} is of {found.topic}, which the job writes to: it would feed itself"
+        )
     return int(found.dead_letter_policy.max_delivery_attempts)
 
 

@@ -48,5 +48,9 @@ class Subscription(Protocol):
     def interrupt(self) -> None:
         """Has pulls that are under way, and those to come, return at once, empty-handed."""
 
-    def close(self) -> None:
-        """Gives back connections; removes the subscription if it was made for this job."""
+    def close(self, left: int = 0) -> None:
+        """Gives back connections; removes the subscription if it was made for this job, and nothing is left in it.
+
+        Args:
+          left: messages that were pulled, and given back.
+        """

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.segments import run_segments
+from pipelines.segments import _backoff_secs, run_segments
 from tests.memory_subscription import MemorySubscription
 from tests.streams import wait_until
 from transforms.message_buffer import BundleOptions
@@ -157,3 +157,55 @@ def test_an_error_during_a_drain_ends_the_job_with_it() -> None:
         run_segments(Pipelines(source, work).run, source, max_restarts=10, wait=lambda secs: None)
     source.close()
     assert subscription.outstanding == 1
+
+
+def test_a_next_segment_that_cannot_begin_is_tried_again() -> None:
+    """As one whose clients find no credentials for a moment."""
+    subscription = MemorySubscription(a_pull=5)
+    source = open_source(subscription)
+    waits: list[float] = []
+    broken = threading.Event()
+    pipelines = Pipelines(source, lambda segment, payloads: None)
+
+    def run() -> None:
+        if pipelines.begun and not broken.is_set():
+            broken.set()
+            raise ConnectionError("no credentials")
+        pipelines.run()
+
+    def publish() -> None:
+        while pipelines.begun < 3:
+            subscription.publish([b"x"] * 5)
+            threading.Event().wait(0.01)
+        source.drain()
+
+    threading.Thread(target=publish, daemon=True).start()
+    assert run_segments(run, source, max_restarts=0, wait=waits.append) == 0
+    source.close()
+    assert waits == [30.0]
+
+
+def test_a_segment_that_ends_by_no_exception_is_a_failed_one() -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"] * 3)
+    source = open_source(subscription)
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        raise SystemExit("an extension's panic")
+
+    with pytest.raises(RuntimeError, match="SystemExit: an extension's panic"):
+        run_segments(Pipelines(source, work).run, source, max_restarts=1, wait=lambda secs: None)
+    source.close()
+    assert subscription.outstanding == 3
+
+
+def test_a_segment_that_ends_by_itself_is_a_failed_one() -> None:
+    source = open_source(MemorySubscription())
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        run_segments(lambda: None, source, max_restarts=1, wait=lambda secs: None)
+    source.close()
+
+
+@pytest.mark.parametrize(("in_a_row", "secs"), [(1, 0.5), (2, 1.0), (7, 30.0), (5000, 30.0)])
+def test_waits_stay_finite_however_many_failures_are_allowed(in_a_row: int, secs: float) -> None:
+    assert _backoff_secs(in_a_row, ConnectionError("away"), 5000, lambda: 1.0) == secs

@@ -54,7 +54,14 @@ def test_figures_are_gathered_from_tally_means_and_source() -> None:
         "model_versions_rejected": 5,
     }
     job.means = {"batch_size": 12.5, "queue_msec": 3.0}
-    job.source = FakeSource(Stats(pulled=500, acknowledged=97, bundles=6, bundle_secs=1.5, segments=3), 300, 103, reachable=False, draining=True)
+    job.source = FakeSource(
+        Stats(pulled=500, acknowledged=97, bundles=6, bundle_secs=1.5, segments=3),
+        300,
+        103,
+        reachable=False,
+        draining=True,
+        stuck_secs=1.5,
+    )
     job.clock.advance(4.0)
     job.note(97)
     job.stats.note_restart()
@@ -160,31 +167,6 @@ def test_without_messages_there_is_no_latency() -> None:
     idle = job.after(12)
     assert (idle.messages_per_second, idle.latency_p50_ms, idle.latency_p99_ms) == (0.0, None, None)
     assert job.stats.latency(0.5) == pytest.approx(1000, rel=0.02)
-
-
-def test_nothing_acknowledged_for_ten_minutes_though_some_are_in_work_is_stuck() -> None:
-    job = Job()
-    job.note(1)
-    job.source.in_work = 10
-    ages = [job.after(100).secs_since_progress for _ in range(5)]
-    assert ages == [100, 200, 300, 400, 500]
-    assert job.after(99.5).alive
-    stuck = job.after(0.5)
-    assert (stuck.secs_since_progress, stuck.alive) == (600, False)
-    job.note(1)
-    assert (job.after(1).secs_since_progress, job.after(0).alive) == (1, True)
-
-
-def test_a_job_that_is_idle_for_hours_is_not_stuck_nor_once_something_comes() -> None:
-    job = Job()
-    job.note(1)
-    for _ in range(30):
-        idle = job.after(600)
-        assert (idle.secs_since_progress, idle.alive, idle.ready) == (0.0, True, True)
-    job.source.in_work = 1
-    begun = job.after(5)
-    assert (begun.secs_since_progress, begun.alive) == (5, True)
-    assert not job.after(595).alive
 
 
 @pytest.mark.parametrize("secs", [0, 599.9, 600, 1e6])

@@ -48,6 +48,12 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
         ({"output": "out.csv"}, "--input_schema"),
         ({"signature": "nosuch"}, "nosuch"),
         ({"nosuch_flag": "1"}, "neither Sluice nor Beam has such a flag"),
+        ({"runner": "BundleBasedDirectRunner"}, "runs in this process"),
+        ({"runner": "prism"}, "runs in this process"),
+        ({"direct_running_mode": "multi_processing"}, "one process"),
+        ({"direct_num_workers": "4"}, "one process"),
+        ({"runner": "dataflow", "model": "here"}, "is on this machine"),
+        ({"runner": "DataflowRunner", "model": "gs://b/m", "max_delivery_attempts": "3"}, "dead-letter policy"),
     ],
 )
 def test_refusals(
@@ -82,3 +88,37 @@ def test_a_health_port_that_is_taken(
         port = taken.getsockname()[1]
         found = refused(capsys, [f"--model={cases('picky')}", *ends.flags, f"--health_port={port}"])
     assert f"--health_port {port} cannot be listened on" in found
+
+
+@pytest.mark.parametrize("sink", ["output_topic", "failures_topic"])
+def test_a_job_that_would_feed_itself(
+    ends: Ends, cases: Callable[[str], str], capsys: pytest.CaptureFixture[str], sink: str
+) -> None:
+    found = refused(capsys, [f"--model={cases('picky')}", *ends.flags, f"--{sink}={ends.topic}"])
+    assert "would feed itself" in found
+
+
+def test_flags_that_mean_nothing_are_named(
+    ends: Ends, cases: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.streams import LocalJob
+
+    with LocalJob([f"--model={cases('picky')}", *ends.flags, "--id_label=id", "--runner=direct"]) as job:
+        assert job.stop() == 0
+    assert "--id_label means nothing to a local job" in caplog.text
+
+
+def test_a_topics_own_subscription_is_kept_as_long_as_something_is_in_it(
+    pubsub: Pubsub, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transforms.pubsub_clients import subscriber
+    from transforms.pubsub_subscription import PubsubSubscription, make_subscription
+
+    name = make_subscription(subscriber(), pubsub.make_topic())
+    PubsubSubscription(subscriber(), name, temporary=True).close(left=12)
+    assert pubsub.subscriber.get_subscription(subscription=name).name == name
+    assert f"go on with --input_subscription {name}" in caplog.text
+    PubsubSubscription(subscriber(), name, temporary=True).close(left=0)
+    assert name not in [
+        each.name for each in pubsub.subscriber.list_subscriptions(project=f"projects/{pubsub.project}")
+    ]

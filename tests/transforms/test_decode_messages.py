@@ -408,8 +408,8 @@ def test_messages_that_were_delivered_too_often() -> None:
         ("read", "TooManyDeliveries", f"{SOURCE}#message_id=m3"),
     ]
     assert failures[0].error_message == (
-        "delivered 6 times, more than --max_delivery_attempts 5, and never acknowledged: its processing may have "
-        "killed the workers that had it"
+        "delivered 6 times, more than --max_delivery_attempts 5, and never acknowledged: it may have killed the "
+        "workers that had it, or they could not write its prediction"
     )
     assert failures[0].payload == GOOD
     assert refuse_redelivered(messages, 0) == (messages, [])

@@ -219,3 +219,61 @@ def test_a_message_that_kills_its_worker_takes_hardly_any_other_with_it(count: i
     assert ids[count // 2] in given_up
     assert len(given_up) <= 2
     assert sorted(subscription.acknowledged, key=int) == ids
+
+
+def test_how_long_nothing_has_been_acknowledged_though_something_is_here() -> None:
+    subscription = MemorySubscription()
+    now = 0.0
+    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1), clock=lambda: now)
+    thread = threading.Thread(target=lambda: bundles.append(take(source)))
+    bundles: list[Bundle] = []
+    thread.start()
+    now = 5000.0  # an idle hour
+    assert source.stuck_secs == 0.0
+    subscription.publish([b"x"])
+    thread.join(PATIENCE_SECS)
+    assert source.stuck_secs == 0.0
+    now = 5700.0
+    assert source.stuck_secs == 700.0
+    bundles[0].acknowledge()
+    assert source.stuck_secs == 0.0
+    now = 6000.0
+    assert source.stuck_secs == 0.0
+    source.close()
+
+
+def test_an_outage_of_days_is_waited_out() -> None:
+    """Pulls that fail thousands of times in a row, with no wait between them here."""
+    subscription = MemorySubscription()
+    subscription.fail(ConnectionError("away"))
+    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1))
+    source.pause = lambda secs: None  # type: ignore[method-assign]
+    threading.Thread(target=lambda: take(source), daemon=True).start()
+    while subscription.failures < 3000:
+        threading.Event().wait(0.001)
+    assert not source.reachable
+    subscription.publish([b"x"])
+    subscription.fail(None)
+    while not source.stats.bundles:
+        threading.Event().wait(0.001)
+    source.close()
+
+
+def test_a_drain_within_the_lock_does_not_wait_for_itself() -> None:
+    """As a signal's handler does, which runs in the main thread, whatever that holds."""
+    source = MessageSource(MemorySubscription(), SourceOptions(QUICK, pull_threads=1))
+    with source._lock:
+        source.drain()
+    source.close()
+
+
+@pytest.mark.parametrize(("published", "taken", "left"), [(0, 0, 0), (10, 10, 10), (25, 10, 25)])
+def test_what_is_left_is_told_to_the_subscription(published: int, taken: int, left: int) -> None:
+    subscription = MemorySubscription()
+    with opened(subscription) as source:
+        subscription.publish([b"x"] * published)
+        if taken:
+            take(source)
+            while source.stats.pulled < published:
+                threading.Event().wait(0.001)
+    assert subscription.left == left

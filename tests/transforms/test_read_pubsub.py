@@ -148,6 +148,16 @@ def test_time_attributes(text: str, micros: int) -> None:
     assert parse_time(text) == micros
 
 
+@pytest.mark.parametrize(
+    "text", ["", "x", "1700000000000000000", "-62135596800001", "253402300800000", "1e3", "9" * 400]
+)
+def test_what_is_no_time_is_that_of_publishing(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_time(text)
+    batch = to_batch("s", [Received("a", b"x", "1", 5_000_000, {"when": text})], "when")
+    assert times_us(batch, EVENT_TIME).tolist() == [5_000_000]
+
+
 class Windows(beam.DoFn):
     """Keeps the window of each batch."""
 
