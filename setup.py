@@ -11,6 +11,7 @@ INSTALL_REQUIRES = [
     "google-api-core>=2.11,<3",
     "google-auth[requests]>=2.22,<3",
     "google-cloud-bigquery>=3.20,<4",
+    "google-cloud-bigquery-storage>=2.24,<3",
     "google-cloud-pubsub>=2.20,<3",
     "google-crc32c>=1.5,<2",
     "grpcio>=1.62,<2",

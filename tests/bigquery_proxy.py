@@ -64,7 +64,7 @@ class BigQueryProxy:
       requests: what came, by method; of AppendRows, every append.
       faults: those to come; several of one method wait for the calls that get as far as they say.
       happened: how many have.
-      rows_per_answer: of reads; 0: as the emulator sends them, which is a stream in one piece.
+      rows_per_answer: of reads as Arrow; 0: as the emulator sends them, which is a stream in one piece.
       compression: of the answers' buffers ("lz4", "zstd"), where they are cut up: the emulator has none.
     """
 
@@ -173,7 +173,11 @@ class BigQueryProxy:
         if not self.rows_per_answer:
             yield from answers
             return
-        for answer in map(types.ReadRowsResponse.deserialize, answers):
+        for data in answers:
+            answer = types.ReadRowsResponse.deserialize(data)
+            if "arrow_record_batch" not in answer:
+                yield data
+                continue
             schema = pa.ipc.read_schema(pa.py_buffer(answer.arrow_schema.serialized_schema))
             whole = pa.ipc.read_record_batch(pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema)
             for start in range(0, whole.num_rows, self.rows_per_answer):

@@ -19,6 +19,7 @@ _DISTRIBUTIONS = {
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
     "google.cloud.bigquery": "google-cloud-bigquery",
+    "google.cloud.bigquery_storage_v1": "google-cloud-bigquery-storage",
     "google.cloud.pubsub": "google-cloud-pubsub",
     "google.cloud.pubsub_v1": "google-cloud-pubsub",
     "google.oauth2": "google-auth",

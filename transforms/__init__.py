@@ -8,12 +8,14 @@ from typing import Any
 
 _HOMES = {
     "CommitFiles": "commit_files",
+    "CommitTable": "commit_table",
     "DecodeMessages": "decode_messages",
     "ExplodeRows": "window_rows",
     "Failure": "failures",
     "Predict": "predict",
     "ReadFiles": "read_files",
     "ReadMessages": "read_pubsub",
+    "ReadTable": "read_bigquery",
     "Result": "failures",
     "SluiceModelHandler": "model_handler",
     "WindowRows": "window_rows",
@@ -24,17 +26,21 @@ _HOMES = {
     "WriteFiles": "write_files",
     "WriteMessages": "write_pubsub",
     "WriteStreamFiles": "write_stream_files",
+    "WriteStreamTable": "write_bigquery",
     "WriteTable": "write_table",
+    "WriteTableRows": "write_bigquery",
 }
 
 __all__ = [
     "CommitFiles",
+    "CommitTable",
     "DecodeMessages",
     "ExplodeRows",
     "Failure",
     "Predict",
     "ReadFiles",
     "ReadMessages",
+    "ReadTable",
     "Result",
     "SluiceModelHandler",
     "WindowRows",
@@ -45,7 +51,9 @@ __all__ = [
     "WriteFiles",
     "WriteMessages",
     "WriteStreamFiles",
+    "WriteStreamTable",
     "WriteTable",
+    "WriteTableRows",
 ]
 
 

@@ -1,5 +1,6 @@
 """A table in BigQuery, at launch: its id, its fields, whether it is there and fits; and the client that asks."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from google.cloud import bigquery
 
 from models.errors import UsageError
 from transforms.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema
+from transforms.table_layout import TableLayout
 
 # google-cloud-bigquery's own: http://HOST:PORT.
 EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
@@ -82,15 +84,37 @@ def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
     return [*arrow_to_bigquery_schema(schema), {"name": PREDICTED_AT, "type": "TIMESTAMP", "mode": "NULLABLE"}]
 
 
-def ensure_table(table_id: str, schema: pa.Schema, endpoint: str | None = None, retry_secs: float = 30.0) -> None:
-    """Makes the table if it is not there; else checks that its fields can take the columns.
+@dataclasses.dataclass(frozen=True)
+class TableOptions:
+    """What may be done to have a table that fits.
+
+    Attributes:
+      layout: of a table that is made; one that is there has to have it.
+      allow_schema_update: columns that a table lacks are added to it.
+      exact: the table must take every row, whatever is null in it: its types are these, and none is REQUIRED that is
+        not so here. Else single rows may turn out not to fit.
+    """
+
+    layout: TableLayout = dataclasses.field(default_factory=TableLayout)
+    allow_schema_update: bool = False
+    exact: bool = False
+
+
+def ensure_table(
+    table_id: str,
+    schema: pa.Schema,
+    endpoint: str | None = None,
+    retry_secs: float = 30.0,
+    options: TableOptions = TableOptions(),
+) -> list[dict[str, Any]]:
+    """Makes the table if it is not there; else checks that its fields can take the columns. Returns its fields.
 
     Args:
       schema: the columns to write, see table_fields.
 
     For the others, and for what is raised, see ensure_fields.
     """
-    ensure_fields(table_id, table_fields(schema), endpoint, retry_secs)
+    return ensure_fields(table_id, table_fields(schema), endpoint, retry_secs, options)
 
 
 def ensure_fields(
@@ -98,42 +122,51 @@ def ensure_fields(
     fields: Sequence[Mapping[str, Any]],
     endpoint: str | None = None,
     retry_secs: float = 30.0,
-    exact: bool = False,
-) -> None:
-    """Makes the table if it is not there; else checks that it can take the fields.
+    options: TableOptions = TableOptions(),
+) -> list[dict[str, Any]]:
+    """Makes the table if it is not there; else checks that it can take the fields. Returns those that it has.
 
     Args:
       table_id: see parse_table_id.
       fields: in the form of BigQuery's JSON schemas.
       endpoint: see open_client.
       retry_secs: how long a request is repeated that BigQuery does not answer.
-      exact: the table must take every row, whatever is null in it: its types are these, and none is REQUIRED that is
-        not so here. Else single rows may turn out not to fit.
 
     Raises:
       UsageError: a field is missing in the table or of another type, the table has a REQUIRED one that is not
-        written, there is no such dataset, or BigQuery cannot be asked.
+        written or another layout, there is no such dataset, or BigQuery cannot be asked.
     """
     reference = parse_table_id(table_id)
     client = open_client(reference.project, endpoint)
+    retry = bigquery.DEFAULT_RETRY.with_timeout(retry_secs)
     try:
-        table = _get_or_make(client, reference, fields, bigquery.DEFAULT_RETRY.with_timeout(retry_secs))
+        table = _get_or_make(client, reference, fields, options.layout, retry)
+        options.layout.check(table)
+        if options.allow_schema_update:
+            table = _with_fields(client, table, fields, retry)
     except RetryError as error:
         raise UsageError(f"table {reference}: BigQuery does not answer: {error.cause}") from error
     except GoogleAPICallError as error:
         raise UsageError(f"table {reference}: BigQuery refuses to make or show it: {error.message}") from error
     finally:
         client.close()
-    _check_fields(fields, [field.to_api_repr() for field in table.schema], "", f"table {reference}", exact)
+    found = [field.to_api_repr() for field in table.schema]
+    _check_fields(fields, found, "", f"table {reference}", options.exact)
+    return found
 
 
 def _get_or_make(
-    client: bigquery.Client, reference: bigquery.TableReference, fields: Sequence[Mapping[str, Any]], retry: Retry
+    client: bigquery.Client,
+    reference: bigquery.TableReference,
+    fields: Sequence[Mapping[str, Any]],
+    layout: TableLayout,
+    retry: Retry,
 ) -> bigquery.Table:
     try:
         return client.get_table(reference, retry=retry, timeout=_REQUEST_SECS)
     except NotFound:
         table = bigquery.Table(reference, [bigquery.SchemaField.from_api_repr(field) for field in fields])
+        layout.lay_out(table, fields)
     try:
         return client.create_table(table, exists_ok=True, retry=retry, timeout=_REQUEST_SECS)
     except NotFound as error:
@@ -141,6 +174,31 @@ def _get_or_make(
         raise UsageError(
             f"table {reference} cannot be made: there is no dataset {dataset}; `bq mk --dataset {dataset}` makes it"
         ) from error
+
+
+def _with_fields(
+    client: bigquery.Client, table: bigquery.Table, fields: Sequence[Mapping[str, Any]], retry: Retry
+) -> bigquery.Table:
+    """Returns the table with the fields that it lacks added to it. Fails if somebody else changes it meanwhile."""
+    found = [field.to_api_repr() for field in table.schema]
+    wanted = _joined(found, fields)
+    if wanted == found:
+        return table
+    table.schema = [bigquery.SchemaField.from_api_repr(field) for field in wanted]
+    return client.update_table(table, ["schema"], retry=retry, timeout=_REQUEST_SECS)
+
+
+def _joined(found: Sequence[Mapping[str, Any]], fields: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the fields found, and those that are not among them: a column that is added cannot be REQUIRED."""
+    by_name = {field["name"].lower(): field for field in fields}
+    joined = []
+    for there in found:
+        field = by_name.pop(there["name"].lower(), {})
+        inner = {"fields": _joined(there["fields"], field["fields"])} if "fields" in there and "fields" in field else {}
+        joined.append({**there, **inner})
+    for field in by_name.values():
+        joined.append({**field, "mode": "REPEATED" if field["mode"] == "REPEATED" else "NULLABLE"})
+    return joined
 
 
 def _check_fields(
@@ -152,7 +210,8 @@ def _check_fields(
         if there is None:
             raise UsageError(
                 f"{table} has no column '{parent}{field['name']}', which is to be written as {_shown(field)}: add it "
-                f"to the table, {'' if exact else 'leave it out with --exclude_columns, '}or {_ANOTHER}"
+                f"to the table{'' if exact else ' (--allow_schema_update does), leave it out with --exclude_columns'}, "
+                f"or {_ANOTHER}"
             )
         _check_field(field, there, parent, table, exact)
     for there in by_name.values():

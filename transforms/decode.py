@@ -13,6 +13,10 @@ from transforms.batches import with_origin, with_payload
 from transforms.failures import DECODE, READ, Failure
 
 CSV, JSONL, PARQUET, AVRO, TFRECORD = "csv", "jsonl", "parquet", "avro", "tfrecord"
+# Of no file: a table, or what a query gives.
+BIGQUERY = "bigquery"
+# Their columns have types, and all rows the same columns.
+TYPED = (PARQUET, AVRO, BIGQUERY)
 
 # The error_type of a row that does not fit: there is no exception behind it.
 INVALID_ROW = "InvalidRow"
@@ -43,7 +47,7 @@ class InputSpec:
     """What the files of a job hold, decided once at launch: nothing is inferred from a block.
 
     Attributes:
-      format: "csv", "jsonl", "parquet", "avro" or "tfrecord".
+      format: "csv", "jsonl", "parquet", "avro", "tfrecord" or "bigquery".
       columns: (name, type) of those that are read, in order. In text formats a binary column is base64.
       examples: of TFRecords for a model that parses tf.Examples itself: the column that holds them whole.
       payload: carry each row's source text to where a failure or a writer may need it.

@@ -1,19 +1,16 @@
 """Parquet: the row groups of a range, only the columns that are wanted."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.errors import CorruptFile
-from transforms.batches import payload_of
 from transforms.beam_files import open_binary
-from transforms.convert import convert_or_mark
-from transforms.decode import Decoded, InputSpec, finish, row_failure
+from transforms.conform import conform
+from transforms.decode import Decoded, InputSpec
 
 BATCH_ROWS = 4096
 
@@ -61,46 +58,8 @@ def read_parquet(
     # With no column asked for, batches still have to say how many rows there are.
     wanted = names or file.schema_arrow.names[:1]
     for batch in file.iter_batches(BATCH_ROWS, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
-        decoded = _conform(batch, spec, f"{path}#row=", position)
+        decoded = conform(batch, spec, f"{path}#row=", position)
         position += batch.num_rows
         yield decoded, round(batch.num_rows * row_bytes), position
     if position != end:
         raise CorruptFile(f"the row groups end at row {position}, and the footer counts {end}")
-
-
-def _conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:
-    """Brings the columns to the job's types; a value that does not fit fails its row."""
-    bad = np.zeros(batch.num_rows, bool)
-    reasons: dict[int, str] = {}
-    arrays = []
-    for name, kind in spec.columns:
-        found = batch.column(name)
-        array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind), kind)
-        if misfits is not None:
-            text = f"column '{name}' has type {found.type} here, and its value does not fit {kind}"
-            reasons |= {int(row): text for row in np.flatnonzero(misfits & ~bad)}
-            bad |= misfits
-        arrays.append(array)
-    whole = finish(arrays, spec, origin, np.arange(position, position + batch.num_rows), None)
-    if not reasons:
-        return Decoded([whole])
-    failures = [
-        row_failure(text, f"{origin}{position + row}", payload_of(batch, row)) for row, text in sorted(reasons.items())
-    ]
-    return Decoded([whole.filter(pa.array(~bad))], failures)
-
-
-def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Returns the array in the type.
-
-    Raises:
-      ValueError: a value is not valid in it (text may be other than UTF-8), or would not be the same.
-    """
-    if array.type != kind and pa.types.is_nested(kind):  # pyarrow would cast what is outside of the slice too
-        array = pa.concat_arrays([array])
-    fitted = array if array.type == kind else array.cast(kind)
-    fitted.validate(full=True)
-    narrowed = fitted is not array and pa.types.is_floating(kind) and pa.types.is_floating(array.type)
-    if narrowed and not pc.is_inf(fitted).equals(pc.is_inf(array)):
-        raise ValueError(f"out of the range of {kind}")
-    return fitted

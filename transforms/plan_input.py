@@ -12,12 +12,22 @@ from models.binding import bind
 from models.columns import type_fits
 from models.errors import UsageError
 from models.signature import ColumnSpec, Signature
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
+from transforms.decode import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
 from transforms.file_ranges import read_range, split_file
 from transforms.find_source import SAMPLE_ROWS, Source, find_source
 from transforms.json_values import form_of
 
-__all__ = ["InputPlan", "Source", "Wanted", "check_sample", "find_source", "near_name", "plan_input", "some_names"]
+__all__ = [
+    "InputPlan",
+    "Source",
+    "Wanted",
+    "check_rows",
+    "check_sample",
+    "find_source",
+    "near_name",
+    "plan_input",
+    "some_names",
+]
 
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10
@@ -70,7 +80,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     _check_names(source, signature, wanted)
     needed = {name: _type_of(spec, source, wanted) for name, spec in specs.items() if _is_there(spec, source, wanted)}
     if signature.features == () and not examples:  # what they are is not known, so all that has a type goes in
-        typed = source.types if source.format in (PARQUET, AVRO) else wanted.schema
+        typed = source.types if source.format in TYPED else wanted.schema
         needed |= {name: kind for name, kind in typed.items() if name not in needed}
     carried = {} if wanted.raw else _carried(source, needed, wanted)
     order = source.names if source.format != JSONL else tuple(dict.fromkeys((*source.names, *carried, *needed)))
@@ -98,7 +108,7 @@ def _check_names(source: Source, signature: Signature, wanted: Wanted) -> None:
         for name in names:
             if name not in known and source.names:
                 raise UsageError(f"{flag} {name}: the input has no such column{near_name(name, known)}")
-    for name in wanted.schema if source.names and source.format in (CSV, PARQUET, AVRO) else ():
+    for name in wanted.schema if source.names and source.format in (CSV, *TYPED) else ():
         if name not in source.names:
             raise UsageError(
                 f"--input_schema names '{name}': the input has no such column{near_name(name, source.names)}"
@@ -134,7 +144,7 @@ def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
 def _type_of(spec: ColumnSpec, source: Source, wanted: Wanted) -> pa.DataType:
     """The type that a column of the model is read as."""
     declared = wanted.schema.get(spec.name)
-    found = source.types.get(spec.name) if source.format in (PARQUET, AVRO) else None
+    found = source.types.get(spec.name) if source.format in TYPED else None
     kind = found or declared or spec.arrow_type
     if source.format == TFRECORD and spec.name in source.types:
         _check_feature(spec, source)
@@ -143,8 +153,9 @@ def _type_of(spec: ColumnSpec, source: Source, wanted: Wanted) -> pa.DataType:
     if not type_fits(kind, spec):
         where = "--input_schema says" if declared and not found else f"the input {source.path} has"
         raise UsageError(
-            f"column '{spec.name}': the model takes {spec}, and {where} {kind}. Convert the column, or export a "
-            "signature that takes this type"
+            f"column '{spec.name}': the model takes {spec}, and {where} {kind}. Convert the column"
+            f"{', which --input_query can do,' if source.format == BIGQUERY else ','} or export a signature that takes "
+            "this type"
         )
     return kind
 
@@ -179,7 +190,7 @@ def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> 
     carried, untyped = {}, []
     for name in names:
         kind = needed.get(name) or wanted.schema.get(name)
-        if kind is None and source.format in (PARQUET, AVRO):
+        if kind is None and source.format in TYPED:
             kind = source.types[name]
         if kind is None and source.format == CSV:
             kind = pa.string()
@@ -197,7 +208,7 @@ def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> 
 
 
 def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
-    """Reads and binds the first rows as the job will.
+    """Reads and binds the first rows of a file as the job will.
 
     Raises:
       UsageError: not one of them fits: the command is at fault rather than the rows.
@@ -205,19 +216,21 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
     parts = split_file(source.path, source.size, plan.spec) if source.names else []
     if not parts:
         return
-    rows = 0
-    reasons: list[str] = []
     part = parts[0]
-    if part.stop is not None and source.format not in (PARQUET, AVRO):
+    if part.stop is not None and source.format not in TYPED:
         part = dataclasses.replace(part, stop=min(part.stop, part.start + _SAMPLE_BYTES))
     for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
-        for batch in decoded.batches:
-            sample = batch.slice(0, SAMPLE_ROWS)
-            bound = bind(sample, signature, defaults)
-            rows += sample.num_rows
-            reasons += bound.errors.values()
-        rows += len(decoded.failures)
-        reasons += [failure.error_message for failure in decoded.failures]
+        check_rows(decoded, source, signature, defaults)
+
+
+def check_rows(first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any]) -> None:
+    """Binds the first rows of the input as the job will; raises as `check_sample` does."""
+    rows = len(first.failures)
+    reasons = [failure.error_message for failure in first.failures]
+    for batch in first.batches:
+        sample = batch.slice(0, SAMPLE_ROWS)
+        rows += sample.num_rows
+        reasons += bind(sample, signature, defaults).errors.values()
     if rows >= _ENOUGH_ROWS and len(reasons) == rows:
         raise UsageError(f"none of the first {rows} rows of {source.path} fits the model. The first: {reasons[0]}")
 

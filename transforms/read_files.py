@@ -87,14 +87,23 @@ class _Decode(beam.DoFn):
         self._spec = spec
 
     def process(self, part: FileRange) -> Iterator[pa.RecordBatch | _Failed | _Tallied]:
-        rows = 0
-        for decoded, size in prefetch(read_range(part, self._spec)):
-            rows += decoded.rows
-            count_decoded(decoded, size)
-            for batch in decoded.batches:
-                yield from slices(batch, MAX_BATCH_ROWS)
-            yield from _tag(decoded.failures)
-        yield beam.pvalue.TaggedOutput(TALLY, rows)
+        return emit_decoded(read_range(part, self._spec))
+
+
+def emit_decoded(parts: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatch | _Failed | _Tallied]:
+    """Yields what a reader's DoFn gives, and counts it, while the next parts are made ahead.
+
+    Args:
+      parts: (rows, bytes read).
+    """
+    rows = 0
+    for decoded, size in prefetch(parts):
+        rows += decoded.rows
+        count_decoded(decoded, size)
+        for batch in decoded.batches:
+            yield from slices(batch, MAX_BATCH_ROWS)
+        yield from _tag(decoded.failures)
+    yield beam.pvalue.TaggedOutput(TALLY, rows)
 
 
 def _tag(failures: list[Failure]) -> Iterator[_Failed]:

@@ -7,7 +7,8 @@ import pytest
 
 from models.errors import UsageError
 from tests.servers import BigQuery, free_port
-from transforms.bigquery_table import ensure_table, open_client, parse_table_id, table_fields
+from transforms.bigquery_table import TableOptions, ensure_table, open_client, parse_table_id, table_fields
+from transforms.table_layout import TableLayout, parse_layout
 
 SCHEMA = pa.schema(
     [
@@ -92,7 +93,10 @@ def test_a_table_may_have_more_and_wider_columns(bigquery: BigQuery) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        (changed("name"), "has no column 'name', which is to be written as STRING: add it"),
+        (
+            changed("name"),
+            r"has no column 'name', .* as STRING: add it to the table \(--allow_schema_update does\), leave",
+        ),
         (changed("scores"), "has no column 'scores', which is to be written as REPEATED FLOAT"),
         (changed("_predicted_at"), "has no column '_predicted_at'"),
         (changed("name", field("name", "INTEGER")), "column 'name' of .* is INTEGER, and STRING is to be written"),
@@ -138,3 +142,85 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent.json")
     with pytest.raises(UsageError, match=r"BigQuery needs credentials: .*; `gcloud auth application-default login`"):
         open_client("p")
+
+
+ADD = TableOptions(allow_schema_update=True)
+
+
+def test_columns_that_are_missing_are_added_where_that_is_allowed(bigquery: BigQuery) -> None:
+    table = bigquery.make_table([field("extra", "DATE"), field("NAME", "STRING")])
+    found = ensure_table(table, SCHEMA, options=ADD)
+    added = [each for each in FIELDS if each["name"] != "name"]
+    wanted = [field("extra", "DATE"), field("NAME", "STRING"), {**added[0], "mode": "NULLABLE"}, *added[1:]]
+    assert found == wanted == [each.to_api_repr() for each in bigquery.client.get_table(table).schema]
+    etag = bigquery.client.get_table(table).etag
+    assert ensure_table(table, SCHEMA, options=ADD) == wanted
+    assert bigquery.client.get_table(table).etag == etag  # nothing was missing, and nothing is changed
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (changed("name", field("name", "BYTES")), "column 'name' of .* is BYTES, and STRING is to be written"),
+        ([*FIELDS[2:], field("key", "STRING", "REQUIRED")], "has the REQUIRED column 'key', which is not among"),
+    ],
+)
+def test_what_is_there_is_never_changed(bigquery: BigQuery, fields: list[dict[str, Any]], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        ensure_table(bigquery.make_table(fields), SCHEMA, options=ADD)
+
+
+def test_a_table_is_laid_out_as_it_is_made(bigquery: BigQuery) -> None:
+    table = f"{bigquery.make_dataset()}.t"
+    layout = parse_layout("at:month", ["name", "id"])
+    for _ in range(2):
+        ensure_table(table, SCHEMA, options=TableOptions(layout))
+    found = bigquery.client.get_table(table)
+    assert (found.time_partitioning.field, found.time_partitioning.type_) == ("at", "MONTH")
+    assert found.clustering_fields == ["name", "id"]
+    ensure_table(table, SCHEMA)
+    for other, text in (
+        (parse_layout("at"), "is partitioned by at:MONTH, and --partition_by says at:DAY; leave that out"),
+        (
+            parse_layout("_predicted_at:MONTH"),
+            "is partitioned by at:MONTH, and --partition_by says _predicted_at:MONTH",
+        ),
+        (parse_layout("", ["id"]), "is clustered by name, id, and --cluster_by says id; leave that out"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            ensure_table(table, SCHEMA, options=TableOptions(other))
+    plain = bigquery.make_table(FIELDS)
+    with pytest.raises(UsageError, match="is partitioned not by time, and --partition_by says at:DAY"):
+        ensure_table(plain, SCHEMA, options=TableOptions(parse_layout("at")))
+    with pytest.raises(UsageError, match="is clustered by nothing"):
+        ensure_table(plain, SCHEMA, options=TableOptions(parse_layout("", ["id"])))
+
+
+@pytest.mark.parametrize(
+    ("layout", "text"),
+    [
+        (TableLayout("when"), "--partition_by when: the table has no such column; it has id, name, at, "),
+        (
+            TableLayout("name"),
+            "--partition_by name: the column is STRING; it has to be one of DATE, DATETIME, TIMESTAMP",
+        ),
+        (TableLayout("day", "HOUR"), "--partition_by day:HOUR: a DATE has no hours"),
+        (TableLayout(clustering=("scores",)), "--cluster_by scores: the column is REPEATED FLOAT; it has to be one of"),
+        (TableLayout(clustering=("who",)), "--cluster_by who: the column is RECORD"),
+    ],
+)
+def test_a_layout_that_the_columns_do_not_allow(bigquery: BigQuery, layout: TableLayout, text: str) -> None:
+    schema = SCHEMA.append(pa.field("day", pa.date32()))
+    with pytest.raises(UsageError, match=text):
+        ensure_table(f"{bigquery.make_dataset()}.t", schema, options=TableOptions(layout))
+
+
+def test_layouts() -> None:
+    assert parse_layout() == TableLayout()
+    assert parse_layout("at", ["a"]) == TableLayout("at", "DAY", ("a",))
+    assert parse_layout("at:hour").unit == "HOUR"
+    for text in ("at:WEEK", ":DAY"):
+        with pytest.raises(UsageError, match=rf"--partition_by {text}: write FIELD or FIELD:DAY\|HOUR\|MONTH\|YEAR"):
+            parse_layout(text)
+    with pytest.raises(UsageError, match="--cluster_by names 5 columns; BigQuery clusters by 4 at most"):
+        parse_layout("", list("abcde"))

@@ -1,0 +1,114 @@
+"""A stand-in for the service behind AppendRows, which answers as BigQuery's documents say, and fails as it is told to.
+
+The emulator takes any row into a pending stream, and drops those that do not fit when that is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pyarrow as pa
+from google.cloud.bigquery_storage_v1.types import AppendRowsRequest, AppendRowsResponse, RowError, StorageError
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.status_pb2 import Status
+
+Code = grpc.StatusCode
+
+
+class Broken(grpc.RpcError):
+    """What ends a call."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__()
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "it is broken"
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+class AppendService:
+    """One stream of rows with an int64 column "id", of which those below 0 are refused.
+
+    Attributes:
+      ids: that are in the stream.
+      faults: what becomes of the next requests, one after the other: None: nothing; a code: the call ends with it;
+        (code,): the request is answered with it; (code, True): it is taken first, and then the call ends; "silence":
+        it is taken, and never answered.
+      names_rows: whether a refusal says which rows are at fault; then, how many of them at most.
+      storage_error: a code that refusals have.
+      connections, requests: how many there were.
+    """
+
+    def __init__(self, faults: list[Any] | None = None, names_rows: int = 100) -> None:
+        self.ids: list[int] = []
+        self.faults = faults or []
+        self.names_rows = names_rows
+        self.storage_error = ""
+        self.connections = 0
+        self.requests: list[Any] = []
+        self.transport = self
+
+    def append_rows(self, requests: Iterator[AppendRowsRequest], metadata: Any) -> _Call:
+        assert dict(metadata)["x-goog-request-params"] == "write_stream=projects/p/streams/s"
+        self.connections += 1
+        return _Call(self, requests)
+
+    def take(self, request: Any, schema: pa.Schema) -> AppendRowsResponse:
+        self.requests.append(request)
+        batch = pa.ipc.read_record_batch(pa.py_buffer(request.arrow_rows.rows.serialized_record_batch), schema)
+        ids = batch.column("id").to_pylist()
+        if request.HasField("offset") and request.offset.value != len(self.ids):
+            return _error(Code.ALREADY_EXISTS if request.offset.value < len(self.ids) else Code.OUT_OF_RANGE)
+        bad = [place for place, number in enumerate(ids) if number < 0]
+        if bad:
+            errors = [RowError(index=place, message=f"{ids[place]} is negative") for place in bad[: self.names_rows]]
+            return _error(Code.INVALID_ARGUMENT, errors, self.storage_error)
+        self.ids += ids
+        return AppendRowsResponse(append_result={"offset": len(self.ids)})
+
+
+class _Call:
+    def __init__(self, service: AppendService, requests: Iterator[AppendRowsRequest]) -> None:
+        self._service, self._requests = service, requests
+        self._ended = False
+
+    def is_active(self) -> bool:
+        return not self._ended
+
+    def cancel(self) -> None:
+        self._ended = True
+
+    def __iter__(self) -> Iterator[AppendRowsResponse]:
+        schema: pa.Schema | None = None
+        for request in (AppendRowsRequest.pb(each) for each in self._requests):
+            if schema is None:
+                assert request.write_stream == "projects/p/streams/s"
+                schema = pa.ipc.read_schema(pa.py_buffer(request.arrow_rows.writer_schema.serialized_schema))
+            fault = self._service.faults.pop(0) if self._service.faults else None
+            if isinstance(fault, tuple) and len(fault) == 1:
+                yield _error(fault[0])
+                continue
+            answer = None if isinstance(fault, Code) else self._service.take(request, schema)
+            if fault == "silence":
+                continue
+            if fault is not None:
+                self._ended = True
+                raise Broken(fault if isinstance(fault, Code) else fault[0])
+            yield answer
+
+
+def _error(code: grpc.StatusCode, row_errors: list[RowError] | None = None, storage: str = "") -> AppendRowsResponse:
+    status = Status(code=code.value[0], message="it is refused")
+    if storage:
+        detail = AnyMessage()
+        detail.Pack(StorageError.pb(StorageError(code=StorageError.StorageErrorCode[storage])))
+        status.details.append(detail)
+    return AppendRowsResponse(error=status, row_errors=row_errors or [])

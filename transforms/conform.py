@@ -1,0 +1,55 @@
+"""Batches of a columnar source, brought to the job's types; a value that does not fit fails its row."""
+
+import functools
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.batches import payload_of
+from transforms.convert import convert_or_mark
+from transforms.decode import Decoded, InputSpec, finish, row_failure
+
+
+def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:
+    """Returns the rows in the job's columns, and with where they came from.
+
+    Args:
+      batch: has all of the job's columns, and maybe others.
+      origin: of the batch, as transforms.batches.with_origin takes it.
+      position: of its first row.
+    """
+    bad = np.zeros(batch.num_rows, bool)
+    reasons: dict[int, str] = {}
+    arrays = []
+    for name, kind in spec.columns:
+        found = batch.column(name)
+        array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind), kind)
+        if misfits is not None:
+            text = f"column '{name}' has type {found.type} here, and its value does not fit {kind}"
+            reasons |= {int(row): text for row in np.flatnonzero(misfits & ~bad)}
+            bad |= misfits
+        arrays.append(array)
+    whole = finish(arrays, spec, origin, np.arange(position, position + batch.num_rows), None)
+    if not reasons:
+        return Decoded([whole])
+    failures = [
+        row_failure(text, f"{origin}{position + row}", payload_of(batch, row)) for row, text in sorted(reasons.items())
+    ]
+    return Decoded([whole.filter(pa.array(~bad))], failures)
+
+
+def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Returns the array in the type.
+
+    Raises:
+      ValueError: a value is not valid in it (text may be other than UTF-8), or would not be the same.
+    """
+    if array.type != kind and pa.types.is_nested(kind):  # pyarrow would cast what is outside of the slice too
+        array = pa.concat_arrays([array])
+    fitted = array if array.type == kind else array.cast(kind)
+    fitted.validate(full=True)
+    narrowed = fitted is not array and pa.types.is_floating(kind) and pa.types.is_floating(array.type)
+    if narrowed and not pc.is_inf(fitted).equals(pc.is_inf(array)):
+        raise ValueError(f"out of the range of {kind}")
+    return fitted
