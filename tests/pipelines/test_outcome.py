@@ -26,7 +26,7 @@ from pipelines.outcome import error_text, is_about_server, reason
 BEHIND = """\
 Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1498, in apache_beam.runners.common.DoFnRunner.process
-  File "/work/transforms/publish_sender.py", line 144, in _final
+  File "/app/transforms/publish_sender.py", line 144, in _final
     raise SluiceError(text) from error
 {} [while running 'WriteTopic/Send-ptransform-17']
 
