@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.zoo_models import ZooSample
 from transforms.pubsub_clients import EMULATOR_VARIABLE
 
 COUNT = 20_000
+# How long the topic takes nothing.
+REFUSING_SECS = 10.0
 
 
 def publish(ends: Ends, sample: ZooSample, count: int) -> None:
@@ -81,17 +84,19 @@ def test_kill_9_twice_mid_run_and_once_during_a_swap_loses_nothing(
 
 def test_an_output_topic_that_refuses_for_a_while_costs_nothing(pubsub: Pubsub, criteo: ZooSample) -> None:
     ends = make_ends(pubsub)
-    publish(ends, criteo, 5000)
+    publish(ends, criteo, COUNT)
     flags = [f"--model={criteo.model}", *ends.flags, "--max_bundle_messages=500"]
     with pubsub_proxy(pubsub) as proxy, ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
         proxy.refusing = ends.output_topic
-        wait_until(lambda: proxy.refused >= 8, "refusals")
+        wait_until(lambda: proxy.refused >= 1, "a refusal")
+        until = time.monotonic() + REFUSING_SECS
+        wait_until(lambda: proxy.refused >= 8 and time.monotonic() >= until, "refusals")
         assert job.figures()["messages"] == 0  # not one is acknowledged
         proxy.refusing = ""
-        predicted, failed = outcomes(ends, 5000)
+        predicted, failed = outcomes(ends, COUNT)
         assert job.stop(signal.SIGINT) == 0
         assert job.log().count("come again in") == 0  # it was waited for, and nothing done again
-    check(predicted, failed, 5000)
+    check(predicted, failed, COUNT)
 
 
 def read_lines(pattern: str) -> list[dict[str, Any]]:
