@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.batch import DATA
 from models.errors import SluiceError
 from pipelines import demo_streaming as demo
+from pipelines.demo import make_model
 from pipelines.latency import LatencyOptions, read
 from pipelines.latency_report import Report, Tally, begin_us, quantiles_ms
 from pipelines.simulate import SimulateOptions
@@ -313,7 +314,7 @@ def soak(minutes: float, rate: float) -> Run:
       RuntimeError: the emulator is not installed, or does not start.
       SluiceError: the job ends by itself, or does not come to an end.
     """
-    model = demo.make_model(DATA)
+    model = make_model(DATA)
     rows = round(60 * minutes * rate)
     with demo.emulator():
         demo.make_ends()

@@ -4,10 +4,10 @@ import argparse
 import logging
 import os
 import sys
+from typing import Any
 
 from models.errors import UsageError
-
-EXIT_USAGE = 2
+from pipelines.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
 _EPILOG = """examples:
@@ -19,6 +19,8 @@ exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not f
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pipelines import latency, replay, serve, simulate
+
     parser = argparse.ArgumentParser(
         "sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,10 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_zoo(commands)
     _add_demo(commands)
     _add_demo_streaming(commands)
-    _add_serve(commands)
-    _add_replay(commands)
-    _add_simulate(commands)
-    _add_latency(commands)
+    _add_described(commands, "serve", "serve models to clients under test; not TF Serving, but its API", serve)
+    _add_described(commands, "replay", "feed failures of a stream back to its topic", replay)
+    _add_described(commands, "simulate", "publish rows to a topic at a steady rate", simulate)
+    _add_described(commands, "latency", "read predictions back, and tell how long they took", latency)
     for command in commands.choices.values():  # also behind the command, where one adds it to a line that failed
         command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
@@ -103,64 +105,20 @@ def _add_demo_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentP
     parser.set_defaults(run=demo_streaming.run, takes_beam_flags=False)
 
 
-def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import serve
-
+def _add_described(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help_text: str, module: Any
+) -> None:
+    """Adds a command whose module has its DESCRIPTION and EPILOG, `add_arguments` and `run`."""
     parser = commands.add_parser(
-        "serve",
-        help="serve models to clients under test; not TF Serving, but its API",
-        description=serve.DESCRIPTION,
-        epilog=serve.EPILOG,
+        name,
+        help=help_text,
+        description=module.DESCRIPTION,
+        epilog=module.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    serve.add_arguments(parser)
-    parser.set_defaults(run=serve.run, takes_beam_flags=False)
-
-
-def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import replay
-
-    parser = commands.add_parser(
-        "replay",
-        help="feed failures of a stream back to its topic",
-        description=replay.DESCRIPTION,
-        epilog=replay.EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    replay.add_arguments(parser)
-    parser.set_defaults(run=replay.run, takes_beam_flags=False)
-
-
-def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import simulate
-
-    parser = commands.add_parser(
-        "simulate",
-        help="publish rows to a topic at a steady rate",
-        description=simulate.DESCRIPTION,
-        epilog=simulate.EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    simulate.add_arguments(parser)
-    parser.set_defaults(run=simulate.run, takes_beam_flags=False)
-
-
-def _add_latency(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import latency
-
-    parser = commands.add_parser(
-        "latency",
-        help="read predictions back, and tell how long they took",
-        description=latency.DESCRIPTION,
-        epilog=latency.EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    latency.add_arguments(parser)
-    parser.set_defaults(run=latency.run, takes_beam_flags=False)
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run, takes_beam_flags=False)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,10 +136,10 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_USAGE
     except BrokenPipeError:  # `sluice inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_OK
     except KeyboardInterrupt:
         sys.stderr.write(f"sluice {namespace.command}: interrupted\n")
-        return 130
+        return EXIT_INTERRUPTED
 
 
 def _set_up_logging(verbose: bool) -> None:

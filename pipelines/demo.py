@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 
-_MODEL = "criteo"
+MODEL = "criteo"
 # Columns of the first rows that are shown: all forty do not fit on a screen.
 _SHOWN = ("id", "I1", "I2", "C1", "C2", "label", "score")
 _SHOWN_ROWS = 5
@@ -25,14 +25,14 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.batch import run as run_batch
     from pipelines.options import BatchOptions
 
-    model, sample = os.path.join(args.output, "model"), os.path.join(args.output, f"{_MODEL}-{args.rows}.csv")
+    model, sample = os.path.join(args.output, "model"), os.path.join(args.output, f"{MODEL}-{args.rows}.csv")
     _prepare(args.output, sample, args.rows)
     output = os.path.join(args.output, "predictions.csv")
-    _say(f"\n$ sluice batch --model {model} --input {sample} --output {output} --overwrite")
+    say(f"\n$ sluice batch --model {model} --input {sample} --output {output} --overwrite")
     code = run_batch(BatchOptions(input=sample, model=model, output=output, overwrite=True), [])
     if code == 0:
         _show(f"{output.removesuffix('.csv')}-00000-of-00001.csv")
-        _say(f"\nNow try: sluice inspect --model {model}")
+        say(f"\nNow try: sluice inspect --model {model}")
     return code
 
 
@@ -41,25 +41,34 @@ def _prepare(directory: str, sample: str, rows: int) -> None:
     from models.zoo import get
     from models.zoo.sample import write_samples
 
-    zoo = get(_MODEL)
-    if not os.path.exists(os.path.join(directory, "model", "1", "saved_model.pb")):
-        _say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
-        zoo.export(os.path.join(directory, "model"))
+    make_model(directory)
     if not os.path.exists(sample):
-        _say(f"Writing {rows:,} rows of sample input ...")
-        made = write_samples(zoo, directory, rows, ("csv",))[0]
+        say(f"Writing {rows:,} rows of sample input ...")
+        made = write_samples(get(MODEL), directory, rows, ("csv",))[0]
         os.replace(made, sample)
 
 
+def make_model(directory: str) -> str:
+    """Makes the model, unless an earlier run has; returns the base path of its versions."""
+    from models.zoo import get
+
+    zoo, model = get(MODEL), os.path.join(directory, "model")
+    if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
+        say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
+        zoo.export(model)
+    return model
+
+
 def _show(path: str) -> None:
-    _say(f"\nThe first rows of {path}, some of their columns:\n")
+    say(f"\nThe first rows of {path}, some of their columns:\n")
     with open(path, newline="", encoding="utf-8") as file:
         rows = [[row[name] for name in _SHOWN] for row in itertools.islice(csv.DictReader(file), _SHOWN_ROWS)]
     widths = [max(len(text) for text in column) for column in zip(_SHOWN, *rows, strict=True)]
     for row in (_SHOWN, *rows):
-        _say("  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+        say("  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Prints a line at once: what comes next may take a while."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

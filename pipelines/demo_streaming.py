@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from models.errors import SluiceError, UsageError
+from pipelines.demo import MODEL, make_model, say
 from pipelines.latency_report import Tally
 from pipelines.outcome import EXIT_FAILED, EXIT_OK
 
-_MODEL = "criteo"
 _PROJECT = "projects/sluice-demo"
 # What runs here has them in an emulator of its own.
 INPUT_TOPIC, OUTPUT_TOPIC, FAILURES_TOPIC = (f"{_PROJECT}/topics/{name}" for name in ("input", "predictions", "failed"))
@@ -88,21 +88,21 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"sluice demo-streaming: {error}\n")
             return EXIT_FAILED
     if code == EXIT_OK:
-        _say(_NEXT.format(emulator=" ".join(command), model=model))
+        say(_NEXT.format(emulator=" ".join(command), model=model))
     return code
 
 
 def _demonstrate(load: Any, model: str) -> int:
-    _say("Starting Google's Pub/Sub emulator ...")
+    say("Starting Google's Pub/Sub emulator ...")
     with emulator():
         make_ends()
         live = sys.stderr.isatty()
         flags = [f"--model={model}", *END_FLAGS, f"--progress={'bar' if live else 'none'}"]
-        _say(f"\n$ sluice streaming {' '.join(flags[:-1])}")
+        say(f"\n$ sluice streaming {' '.join(flags[:-1])}")
         with Job(flags) as job:
             try:
                 warm_up(job)
-                _say(f"\n$ sluice simulate --topic {load.topic} --rate {load.rate:g} --seconds {load.seconds:g}")
+                say(f"\n$ sluice simulate --topic {load.topic} --rate {load.rate:g} --seconds {load.seconds:g}")
                 load_done = simulate(load, pause=time.sleep if live else _Lines(job).pause)
                 job.wait_for(load_done.sent + 1, _REST_SECS)  # and the one that warmed it up
             except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _demonstrate(load: Any, model: str) -> int:
             code = job.drain()
         tally = _Kept()
         _read(tally, load_done.sent)
-    _say(f"\n{load_done.report()}")
+    say(f"\n{load_done.report()}")
     return code or _show(tally, load_done.sent)
 
 
@@ -121,28 +121,17 @@ def _show(tally: "_Kept", sent: int) -> int:
     from pipelines.latency_report import render
 
     report = tally.report()
-    _say("\nThe first predictions, some of their fields:\n")
+    say("\nThe first predictions, some of their fields:\n")
     for message in tally.kept:
-        _say(f"  {_shortened(message.payload)}")
+        say(f"  {_shortened(message.payload)}")
     for message in tally.kept[:1]:
-        _say(f"  attributes of the first: {json.dumps(dict(message.attributes))}")
-    _say("\nFrom sending a row until Pub/Sub had its prediction:\n")
-    _say("\n".join(f"  {line}" for line in render(report).splitlines()))
+        say(f"  attributes of the first: {json.dumps(dict(message.attributes))}")
+    say("\nFrom sending a row until Pub/Sub had its prediction:\n")
+    say("\n".join(f"  {line}" for line in render(report).splitlines()))
     if report.distinct_ids < sent:
         sys.stderr.write(f"sluice demo-streaming: {report.distinct_ids:,} of {sent:,} predictions came\n")
         return EXIT_FAILED
     return EXIT_OK
-
-
-def make_model(directory: str) -> str:
-    """Makes the model, unless an earlier run has; returns the base path of its versions."""
-    from models.zoo import get
-
-    zoo, model = get(_MODEL), os.path.join(directory, "model")
-    if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
-        _say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
-        zoo.export(model)
-    return model
 
 
 @contextlib.contextmanager
@@ -298,7 +287,7 @@ def simulate(options: Any, pause: Callable[[float], None] = time.sleep) -> Any:
     from transforms.publish import Publisher
     from transforms.publish_sender import PublishOptions
 
-    rows = next(zoo_rows(_MODEL))  # no more: to make rows would take time from the job
+    rows = next(zoo_rows(MODEL))  # no more: to make rows would take time from the job
     publisher: Publisher[int] = Publisher(options.topic, PublishOptions())
     with contextlib.closing(publisher):
         simulation = Simulation(options, publisher, itertools.repeat(rows), pause=pause)
@@ -319,7 +308,7 @@ class _Lines:
         """Waits for so long; before that, shows a line if one is due."""
         if time.monotonic() >= self._due:
             self._due += _LINE_SECS
-            _say(f"  {figures_line(self._job.figures())}")
+            say(f"  {figures_line(self._job.figures())}")
         time.sleep(secs)
 
 
@@ -362,8 +351,3 @@ def _shortened(payload: bytes) -> str:
     if len(fields) > _FIRST_FIELDS + _LAST_FIELDS:
         fields = [*fields[:_FIRST_FIELDS], "...", *fields[-_LAST_FIELDS:]]
     return "{" + ", ".join(fields) + "}"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -17,10 +17,9 @@ from pipelines.flags import add_arguments as add_flags
 from pipelines.flags import flag, from_namespace
 from pipelines.latency_report import Tally, render
 from pipelines.options import PROGRESS
+from pipelines.outcome import EXIT_FAILED, EXIT_OK
 
 _LOG = logging.getLogger("sluice")
-
-EXIT_OK, EXIT_FAILED = 0, 1
 
 DESCRIPTION = """Reads predictions from a subscription, acknowledges them, and reports how many came, how many of them
 twice, how fast, and how long they took: from the attribute `sent`, which `sluice simulate` gives each row, or else from

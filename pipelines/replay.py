@@ -15,10 +15,9 @@ from models.errors import SluiceError, UsageError
 from pipelines.flags import add_arguments as add_flags
 from pipelines.flags import flag, from_namespace, parse_bool, parse_names
 from pipelines.options import PROGRESS
+from pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 _LOG = logging.getLogger("sluice")
-
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 DESCRIPTION = """Feeds failures back: publishes the message of each to a topic, with the attributes that it had, and how
 often it will have been tried in the attribute sluice_attempt, which a streaming job writes into a new failure of it. A

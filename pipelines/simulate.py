@@ -20,10 +20,9 @@ from pipelines.display import Display
 from pipelines.flags import add_arguments as add_flags
 from pipelines.flags import flag, from_namespace, parse_bool
 from pipelines.options import PROGRESS
+from pipelines.outcome import EXIT_FAILED, EXIT_OK
 
 _LOG = logging.getLogger("sluice")
-
-EXIT_OK, EXIT_FAILED = 0, 1
 
 DESCRIPTION = """Publishes rows as JSON to a Pub/Sub topic at a steady rate, until --rows or --seconds are reached or it
 is interrupted. A row is sent when it is due by the clock, whether or not earlier ones have been taken yet, so that a

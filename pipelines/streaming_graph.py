@@ -1,7 +1,5 @@
 """The graph of a streaming job: source, predict, sinks. It only wires."""
 
-from collections.abc import Callable
-
 import apache_beam as beam
 
 from pipelines.streaming_plan import FailurePlaces, StreamingPlan
@@ -49,16 +47,16 @@ class WriteStreamFailures(beam.PTransform):
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.pvalue.PDone:
         for label, sink in self._writers().items():
-            failures | label >> sink()
+            failures | label >> sink
         return beam.pvalue.PDone(failures.pipeline)
 
-    def _writers(self) -> dict[str, Callable[[], beam.PTransform]]:
-        places, writers = self._places, dict[str, Callable[[], beam.PTransform]]()
+    def _writers(self) -> dict[str, beam.PTransform]:
+        places, writers = self._places, dict[str, beam.PTransform]()
         if places.topic:
-            writers["Topic"] = lambda: WriteFailureMessages(places.topic, places.payload_mode)
+            writers["Topic"] = WriteFailureMessages(places.topic, places.payload_mode)
         if places.table:
-            writers["Table"] = lambda: WriteFailureTable(places.table, places.payload_mode)
+            writers["Table"] = WriteFailureTable(places.table, places.payload_mode)
         if places.files:
             prefix, suffix = places.files.prefix, places.files.suffix
-            writers["Files"] = lambda: WriteFailureFiles(prefix, places.payload_mode, suffix)
+            writers["Files"] = WriteFailureFiles(prefix, places.payload_mode, suffix)
         return writers

@@ -1,14 +1,12 @@
 """Checks subscription, model and sinks of a streaming job against each other, and decides all that it needs to know."""
 
 import dataclasses
-from typing import Any
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPIError
 
 from models.cache import ModelRecipe
 from models.errors import UsageError
-from models.signatures import FoundModel
 from pipelines.plan_model import find_signature, make_recipe, parse_defaults, read_input_schema
 from pipelines.streaming_options import StreamingOptions
 from transforms.beam_files import open_binary
@@ -93,7 +91,9 @@ def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
         flatten=options.flatten,
     )
     stream = plan_stream(signature, wanted)
-    recipe = make_recipe(options, _spec(options, found), signature, defaults, endpoint, _poll_secs(options, found))
+    poll_secs = options.model_poll_secs if found.on_disk and found.version is not None else 0.0
+    spec = dataclasses.replace(found.spec, version=None) if poll_secs else found.spec  # unpinned where it is followed
+    recipe = make_recipe(options, spec, signature, defaults, endpoint, poll_secs)
     plan = StreamingPlan(
         native=native,
         subscription=options.input_subscription,
@@ -126,15 +126,6 @@ def _read_text(name: str, path: str) -> str:
         raise UsageError(f"--{name} {path} cannot be read: {error}") from error
 
 
-def _poll_secs(options: StreamingOptions, found: FoundModel) -> float:
-    return options.model_poll_secs if found.on_disk and found.version is not None else 0.0
-
-
-def _spec(options: StreamingOptions, found: FoundModel) -> Any:
-    """The model as it is opened: without a version, where new ones are to be followed."""
-    return dataclasses.replace(found.spec, version=None) if _poll_secs(options, found) else found.spec
-
-
 def _failure_files(path: str) -> FilePlace | None:
     if not path:
         return None
@@ -146,7 +137,7 @@ def _failure_files(path: str) -> FilePlace | None:
 
 def _check_sinks(plan: StreamingPlan) -> None:
     if plan.output_topic or plan.failures.topic:
-        from transforms.write_pubsub import check_topic
+        from transforms.pubsub_topics import check_topic
 
         for topic in filter(None, (plan.output_topic, plan.failures.topic)):
             check_topic(topic)

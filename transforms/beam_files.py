@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from models.errors import UsageError
 from models.files import copy_directory
 
 _COPY_CHUNK_BYTES = 8 << 20
@@ -24,6 +25,21 @@ _KEEP_COPY_SECS = 3600.0
 
 # How the name of a directory begins that holds a job's unfinished files.
 HIDDEN = ".sluice-"
+# Beam's file systems take these for a pattern, also when they delete.
+_GLOB = "*?[]{}"
+
+
+def check_name(path: str, shown: str) -> None:
+    """Refuses a path to write to that is a pattern.
+
+    Args:
+      shown: the path as its user knows it.
+
+    Raises:
+      UsageError: it is one.
+    """
+    if any(character in path for character in _GLOB):
+        raise UsageError(f"{shown}: a name to write to cannot hold any of {_GLOB}")
 
 
 def open_binary(path: str) -> BinaryIO:

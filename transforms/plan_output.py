@@ -8,16 +8,13 @@ import pyarrow as pa
 
 from models.errors import UsageError
 from models.signature import Signature
-from transforms.beam_files import HIDDEN
+from transforms.beam_files import HIDDEN, check_name
 from transforms.decode import CSV, CsvOptions
 from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec
 from transforms.encode_base import RAW_FORMATS
 from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from transforms.plan_input import InputPlan, Source
 from transforms.write_files import Target
-
-# Beam's file systems take these for a pattern, also when they delete.
-_GLOB = "*?[]{}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +61,7 @@ def parse_output(path: str, format_: str) -> Destination:
 
 def _checked_path(flag: str, path: str) -> str:
     """Returns a path to write to; of a local one its normal form, so that names can be compared."""
-    if any(character in path for character in _GLOB):
-        raise UsageError(f"{flag} {path}: a name to write to cannot hold any of {_GLOB}")
+    check_name(path, f"{flag} {path}")
     if "://" in path:
         return path
     return os.path.normpath(path) + ("/" if path.endswith("/") else "")

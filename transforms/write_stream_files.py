@@ -19,8 +19,8 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import SluiceError, UsageError
-from transforms.beam_files import HIDDEN
+from models.errors import SluiceError
+from transforms.beam_files import HIDDEN, check_name
 from transforms.composite import Composite
 from transforms.encode import OutputSpec
 from transforms.failures import FULL, Failure
@@ -35,9 +35,6 @@ from transforms.write_files import (
 )
 
 _LOG = logging.getLogger(__name__)
-
-# Beam's file systems take these for a pattern, also when they delete.
-_GLOB = "*?[]{}"
 
 _MAX_ROWS = 1_000_000
 _MAX_BYTES = 256 << 20
@@ -77,8 +74,7 @@ def check_stream_target(prefix: str, suffix: str) -> None:
     Raises:
       UsageError: they cannot, or the name is a pattern.
     """
-    if any(character in prefix + suffix for character in _GLOB):
-        raise UsageError(f"{prefix}{suffix}: a name to write to cannot hold any of {_GLOB}")
+    check_name(prefix + suffix, prefix + suffix)
     check_writable(Target(prefix, suffix, f"{StreamTarget(prefix, suffix).directory}{HIDDEN}{uuid.uuid4().hex}"))
 
 
