@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import orjson
-from google.api_core.exceptions import DeadlineExceeded, GoogleAPIError, NotFound, PermissionDenied
+from google.api_core.exceptions import Cancelled, DeadlineExceeded, GoogleAPIError, NotFound, PermissionDenied
 from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1.types import PullResponse
 
@@ -259,7 +259,7 @@ class FailureMessages:
             response = self._client.pull(
                 subscription=self._name, max_messages=_MAX_MESSAGES, timeout=min(secs, _CALL_SECS)
             )
-        except DeadlineExceeded:
+        except (DeadlineExceeded, Cancelled):  # a call that is cut off can end as a reset of its stream
             return []
         except GoogleAPIError as error:
             raise SluiceError(f"{self._name} cannot be read: {type(error).__name__}: {error}") from error

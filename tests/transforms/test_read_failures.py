@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from google.api_core.exceptions import DeadlineExceeded, ServiceUnavailable
+from google.api_core.exceptions import Cancelled, DeadlineExceeded, ServiceUnavailable
 from google.pubsub_v1.types import PubsubMessage, PullResponse, ReceivedMessage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -254,6 +254,13 @@ def test_a_message_that_comes_again_is_acknowledged_and_not_given_again() -> Non
         source.settle(chunk)
     assert given == ["a", "b"]
     assert client.acknowledged == ["a/1", "a/2", "b/3", "b/4"]
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded, Cancelled])
+def test_a_pull_that_is_cut_off_has_found_nothing(error: type[Exception]) -> None:
+    source, client = messages_of([])
+    client.pull = lambda **_: (_ for _ in ()).throw(error("cut off"))  # type: ignore[method-assign]
+    assert source._pull(0.001) == []
 
 
 def test_what_was_published_after_the_start_is_left_and_does_not_keep_it_going() -> None:
