@@ -10,7 +10,7 @@ BIGQUERY := .venv-bigquery
 PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
 	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
-.PHONY: demo demo-streaming test lint format bench bench-serving soak clean
+.PHONY: demo demo-streaming test lint format bench bench-serving bench-streaming bench-bigquery soak clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
@@ -69,6 +69,9 @@ bench-serving: $(VENV)/.installed-test
 
 bench-streaming: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.streaming
+
+bench-bigquery: $(VENV)/.installed-test $(BIGQUERY)/.installed
+	$(BIN)/python -m benchmarks.bigquery
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)

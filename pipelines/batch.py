@@ -1,4 +1,4 @@
-"""`sluice batch`: files in, files with predictions out. Also `python -m pipelines.batch`."""
+"""`sluice batch`: rows of files or of BigQuery in, with their predictions out. Also `python -m pipelines.batch`."""
 
 import argparse
 import logging
@@ -28,12 +28,15 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     Raises:
       UsageError: model, input and output do not fit; nothing has been written.
     """
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
     from pipelines.plan import plan_batch
     from pipelines.runner import beam_options, check_reachable
 
     beam = beam_options(beam_flags)
     check_reachable(options, beam)
-    plan = plan_batch(options)
+    cloud = beam.view_as(GoogleCloudOptions)
+    plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
     _announce(plan)
     return _run(options, plan, beam)
 
@@ -43,7 +46,6 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     from pipelines.progress import Progress
     from pipelines.runner import is_local, make_pipeline
     from transforms import metrics
-    from transforms.write_files import remove_temp
 
     metrics.reset_tally()
     pipeline = make_pipeline(beam)
@@ -52,14 +54,15 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     error: BaseException | None = None
     result: Any = None
     try:
-        with Progress(metrics.tally, plan.source.size, mode=options.progress if is_local(beam) else "none"):
+        total, counter = (plan.source.size, metrics.BYTES_READ) if plan.pattern else (plan.rows or 0, metrics.ROWS_READ)
+        with Progress(metrics.tally, total, options.progress if is_local(beam) else "none", counter):
             result = pipeline.run()
             result.wait_until_finish()
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and what it says is shown
         error = raised
     if is_local(beam):  # elsewhere the job may live on, and needs its files
-        for target in (plan.target, plan.failures_target):
-            remove_temp(target)
+        for place in (plan.output.place, *plan.failures.places):
+            place.clean_up()
     try:
         _summarise(options, plan, result, time.monotonic() - started, error)
     except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says
@@ -68,10 +71,14 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
 
 
 def _announce(plan: Any) -> None:
-    source = plan.source
     version = "" if plan.version is None else f", version {plan.version}"
     _LOG.info("Model %s%s, signature %s", plan.recipe.spec.uri, version, plan.recipe.model.signature)
-    _LOG.info("Input %s: %d %s file(s), %.1f MB", plan.pattern, source.files, source.format, source.size / 1e6)
+    source = plan.source
+    if plan.pattern:
+        _LOG.info("Input %s: %d %s file(s), %.1f MB", plan.pattern, source.files, source.format, source.size / 1e6)
+    else:
+        rows = "" if plan.rows is None else f", {plan.rows:,} rows"
+        _LOG.info("Input %s%s, %.1f MB", plan.table.label.removeprefix("--input_table "), rows, source.size / 1e6)
 
 
 def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, error: BaseException | None) -> None:

@@ -1,20 +1,54 @@
 """The graph of a job: source, predict, sinks. It only wires."""
 
+from typing import Any
+
 import apache_beam as beam
 
+from pipelines.batch_places import FailurePlaces, FilesOutput, TableOutput
 from pipelines.plan import BatchPlan
-from transforms.commit_files import CommitFiles
+from transforms.commit import Commit
 from transforms.predict import Predict
 from transforms.read_files import ReadFiles
 from transforms.write_files import WriteFailures, WriteFiles
 
 
 def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
-    """Wires files to files; returns the job's `Committed`. The labels are an interface: a golden test holds them."""
-    read = pipeline | "Read" >> ReadFiles(plan.pattern, plan.input)
+    """Wires a job; returns its `Committed`. The labels are an interface: a golden test holds them."""
+    read = pipeline | "Read" >> _reader(plan)
     scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
-    written = scored.rows | "Write" >> WriteFiles(plan.target, plan.output)
-    failures = (read.failures, scored.failures, written.failures) | "Failures" >> beam.Flatten()
-    failure_shards = failures | "WriteFailures" >> WriteFailures(plan.failures_target, plan.failure_payload)
-    commit = CommitFiles(plan.target, plan.output, plan.failures_target, plan.judgement)
-    return (written.shards, failure_shards, read.tally) | "Commit" >> commit
+    parts, refused = scored.rows | "Write" >> _writer(plan.output)
+    failures = (read.failures, scored.failures, refused) | "Failures" >> beam.Flatten()
+    failure_parts = [failures | label >> writer for label, writer in _failure_writers(plan.failures)]
+    commit = Commit(plan.output.place, list(plan.failures.places), plan.judgement)
+    return (parts, *failure_parts, read.tally) | "Commit" >> commit
+
+
+def _reader(plan: BatchPlan) -> beam.PTransform:
+    if plan.table is None:
+        return ReadFiles(plan.pattern, plan.input)
+    from transforms.read_bigquery import ReadTable
+
+    return ReadTable(plan.table, plan.input)
+
+
+def _writer(output: FilesOutput | TableOutput) -> beam.PTransform:
+    if isinstance(output, FilesOutput):
+        return WriteFiles(output.target, output.spec)
+    if output.files:
+        from transforms.write_load_files import WriteLoadFiles
+
+        return WriteLoadFiles(output.target, output.files)
+    from transforms.write_bigquery import WriteTableRows
+
+    return WriteTableRows(output.target.rows_table, output.target.schema, endpoint=output.storage_endpoint)
+
+
+def _failure_writers(failures: FailurePlaces) -> Any:
+    """Yields (label, transform), in the order of `FailurePlaces.places`."""
+    if failures.files:
+        yield "WriteFailures", WriteFailures(failures.files, failures.payload_mode)
+    if failures.table:
+        from transforms.write_failure_rows import WriteFailureRows
+
+        table = WriteFailureRows(failures.table, failures.payload_mode, endpoint=failures.storage_endpoint)
+        yield "WriteFailuresTable", table

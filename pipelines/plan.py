@@ -4,21 +4,35 @@ import dataclasses
 import datetime
 import os
 import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
 from google.api_core.exceptions import GoogleAPIError
 
 from models.cache import ModelRecipe
 from models.errors import UsageError
 from models.signature import Signature
+from pipelines.batch_places import (
+    FailurePlaces,
+    FilesOutput,
+    TableOutput,
+    check_files,
+    plan_failure_files,
+    plan_failure_places,
+    plan_output_table,
+)
 from pipelines.options import BatchOptions
 from pipelines.plan_model import find_signature, make_recipe, parse_defaults, read_input_schema
 from transforms.beam_files import match_files
-from transforms.commit_files import Judgement
+from transforms.commit import Judgement
 from transforms.decode import JSONL, CsvOptions, InputSpec
 from transforms.encode import OutputSpec
-from transforms.plan_input import InputPlan, Source, Wanted, check_sample, find_source, plan_input
-from transforms.plan_output import Destination, is_raw, parse_output, plan_output
-from transforms.write_files import Target, check_writable, existing_files
+from transforms.plan_input import InputPlan, Source, Wanted, check_rows, check_sample, find_source, plan_input
+from transforms.plan_output import Destination, is_raw, parse_output, plan_output, table_columns
+from transforms.write_files import Target, existing_files
+
+if TYPE_CHECKING:
+    from transforms.read_session import TableInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,73 +40,127 @@ class BatchPlan:
     """A batch job, decided.
 
     Attributes:
+      pattern: of the files that are read; "": it reads `table`.
+      rows: that will be read; None if it is not known.
       version: of the model, as it was found; a server may go on to another one unless it is pinned.
     """
 
     pattern: str
+    table: "TableInput | None"
+    rows: int | None
     source: Source
     input: InputSpec
     recipe: ModelRecipe
     version: int | None
-    output: OutputSpec
+    output: FilesOutput | TableOutput
     output_prefix: str
-    target: Target
-    failures_target: Target
-    failure_payload: str
+    failures: FailurePlaces
     judgement: Judgement
 
 
-def plan_batch(options: BatchOptions) -> BatchPlan:
-    """Returns the job that the options ask for.
+def plan_batch(options: BatchOptions, project: str = "", temp_location: str = "") -> BatchPlan:
+    """Returns the job that the options ask for. The tables that it writes are made if they are not there.
+
+    Args:
+      project: that pays for what is read from BigQuery; "": the table's own.
+      temp_location: a directory for files of load jobs; "": there is none.
 
     Raises:
-      UsageError: something does not fit, or a file system cannot be reached; nothing has been written.
+      UsageError: something does not fit, or cannot be reached; nothing has been written.
     """
     try:
-        return _plan(options)
+        return _plan(options, project, temp_location)
     except (OSError, GoogleAPIError) as error:
         raise UsageError(str(error)) from error
 
 
-def _plan(options: BatchOptions) -> BatchPlan:
-    destination = parse_output(options.output, options.output_format)
+def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
     job = f"{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
-    target, failures = destination.target(job), destination.failures(options.failures, job)
-    for each in (target, failures):
-        _check_target(each, options.overwrite)
-    csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
-    source = find_source(options.input, options.input_format, csv)
-    _check_overlap(options.input, (target, failures))
+    destination = parse_output(options.output, options.output_format) if options.output else None
+    target = destination.target(job) if destination else None
+    failure_files = plan_failure_files(options, destination, job)
+    _check_targets(options, tuple(filter(None, (target, failure_files))))
+    given = _find_input(options, project)
     endpoint = options.endpoint_options()
-    found, signature, exclude = find_signature(options, source.names, endpoint)
-    schema = read_input_schema(options.input_schema)
-    raw = is_raw(source, destination.format, csv, options.columns, exclude)
-    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
-    plan = plan_input(source, signature, wanted, csv)
-    output = _plan_output(options, source, plan, signature, destination, raw)
-    if raw and source.format == JSONL:
-        plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, added=tuple(output.schema.names)))
+    found, signature, exclude = find_signature(options, given.source.names, endpoint)
+    rows = _plan_rows(options, given, signature, exclude, destination)
     defaults = parse_defaults(signature, options.column_defaults)
-    check_sample(source, plan, signature, defaults)
+    _check_sample(given, rows.plan, signature, defaults)
+    output: FilesOutput | TableOutput
+    if target and rows.files:
+        output = FilesOutput(target, rows.files)
+    else:
+        output = plan_output_table(options, rows.table, job, temp_location)
     return BatchPlan(
         pattern=options.input,
-        source=source,
-        input=plan.spec,
+        table=given.table,
+        rows=given.rows,
+        source=given.source,
+        input=rows.plan.spec,
         recipe=make_recipe(options, found.spec, signature, defaults, endpoint),
         version=found.version,
         output=output,
         output_prefix=options.output_prefix,
-        target=target,
-        failures_target=failures,
-        failure_payload=options.failure_payload,
+        failures=plan_failure_places(options, failure_files, job),
         judgement=Judgement(options.max_failure_rate),
     )
 
 
-def _plan_output(
-    options: BatchOptions, source: Source, plan: InputPlan, signature: Signature, destination: Destination, raw: bool
-) -> OutputSpec:
-    return plan_output(
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    source: Source
+    csv: CsvOptions
+    table: "TableInput | None" = None
+    rows: int | None = None
+
+
+def _find_input(options: BatchOptions, project: str) -> _Input:
+    csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
+    if options.input:
+        return _Input(find_source(options.input, options.input_format, csv), csv)
+    from transforms.find_table import find_query, find_table
+
+    endpoints = options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None
+    if options.input_query:
+        found = find_query(options.input_query, project, *endpoints)
+    else:
+        found = find_table(options.input_table, options.row_restriction, project, *endpoints)
+    whole = not found.table.row_restriction
+    return _Input(found.source, csv, found.table, found.rows if whole else None)
+
+
+def _check_sample(found: _Input, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
+    if found.table is None:
+        check_sample(found.source, plan, signature, defaults)
+        return
+    from transforms.read_bigquery import read_sample
+
+    check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
+
+
+class _Rows(NamedTuple):
+    """What is read, and what of it is written: to files, or else to a table."""
+
+    plan: InputPlan
+    files: OutputSpec | None
+    table: pa.Schema | None
+
+
+def _plan_rows(
+    options: BatchOptions,
+    given: _Input,
+    signature: Signature,
+    exclude: tuple[str, ...],
+    destination: Destination | None,
+) -> _Rows:
+    source = given.source
+    raw = destination is not None and is_raw(source, destination.format, given.csv, options.columns, exclude)
+    schema = read_input_schema(options.input_schema)
+    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
+    plan = plan_input(source, signature, wanted, given.csv)
+    if destination is None:
+        return _Rows(plan, None, table_columns(plan, signature, options.output_prefix))
+    files = plan_output(
         source,
         plan,
         signature,
@@ -102,6 +170,16 @@ def _plan_output(
         model_columns=options.add_model_columns,
         flatten=options.flatten,
     )
+    if raw and source.format == JSONL:
+        plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, added=tuple(files.schema.names)))
+    return _Rows(plan, files, None)
+
+
+def _check_targets(options: BatchOptions, targets: tuple[Target, ...]) -> None:
+    for target in targets:
+        check_files(target, options.overwrite)
+    if options.input:
+        _check_overlap(options.input, targets)
 
 
 def _check_overlap(pattern: str, targets: tuple[Target, ...]) -> None:
@@ -114,11 +192,3 @@ def _check_overlap(pattern: str, targets: tuple[Target, ...]) -> None:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
-
-
-def _check_target(target: Target, overwrite: bool) -> None:
-    existing = existing_files(target)
-    if existing and not overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(f"{existing[0]}{more} exists; give --overwrite to replace it, or another --output")
-    check_writable(target)

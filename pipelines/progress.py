@@ -17,12 +17,17 @@ _LEAST_CELLS, _MOST_CELLS = 10, 30
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What had been counted at one moment. `seconds` is of a clock that only runs forward."""
+    """What had been counted at one moment.
+
+    Attributes:
+      seconds: of a clock that only runs forward.
+      done: of the input: bytes of files, rows of a table.
+    """
 
     seconds: float
     rows: int
     failed: int
-    bytes_read: int
+    done: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +36,16 @@ class Sample:
 
     Attributes:
       rows: predictions and failures.
-      bytes_total: of the input; 0 if not known.
+      done: of the input: bytes of files, rows of a table.
+      total: likewise; 0 if not known.
       rows_per_second: over the last seconds.
       eta_seconds: None as long as nothing is known about it.
     """
 
     rows: int
     failed: int
-    bytes_read: int
-    bytes_total: int
+    done: int
+    total: int
     rows_per_second: float
     elapsed_seconds: float
     eta_seconds: float | None
@@ -50,23 +56,23 @@ class Sample:
 
         The bytes of a packed file are counted when its end is reached: until then there are rows and no bytes.
         """
-        if not self.bytes_total or (self.rows and not self.bytes_read):
+        if not self.total or (self.rows and not self.done):
             return None
-        return min(1.0, self.bytes_read / self.bytes_total)
+        return min(1.0, self.done / self.total)
 
 
 class Meter:
     """Turns readings into samples."""
 
-    def __init__(self, first: Reading, bytes_total: int) -> None:
+    def __init__(self, first: Reading, total: int) -> None:
         self._start = first
-        self._bytes_total = bytes_total
+        self._total = total
         self._idle = first
         self._recent = collections.deque([first])
 
     def sample(self, reading: Reading) -> Sample:
         """Returns what to show at a reading; readings come in order of time."""
-        if not (reading.rows or reading.bytes_read):  # a model loads: neither rate nor pace count from before
+        if not (reading.rows or reading.done):  # a model loads: neither rate nor pace count from before
             self._idle = reading
             self._recent.clear()
         self._recent.append(reading)
@@ -76,8 +82,8 @@ class Meter:
         return Sample(
             reading.rows,
             reading.failed,
-            reading.bytes_read,
-            self._bytes_total,
+            reading.done,
+            self._total,
             (reading.rows - then.rows) / max(reading.seconds - then.seconds, 1e-9),
             reading.seconds - self._start.seconds,
             self._eta(reading),
@@ -85,10 +91,10 @@ class Meter:
 
     def _eta(self, reading: Reading) -> float | None:
         """By the mean pace since the first row: that of the last seconds would make it jump."""
-        if not self._bytes_total or not reading.bytes_read:
+        if not self._total or not reading.done:
             return None
-        seconds_per_byte = (reading.seconds - self._idle.seconds) / reading.bytes_read
-        return max(0.0, (self._bytes_total - reading.bytes_read) * seconds_per_byte)
+        seconds_per_unit = (reading.seconds - self._idle.seconds) / reading.done
+        return max(0.0, (self._total - reading.done) * seconds_per_unit)
 
 
 def render_line(sample: Sample, width: int) -> str:
@@ -138,7 +144,8 @@ class Progress(Display):
 
     Args:
       tally: what this process has counted, by the names in transforms.metrics.
-      total_bytes: of the input; 0 if not known.
+      total: of the input; 0 if not known.
+      counter: what of the tally is to come to the total: bytes_read, or rows_read.
       clock: seconds that only run forward.
       mode, stream, wait, width: see Display.
     """
@@ -146,8 +153,9 @@ class Progress(Display):
     def __init__(
         self,
         tally: Callable[[], Mapping[str, int]],
-        total_bytes: int,
+        total: int,
         mode: str = AUTO,
+        counter: str = BYTES_READ,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
@@ -155,11 +163,12 @@ class Progress(Display):
     ) -> None:
         super().__init__(mode, stream, wait, width)
         self._tally = tally
-        self._total_bytes = total_bytes
+        self._total = total
+        self._counter = counter
         self._clock = clock
 
     def __enter__(self) -> Self:
-        self._meter = Meter(self._read(), self._total_bytes)
+        self._meter = Meter(self._read(), self._total)
         return super().__enter__()
 
     def line(self, width: int) -> str:
@@ -172,4 +181,4 @@ class Progress(Display):
         tally = self._tally()
         failed = tally.get(ROWS_FAILED, 0)
         rows = tally.get(ROWS_PREDICTED, 0) + failed
-        return Reading(self._clock(), rows, failed, tally.get(BYTES_READ, 0))
+        return Reading(self._clock(), rows, failed, tally.get(self._counter, 0))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipelines.batch_places import FilesOutput, TableOutput
 from pipelines.plan import BatchPlan
 from pipelines.summary import Summary, from_counters
 from transforms import metrics
@@ -17,12 +18,15 @@ def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool, judged: 
       judged: it came as far as to put its failures in place; likewise.
     """
     counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
+    output, failures = plan.output, plan.failures
     return from_counters(
         counters,
         means,
         seconds=seconds,
-        output_files=existing_files(plan.target) if done else (),
-        failure_files=existing_files(plan.failures_target) if judged else (),
+        output_files=existing_files(output.target) if done and isinstance(output, FilesOutput) else (),
+        failure_files=existing_files(failures.files) if judged and failures.files else (),
+        output_table=output.target.table if done and isinstance(output, TableOutput) else "",
+        failures_table=failures.table.table if judged and failures.table else "",
         model=plan.recipe.spec.uri,
         version=plan.version,
     )

@@ -41,8 +41,7 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     check_reachable(options, beam)
     local = is_local(beam)
     _check_flags(options, local)
-    plan = plan_streaming(options, native=not local)
-    make_tables(plan)
+    plan = make_tables(plan_streaming(options, native=not local))
     _announce(plan)
     return _run_here(options, plan, beam) if local else _launch(plan, beam)
 

@@ -2,11 +2,14 @@
 
 import apache_beam as beam
 
-from pipelines.streaming_plan import FailurePlaces, StreamingPlan
+from pipelines.streaming_plan import FailurePlaces, StreamingPlan, StreamTable
+from pipelines.table_options import STREAMING_INSERTS
 from transforms.decode_messages import DecodeMessages
 from transforms.failures import Failure
 from transforms.predict import Predict
 from transforms.read_pubsub import ReadMessages
+from transforms.table_columns import append_schema
+from transforms.write_bigquery import WriteStreamTable
 from transforms.write_failure_table import WriteFailureTable
 from transforms.write_pubsub import WriteFailureMessages, WriteMessages
 from transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
@@ -31,11 +34,17 @@ def _sinks(plan: StreamingPlan) -> dict[str, beam.PTransform]:
     sinks: dict[str, beam.PTransform] = {}
     if plan.stream.topic is not None:
         sinks["Topic"] = WriteMessages(plan.output_topic, plan.stream.topic)
-    if plan.stream.table is not None:
-        sinks["Table"] = WriteTable(plan.output_table, plan.stream.table)
+    if plan.output_table is not None:
+        sinks["Table"] = _table_sink(plan.output_table)
     if plan.stream.files is not None and plan.output_files is not None:
         sinks["Files"] = WriteStreamFiles(plan.output_files.prefix, plan.output_files.suffix, plan.stream.files)
     return sinks
+
+
+def _table_sink(table: StreamTable) -> beam.PTransform:
+    if table.method == STREAMING_INSERTS:
+        return WriteTable(table.table_id, table.schema, endpoint=table.endpoint)
+    return WriteStreamTable(table.table_id, append_schema(table.schema, table.fields), endpoint=table.storage_endpoint)
 
 
 class WriteStreamFailures(beam.PTransform):
@@ -55,7 +64,7 @@ class WriteStreamFailures(beam.PTransform):
         if places.topic:
             writers["Topic"] = WriteFailureMessages(places.topic, places.payload_mode)
         if places.table:
-            writers["Table"] = WriteFailureTable(places.table, places.payload_mode)
+            writers["Table"] = WriteFailureTable(places.table, places.payload_mode, endpoint=places.table_endpoint)
         if places.files:
             prefix, suffix = places.files.prefix, places.files.suffix
             writers["Files"] = WriteFailureFiles(prefix, places.payload_mode, suffix)

@@ -7,6 +7,7 @@ from models.errors import UsageError
 from pipelines.flags import flag, parse_bool, parse_names, parse_pairs
 from pipelines.model_options import ModelFlags, check_number
 from pipelines.options import FORMATS, PAYLOAD_MODES, PROGRESS
+from pipelines.table_options import STORAGE_WRITE_API, STREAMING_INSERTS, TableFlags
 
 MESSAGE_FORMATS = ("json", "example", "avro", "raw")
 
@@ -15,7 +16,7 @@ _ID = r"projects/[^/]+/{kind}/[A-Za-z][A-Za-z0-9\-_.~+%]{{2,254}}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamingOptions(ModelFlags):
+class StreamingOptions(ModelFlags, TableFlags):
     """Options of `sluice streaming`. Checks itself; a value that cannot be raises UsageError."""
 
     input_subscription: str = flag(
@@ -75,10 +76,14 @@ class StreamingOptions(ModelFlags):
         metavar="S",
     )
     output_topic: str = flag("Topic for predictions, as JSON: projects/P/topics/T", "", group="Output", metavar="TOPIC")
-    output_table: str = flag(
-        "BigQuery table for predictions: PROJECT.DATASET.TABLE; made unless it exists", "", group="Output",
-        metavar="TABLE",
-    )  # fmt: skip
+    write_method: str = flag(
+        "How rows get into --output_table. storage_write_api: as Arrow, for about a tenth of the processor time; a "
+        "message that comes again makes a second row. streaming_inserts: as JSON, each row with its message's id, by "
+        "which BigQuery drops most of those that come again within a minute or so",
+        STORAGE_WRITE_API,
+        choices=(STORAGE_WRITE_API, STREAMING_INSERTS),
+        group="Output",
+    )
     output: str = flag(
         "Files for predictions: out/pred.jsonl becomes out/pred-TIME-ID.jsonl, again and again; local or gs://; the "
         "ending picks the format",
@@ -101,10 +106,6 @@ class StreamingOptions(ModelFlags):
     )  # fmt: skip
     flatten: bool = flag("CSV files: write lists as JSON text in one field", False, parse_bool, group="Output")
     failures_topic: str = flag("Topic for failed rows, as JSON", "", group="Failures", metavar="TOPIC")
-    failures_table: str = flag(
-        "BigQuery table for failed rows: PROJECT.DATASET.TABLE; made unless it exists", "", group="Failures",
-        metavar="TABLE",
-    )  # fmt: skip
     failures: str = flag(
         "Files for failed rows, as JSON Lines: out/failed becomes out/failed-TIME-ID.jsonl", "", group="Failures",
         metavar="PATH",
@@ -145,6 +146,9 @@ class StreamingOptions(ModelFlags):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_ends()
+        self.check_tables()
+        if self.write_method != STORAGE_WRITE_API and not self.output_table:
+            raise UsageError("--write_method is about --output_table, which is not given")
         for name in ("input_subscription", "input_topic", "output_topic", "failures_topic"):
             _check_resource(name, getattr(self, name))
         for name in ("max_restarts", "max_delivery_attempts"):

@@ -1,6 +1,8 @@
 """Checks subscription, model and sinks of a streaming job against each other, and decides all that it needs to know."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPIError
@@ -10,8 +12,11 @@ from models.errors import UsageError
 from pipelines.plan_model import find_signature, make_recipe, parse_defaults, read_input_schema
 from pipelines.streaming_options import StreamingOptions
 from transforms.beam_files import open_binary
+from transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
 from transforms.plan_output import parse_output
 from transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
+from transforms.table_layout import parse_layout
+from transforms.write_failure_table import ensure_failure_table
 from transforms.write_stream_files import check_stream_target
 
 
@@ -24,11 +29,35 @@ class FilePlace:
 
 
 @dataclasses.dataclass(frozen=True)
+class StreamTable:
+    """A BigQuery table for predictions.
+
+    Attributes:
+      table_id: PROJECT.DATASET.TABLE.
+      method: see StreamingOptions.write_method.
+      schema: of the rows, without `_predicted_at`.
+      fields: of the table, in the form of BigQuery's JSON schemas; until `make_tables`, of one that is made for them.
+      options: how `make_tables` may make or change it.
+      endpoint: see transforms.bigquery_table.open_client.
+      storage_endpoint: see transforms.bigquery_clients.write_client.
+    """
+
+    table_id: str
+    method: str
+    schema: pa.Schema
+    fields: Sequence[Mapping[str, Any]]
+    options: TableOptions
+    endpoint: str | None
+    storage_endpoint: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class FailurePlaces:
     """Where failures go; "" and None: not there."""
 
     topic: str
     table: str
+    table_endpoint: str | None
     files: FilePlace | None
     payload_mode: str
 
@@ -54,7 +83,7 @@ class StreamingPlan:
     output_prefix: str
     stream: StreamPlan
     output_topic: str
-    output_table: str
+    output_table: StreamTable | None
     output_files: FilePlace | None
     failures: FailurePlaces
 
@@ -106,10 +135,14 @@ def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
         output_prefix=options.output_prefix,
         stream=stream,
         output_topic=options.output_topic,
-        output_table=options.output_table,
+        output_table=_stream_table(options, stream.table),
         output_files=FilePlace(destination.prefix, destination.suffix) if destination else None,
         failures=FailurePlaces(
-            options.failures_topic, options.failures_table, _failure_files(options.failures), options.failure_payload
+            topic=options.failures_topic,
+            table=options.failures_table,
+            table_endpoint=options.bigquery_endpoint or None,
+            files=_failure_files(options.failures),
+            payload_mode=options.failure_payload,
         ),
     )
     _check_sinks(plan)
@@ -124,6 +157,21 @@ def _read_text(name: str, path: str) -> str:
             return str(file.read().decode())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--{name} {path} cannot be read: {error}") from error
+
+
+def _stream_table(options: StreamingOptions, schema: pa.Schema | None) -> StreamTable | None:
+    if schema is None:
+        return None
+    parse_table_id(options.output_table)
+    return StreamTable(
+        table_id=options.output_table,
+        method=options.write_method,
+        schema=schema,
+        fields=table_fields(schema),
+        options=TableOptions(parse_layout(options.partition_by, options.cluster_by), options.allow_schema_update),
+        endpoint=options.bigquery_endpoint or None,
+        storage_endpoint=options.bigquery_storage_endpoint or None,
+    )
 
 
 def _failure_files(path: str) -> FilePlace | None:
@@ -145,18 +193,16 @@ def _check_sinks(plan: StreamingPlan) -> None:
         check_stream_target(place.prefix, place.suffix)
 
 
-def make_tables(plan: StreamingPlan) -> None:
-    """Makes the tables that the job writes to, unless they exist.
+def make_tables(plan: StreamingPlan) -> StreamingPlan:
+    """Makes the tables that the job writes to, unless they exist; returns the plan with the fields that they have.
 
     Raises:
       UsageError: a table cannot be made, or is of another schema.
     """
-    if plan.output_table:
-        from transforms.bigquery_table import ensure_table
-
-        assert isinstance(plan.stream.table, pa.Schema)
-        ensure_table(plan.output_table, plan.stream.table)
+    table = plan.output_table
+    if table:
+        fields = ensure_table(table.table_id, table.schema, table.endpoint, options=table.options)
+        plan = dataclasses.replace(plan, output_table=dataclasses.replace(table, fields=fields))
     if plan.failures.table:
-        from transforms.write_failure_table import ensure_failure_table
-
-        ensure_failure_table(plan.failures.table)
+        ensure_failure_table(plan.failures.table, plan.failures.table_endpoint)
+    return plan

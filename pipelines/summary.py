@@ -20,6 +20,7 @@ class Summary:
 
     Attributes:
       failures_by: by stage and error type, e.g. {"decode": {"InvalidRow": 2}}.
+      output_table, failures_table: PROJECT.DATASET.TABLE; "": none has been written to.
       version: of the model; None if it has none.
       model_load_msec: None if not known, as the two below.
       batch_size: rows of a call, the mean.
@@ -36,6 +37,8 @@ class Summary:
     output_files: tuple[str, ...]
     failure_files: tuple[str, ...]
     model: str
+    output_table: str = ""
+    failures_table: str = ""
     version: int | None = None
     model_load_msec: float | None = None
     batch_size: float | None = None
@@ -57,6 +60,8 @@ def from_counters(
     version: int | None = None,
     output_files: Sequence[str] = (),
     failure_files: Sequence[str] = (),
+    output_table: str = "",
+    failures_table: str = "",
 ) -> Summary:
     """Returns the summary of a finished job.
 
@@ -72,6 +77,8 @@ def from_counters(
         seconds=seconds,
         output_files=tuple(output_files),
         failure_files=tuple(failure_files),
+        output_table=output_table,
+        failures_table=failures_table,
         model=model,
         version=version,
         model_load_msec=means.get(MODEL_LOAD_MSEC),
@@ -103,6 +110,8 @@ def to_json(summary: Summary) -> str:
         "rows_per_second": round(summary.rows_per_second, 1),
         "output_files": list(summary.output_files),
         "failure_files": list(summary.failure_files),
+        "output_table": summary.output_table,
+        "failures_table": summary.failures_table,
         "model": summary.model,
         "version": summary.version,
         "model_load_msec": _rounded(summary.model_load_msec),
@@ -124,7 +133,8 @@ def render(summary: Summary) -> str:
     width = max(len(count) for _, count, _ in counts)
     rows = [(label, f"{count:>{width}}  {note}".rstrip()) for label, count, note in counts]
     rows.append(("Model", _model(summary)))
-    rows += _files("Output", summary.output_files) + _files("Failures in", summary.failure_files)
+    rows += _places("Output", summary.output_files, summary.output_table)
+    rows += _places("Failures in", summary.failure_files, summary.failures_table)
     labels = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{labels}}  {text}" for label, text in rows)
 
@@ -171,7 +181,9 @@ def _model(summary: Summary) -> str:
     return f"{summary.model} ({', '.join(notes)})" if notes else summary.model
 
 
-def _files(label: str, files: Sequence[str]) -> list[tuple[str, str]]:
+def _places(label: str, files: Sequence[str], table: str) -> list[tuple[str, str]]:
+    if table:
+        files = (table, *files)
     rows = [(label if not place else "", file) for place, file in enumerate(files[:_SHOWN_FILES])]
     if len(files) > _SHOWN_FILES:
         rows[-1] = ("", f"... {len(files) - _SHOWN_FILES} more, and {files[-1]}")

@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,6 +74,7 @@ class BigQueryProxy:
         self.rows_per_answer = 0
         self.compression: str | None = None
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._channel = grpc.insecure_channel(bigquery.grpc, options=_OPTIONS)
         self._port = 0
         self.start()
@@ -106,6 +106,7 @@ class BigQueryProxy:
         self._server.stop(0).wait()
 
     def close(self) -> None:
+        self._closing.set()
         self.stop()
         self._channel.close()
 
@@ -117,19 +118,19 @@ class BigQueryProxy:
                 return call(request, timeout=context.time_remaining())
             if fault.passed_on:
                 call(request)
-            _happen(fault, context)
+            self._happen(fault, context)
             return call(request)
 
     def read(self, method: str, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         fault = self._arrived(method, request, 0)
         if fault and not fault.passed_on:
-            _happen(fault, context)
+            self._happen(fault, context)
         with _passing_errors(context):
             call = self._channel.unary_stream(method)(request)
             context.add_callback(call.cancel)
             for number, answer in enumerate(self._cut_up(_one_ahead(call))):
                 if number and (fault := self._fault(method, number)):
-                    _happen(fault, context)
+                    self._happen(fault, context)
                 yield answer
 
     def append(self, method: str, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -141,17 +142,27 @@ class BigQueryProxy:
                 for number, request in enumerate(requests):
                     fault = self._arrived(method, request, number)
                     if fault and not fault.passed_on and fault.status:
-                        yield from _happen(fault, context)
+                        yield from self._happen(fault, context)
                         continue
                     sent.put(request)
                     if (answer := next(call, None)) is None:
                         return
                     if fault:
-                        yield from _happen(fault, context)
+                        yield from self._happen(fault, context)
                     if not fault or not fault.status:
                         yield answer
         finally:
             sent.put(None)
+
+    def _happen(self, fault: Fault, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Ends the call, or returns what is answered in its place."""
+        self._closing.wait(fault.delay_secs)
+        if fault.status is None:
+            return iter(())
+        if not fault.in_answer:
+            context.abort(fault.status, fault.message)
+        error = status_pb2.Status(code=fault.status.value[0], message=fault.message)
+        return iter([types.AppendRowsResponse.serialize(types.AppendRowsResponse(error=error))])
 
     def _arrived(self, method: str, request: bytes, number: int) -> Fault | None:
         with self._lock:
@@ -195,22 +206,13 @@ class BigQueryProxy:
         return types.ReadRowsResponse.serialize(answer)
 
 
-def _happen(fault: Fault, context: grpc.ServicerContext) -> Iterator[bytes]:
-    """Ends the call, or returns what is answered in its place."""
-    time.sleep(fault.delay_secs)
-    if fault.status is None:
-        return iter(())
-    if not fault.in_answer:
-        context.abort(fault.status, fault.message)
-    error = status_pb2.Status(code=fault.status.value[0], message=fault.message)
-    return iter([types.AppendRowsResponse.serialize(types.AppendRowsResponse(error=error))])
-
-
 @contextlib.contextmanager
 def _passing_errors(context: grpc.ServicerContext) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
+        if not isinstance(error, grpc.Call):  # the proxy is being stopped
+            return
         context.set_trailing_metadata(error.trailing_metadata() or ())
         context.abort(error.code(), error.details())
 

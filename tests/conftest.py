@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 
+import pyarrow as pa
 import pytest
 from hypothesis import settings
 
@@ -20,6 +21,7 @@ from tests.servers import (
     pubsub_clients_use,
     pubsub_emulator,
 )
+from tests.transforms.bigquery_cases import load, make_births
 from tests.zoo_models import ZooSample, make_sample
 
 # On CI the examples are the same at every run, so that what passed passes again; elsewhere they are drawn anew.
@@ -43,10 +45,22 @@ def pubsub() -> Iterator[Pubsub]:
 
 
 @pytest.fixture(scope="session")
-def bigquery() -> Iterator[BigQuery]:
+def bigquery(gcs: Gcs) -> Iterator[BigQuery]:
     """A BigQuery emulator that Google's clients go to, from its first test on until the session ends."""
-    with bigquery_emulator() as server, bigquery_clients_use(server):
+    with bigquery_emulator(gcs) as server, bigquery_clients_use(server):
         yield server
+
+
+@pytest.fixture(scope="session")
+def births() -> pa.Table:
+    """200,000 rows in natality's shape, nulls among them."""
+    return make_births(200_000)
+
+
+@pytest.fixture(scope="session")
+def births_table(bigquery: BigQuery, births: pa.Table) -> str:
+    """The table that holds them."""
+    return load(bigquery, births)
 
 
 @pytest.fixture(scope="session")

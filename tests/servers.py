@@ -338,8 +338,12 @@ class BigQuery:
 
 
 @contextlib.contextmanager
-def bigquery_emulator() -> Iterator[BigQuery]:
-    """Runs local-bigquery, empty, with its data in a temporary directory."""
+def bigquery_emulator(gcs: Gcs | None = None) -> Iterator[BigQuery]:
+    """Runs local-bigquery, empty, with its data in a temporary directory.
+
+    Args:
+      gcs: where its load jobs find gs:// files.
+    """
     program = _BIGQUERY_VENV / "bin" / "local-bigquery"
     require(
         (_BIGQUERY_VENV / ".installed").exists(),
@@ -348,10 +352,11 @@ def bigquery_emulator() -> Iterator[BigQuery]:
     rest, storage = free_port(), free_port()
     server = BigQuery(f"http://127.0.0.1:{rest}", f"127.0.0.1:{storage}")
     arguments = ["--host=127.0.0.1", f"--port={rest}", f"--grpc-port={storage}", f"--project={server.project}"]
+    variables = [f"HOME={_BIGQUERY_VENV}", *([f"STORAGE_EMULATOR_HOST={gcs.url}"] if gcs else [])]
     with (
         tempfile.TemporaryDirectory() as directory,
         running(
-            ["env", f"HOME={_BIGQUERY_VENV}", str(program), *arguments, f"--data-dir={directory}"],
+            ["env", *variables, str(program), *arguments, f"--data-dir={directory}"],
             lambda: answers(f"{server.url}/bigquery/v2/projects/{server.project}/datasets"),
         ),
     ):

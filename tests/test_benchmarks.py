@@ -3,12 +3,17 @@
 import csv
 import glob
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
 
+from benchmarks import bigquery_read, bigquery_write
+from benchmarks.bigquery import report
+from benchmarks.bigquery_jobs import Cost, Measured, measure_rows, send_beam_to_emulator
 from benchmarks.contenders import CONTENDERS, count_rows
 from benchmarks.streaming_beam import CachedHandler, to_fields, to_message
 from benchmarks.streaming_jobs import Prediction
@@ -16,6 +21,8 @@ from benchmarks.streaming_memory import measure
 from benchmarks.streaming_runs import latency_of, rate_of, turns_of
 from models.protos import message_class
 from models.tfrecord import read_records
+from tests.servers import BigQuery
+from tests.transforms.bigquery_cases import load, make_births
 from tests.zoo_models import ZooSample
 
 ROOT = Path(__file__).parent.parent
@@ -114,10 +121,89 @@ def test_going_back_to_a_version_is_another_run_of_it() -> None:
     assert (one.runs, two.runs) == (3, 3)
 
 
+@pytest.fixture
+def beam_uses(bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch) -> BigQuery:
+    send_beam_to_emulator(bigquery.url, monkeypatch.setattr)
+    return bigquery
+
+
+@pytest.fixture(scope="session")
+def births(bigquery: BigQuery) -> str:
+    return load(bigquery, make_births(300))
+
+
+@pytest.mark.parametrize("name", bigquery_read.CONTENDERS, ids=lambda name: name.replace(" ", "_"))
+def test_contenders_read_all_of_a_table(name: str, beam_uses: BigQuery, births: str) -> None:
+    bigquery_read.CONTENDERS[name].run(births, 300)
+
+
+def test_a_job_that_reads_other_rows_fails(bigquery: BigQuery, births: str) -> None:
+    with pytest.raises(RuntimeError, match="300 of 301 rows were read"):
+        bigquery_read.CONTENDERS[bigquery_read.SLUICE].run(births, 301)
+
+
+# Beam's sink sizes rows the slower the more is loaded: it is tried without that, and else in the same way.
+WRITERS = [name for name in bigquery_write.CONTENDERS if name != bigquery_write.BEAM]
+
+
+@pytest.mark.parametrize("name", WRITERS, ids=lambda name: name.replace(" ", "_"))
+def test_contenders_write_the_same_rows(name: str, beam_uses: BigQuery) -> None:
+    table, rows = f"{beam_uses.make_dataset()}.table", bigquery_write.BATCH_ROWS
+    bigquery_write.CONTENDERS[name].run(table, rows)
+    bigquery_write.check_table(beam_uses.client, table, rows)
+
+
+def test_a_table_with_other_rows_is_told_from_that_of_the_job(bigquery: BigQuery) -> None:
+    """Changes follow each other, and each is seen: what sees it is looked at before what has seen the last one."""
+    rows = bigquery_write.BATCH_ROWS
+    table = load(bigquery, pa.Table.from_pylist(bigquery_write.scored_rows(0)))
+    bigquery_write.check_table(bigquery.client, table, rows)
+    for change, seen in (
+        (f"UPDATE `{table}` SET score = score + 1 WHERE id = 1", "SUM(score) is "),
+        (f"UPDATE `{table}` SET C26 = 'x' WHERE id = 1", "MAX(C26) is x, "),
+        (f"UPDATE `{table}` SET id = 2 WHERE id = 1", "COUNT(DISTINCT id) is 1999, "),
+        (f"INSERT INTO `{table}` SELECT * FROM `{table}` WHERE id = 3", "COUNT(*) is 2001, "),
+    ):
+        bigquery.client.query(change).result()
+        with pytest.raises(RuntimeError, match=re.escape(seen)):
+            bigquery_write.check_table(bigquery.client, table, rows)
+
+
+def test_a_row_costs_what_a_large_job_costs_more_than_a_small_one() -> None:
+    turns = [(Cost(1.0, 5.0), Cost(1.3, 6.0)), (Cost(2.0, 5.0), Cost(2.1, 7.0)), (Cost(1.0, 5.0), Cost(1.2, 9.0))]
+    found = measure_rows((1_000, 101_000), turns)
+    assert found.cpu_us == pytest.approx([3, 1, 2]) and found.wall_us == pytest.approx([10, 20, 40])
+    assert (found.cpu, found.wall) == (pytest.approx(2), pytest.approx(20))
+
+
+def test_the_report_compares_each_with_the_first() -> None:
+    reading, writing = (
+        {
+            name: Measured((10, 1_000), [1.0 * place, 3.0 * place, 2.0 * place], [4.0 * place])
+            for place, name in enumerate(module.CONTENDERS, start=1)
+        }
+        for module in (bigquery_read, bigquery_write)
+    )
+    lines = report(reading, writing, 60)
+    assert "| Sluice ReadTable | 10 and 1,000 | 2.00 (1.00 to 3.00) | 1.0 | 4.00 (4.00 to 4.00) | 1.0 |" in lines
+    assert (
+        f"| {bigquery_write.BEAM} | 10 and 1,000 | 8.00 (4.00 to 12.00) | 4.0 | 16.00 (16.00 to 16.00) | 4.0 |" in lines
+    )
+    assert "- Beam's cheaper way to read costs 2.0 times the CPU of Sluice's." in lines
+    (inserts,) = (line for line in lines if line.startswith("- Beam's streaming inserts cost"))
+    assert "cost 4.0 times the CPU" in inserts and "2.0 times that of its default stream" in inserts
+    assert "1.3 times that of its insertAll" in inserts
+
+
 @pytest.mark.parametrize(
     "results,page",
-    [("RESULTS.md", "README.md"), ("SERVING.md", "docs/serving.md"), ("STREAMING.md", "docs/streaming.md")],
-    ids=["batch", "serving", "streaming"],
+    [
+        ("RESULTS.md", "README.md"),
+        ("SERVING.md", "docs/serving.md"),
+        ("STREAMING.md", "docs/streaming.md"),
+        ("BIGQUERY.md", "docs/bigquery.md"),
+    ],
+    ids=["batch", "serving", "streaming", "bigquery"],
 )
 def test_the_docs_quote_the_benchmark(results: str, page: str) -> None:
     written = (ROOT / "benchmarks" / results).read_text()

@@ -1,99 +1,36 @@
-"""The last step of a batch job: judges it, and renames what its bundles have written into place."""
+"""Files that bundles have finished, renamed into place once the job is judged."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
-import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import SluiceError, TooManyFailures
+from models.errors import SluiceError
 from transforms.beam_files import delete_files, match_files
-from transforms.composite import Composite
 from transforms.encode import OutputSpec
 from transforms.write_files import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
-    """What a job must hold to before its predictions are put in place.
+class FilesPlace:
+    """A set of files, as a `Place`: its parts are `Shard`s.
 
     Attributes:
-      max_failure_rate: failures over rows in; above it the job fails.
+      spec: of the rows: where there are none, one file is written that says so; None: then there is no file.
     """
 
-    max_failure_rate: float
+    target: Target
+    spec: OutputSpec | None = None
 
-    def check(self, rows_in: int, predictions: int, failures: int) -> None:
-        """
-        Raises:
-          TooManyFailures: above the rate.
-          SluiceError: rows are missing or double.
-        """
-        if rows_in != predictions + failures:
-            raise SluiceError(
-                f"{rows_in} rows were read, and {predictions} predictions and {failures} failures written: rows are "
-                "missing or double. This is a defect in Sluice or in the runner; the output is not put in place"
-            )
-        if rows_in and failures / rows_in > self.max_failure_rate:
-            raise TooManyFailures(
-                f"{failures} of {rows_in} rows failed ({failures / rows_in:.1%}), more than --max_failure_rate "
-                f"{self.max_failure_rate:g} allows; the failures are written, the predictions are not"
-            )
+    def put_in_place(self, shards: Sequence[Shard]) -> list[str]:
+        shards = list(set(shards))
+        if not shards and self.spec:  # a set of no files would look like a job that has not run
+            shards = [OpenShard(self.target, BatchFormat(self.spec)).finish()]
+        return put_in_place(self.target, shards)
 
-
-@dataclasses.dataclass(frozen=True)
-class Committed:
-    """What a job has written."""
-
-    rows_in: int
-    predictions: int
-    failures: int
-    files: tuple[str, ...]
-    failure_files: tuple[str, ...]
-
-
-class CommitFiles(Composite):
-    """Puts the failures in place, judges the job, and puts the predictions in place.
-
-    Args:
-      shards, failure_shards: what `WriteFiles` and `WriteFailures` gave.
-      tally: how many rows were read (ints to be summed).
-    """
-
-    def __init__(self, target: Target, spec: OutputSpec, failures_target: Target, judgement: Judgement) -> None:
-        super().__init__()
-        self._fn = _Commit(target, spec, failures_target, judgement)
-
-    def expand(self, written: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        shards, failure_shards, tally = (beam.pvalue.AsList(each) for each in written)
-        begin = written[0].pipeline | "Once" >> beam.Create([0])
-        return begin | "Judge" >> beam.ParDo(self._fn, shards, failure_shards, tally)
-
-
-@beam.typehints.with_output_types(Committed)
-class _Commit(beam.DoFn):
-    def __init__(self, target: Target, spec: OutputSpec, failures_target: Target, judgement: Judgement) -> None:
-        self._target = target
-        self._spec = spec
-        self._failures_target = failures_target
-        self._judgement = judgement
-
-    def process(
-        self, _: int, shards: list[Shard], failure_shards: list[Shard], tally: list[int]
-    ) -> Iterator[Committed]:
-        rows_in = sum(tally)
-        predictions = sum(shard.rows for shard in shards)
-        failures = sum(shard.rows for shard in failure_shards)
-        failure_files = put_in_place(self._failures_target, failure_shards)
-        self._judgement.check(rows_in, predictions, failures)
-        if not shards:  # a set of no files would look like a job that has not run
-            empty = OpenShard(self._target, BatchFormat(self._spec))
-            shards = [empty.finish()]
-        files = put_in_place(self._target, shards)
-        for target in (self._target, self._failures_target):
-            remove_temp(target)
-        yield Committed(rows_in, predictions, failures, tuple(files), tuple(failure_files))
+    def clean_up(self) -> None:
+        remove_temp(self.target)
 
 
 def put_in_place(target: Target, shards: Iterable[Shard]) -> list[str]:

@@ -1,106 +1,50 @@
-"""The last step of a batch job that writes a table: judges it, and has the rows that its bundles have written seen."""
+"""Rows that bundles have appended to streams of a table, seen once the job is judged."""
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-import apache_beam as beam
-from google.api_core.exceptions import Conflict, GoogleAPICallError, NotFound, RetryError
+from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud import bigquery
 
 from models.errors import SluiceError
 from transforms import bigquery_clients
+from transforms.bigquery_jobs import JobFailed, JobRunner
 from transforms.bigquery_table import open_client, parse_table_id
-from transforms.commit_files import Judgement, put_in_place
-from transforms.composite import Composite
 from transforms.table_target import EMPTY, TRUNCATE, TableTarget, has_rows
-from transforms.write_files import Shard, Target, remove_temp
 from transforms.write_streams import RowStream, commit_streams, is_committed, table_path
 
-# How often a job is started that replaces a table's rows, if it fails.
-_REPLACE_TRIES = 3
 _CALL_SECS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class CommittedTable:
-    """What a job has written."""
+class TablePlace:
+    """A table, as a `Place`: its parts are the `RowStream`s that WriteTableRows gave.
 
-    rows_in: int
-    predictions: int
-    failures: int
-    table: str
-    failure_files: tuple[str, ...]
+    The rows are seen all at once; if this never succeeds, none is. But a job that appends more than 10,000 streams, or
+    800 GB, needs several commits: if it ends for good between two of them, the rows of the first are there, and once.
 
-
-class CommitTable(Composite):
-    """Puts the failures in place, judges the job, and has its predictions seen in the table.
-
-    They are seen all at once, and each is there once, however often this step is tried and wherever it is interrupted;
-    if it never succeeds, none is there. But a job that appends more than 10,000 streams, or 800 GB, needs several
-    commits: if it ends for good between two of them, the rows of the first are there, and once.
-
-    Args:
-      streams, failure_shards: what `WriteTableRows` and `WriteFailures` gave.
-      tally: how many rows were read (ints to be summed).
+    Attributes:
       retry_secs: how long a call is repeated that BigQuery does not answer.
       endpoint: see transforms.bigquery_clients.write_client.
     """
 
-    def __init__(
-        self,
-        target: TableTarget,
-        failures_target: Target,
-        judgement: Judgement,
-        retry_secs: float = 300.0,
-        endpoint: str | None = None,
-    ) -> None:
-        super().__init__()
-        self._fn = _Commit(target, failures_target, judgement, retry_secs, endpoint)
+    target: TableTarget
+    retry_secs: float = 300.0
+    endpoint: str | None = None
 
-    def expand(self, written: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        streams, failure_shards, tally = (beam.pvalue.AsList(each) for each in written)
-        begin = written[0].pipeline | "Once" >> beam.Create([0])
-        return begin | "Judge" >> beam.ParDo(self._fn, streams, failure_shards, tally)
-
-
-@beam.typehints.with_output_types(CommittedTable)
-class _Commit(beam.DoFn):
-    def __init__(
-        self,
-        target: TableTarget,
-        failures_target: Target,
-        judgement: Judgement,
-        retry_secs: float,
-        endpoint: str | None,
-    ) -> None:
-        self._target = target
-        self._failures_target = failures_target
-        self._judgement = judgement
-        self._retry_secs = retry_secs
-        self._endpoint = endpoint
-
-    def process(
-        self, _: int, streams: list[RowStream], failure_shards: list[Shard], tally: list[int]
-    ) -> Iterator[CommittedTable]:
-        streams = sorted(set(streams), key=lambda stream: stream.name)
-        rows_in = sum(tally)
-        predictions = sum(stream.rows for stream in streams)
-        failures = sum(shard.rows for shard in failure_shards)
-        failure_files = put_in_place(self._failures_target, failure_shards)
+    def put_in_place(self, streams: Sequence[RowStream]) -> tuple[str, ...]:
+        client = bigquery_clients.write_client(self.endpoint)
         try:
-            self._judgement.check(rows_in, predictions, failures)
-        except SluiceError:
-            drop_staging(self._target)
-            raise
-        client = bigquery_clients.write_client(self._endpoint)
-        try:
-            commit_rows(client, self._target, streams, self._retry_secs)
+            ordered = sorted(set(streams), key=lambda stream: stream.name)
+            commit_rows(client, self.target, ordered, self.retry_secs)
         finally:
             bigquery_clients.close(client)
-        remove_temp(self._failures_target)
-        yield CommittedTable(rows_in, predictions, failures, self._target.table, tuple(failure_files))
+        return ()
+
+    def clean_up(self) -> None:
+        drop_staging(self.target)
 
 
 def commit_rows(client: Any, target: TableTarget, streams: list[RowStream], retry_secs: float) -> None:
@@ -128,31 +72,18 @@ def _check_empty(target: TableTarget) -> None:
 def _truncate(client: Any, target: TableTarget, streams: list[RowStream], retry_secs: float) -> None:
     rest = open_client(parse_table_id(target.table).project, target.endpoint)
     try:
-        location = rest.get_table(target.table, timeout=_CALL_SECS).location
-        if not any(_is_done(rest, job_id, location) for job_id in _job_ids(target)):
+        runner = JobRunner(rest, rest.get_table(target.table, timeout=_CALL_SECS).location, retry_secs)
+        name = f"sluice_{target.job}"
+        if not runner.has_run(name):
             commit_streams(client, table_path(target.rows_table), streams, retry_secs)
-            _replace_rows(rest, target, location)
-    except (GoogleAPICallError, RetryError) as error:
+            _replace_rows(runner, name, target)
+    except (GoogleAPICallError, RetryError, JobFailed) as error:
         raise SluiceError(f"table {target.table}: its rows cannot be replaced: {error}") from error
     finally:
         rest.close()
-    drop_staging(target)
 
 
-def _job_ids(target: TableTarget) -> list[str]:
-    """Returns the names that the job has, and had if this step is tried again."""
-    return [f"sluice_{target.job}_{number}" for number in range(_REPLACE_TRIES)]
-
-
-def _is_done(client: bigquery.Client, job_id: str, location: str | None) -> bool:
-    try:
-        job = client.get_job(job_id, location=location, timeout=_CALL_SECS)
-    except NotFound:
-        return False
-    return job.state == "DONE" and not job.error_result
-
-
-def _replace_rows(client: bigquery.Client, target: TableTarget, location: str | None) -> None:
+def _replace_rows(runner: JobRunner, name: str, target: TableTarget) -> None:
     """Replaces the table's rows by those of the other one, in one job.
 
     It is a query and no copy: a copy leaves out rows that BigQuery has not yet moved out of its write buffer, where
@@ -164,25 +95,7 @@ def _replace_rows(client: bigquery.Client, target: TableTarget, location: str | 
         create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
         use_query_cache=False,
     )
-    reason: Exception | None = None
-    for job_id in _job_ids(target):
-        try:
-            _run(client, f"SELECT * FROM `{target.rows_table}`", config, job_id, location)
-            return
-        except GoogleAPICallError as error:
-            reason = error
-    raise SluiceError(f"table {target.table}: its rows cannot be replaced: {reason}") from reason
-
-
-def _run(
-    client: bigquery.Client, text: str, config: bigquery.QueryJobConfig, job_id: str, location: str | None
-) -> None:
-    """Runs the job, or waits for the one that an earlier try has started."""
-    try:
-        job = client.query(text, config, job_id, location=location, timeout=_CALL_SECS, job_retry=None)
-    except Conflict:
-        job = client.get_job(job_id, location=location, timeout=_CALL_SECS)
-    job.result()
+    runner.query(name, f"SELECT * FROM `{target.rows_table}`", config)
 
 
 def drop_staging(target: TableTarget) -> None:

@@ -14,6 +14,7 @@ from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec
 from transforms.encode_base import RAW_FORMATS
 from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from transforms.plan_input import InputPlan, Source
+from transforms.schema import arrow_to_bigquery_schema
 from transforms.write_files import Target
 
 
@@ -33,7 +34,7 @@ class Destination:
         """Returns where failures go: to `path`, or beside the predictions if it is empty."""
         if not path:
             return Target(f"{self.prefix}.failures", ".jsonl", f"{_directory(self.prefix)}{HIDDEN}{job}-failures")
-        prefix, suffix = _split(_checked_path("--failures", path))
+        prefix, suffix = split_path("--failures", path)
         if (prefix, suffix or ".jsonl") == (self.prefix, self.suffix):
             raise UsageError(f"--failures {path} names the files of --output; give it a name of its own")
         return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}{HIDDEN}{job}-failures")
@@ -45,7 +46,7 @@ def parse_output(path: str, format_: str) -> Destination:
     Raises:
       UsageError: the format is clear neither from the name nor from --output_format, or they contradict.
     """
-    prefix, suffix = _split(_checked_path("--output", path))
+    prefix, suffix = split_path("--output", path)
     named = EXTENSIONS.get(suffix, "")
     if not format_ and not named:
         raise UsageError(
@@ -67,7 +68,13 @@ def _checked_path(flag: str, path: str) -> str:
     return os.path.normpath(path) + ("/" if path.endswith("/") else "")
 
 
-def _split(path: str) -> tuple[str, str]:
+def split_path(flag: str, path: str) -> tuple[str, str]:
+    """Returns a path to write to, in its normal form, as a prefix and the ending of a format, which may be "".
+
+    Raises:
+      UsageError: nothing can be written there.
+    """
+    path = _checked_path(flag, path)
     for suffix in sorted(EXTENSIONS, key=len, reverse=True):
         if path.endswith(suffix):
             return path.removesuffix(suffix), suffix
@@ -109,6 +116,18 @@ def plan_output(
     spec = OutputSpec(destination.format, pa.schema(carried + added), raw, flatten, raw_names)
     check_output_spec(spec)
     return spec
+
+
+def table_columns(plan: InputPlan, signature: Signature, prefix: str) -> pa.Schema:
+    """Returns what a table holds, but for the time of writing: carried columns, outputs, `_model` and `_version`.
+
+    Raises:
+      UsageError: two columns of one name, or a column that a table cannot hold.
+    """
+    carried = [pa.field(name, kind) for name, kind in plan.carried]
+    schema = pa.schema(carried + added_columns(signature, prefix, True, {field.name for field in carried}))
+    arrow_to_bigquery_schema(schema)
+    return schema
 
 
 def added_columns(signature: Signature, prefix: str, model_columns: bool, present: Collection[str]) -> list[pa.Field]:

@@ -16,8 +16,7 @@ from transforms.decode_datum import datum_schema
 from transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 from transforms.encode import OutputSpec, check_output_spec
 from transforms.plan_input import InputPlan, Source, Wanted, near_name, plan_input, some_names
-from transforms.plan_output import added_columns
-from transforms.schema import arrow_to_bigquery_schema
+from transforms.plan_output import added_columns, table_columns
 
 # A file format of the same rows, by the format of messages. Messages that are written in it go in as they are.
 _SAME_ROWS = {JSON: JSONL, EXAMPLE: TFRECORD}
@@ -95,7 +94,7 @@ def plan_stream(signature: Signature, wanted: StreamWanted) -> StreamPlan:
     plan = plan_input(source, signature, told, CsvOptions())
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
-    table = _table(plan, signature, wanted) if wanted.table else None
+    table = table_columns(plan, signature, wanted.output_prefix) if wanted.table else None
     spec = _with_added(plan.spec, [sink for sink in (topic, files) if sink and sink.raw and sink.format == JSONL])
     return StreamPlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files)
 
@@ -192,14 +191,6 @@ def _output(format_: str, plan: InputPlan, signature: Signature, wanted: StreamW
     spec = OutputSpec(format_, pa.schema(carried + added), raw, wanted.flatten)
     check_output_spec(spec)
     return spec
-
-
-def _table(plan: InputPlan, signature: Signature, wanted: StreamWanted) -> pa.Schema:
-    carried = [pa.field(name, kind) for name, kind in plan.carried]
-    added = added_columns(signature, wanted.output_prefix, True, {field.name for field in carried})
-    schema = pa.schema(carried + added)
-    arrow_to_bigquery_schema(schema)
-    return schema
 
 
 def _with_added(spec: InputSpec, outputs: list[OutputSpec]) -> InputSpec:

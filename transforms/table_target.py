@@ -11,6 +11,7 @@ from google.cloud import bigquery
 
 from models.errors import UsageError
 from transforms.bigquery_table import TableOptions, ensure_table, open_client, parse_table_id
+from transforms.loadable import check_loadable
 from transforms.table_columns import append_schema
 
 APPEND, TRUNCATE, EMPTY = "append", "truncate", "empty"
@@ -41,6 +42,17 @@ class TableTarget:
     job: str
     endpoint: str | None = None
 
+    @classmethod
+    def appended(cls, table_id: str, schema: pa.Schema, job: str, endpoint: str | None = None) -> "TableTarget":
+        """Returns a table that rows are appended to.
+
+        Args:
+          table_id: see transforms.bigquery_table.parse_table_id.
+        """
+        reference = parse_table_id(table_id)
+        table = f"{reference.project}.{reference.dataset_id}.{reference.table_id}"
+        return cls(table, table, schema, APPEND, job, endpoint)
+
 
 def plan_table(
     table_id: str,
@@ -50,6 +62,7 @@ def plan_table(
     options: TableOptions | None = None,
     endpoint: str | None = None,
     retry_secs: float = 30.0,
+    loaded: bool = False,
 ) -> TableTarget:
     """Makes the table, and the one that rows wait in, unless they are there, and checks that the columns fit.
 
@@ -57,6 +70,7 @@ def plan_table(
       table_id: see transforms.bigquery_table.parse_table_id.
       schema: of the rows, without `_predicted_at`.
       job: letters, digits, "-" and "_".
+      loaded: rows come by load jobs, and wait in files.
 
     Raises:
       UsageError: see transforms.bigquery_table.ensure_fields; or there are rows, and "empty" says that there are none.
@@ -65,15 +79,19 @@ def plan_table(
     if disposition == TRUNCATE and "$" in reference.table_id:
         raise UsageError(f"--write_disposition truncate replaces whole tables, and {reference} names a partition")
     fields = ensure_table(table_id, schema, endpoint, retry_secs, options or TableOptions())
-    table = rows_table = f"{reference.project}.{reference.dataset_id}.{reference.table_id}"
-    if disposition == EMPTY and has_rows(table, endpoint):
+    target = TableTarget.appended(table_id, append_schema(schema, fields), job, endpoint)
+    if disposition == EMPTY and has_rows(target.table, endpoint):
         raise UsageError(
-            f"table {table} has rows, and --write_disposition empty says that it has none; give append or truncate"
+            f"table {target.table} has rows, and --write_disposition empty says that it has none; give append or "
+            "truncate"
         )
-    if disposition == TRUNCATE:
-        rows_table = f"{table}_sluice_{job.replace('-', '_')}"
+    if loaded:
+        check_loadable(schema, fields)
+    elif disposition == TRUNCATE:
+        rows_table = f"{target.table}_sluice_{job.replace('-', '_')}"
         _make_staging(rows_table, fields, endpoint)
-    return TableTarget(table, rows_table, append_schema(schema, fields), disposition, job, endpoint)
+        target = dataclasses.replace(target, rows_table=rows_table)
+    return dataclasses.replace(target, disposition=disposition)
 
 
 def has_rows(table_id: str, endpoint: str | None = None) -> bool:

@@ -1,6 +1,6 @@
 """Scored rows to a BigQuery table by the Storage Write API, as Arrow.
 
-A batch job writes them to pending streams, one for each bundle, which nobody sees until CommitTable commits those of
+A batch job writes them to pending streams, one for each bundle, which nobody sees until TablePlace commits those of
 the bundles that succeeded. A streaming job writes them to the table's default stream, where they are seen at once.
 https://cloud.google.com/bigquery/docs/write-api-batch and https://cloud.google.com/bigquery/docs/write-api-streaming
 """
@@ -36,7 +36,7 @@ class WrittenRows(NamedTuple):
 
 
 class WriteTableRows(Composite):
-    """Writes RecordBatches to pending streams of a table; gives the `RowStream`s, which CommitTable commits.
+    """Writes RecordBatches to pending streams of a table; gives the `RowStream`s, which `TablePlace` commits.
 
     Every row is in its bundle's stream once, or given as a failure, before the bundle is finished. The stream of a
     bundle that fails is never committed, and BigQuery drops it after some days.
@@ -95,21 +95,78 @@ class _Source(NamedTuple):
     timestamp: Timestamp
 
 
-class _WriteRows(beam.DoFn):
-    """Counts: rows_failed."""
+class AppendRows(beam.DoFn):
+    """Appends rows to a stream that it opens when there are some. Counts: rows_failed.
 
-    def __init__(
-        self, table_id: str, schema: pa.Schema, retry_secs: float, endpoint: str | None, clock: Callable[[], float]
-    ) -> None:
+    For the arguments see WriteTableRows.
+    """
+
+    def __init__(self, table_id: str, schema: pa.Schema, retry_secs: float, endpoint: str | None) -> None:
         self._table = table_path(table_id)
         self._schema = schema
         self._retry_secs = retry_secs
         self._endpoint = endpoint
-        self._clock = clock
         self._stream: AppendStream | None = None
 
     def setup(self) -> None:
         self._client = bigquery_clients.write_client(self._endpoint)
+
+    def teardown(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if hasattr(self, "_client"):  # setup may have failed
+            bigquery_clients.close(self._client)
+
+    def _open(self) -> AppendStream:
+        """Returns the stream that rows go to."""
+        if self._stream is None:
+            name, offsets = self._make_stream()
+            options = AppendOptions(self._retry_secs)
+            self._stream = AppendStream(self._client, name, self._schema, options, offsets=offsets)
+        return self._stream
+
+    def _make_stream(self) -> tuple[str, bool]:
+        """Returns a stream's name, and whether its rows have offsets."""
+        raise NotImplementedError
+
+    def _refuse(self, refused: list[Refused]) -> Iterator[Any]:
+        """Yields what becomes of rows that BigQuery does not take."""
+        raise NotImplementedError
+
+
+class PendingRows(AppendRows):
+    """Makes a stream for each bundle, on its first row; gives its `RowStream` at the bundle's end."""
+
+    def _make_stream(self) -> tuple[str, bool]:
+        self._name = make_stream(self._client, self._table, self._retry_secs)
+        return self._name, True
+
+    def start_bundle(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def finish_bundle(self) -> Iterator[Any]:
+        stream = self._stream
+        if stream is None:
+            return
+        yield from self._refuse(stream.flush())
+        stream.close()
+        self._stream = None
+        if stream.rows:
+            finalize_stream(self._client, self._name, stream.rows, self._retry_secs)
+            record = RowStream(self._name, stream.rows, stream.size)
+            yield WindowedValue(record, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+
+class _WriteBatches(AppendRows):
+    """Rows that the table cannot hold, and rows that BigQuery refuses, are failures."""
+
+    def __init__(
+        self, table_id: str, schema: pa.Schema, retry_secs: float, endpoint: str | None, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(table_id, schema, retry_secs, endpoint)
+        self._clock = clock
 
     def process(
         self,
@@ -128,18 +185,6 @@ class _WriteRows(beam.DoFn):
         for part, rows in parts:
             yield from self._refuse(self._open().append(rows, _Source(part, window, timestamp)))
 
-    def _open(self) -> AppendStream:
-        """Returns the stream that rows go to."""
-        if self._stream is None:
-            name, offsets = self._make_stream()
-            options = AppendOptions(self._retry_secs)
-            self._stream = AppendStream(self._client, name, self._schema, options, offsets=offsets)
-        return self._stream
-
-    def _make_stream(self) -> tuple[str, bool]:
-        """Returns a stream's name, and whether its rows have offsets."""
-        raise NotImplementedError
-
     def _failed(self, failure: WindowedValue) -> Any:
         """Returns the failure as it is given out."""
         raise NotImplementedError
@@ -151,15 +196,9 @@ class _WriteRows(beam.DoFn):
             failure = scored_failure(source.batch, row, WRITE, error_type, message)
             yield self._failed(WindowedValue(failure, source.timestamp, (source.window,)))
 
-    def teardown(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        if hasattr(self, "_client"):  # setup may have failed
-            bigquery_clients.close(self._client)
-
 
 @beam.typehints.with_output_types(Failure)
-class _WriteDefault(_WriteRows):
+class _WriteDefault(_WriteBatches):
     """Its connection outlives bundles, as BigQuery asks for."""
 
     def _make_stream(self) -> tuple[str, bool]:
@@ -177,27 +216,6 @@ class _WriteDefault(_WriteRows):
             yield from self._refuse(self._stream.flush())
 
 
-class _WritePending(_WriteRows):
-    def _make_stream(self) -> tuple[str, bool]:
-        self._name = make_stream(self._client, self._table, self._retry_secs)
-        return self._name, True
-
+class _WritePending(_WriteBatches, PendingRows):
     def _failed(self, failure: WindowedValue) -> _Failed:
         return beam.pvalue.TaggedOutput(FAILURES, failure)
-
-    def start_bundle(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None
-
-    def finish_bundle(self) -> Iterator[WindowedValue | _Failed]:
-        stream = self._stream
-        if stream is None:
-            return
-        yield from self._refuse(stream.flush())
-        stream.close()
-        self._stream = None
-        if stream.rows:
-            finalize_stream(self._client, self._name, stream.rows, self._retry_secs)
-            record = RowStream(self._name, stream.rows, stream.size)
-            yield WindowedValue(record, GlobalWindow().max_timestamp(), [GlobalWindow()])

@@ -134,11 +134,15 @@ class Written(NamedTuple):
 
 
 class WriteFiles(Composite):
-    """Writes RecordBatches; gives the `Shard`s, which `CommitFiles` puts in their place, and failures."""
+    """Writes RecordBatches; gives the `Shard`s, which `FilesPlace` puts in their place, and failures.
 
-    def __init__(self, target: Target, spec: OutputSpec) -> None:
+    Args:
+      spec: what the files hold, or the `Format` that writes them.
+    """
+
+    def __init__(self, target: Target, spec: OutputSpec | Format) -> None:
         super().__init__()
-        self._fn = _WriteBatches(target, BatchFormat(spec))
+        self._fn = _WriteBatches(target, BatchFormat(spec) if isinstance(spec, OutputSpec) else spec)
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Written:
         written = batches | "Shards" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="shards")
@@ -146,7 +150,7 @@ class WriteFiles(Composite):
 
 
 class WriteFailures(beam.PTransform):
-    """Writes failures as JSON Lines; gives the `Shard`s, which `CommitFiles` puts in their place.
+    """Writes failures as JSON Lines; gives the `Shard`s, which `FilesPlace` puts in their place.
 
     Args:
       payload_mode: see transforms.failures.to_record.

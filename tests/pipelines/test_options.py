@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,21 @@ from pipelines.options import BatchOptions
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
 FLAGS = {
-    "input": None,
+    "output_table": "",
+    "allow_schema_update": False,
+    "partition_by": "",
+    "cluster_by": (),
+    "failures_table": "",
+    "bigquery_endpoint": "",
+    "bigquery_storage_endpoint": "",
+    "input": "",
+    "input_table": "",
+    "row_restriction": "",
+    "input_query": "",
     "model": None,
-    "output": None,
+    "output": "",
+    "write_disposition": "append",
+    "write_method": "storage_write_api",
     "input_format": "",
     "column_names": (),
     "csv_delimiter": ",",
@@ -104,6 +117,52 @@ def test_what_cannot_be_parsed_is_exit_2(flag: str, capsys: pytest.CaptureFixtur
 def test_the_dataclass_checks_itself(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"--{name}"):
         BatchOptions(**{"input": "i", "model": "m", "output": "o"} | {name: value})  # type: ignore[arg-type]
+
+
+TABLE = {"input_table": "p.d.i", "model": "m", "output_table": "p.d.o", "failures_table": "p.d.f"}
+FILES = {"input": "i.csv", "model": "m", "output": "o.csv"}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        TABLE,
+        TABLE | {"failures": "f.jsonl", "overwrite": True},
+        TABLE | {"row_restriction": "x > 1", "write_disposition": "truncate", "write_method": "file_loads"},
+        TABLE | {"allow_schema_update": True, "partition_by": "day", "cluster_by": ("a",)},
+        TABLE | {"input_table": "", "input_query": "SELECT 1 AS x"},
+        TABLE | {"input_table": "", "input": "i.csv", "csv_delimiter": ";"},
+        TABLE | {"output_table": "", "output": "o.csv", "flatten": True},
+        FILES | {"failures_table": "p.d.f"},
+    ],
+)
+def test_ends_that_go_together(flags: dict[str, object]) -> None:
+    BatchOptions(**flags)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "flags,words",
+    [
+        ({}, "give --input, --input_table or --input_query, one of them"),
+        (FILES | {"input_table": "p.d.i"}, "give --input, --input_table or --input_query, one of them"),
+        (TABLE | {"input_query": "SELECT 1"}, "give --input, --input_table or --input_query, one of them"),
+        (TABLE | {"output": "o.csv"}, "give --output or --output_table, one of them"),
+        (TABLE | {"failures_table": ""}, "no row may be lost: give --failures_table or --failures PATH"),
+        (TABLE | {"failures_table": "p.d.o"}, "--failures_table p.d.o is --output_table"),
+        (FILES | {"row_restriction": "x > 1"}, "--row_restriction is about --input_table"),
+        (TABLE | {"csv_delimiter": ";"}, "--csv_delimiter is about files of --input; leave it out"),
+        (TABLE | {"input_format": "csv"}, "--input_format is about files of --input; leave it out"),
+        (TABLE | {"output_format": "csv"}, "--output_format is about files of --output; leave it out"),
+        (FILES | {"write_disposition": "empty"}, "--write_disposition is about --output_table; leave it out"),
+        (FILES | {"write_method": "file_loads"}, "--write_method is about --output_table; leave it out"),
+        (FILES | {"partition_by": "day"}, "--partition_by is about --output_table, which is not given"),
+        (FILES | {"cluster_by": ("day",)}, "--cluster_by is about --output_table, which is not given"),
+        (FILES | {"allow_schema_update": True}, "--allow_schema_update is about --output_table, which is not given"),
+    ],
+)
+def test_ends_that_do_not_go_together(flags: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        BatchOptions(**{"model": "m"} | flags)  # type: ignore[arg-type]
 
 
 def test_pairs_and_sizes_say_what_they_expect() -> None:

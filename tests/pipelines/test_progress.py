@@ -29,8 +29,8 @@ from pipelines.progress import (
 HALFWAY = Sample(
     rows=1_234_567,
     failed=3,
-    bytes_read=42,
-    bytes_total=100,
+    done=42,
+    total=100,
     rows_per_second=182_000.3,
     elapsed_seconds=65.2,
     eta_seconds=52.2,
@@ -67,8 +67,8 @@ def test_the_line(sample: Sample, width: int, line: str) -> None:
         Sample,
         rows=st.integers(0, 10**12),
         failed=st.integers(0, 10**9),
-        bytes_read=st.integers(0, 10**12),
-        bytes_total=st.integers(0, 10**12),
+        done=st.integers(0, 10**12),
+        total=st.integers(0, 10**12),
         rows_per_second=st.floats(0, 1e9),
         elapsed_seconds=st.floats(0, 1e6),
         eta_seconds=st.none() | st.floats(0, 1e9),
@@ -158,7 +158,7 @@ class Script:
     def run(self, stream: TextIO, mode: str = "auto", width: int = 80) -> None:
         with Progress(
             lambda: self.tally,
-            total_bytes=1000,
+            total=1000,
             mode=mode,
             stream=stream,
             clock=lambda: self.seconds,

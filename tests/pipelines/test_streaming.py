@@ -125,12 +125,16 @@ def test_files_and_topic_at_a_time(pubsub: Pubsub, picky: str, tmp_path: Path) -
     assert len(ends.failed(1)) == 1
 
 
-def test_a_table_and_its_failures(pubsub: Pubsub, bigquery: BigQuery, picky: str) -> None:
+def test_rows_that_are_inserted_into_a_table_and_its_failures(
+    pubsub: Pubsub, bigquery: BigQuery, picky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ends = make_ends(pubsub)
     dataset = bigquery.make_dataset()
     ends.publish([b'{"x": %d}' % number for number in range(50)] + [b"{"], numbered(51))
     tables = [f"--output_table={dataset}.predictions", f"--failures_table={dataset}.failures", "--columns=x"]
     flags = [f"--model={picky}", f"--input_subscription={ends.subscription}", *tables]
+    flags += ["--write_method=streaming_inserts", f"--bigquery_endpoint={bigquery.url}"]
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")
     with LocalJob(flags) as job:
         job.wait_for(51)
         assert job.stop() == 0

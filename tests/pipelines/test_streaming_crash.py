@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +104,9 @@ def read_lines(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(line) for path in glob.glob(pattern) for line in Path(path).read_bytes().splitlines()]
 
 
-def test_a_job_killed_before_it_acknowledges_has_written_to_every_sink(
-    pubsub: Pubsub, bigquery: BigQuery, cases: Callable[[str], str], tmp_path: Path
-) -> None:
-    """The job is killed at its first acknowledgement, which is dropped: its rows are written, and come again."""
-    ends = make_ends(pubsub)
-    good, bad = [str(number) for number in range(40)], [str(number) for number in range(40, 60)]
-    payloads = [b'{"x": %s}' % number.encode() for number in good] + [b"no json"] * len(bad)
-    ends.publish(payloads, [{"id": number} for number in (*good, *bad)])
-    dataset = bigquery.make_dataset()
-    sinks = [f"--output={tmp_path}/good.jsonl", f"--failures={tmp_path}/bad", f"--output_table={dataset}.good"]
-    flags = [f"--model={cases('picky')}", *ends.flags, *sinks, f"--failures_table={dataset}.bad", "--columns=x"]
-    job = ProcessJob([*flags, "--max_bundle_delay_ms=1000"])
+@contextlib.contextmanager
+def doomed_job(pubsub: Pubsub, flags: list[str]) -> Iterator[ProcessJob]:
+    """A job that is killed at its first acknowledgement, which is dropped."""
 
     def kill() -> bool:
         os.kill(job.process.pid, signal.SIGKILL)
@@ -122,17 +114,40 @@ def test_a_job_killed_before_it_acknowledges_has_written_to_every_sink(
 
     with pubsub_proxy(pubsub) as proxy:
         proxy.on_acknowledge = kill
-        job.environment[EMULATOR_VARIABLE] = proxy.host
-        with job:
-            assert job.process.wait(PATIENCE_SECS) == -signal.SIGKILL
+        with ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
+            yield job
+
+
+def test_a_job_killed_before_it_acknowledges_has_written_to_every_sink(
+    pubsub: Pubsub, bigquery: BigQuery, cases: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Its rows are written, and come again. A second job, at the same time, inserts into its table."""
+    ends, second = make_ends(pubsub), make_ends(pubsub)
+    good, bad = [str(number) for number in range(40)], [str(number) for number in range(40, 60)]
+    payloads = [b'{"x": %s}' % number.encode() for number in good] + [b"no json"] * len(bad)
+    for each in (ends, second):
+        each.publish(payloads, [{"id": number} for number in (*good, *bad)])
+    dataset = bigquery.make_dataset()
+    common = [f"--model={cases('picky')}", "--columns=x", "--max_bundle_delay_ms=2000"]
+    sinks = [f"--output={tmp_path}/good.jsonl", f"--failures={tmp_path}/bad", f"--output_table={dataset}.good"]
+    flags = [*common, *ends.flags, *sinks, f"--failures_table={dataset}.bad"]
+    inserting = [f"--output_table={dataset}.inserted", "--write_method=streaming_inserts"]
+    with (
+        doomed_job(pubsub, flags) as job,
+        doomed_job(pubsub, [*common, *second.flags, *inserting]) as inserting_job,
+    ):
+        assert job.process.wait(PATIENCE_SECS) == -signal.SIGKILL
+        assert inserting_job.process.wait(PATIENCE_SECS) == -signal.SIGKILL
     assert in_order(message.attributes["id"] for message in ends.predictions(len(good), secs=5.0)) == good
     assert in_order(int(row["x"]) for row in read_lines(f"{tmp_path}/good-*.jsonl")) == good
     assert in_order(int(row["x"]) for row in bigquery.rows(f"{dataset}.good")) == good
     assert in_order(failure["attributes"]["id"] for failure in ends.failed(len(bad), secs=5.0)) == bad
     assert in_order(row["attributes"]["id"] for row in read_lines(f"{tmp_path}/bad-*.jsonl")) == bad
     assert in_order(row["attributes"][0]["value"] for row in bigquery.rows(f"{dataset}.bad")) == bad
-    again = pubsub.pull_all(ends.subscription, 60, secs=60.0)
-    assert in_order(each.message.attributes["id"] for each in again) == [*good, *bad]
+    assert in_order(int(row["x"]) for row in bigquery.rows(f"{dataset}.inserted")) == good
+    for subscription in (ends.subscription, second.subscription):
+        again = pubsub.pull_all(subscription, 60, secs=60.0)
+        assert in_order(each.message.attributes["id"] for each in again) == [*good, *bad]
 
 
 def in_order(numbers: Iterable[Any]) -> list[str]:

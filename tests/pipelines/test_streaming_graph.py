@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import apache_beam as beam
@@ -13,6 +14,7 @@ from pipelines.runner import beam_options, check_reachable, make_pipeline
 from pipelines.streaming_graph import build_streaming
 from pipelines.streaming_options import StreamingOptions
 from pipelines.streaming_plan import StreamingPlan, plan_streaming
+from pipelines.table_options import STREAMING_INSERTS
 from tests.pipelines.test_graph import labels
 from tests.servers import Pubsub
 from tests.zoo_models import ZooSample
@@ -23,7 +25,7 @@ BEHIND_THE_SOURCE = [
     "Decode/Parse",
     "Predict/Call",
     "WriteTopic/Publish",
-    "WriteTable/Insert",
+    "WriteTable/Append",
     "WriteFiles/Files",
     "WriteDecodeFailures/Topic",
     "WriteDecodeFailures/Table",
@@ -105,6 +107,15 @@ def test_the_graph_is_built_for_dataflow_without_it(plan: StreamingPlan) -> None
         if transform.spec.urn == "beam:transform:pardo:v1":
             payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
             assert len(payload.do_fn.payload) < 200_000, "a DoFn holds recipes, not resources"
+
+
+def test_rows_that_are_inserted_have_a_label_of_their_own(options: StreamingOptions) -> None:
+    inserting = dataclasses.replace(options, write_method=STREAMING_INSERTS)
+    pipeline = make_pipeline(beam_options([]))
+    build_streaming(pipeline, plan_streaming(inserting, native=False))
+    check_fused(pipeline)
+    wanted = ["WriteTable/Insert" if label == "WriteTable/Append" else label for label in BEHIND_THE_SOURCE]
+    assert two_deep(pipeline) == [*LOCAL, *wanted]
 
 
 def test_local_paths_are_refused_for_dataflow(options: StreamingOptions) -> None:

@@ -45,6 +45,10 @@ FLAGS = {
     "on_unavailable": "fail",
     "output_topic": "",
     "output_table": "",
+    "write_method": "storage_write_api",
+    "allow_schema_update": False,
+    "partition_by": "",
+    "cluster_by": (),
     "output": "",
     "output_format": "",
     "output_prefix": "",
@@ -56,6 +60,8 @@ FLAGS = {
     "failures_table": "",
     "failures": "",
     "failure_payload": "full",
+    "bigquery_endpoint": "",
+    "bigquery_storage_endpoint": "",
     "max_bundle_messages": 4000,
     "max_bundle_delay_ms": -1.0,
     "max_restarts": 10,
@@ -127,6 +133,7 @@ def test_values(flag: str, name: str, value: object) -> None:
         "--input_format=csv",
         "--output_format=xml",
         "--failure_payload=some",
+        "--write_method=file_loads",
         "--progress=loud",
         "--max_restarts=1.5",
         "--health_port=http",
@@ -163,9 +170,17 @@ AVRO = "--avro_schema FILE goes with --input_format avro, and the other way roun
         ({"input_format": "avro"}, AVRO),
         ({"avro_schema": "schema.json"}, AVRO),
         ({"model": ""}, "--model is empty"),
+        ({"write_method": "streaming_inserts"}, "--write_method is about --output_table, which is not given"),
+        ({"allow_schema_update": True}, "--allow_schema_update is about --output_table, which is not given"),
+        ({"partition_by": "day"}, "--partition_by is about --output_table, which is not given"),
+        ({"cluster_by": ("day",)}, "--cluster_by is about --output_table, which is not given"),
+        (
+            {"output_table": "p.d.t", "failures_table": "p.d.t"},
+            "--failures_table p.d.t is --output_table: give it a table of its own",
+        ),
     ],
 )
-def test_what_does_not_go_together(changes: dict[str, str], text: str) -> None:
+def test_what_does_not_go_together(changes: dict[str, object], text: str) -> None:
     assert refusal(**changes) == text
 
 
@@ -178,12 +193,14 @@ def test_what_does_not_go_together(changes: dict[str, str], text: str) -> None:
         {"failures_topic": "", "failures_table": "p.d.t"},
         {"failures_topic": "", "failures": "out/failed"},
         {"failures_table": "p.d.t", "failures": "out/failed"},
+        {"output_table": "p.d.t", "write_method": "streaming_inserts"},
+        {"output_table": "p.d.t", "allow_schema_update": True, "partition_by": "day:MONTH", "cluster_by": ("a", "b")},
         {"input_subscription": "", "input_topic": "projects/p/topics/other"},
         {"input_format": "avro", "avro_schema": "schema.json"},
         {"input_format": "example"},
     ],
 )
-def test_what_goes_together(changes: dict[str, str]) -> None:
+def test_what_goes_together(changes: dict[str, object]) -> None:
     made = options(**changes)
     assert {name: getattr(made, name) for name in changes} == changes
 

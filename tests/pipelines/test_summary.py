@@ -94,6 +94,8 @@ def test_golden_json() -> None:
         "rows_per_second": 16_000.0,
         "output_files": [f"out/p-0000{shard}-of-00005.csv" for shard in range(5)],
         "failure_files": ["out/p.failures-00000-of-00001.jsonl"],
+        "output_table": "",
+        "failures_table": "",
         "model": "work/model",
         "version": 3,
         "model_load_msec": 1234.0,
@@ -102,6 +104,16 @@ def test_golden_json() -> None:
         "rpc_retries": 12,
         "throttled_seconds": 3,
     }
+
+
+def test_tables_are_named_where_files_would_be() -> None:
+    summary = dataclasses.replace(
+        summarise(), output_files=(), output_table="p.d.predictions", failures_table="p.d.failed"
+    )
+    lines = [line.split() for line in render(summary).splitlines()]
+    assert ["Output", "p.d.predictions"] in lines
+    assert ["Failures", "in", "p.d.failed"] in lines
+    assert ["out/p.failures-00000-of-00001.jsonl"] in lines
 
 
 def test_the_keys_are_there_when_nothing_is_known() -> None:

@@ -18,7 +18,7 @@ from models.errors import SluiceError, UsageError
 from models.reserved import is_reserved
 from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
 from tests.servers import BigQuery
-from tests.transforms.bigquery_cases import FIELDS, SCALARS, kinds_table, load, make_births, read_all, spec_of
+from tests.transforms.bigquery_cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
 from transforms import metrics
 from transforms.batches import origin_of
 from transforms.bigquery_clients import close, read_client
@@ -26,18 +26,6 @@ from transforms.decode import BIGQUERY, InputSpec
 from transforms.find_table import FoundTable, find_query, find_table
 from transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream
 from transforms.read_files import MAX_BATCH_ROWS
-
-BIRTHS = 200_000
-
-
-@pytest.fixture(scope="module")
-def births() -> pa.Table:
-    return make_births(BIRTHS)
-
-
-@pytest.fixture(scope="module")
-def births_table(bigquery: BigQuery, births: pa.Table) -> str:
-    return load(bigquery, births)
 
 
 @pytest.fixture
@@ -92,10 +80,10 @@ def test_a_large_table_in_natalitys_shape(births: pa.Table, births_table: str) -
         read = pipeline | "Read" >> ReadTable(found.table, spec)
         sums = read.rows | beam.Map(summary)
         assert_that(read.failures, equal_to([]), label="failures")
-        assert_that(read.tally | beam.CombineGlobally(sum), equal_to([BIRTHS]), label="tally")
+        assert_that(read.tally | beam.CombineGlobally(sum), equal_to([births.num_rows]), label="tally")
         assert_that(sums | beam.CombineGlobally(add), equal_to([summary(births)]), label="rows")
-    assert metrics.tally()["rows_read"] == BIRTHS
-    assert metrics.tally()["bytes_read"] > 4 * BIRTHS
+    assert metrics.tally()["rows_read"] == births.num_rows
+    assert metrics.tally()["bytes_read"] > 4 * births.num_rows
     batches = read_all(found, spec).batches
     assert table_of(batches).equals(births)
     assert origin_of(batches[0], 7) == f"{births_table}#stream=0&row=7"

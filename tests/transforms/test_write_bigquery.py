@@ -28,8 +28,9 @@ from tests.servers import BigQuery
 from tests.transforms.test_write_table import EVERY_TYPE, comparable
 from transforms import append_requests, append_rows, bigquery_clients, commit_table, write_bigquery, write_streams
 from transforms.bigquery_table import ensure_table
-from transforms.commit_files import Judgement
-from transforms.commit_table import CommitTable, CommittedTable, commit_rows
+from transforms.commit import Commit, Committed, Judgement
+from transforms.commit_files import FilesPlace
+from transforms.commit_table import TablePlace
 from transforms.failures import ENCODE, WRITE, Failure
 from transforms.messages import message_batch
 from transforms.table_columns import append_schema
@@ -101,11 +102,9 @@ def write(target: TableTarget, *batches: pa.RecordBatch, **options: Any) -> tupl
 
 
 def commit(target: TableTarget, streams: list[RowStream], endpoint: str | None = None, retry_secs: float = 5.0) -> None:
-    client = bigquery_clients.write_client(endpoint)
-    try:
-        commit_rows(client, target, streams, retry_secs)
-    finally:
-        bigquery_clients.close(client)
+    place = TablePlace(target, retry_secs, endpoint)
+    place.put_in_place(streams)
+    place.clean_up()
 
 
 def ids_in(bigquery: BigQuery, table: str) -> list[int]:
@@ -471,10 +470,9 @@ class FailOnce(beam.DoFn):
 
 def run_job(
     target: TableTarget, directory: Path, batches: list[pa.RecordBatch], rate: float = 0.5, **extra: Any
-) -> list:
-    """Runs the sinks of a batch job; returns what they have committed."""
+) -> None:
+    """Runs the sinks of a batch job, which writes down what it has committed."""
     failures_target = Target(f"{directory}/failures", ".jsonl", f"{directory}/.temp")
-    committed: list[CommittedTable] = []
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         rows = (
             pipeline
@@ -484,13 +482,12 @@ def run_job(
         tally = rows | "Count" >> beam.Map(lambda batch: batch.num_rows)
         written = rows | "Write" >> WriteTableRows(target.rows_table, target.schema, 5.0, **extra)
         shards = written.failures | "WriteFailures" >> WriteFailures(failures_target)
-        commit = CommitTable(target, failures_target, Judgement(rate), 5.0, **extra)
+        commit = Commit(TablePlace(target, 5.0, **extra), [FilesPlace(failures_target)], Judgement(rate))
         done = (written.streams, shards, tally) | "Commit" >> commit
         done | "Keep" >> beam.Map(_keep, f"{directory}/committed")
-    return committed
 
 
-def _keep(committed: CommittedTable, path: str) -> None:
+def _keep(committed: Committed, path: str) -> None:
     Path(path).write_text(repr(committed))
 
 
@@ -500,7 +497,7 @@ def test_a_job_writes_its_rows_and_its_failures(bigquery: BigQuery, target: Tabl
     run_job(target, tmp_path, [batch_of([1, 2]), bad, batch_of([3])])
     assert ids_in(bigquery, target.table) == [1, 2, 3, 7, 9]
     files = (f"{tmp_path}/failures-00000-of-00001.jsonl",)
-    assert (tmp_path / "committed").read_text() == repr(CommittedTable(6, 5, 1, target.table, files))
+    assert (tmp_path / "committed").read_text() == repr(Committed(6, 5, 1, (), files))
     assert len(Path(files[0]).read_text().splitlines()) == 1
 
 
@@ -532,7 +529,8 @@ def test_bundles_and_commits_that_are_tried_again_write_every_row_once(
             written = rows | "Write" >> WriteTableRows(target.rows_table, target.schema, 5.0)
             streams = written.streams | "FailWrite" >> beam.ParDo(FailOnce(tmp_path / "write"))
             shards = written.failures | "WriteFailures" >> WriteFailures(failures_target)
-            done = (streams, shards, tally) | "Commit" >> CommitTable(target, failures_target, Judgement(0), 5.0)
+            commit = Commit(TablePlace(target, 5.0), [FilesPlace(failures_target)], Judgement(0))
+            done = (streams, shards, tally) | "Commit" >> commit
             done | "Keep" >> beam.Map(_keep, f"{tmp_path}/committed")
 
     with pytest.raises(Exception, match="the worker is lost"):
@@ -544,9 +542,10 @@ def test_bundles_and_commits_that_are_tried_again_write_every_row_once(
 
 def test_a_commit_step_that_is_run_twice_commits_once(bigquery: BigQuery, target: TableTarget, tmp_path: Path) -> None:
     streams, _ = write(target, batch_of([1, 2]))
-    fn = CommitTable(target, Target(f"{tmp_path}/f", ".jsonl", f"{tmp_path}/.temp"), Judgement(0), 5.0)._fn
+    failures = FilesPlace(Target(f"{tmp_path}/f", ".jsonl", f"{tmp_path}/.temp"))
+    fn = Commit(TablePlace(target, 5.0), [failures], Judgement(0))._fn
     found = [list(fn.process(0, each, [], [2])) for each in (streams, streams * 2)]
-    assert found == [[CommittedTable(2, 2, 0, target.table, ())]] * 2
+    assert found == [[Committed(2, 2, 0, (), ())]] * 2
     assert ids_in(bigquery, target.table) == [1, 2]
     with pytest.raises(SluiceError, match="rows are missing or double"):
         list(fn.process(0, streams, [], [3]))

@@ -9,7 +9,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 from models.errors import SluiceError, TooManyFailures, UsageError
-from transforms.commit_files import CommitFiles, Judgement, put_in_place
+from transforms.commit import Commit, Judgement
+from transforms.commit_files import FilesPlace, put_in_place
 from transforms.encode import OutputSpec
 from transforms.failures import Failure
 from transforms.write_files import (
@@ -115,7 +116,7 @@ def run(tmp_path: Path, rows_in: int, failures: int, rate: float, batches: int =
         failed = pipeline | "Bad" >> beam.Create([Failure("decode", "X", "x", "o")] * failures)
         lost = failed | "WriteBad" >> WriteFailures(bad)
         tally = pipeline | "Tally" >> beam.Create([rows_in])
-        (written.shards, lost, tally) | CommitFiles(place, SPEC, bad, Judgement(rate))
+        (written.shards, lost, tally) | Commit(FilesPlace(place, SPEC), [FilesPlace(bad)], Judgement(rate))
 
 
 def test_commit_puts_predictions_and_failures_in_place_and_cleans_up(tmp_path: Path) -> None:

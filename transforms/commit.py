@@ -1,0 +1,105 @@
+"""The last step of a batch job: judges it, and has what its bundles have written seen."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+
+from models.errors import SluiceError, TooManyFailures
+from transforms.composite import Composite
+from transforms.places import Place
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What a job must hold to before its predictions are put in place.
+
+    Attributes:
+      max_failure_rate: failures over rows in; above it the job fails.
+    """
+
+    max_failure_rate: float
+
+    def check(self, rows_in: int, predictions: int, failures: int) -> None:
+        """
+        Raises:
+          TooManyFailures: above the rate.
+          SluiceError: rows are missing or double.
+        """
+        if rows_in != predictions + failures:
+            raise SluiceError(
+                f"{rows_in} rows were read, and {predictions} predictions and {failures} failures written: rows are "
+                "missing or double. This is a defect in Sluice or in the runner; the output is not put in place"
+            )
+        if rows_in and failures / rows_in > self.max_failure_rate:
+            raise TooManyFailures(
+                f"{failures} of {rows_in} rows failed ({failures / rows_in:.1%}), more than --max_failure_rate "
+                f"{self.max_failure_rate:g} allows; the failures are written, the predictions are not"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Committed:
+    """What a job has written. Of tables there are no files."""
+
+    rows_in: int
+    predictions: int
+    failures: int
+    files: tuple[str, ...]
+    failure_files: tuple[str, ...]
+
+
+class Commit(Composite):
+    """Puts the failures in place, judges the job, and puts its predictions in place.
+
+    Each is there once, however often this step is tried and wherever it is interrupted.
+
+    Takes a tuple: what was written to `place`, what was written to each of `failure_places`, and how many rows were
+    read (ints to be summed).
+
+    Args:
+      place: where the predictions go.
+      failure_places: where the failures go: all of them to each.
+    """
+
+    def __init__(self, place: Place, failure_places: Sequence[Place], judgement: Judgement) -> None:
+        super().__init__()
+        self._fn = _Commit(place, tuple(failure_places), judgement)
+
+    def expand(self, written: tuple[beam.PCollection, ...]) -> beam.PCollection:
+        begin = written[0].pipeline | "Once" >> beam.Create([0])
+        return begin | "Judge" >> beam.ParDo(self._fn, *(beam.pvalue.AsList(each) for each in written))
+
+
+@beam.typehints.with_output_types(Committed)
+class _Commit(beam.DoFn):
+    def __init__(self, place: Place, failure_places: tuple[Place, ...], judgement: Judgement) -> None:
+        self._place = place
+        self._failure_places = failure_places
+        self._judgement = judgement
+
+    def process(self, _: int, parts: list[Any], *others: list[Any]) -> Iterator[Committed]:
+        *failure_parts, tally = others
+        rows_in, predictions = sum(tally), _rows(parts)
+        counts = [_rows(each) for each in failure_parts]
+        failure_files: list[str] = []
+        for place, each in zip(self._failure_places, failure_parts, strict=True):
+            failure_files += place.put_in_place(each)
+        try:
+            for failures in counts:
+                self._judgement.check(rows_in, predictions, failures)
+        except SluiceError:
+            self._clean_up()
+            raise
+        files = self._place.put_in_place(parts)
+        self._clean_up()
+        yield Committed(rows_in, predictions, counts[0], tuple(files), tuple(failure_files))
+
+    def _clean_up(self) -> None:
+        for place in (self._place, *self._failure_places):
+            place.clean_up()
+
+
+def _rows(parts: Sequence[Any]) -> int:
+    return sum(part.rows for part in set(parts))

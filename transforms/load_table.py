@@ -1,0 +1,184 @@
+"""Files of scored rows loaded into a BigQuery table once the job is judged.
+
+https://cloud.google.com/bigquery/docs/batch-loading-data
+"""
+
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.cloud import bigquery
+
+from models.errors import SluiceError
+from transforms.bigquery_jobs import JobFailed, JobRunner
+from transforms.bigquery_table import open_client, parse_table_id
+from transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget
+from transforms.write_files import OpenShard, Shard, Target, remove_temp
+from transforms.write_load_files import LoadFormat
+
+# What one job may load: https://cloud.google.com/bigquery/quotas#load_jobs
+_MAX_FILES = 10_000
+_MAX_BYTES = 15 * 10**12
+
+_DISPOSITIONS = {
+    APPEND: bigquery.WriteDisposition.WRITE_APPEND,
+    TRUNCATE: bigquery.WriteDisposition.WRITE_TRUNCATE_DATA,  # the plain one takes the files' schema, drops policies
+    EMPTY: bigquery.WriteDisposition.WRITE_EMPTY,
+}
+_STAGING_DAYS = 2
+_CALL_SECS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadPlace:
+    """A table, as a `Place`: its parts are the `Shard`s that WriteLoadFiles gave.
+
+    The rows are seen all at once, by one job; if it never succeeds, none is. More files than one job may load are
+    first loaded into a table of this job alone, by several.
+
+    Attributes:
+      files: where the shards are.
+      max_files, max_bytes: what one job may load.
+      retry_secs: how long a call is repeated that BigQuery does not answer.
+    """
+
+    target: TableTarget
+    files: Target
+    max_files: int = _MAX_FILES
+    max_bytes: int = _MAX_BYTES
+    retry_secs: float = 300.0
+
+    def put_in_place(self, shards: Sequence[Shard]) -> tuple[str, ...]:
+        groups = list(load_groups(shards, self.max_files, self.max_bytes))
+        if not groups and self.target.disposition == TRUNCATE:
+            groups = [[OpenShard(self.files, LoadFormat(self.target.schema)).finish()]]
+        if groups:
+            with self._client() as client:
+                self._load(client, groups)
+        return ()
+
+    def clean_up(self) -> None:
+        remove_temp(self.files)
+        with self._client() as client, contextlib.suppress(GoogleAPICallError, RetryError):  # it expires
+            client.delete_table(self._staging, not_found_ok=True, **self._options)
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[bigquery.Client]:
+        with contextlib.closing(open_client(parse_table_id(self.target.table).project, self.target.endpoint)) as client:
+            yield client
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"retry": bigquery.DEFAULT_RETRY.with_timeout(self.retry_secs), "timeout": _CALL_SECS}
+
+    @property
+    def _table(self) -> str:
+        """The table as a whole, of which the target may be a partition."""
+        return self.target.table.partition("$")[0]
+
+    @property
+    def _staging(self) -> str:
+        if self.target.rows_table != self.target.table:
+            return self.target.rows_table
+        return f"{self._table}_sluice_{self.target.job.replace('-', '_')}"
+
+    def _load(self, client: bigquery.Client, groups: list[list[Shard]]) -> None:
+        try:
+            table = client.get_table(self._table, **self._options)
+            runner = JobRunner(client, table.location, self.retry_secs)
+            name = f"sluice_{self.target.job}_load"  # of the one job by which the rows are seen
+            if len(groups) == 1:
+                runner.load(name, _uris(groups[0]), self.target.table, _load_config(self.target.disposition))
+            elif not runner.has_run(name):
+                self._stage(client, runner, table, groups)
+                self._show(runner, name)
+        except JobFailed as error:
+            if error.reason == "duplicate" and self.target.disposition == EMPTY:
+                raise SluiceError(
+                    f"table {self.target.table} has got rows since the job began, and --write_disposition empty says "
+                    "that it has none; its predictions are not written"
+                ) from error
+            raise SluiceError(f"table {self.target.table}: its rows cannot be loaded: {error}") from error
+        except (GoogleAPICallError, RetryError) as error:
+            raise SluiceError(f"table {self.target.table}: its rows cannot be loaded: {error}") from error
+
+    def _stage(
+        self, client: bigquery.Client, runner: JobRunner, table: bigquery.Table, groups: list[list[Shard]]
+    ) -> None:
+        """Has all rows in the other table."""
+        client.create_table(_staging_table(self._staging, table), exists_ok=True, **self._options)
+        for number, group in enumerate(groups):
+            runner.load(f"sluice_{self.target.job}_part{number}", _uris(group), self._staging, _load_config(APPEND))
+        found = client.get_table(self._staging, **self._options).num_rows
+        rows = sum(shard.rows for group in groups for shard in group)
+        if found != rows:  # it was dropped after an earlier try
+            raise SluiceError(
+                f"table {self._staging}, where rows waited, has {found} of {rows} rows; {self.target.table} is as it "
+                "was: run the job again"
+            )
+
+    def _show(self, runner: JobRunner, name: str) -> None:
+        """Has the rows of the other table in the target, in one job.
+
+        To replace rows takes a query: a copy would replace the schema as well. To append takes a copy: of a query's
+        results no column is REQUIRED.
+        """
+        disposition = _DISPOSITIONS[self.target.disposition]
+        never = bigquery.CreateDisposition.CREATE_NEVER
+        if self.target.disposition == TRUNCATE:
+            config = bigquery.QueryJobConfig(
+                destination=self.target.table,
+                write_disposition=disposition,
+                create_disposition=never,
+                use_query_cache=False,
+            )
+            runner.query(name, f"SELECT * FROM `{self._staging}`", config)
+        else:
+            copy = bigquery.CopyJobConfig(write_disposition=disposition, create_disposition=never)
+            runner.copy(name, self._staging, self.target.table, copy)
+
+
+def load_groups(
+    shards: Sequence[Shard], max_files: int = _MAX_FILES, max_bytes: int = _MAX_BYTES
+) -> Iterator[list[Shard]]:
+    """Yields what one job loads; for the same shards, in whatever order, always the same."""
+    group: list[Shard] = []
+    size = 0
+    for shard in sorted(set(shards), key=lambda each: each.path):
+        if group and (len(group) == max_files or size + shard.size > max_bytes):
+            yield group
+            group, size = [], 0
+        group.append(shard)
+        size += shard.size
+    if group:
+        yield group
+
+
+def _uris(shards: Sequence[Shard]) -> list[str]:
+    return [shard.path for shard in shards]
+
+
+def _load_config(disposition: str) -> bigquery.LoadJobConfig:
+    """Returns how files are loaded: with their own types, which are the table's (see LoadFormat)."""
+    parquet = bigquery.format_options.ParquetOptions()
+    parquet.enable_list_inference = True
+    return bigquery.LoadJobConfig(
+        source_format=bigquery.SourceFormat.PARQUET,
+        parquet_options=parquet,
+        decimal_target_types=[bigquery.DecimalTargetType.NUMERIC, bigquery.DecimalTargetType.BIGNUMERIC],
+        write_disposition=_DISPOSITIONS[disposition],
+        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+    )
+
+
+def _staging_table(table_id: str, like: bigquery.Table) -> bigquery.Table:
+    """Returns a table with the other's columns and layout, since only such a one can be copied to it."""
+    table = bigquery.Table(table_id, like.schema)
+    table.time_partitioning = like.time_partitioning
+    table.range_partitioning = like.range_partitioning
+    table.clustering_fields = like.clustering_fields
+    table.expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_STAGING_DAYS)
+    return table

@@ -1,0 +1,24 @@
+"""Where the rows of a batch job go, as its last step sees it: they wait until the job is judged, and are then seen."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Place(Protocol):
+    """Files, or a table. Picklable.
+
+    What has been written is known by the records that its writer gave, one for each part that a bundle finished; each
+    has `rows`.
+    """
+
+    def put_in_place(self, written: Sequence[Any]) -> Sequence[str]:
+        """Has the parts seen, all of them, each once; returns the names of the files, of a table none.
+
+        It may be called again, with the same parts, after it was interrupted or has failed.
+
+        Raises:
+          SluiceError: it cannot be done.
+        """
+
+    def clean_up(self) -> None:
+        """Removes what is temporary: the job has been judged, and its rows are in place, or never will be."""
