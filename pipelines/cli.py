@@ -19,7 +19,7 @@ exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not f
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipelines import latency, replay, serve, simulate
+    from pipelines import latency, replay, serve, simulate, template
 
     parser = argparse.ArgumentParser(
         "sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_described(commands, "replay", "feed failures of a stream back to its topic", replay)
     _add_described(commands, "simulate", "publish rows to a topic at a steady rate", simulate)
     _add_described(commands, "latency", "read predictions back, and tell how long they took", latency)
+    _add_described(commands, "template", "write the parameters of a Dataflow Flex Template", template)
     for command in commands.choices.values():  # also behind the command, where one adds it to a line that failed
         command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
@@ -46,8 +47,8 @@ def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
     parser = commands.add_parser(
         "batch",
-        help="score files",
-        description="Scores files with a model and writes each row with its predictions.",
+        help="score files, or tables of BigQuery",
+        description="Scores files, or tables of BigQuery, with a model and writes each row with its predictions.",
         epilog="Any other flag goes to Beam, e.g. --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp",
         allow_abbrev=False,
     )

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 Options = TypeVar("Options")
 
-# In the order of --help.
-_GROUPS = ("Input", "Model", "Endpoint", "Output", "Failures", "Run")
+# In the order of --help, and of a template's form.
+GROUPS = ("Input", "Model", "Endpoint", "Output", "Failures", "BigQuery", "Run")
 
 
 def flag(
@@ -23,9 +23,10 @@ def flag(
     """Returns a dataclass field that is a command-line flag of the field's name; without a default it is required.
 
     Args:
-      secret: the options' repr does not show it.
+      secret: the options' repr does not show it, and templates have no parameter for it.
     """
     metadata = {"help": help, "parse": parse, "choices": tuple(choices), "group": group, "metavar": metavar}
+    metadata["secret"] = secret
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -97,7 +98,7 @@ def _split_header(text: str, separators: str, where: str) -> tuple[str, str]:
 def add_arguments(parser: argparse.ArgumentParser, options: type) -> None:
     """Adds a flag for each field of an options class, grouped for --help."""
     fields = dataclasses.fields(options)
-    for group in _GROUPS:
+    for group in GROUPS:
         members = [field for field in fields if field.metadata["group"] == group]
         if members:
             section = parser.add_argument_group(group)
@@ -108,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser, options: type) -> None:
 def _argument(field: "dataclasses.Field[Any]") -> dict[str, Any]:
     meta = field.metadata
     text = meta["help"].replace("%", "%%")
-    arguments: dict[str, Any] = {"type": meta["parse"], "dest": field.name}
+    arguments: dict[str, Any] = {"type": _parser(field), "dest": field.name}
     if field.default is dataclasses.MISSING:
         arguments["required"] = True
     else:
@@ -119,10 +120,25 @@ def _argument(field: "dataclasses.Field[Any]") -> dict[str, Any]:
         arguments |= {"nargs": "?", "const": True, "metavar": "true|false"}
         text += f" (default: {str(field.default).lower()})"
     elif meta["choices"]:
-        arguments["choices"] = meta["choices"]
+        left_blank = () if field.default in meta["choices"] else (field.default,)
+        arguments |= {"choices": (*meta["choices"], *left_blank), "metavar": f"{{{','.join(meta['choices'])}}}"}
     elif meta["metavar"]:
         arguments["metavar"] = meta["metavar"]
     return arguments | {"help": text}
+
+
+def _parser(field: "dataclasses.Field[Any]") -> Callable[[str], Any]:
+    """Returns what parses a flag's text. An empty one, as a template's form may pass for what was left blank, is the
+    default where it is no value of its own: of numbers, booleans and choices."""
+    parse: Callable[[str], Any] = field.metadata["parse"]
+    if field.default is dataclasses.MISSING or not (parse in (int, float, parse_bool) or field.metadata["choices"]):
+        return parse
+
+    def parse_or_default(text: str) -> Any:
+        return parse(text) if text else field.default
+
+    parse_or_default.__name__ = parse.__name__  # argparse names it where it fails: "invalid int value"
+    return parse_or_default
 
 
 def from_namespace(options: type[Options], namespace: argparse.Namespace) -> Options:

