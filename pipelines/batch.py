@@ -30,13 +30,16 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
+    from pipelines.dataflow import check_settings, set_defaults
     from pipelines.plan import plan_batch
     from pipelines.runner import beam_options, check_reachable
 
     beam = beam_options(beam_flags)
     check_reachable(options, beam)
+    check_settings(beam)
     cloud = beam.view_as(GoogleCloudOptions)
     plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
+    set_defaults(beam, plan.recipe, plan.version)
     _announce(plan)
     return _run(options, plan, beam)
 
@@ -60,6 +63,9 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
             result.wait_until_finish()
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and what it says is shown
         error = raised
+    if error is None and not getattr(result, "has_job", True):  # a Flex Template's launcher starts it
+        sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
+        return EXIT_OK
     if is_local(beam):  # elsewhere the job may live on, and needs its files
         for place in (plan.output.place, *plan.failures.places):
             place.clean_up()

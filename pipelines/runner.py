@@ -58,6 +58,11 @@ def is_local(options: PipelineOptions) -> bool:
     return _runner(options) in _LOCAL
 
 
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether the job runs on Dataflow."""
+    return _runner(options) == _DATAFLOW
+
+
 def _runner(options: PipelineOptions) -> str:
     """Returns the runner's name as Beam takes it: in any case, and without "Runner" as well."""
     name = (options.view_as(StandardOptions).runner or "").lower()
@@ -69,7 +74,7 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
     Raises:
       UsageError: the job runs on Dataflow, and a path of it is on this machine, which workers there do not see.
     """
-    if _runner(options) != _DATAFLOW:
+    if not is_dataflow(options):
         return
     endpoint = parse_model_uri(job.model).endpoint
     if endpoint and endpoint.host in _LOOPBACK:
@@ -113,7 +118,7 @@ def check_streams(options: PipelineOptions) -> None:
       UsageError: the runner is neither this process nor Dataflow, on which alone nothing is lost; or Beam is asked to
         run a local job in several processes or threads, whereas a local stream is read by one.
     """
-    if _runner(options) == _DATAFLOW:
+    if is_dataflow(options):
         return
     if not is_local(options):
         raise UsageError(

@@ -33,6 +33,7 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     Raises:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
+    from pipelines.dataflow import check_settings
     from pipelines.runner import beam_options, check_reachable, check_streams, is_local
     from pipelines.streaming_plan import make_tables, plan_streaming
 
@@ -41,6 +42,7 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     check_reachable(options, beam)
     local = is_local(beam)
     _check_flags(options, local)
+    check_settings(beam)
     plan = make_tables(plan_streaming(options, native=not local))
     _announce(plan)
     return _run_here(options, plan, beam) if local else _launch(plan, beam)
@@ -72,10 +74,12 @@ def _announce(plan: Any) -> None:
 def _launch(plan: Any, beam: Any) -> int:
     from apache_beam.options.pipeline_options import StandardOptions
 
+    from pipelines.dataflow import set_defaults
     from pipelines.runner import make_pipeline
     from pipelines.streaming_graph import build_streaming
 
     beam.view_as(StandardOptions).streaming = True
+    set_defaults(beam, plan.recipe, plan.version)
     pipeline: Any = make_pipeline(beam)
     try:
         build_streaming(pipeline, plan)
@@ -87,6 +91,9 @@ def _launch(plan: Any, beam: Any) -> int:
         sys.stderr.write(f"sluice: the job could not be launched: {reason(error)} (--verbose shows where)\n")
         _LOG.debug("The job could not be launched", exc_info=error)
         return EXIT_FAILED
+    if not getattr(result, "has_job", True):  # a Flex Template's launcher starts it
+        sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
+        return EXIT_OK
     job = getattr(result, "job_id", None)
     sys.stderr.write(f"sluice: the job {f'{job()} ' if callable(job) else ''}runs; it goes on until it is drained\n")
     return EXIT_OK

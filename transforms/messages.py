@@ -22,6 +22,9 @@ TIME = pa.timestamp("us", "UTC")
 # The years 1 to 9999, in microseconds since the epoch: what BigQuery and Python can hold.
 _FIRST_MICROS, _LAST_MICROS = -62_135_596_800_000_000, 253_402_300_800_000_000
 
+# What tables have of them: by it a reader drops a row that is there twice, because its message came again.
+MESSAGE_ID_COLUMN = "_message_id"
+
 # What ReadMessages gives, and what stays beside each row until it is written.
 MESSAGE_SCHEMA = pa.schema(
     [
@@ -106,3 +109,9 @@ def parse_time(text: str) -> int:
     if not _FIRST_MICROS <= micros < _LAST_MICROS:
         raise ValueError(f"{text} milliseconds are not within the years 1 to 9999: of another unit?")
     return micros
+
+
+def with_message_id(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns the batch with the ids of its messages in a column as tables have it; as it is if it holds none."""
+    place = batch.schema.get_field_index(MESSAGE_ID)
+    return batch if place < 0 else batch.append_column(MESSAGE_ID_COLUMN, batch.column(place))

@@ -15,6 +15,7 @@ from transforms.decode import JSONL, TFRECORD, CsvOptions, InputSpec
 from transforms.decode_datum import datum_schema
 from transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 from transforms.encode import OutputSpec, check_output_spec
+from transforms.messages import MESSAGE_ID_COLUMN
 from transforms.plan_input import InputPlan, Source, Wanted, near_name, plan_input, some_names
 from transforms.plan_output import added_columns, table_columns
 
@@ -94,7 +95,7 @@ def plan_stream(signature: Signature, wanted: StreamWanted) -> StreamPlan:
     plan = plan_input(source, signature, told, CsvOptions())
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
-    table = table_columns(plan, signature, wanted.output_prefix) if wanted.table else None
+    table = _table(plan, signature, wanted) if wanted.table else None
     spec = _with_added(plan.spec, [sink for sink in (topic, files) if sink and sink.raw and sink.format == JSONL])
     return StreamPlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files)
 
@@ -191,6 +192,16 @@ def _output(format_: str, plan: InputPlan, signature: Signature, wanted: StreamW
     spec = OutputSpec(format_, pa.schema(carried + added), raw, wanted.flatten)
     check_output_spec(spec)
     return spec
+
+
+def _table(plan: InputPlan, signature: Signature, wanted: StreamWanted) -> pa.Schema:
+    columns = table_columns(plan, signature, wanted.output_prefix)
+    if MESSAGE_ID_COLUMN in columns.names:
+        raise UsageError(
+            f"column '{MESSAGE_ID_COLUMN}' is among those to be written, and the table has the messages' ids under "
+            f"this name: leave it out with --exclude_columns {MESSAGE_ID_COLUMN}"
+        )
+    return columns.append(pa.field(MESSAGE_ID_COLUMN, pa.string()))
 
 
 def _with_added(spec: InputSpec, outputs: list[OutputSpec]) -> InputSpec:

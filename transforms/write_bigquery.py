@@ -21,6 +21,7 @@ from transforms.append_rows import AppendOptions, AppendStream, Refused
 from transforms.composite import Composite
 from transforms.encode_rows import scored_failure
 from transforms.failures import WRITE, Failure
+from transforms.messages import with_message_id
 from transforms.table_columns import append_columns
 from transforms.write_files import FAILURES, write_rows
 from transforms.write_streams import RowStream, finalize_stream, make_stream, table_path
@@ -180,7 +181,7 @@ class _WriteBatches(AppendRows):
         def convert(part: pa.RecordBatch) -> None:
             parts.append((part, append_columns(part, self._schema, when)))
 
-        for failure in write_rows(batch, convert) if batch.num_rows else ():
+        for failure in write_rows(with_message_id(batch), convert) if batch.num_rows else ():
             yield self._failed(WindowedValue(failure, timestamp, (window,)))
         for part, rows in parts:
             yield from self._refuse(self._open().append(rows, _Source(part, window, timestamp)))

@@ -24,6 +24,7 @@ from transforms.batches import failure_of
 from transforms.bigquery_table import ensure_table, open_client, parse_table_id, table_fields
 from transforms.composite import Composite
 from transforms.failures import WRITE, Failure
+from transforms.messages import with_message_id
 from transforms.table_rows import MAX_ROW_BYTES, BatchRow, Row, coarse_schema, table_rows
 from transforms.write_files import write_rows
 
@@ -149,7 +150,7 @@ class _WriteTable(InsertRows):
     ) -> Iterator[Failure]:
         rows: list[BatchRow] = []
         when = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
-        yield from write_rows(batch, lambda part: rows.extend(table_rows(part, self._schema, when)))
+        yield from write_rows(with_message_id(batch), lambda part: rows.extend(table_rows(part, self._schema, when)))
         for row in rows:
             if row.size > MAX_ROW_BYTES:
                 text = f"the row is {row.size:,} bytes of JSON; BigQuery takes {MAX_ROW_BYTES:,}"

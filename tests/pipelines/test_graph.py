@@ -13,6 +13,7 @@ from pipelines.graph import build_batch
 from pipelines.options import BatchOptions
 from pipelines.plan import plan_batch
 from pipelines.runner import beam_options, check_reachable, make_pipeline
+from tests.servers import BigQuery
 from tests.zoo_models import ZooSample
 from transforms.batches import RecordBatchCoder
 
@@ -28,6 +29,20 @@ LABELS = [
     "Write/Shards",
     "Failures",
     "WriteFailures/Shards",
+    "Commit/Once",
+    "Commit/Judge",
+]
+
+
+TABLE_LABELS = [
+    "Read/Table",
+    "Read/Session",
+    "Read/Spread",
+    "Read/Decode",
+    "Predict/Call",
+    "Write/Append",
+    "Failures",
+    "WriteFailuresTable/Append",
     "Commit/Once",
     "Commit/Judge",
 ]
@@ -70,6 +85,33 @@ def test_the_graph_is_built_for_dataflow_without_it(criteo: ZooSample, tmp_path:
         if transform.spec.urn == "beam:transform:pardo:v1":
             payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
             assert len(payload.do_fn.payload) < 200_000, "a DoFn holds recipes, not resources"
+
+
+def test_a_graph_from_bigquery_to_bigquery_is_built_for_dataflow_without_it_and_without_java(
+    bigquery: BigQuery, zoo_samples: dict[str, ZooSample], births_table: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    dataset = bigquery.make_dataset()
+    options = BatchOptions(
+        input_table=births_table,
+        model=zoo_samples["natality"].model,
+        output_table=f"{dataset}.scored",
+        failures_table=f"{dataset}.failed",
+        write_disposition="truncate",
+    )
+    flags = ["--runner=DataflowRunner", "--dry_run=True", "--project=sluice-test", "--region=r"]
+    pipeline = make_pipeline(beam_options([*flags, "--temp_location=gs://bucket/t"]))
+    build_batch(pipeline, plan_batch(options))
+    assert [label for label in labels(pipeline) if label in TABLE_LABELS] == TABLE_LABELS
+    ours = {"/".join(label.split("/")[:2]) for label in labels(pipeline) if label}
+    assert ours - {"Read", "Predict", "Write", "WriteFailuresTable", "Commit"} == set(TABLE_LABELS)
+    components = pipeline.to_runner_api().components
+    assert all("java" not in str(each).lower() for each in components.environments.values())
+    assert {each.spec.urn for each in components.transforms.values()} & {"beam:transform:external:v1"} == set()
+    coders = [components.coders[each].spec.urn for each in components.coders]
+    assert not any("java" in urn for urn in coders)
 
 
 @pytest.mark.parametrize("name", ["input", "model", "output", "failures"])

@@ -25,6 +25,7 @@ NARROW = [
     {"name": "note", "type": "JSON"},
     {"name": "root", "type": "FLOAT"},
     {"name": "_version", "type": "INTEGER"},
+    {"name": "_message_id", "type": "STRING"},
     {"name": "_predicted_at", "type": "TIMESTAMP"},
 ]
 
@@ -96,7 +97,9 @@ def test_rows_are_those_of_the_model_called_directly_though_bigquery_is_away_for
     assert (job.summary["predictions"], job.summary["failures"], job.summary["restarts"]) == (sample.rows, 0, 0)
     rows = sorted(bigquery.rows(table), key=lambda row: row["row"])
     sources = [json.loads(payload) for payload in payloads]
-    assert {*rows[0]} == {"row", "mother_age", "plurality", "weight_pounds", "_model", "_version", "_predicted_at"}
+    added = {"weight_pounds", "_model", "_version", "_message_id", "_predicted_at"}
+    assert {*rows[0]} == {"row", "mother_age", "plurality", *added}
+    assert len({row["_message_id"] for row in rows}) == sample.rows
     for name in ("row", "mother_age", "plurality"):
         assert [row[name] for row in rows] == [source[name] for source in sources]
     expected = np.ravel(sample.expected()["weight_pounds"])

@@ -34,6 +34,7 @@ TEXT = signature(text="string")
 TAKEN = (("age", pa.int64()), ("height", pa.float32()), ("name", pa.string()))
 SCORE = pa.field("score", pa.float32())
 MODEL_COLUMNS = [pa.field("_model", pa.string()), pa.field("_version", pa.int64())]
+TABLE_COLUMNS = [*MODEL_COLUMNS, pa.field("_message_id", pa.string())]
 
 
 def avro(**types: Any) -> str:
@@ -69,7 +70,7 @@ def test_json_to_a_table_types_what_it_carries() -> None:
     columns = (*TAKEN, ("zip", pa.string()))
     assert planned.messages.spec == InputSpec(JSONL, columns, payload=False, added=("score",))
     assert planned.topic == output(JSONL, SCORE, raw=True)
-    assert planned.table == pa.schema([*columns, SCORE, *MODEL_COLUMNS])
+    assert planned.table == pa.schema([*columns, SCORE, *TABLE_COLUMNS])
     assert planned.files == output("parquet", *map(pa.field, *zip(*columns, strict=True)), SCORE)
 
 
@@ -82,16 +83,16 @@ def test_the_schema_types_columns_of_the_model_too() -> None:
         ("name", pa.string()),
     )
     assert planned.table is not None
-    assert planned.table.names == ["age", "height", "zip", "score", "_model", "_version"]
+    assert planned.table.names == ["age", "height", "zip", "score", "_model", "_version", "_message_id"]
 
 
 def test_a_choice_of_columns() -> None:
     planned = plan("json", topic=True, table=True, files_format="jsonl", carry=("age",))
     assert planned.messages.spec == InputSpec(JSONL, TAKEN, payload=False)
     assert planned.topic == planned.files == output(JSONL, pa.field("age", pa.int64()), SCORE)
-    assert planned.table == pa.schema([pa.field("age", pa.int64()), SCORE, *MODEL_COLUMNS])
+    assert planned.table == pa.schema([pa.field("age", pa.int64()), SCORE, *TABLE_COLUMNS])
     nothing = plan("json", topic=True, table=True, carry=())
-    assert (nothing.topic, nothing.table) == (output(JSONL, SCORE), pa.schema([SCORE, *MODEL_COLUMNS]))
+    assert (nothing.topic, nothing.table) == (output(JSONL, SCORE), pa.schema([SCORE, *TABLE_COLUMNS]))
     declared = plan("json", topic=True, carry=("zip",), schema={"zip": pa.int64(), "rest": pa.string()})
     assert declared.topic == output(JSONL, pa.field("zip", pa.int64()), SCORE)
 
@@ -135,7 +136,7 @@ def test_avro_has_its_own_types() -> None:
     assert planned.messages == MessageSpec("avro", InputSpec(AVRO, columns, payload=False), ROW)
     carried = list(map(pa.field, *zip(*columns[:3], strict=True)))
     assert planned.topic == output(JSONL, *carried, SCORE)
-    assert planned.table == pa.schema([*carried, SCORE, *MODEL_COLUMNS])
+    assert planned.table == pa.schema([*carried, SCORE, *TABLE_COLUMNS])
     examples = plan("avro", FEATURES, avro_schema=avro(examples="bytes", id="long"), topic=True, carry=("id",))
     assert examples.messages.spec.columns == (("examples", pa.binary()), ("id", pa.int64()))
 
@@ -218,6 +219,13 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         MODEL,
         {"topic": True, "schema": {"score": pa.float64()}},
         "the model's output 'score' has the name of an input column; give --output_prefix TEXT to rename the outputs",
+    ),
+    (
+        "a column of a table named like that of the ids",
+        "avro",
+        MODEL,
+        {"table": True, "avro_schema": avro(age="int", height="float", name="string", _message_id="string")},
+        "column '_message_id' is among those to be written, and the table has the messages' ids under this name",
     ),
     (
         "a column of a table named like an output",

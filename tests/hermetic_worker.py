@@ -1,0 +1,98 @@
+"""Runs graphs that were staged for Dataflow, in a process that has what a worker has: `tests.hermetic.run_worker`.
+
+It imports nothing of the checkout. Usage: hermetic_worker.py REQUEST.json, where the request is
+{"graphs": {NAME: GS_PATH}, "messages": [BASE64, ...]}; prints {NAME: ERROR or ""} as its last line, "modules" among the
+names: whether every module of ours can be imported. Messages are serialized PubsubMessages: what a source of Pub/Sub is
+taken to have read, which is not portable.
+"""
+
+import base64
+import functools
+import importlib
+import json
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable
+
+import apache_beam as beam
+from apache_beam.internal.gcp.auth import _Credentials
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability import common_urns, python_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners import pipeline_context
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
+
+_MODULES = "modules"
+_PACKAGES = ("models", "transforms", "pipelines")
+_EXTRA = "models.server"  # needs what the extra `serve` declares
+_PUBSUB_READ = common_urns.composites.PUBSUB_READ.urn
+_COMPONENTS = ("transforms", "pcollections", "coders", "windowing_strategies", "environments")
+
+
+def run(path: str, messages: list[bytes]) -> None:
+    """Runs the graph at a gs:// path to its end."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        graph = beam_runner_api_pb2.Pipeline.FromString(file.read())
+    feed_sources(graph, messages)
+    for environment in graph.components.environments.values():
+        environment.urn, environment.payload = python_urns.EMBEDDED_PYTHON, b""
+        del environment.dependencies[:]
+    FnApiRunner().run_via_runner_api(graph, PipelineOptions([])).wait_until_finish()
+
+
+def feed_sources(graph: beam_runner_api_pb2.Pipeline, messages: list[bytes]) -> None:
+    """Puts an Impulse and what makes messages of it in place of a source of Pub/Sub."""
+    for source in [each for each in graph.components.transforms.values() if each.spec.urn == _PUBSUB_READ]:
+        feed = feeding_graph(messages)
+        for kind in _COMPONENTS:
+            ours, theirs = getattr(graph.components, kind), getattr(feed.components, kind)
+            for name in theirs:
+                ours[name].CopyFrom(theirs[name])
+        graph.root_transform_ids.extend(feed.root_transform_ids)
+        (maker,) = [each for each in feed.components.transforms.values() if each.unique_name == "Messages"]
+        source.spec.CopyFrom(maker.spec)
+        source.environment_id = maker.environment_id
+        source.inputs.update(maker.inputs)
+
+
+def feeding_graph(messages: list[bytes]) -> beam_runner_api_pb2.Pipeline:
+    pipeline = beam.Pipeline(options=PipelineOptions([]))
+    impulse = pipeline | "Impulse" >> beam.Impulse()
+    _ = impulse | "Messages" >> beam.FlatMap(lambda _: messages).with_output_types(bytes)
+    environment = EmbeddedPythonEnvironment.default()
+    context = pipeline_context.PipelineContext(default_environment=environment, namespace="fed")
+    return pipeline.to_runner_api(context=context)
+
+
+def import_modules() -> None:
+    for package in _PACKAGES:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not module.name.startswith(_EXTRA):
+                importlib.import_module(module.name)
+
+
+def error_of(action: Callable[[], None]) -> str:
+    """Returns the traceback of what an action raises; "" if it is done."""
+    try:
+        action()
+    except Exception:  # noqa: BLE001  the test looks at it
+        return traceback.format_exc()
+    return ""
+
+
+def main() -> None:
+    _Credentials._credentials_init = True  # it has none, and need not look for them for half a minute
+    with open(sys.argv[1], encoding="utf-8") as file:
+        request = json.load(file)
+    messages = [base64.b64decode(each) for each in request["messages"]]
+    errors = {name: error_of(functools.partial(run, path, messages)) for name, path in request["graphs"].items()}
+    errors[_MODULES] = error_of(import_modules)
+    print(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What Dataflow compares when a running job is replaced (`--update`): names, inputs and coders of a streaming graph.
+
+https://cloud.google.com/dataflow/docs/guides/updating-a-pipeline: a step with state or data in flight is found again by
+its name, and what is in flight is read with the new job's coders.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.coders import Coder
+from apache_beam.runners import pipeline_context
+
+from pipelines.runner import beam_options, make_pipeline
+from pipelines.streaming_graph import build_streaming
+from pipelines.streaming_options import StreamingOptions
+from pipelines.streaming_plan import plan_streaming
+from tests.servers import Pubsub
+from tests.zoo_models import ZooSample
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "streaming_graph.json"
+FLAGS = ["--runner=DataflowRunner", "--dry_run=True", "--project=my-project", "--region=r", "--streaming"]
+
+
+@pytest.fixture
+def options(criteo: ZooSample, pubsub: Pubsub, tmp_path: Path) -> StreamingOptions:
+    """With every sink that there is."""
+    return StreamingOptions(
+        input_subscription="projects/my-project/subscriptions/messages",
+        model=criteo.model,
+        columns=(),
+        output_topic=pubsub.make_topic(),
+        output_table="my-project.d.predictions",
+        output=str(tmp_path / "out.parquet"),
+        failures_topic=pubsub.make_topic(),
+        failures_table="my-project.d.failures",
+        failures=str(tmp_path / "failed"),
+    )
+
+
+def graph_of(options: StreamingOptions) -> dict[str, Any]:
+    """Returns what each step does, where its inputs come from, and how its outputs are coded, by its name."""
+    pipeline = make_pipeline(beam_options([*FLAGS, "--temp_location=gs://bucket/t"]))
+    build_streaming(pipeline, plan_streaming(options, native=True))
+    graph = pipeline.to_runner_api().components
+    context = pipeline_context.PipelineContext(graph)
+    steps = {name: step for name, step in graph.transforms.items() if step.spec.urn and not step.subtransforms}
+    makers = {output: step.unique_name for step in steps.values() for output in step.outputs.values()}
+    return {
+        step.unique_name: {
+            "urn": step.spec.urn,
+            "inputs": sorted(makers[each] for each in step.inputs.values()),
+            "coders": {
+                tag: repr(Coder.from_runner_api(graph.coders[graph.pcollections[output].coder_id], context))
+                for tag, output in sorted(step.outputs.items())
+            },
+        }
+        for step in steps.values()
+    }
+
+
+def test_a_running_job_can_be_replaced_by_this_one(options: StreamingOptions, tmp_path: Path) -> None:
+    found = tmp_path / GOLDEN.name
+    found.write_text(json.dumps(graph_of(options), indent=2, sort_keys=True) + "\n")
+    assert found.read_text() == GOLDEN.read_text(), (
+        f"jobs that run cannot be updated to this graph, or lose data. If it is meant: cp {found} {GOLDEN}, and say in "
+        "CHANGELOG.md that they have to be drained"
+    )
