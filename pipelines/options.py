@@ -89,7 +89,7 @@ class BatchOptions(ModelFlags, TableFlags):
         "Add _model and _version to each row (tables always have them)", False, parse_bool, group="Output"
     )
     flatten: bool = flag("CSV: write lists as JSON text in one field", False, parse_bool, group="Output")
-    overwrite: bool = flag("Replace output that exists", False, parse_bool, group="Output")
+    overwrite: bool = flag("Replace files of --output and --failures that exist", False, parse_bool, group="Output")
     failures: str = flag(
         "Files for failed rows, as JSON Lines; default, if there is no --failures_table: beside --output, as "
         "out/pred.failures-00000-of-00001.jsonl",
@@ -133,6 +133,8 @@ class BatchOptions(ModelFlags, TableFlags):
             raise UsageError(
                 "rows that fail have no place to go, and no row may be lost: give --failures_table or --failures PATH"
             )
+        if self.overwrite and not (self.output or self.failures):
+            raise UsageError("--overwrite is about files; --write_disposition truncate replaces the rows of a table")
         if self.row_restriction and not self.input_table:
             raise UsageError("--row_restriction is about --input_table; a query has its own WHERE")
         for names, about, given in (

@@ -7,7 +7,6 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-from google.api_core.exceptions import GoogleAPIError
 
 from models.cache import ModelRecipe
 from models.errors import UsageError
@@ -22,7 +21,7 @@ from pipelines.batch_places import (
     plan_output_table,
 )
 from pipelines.options import BatchOptions
-from pipelines.plan_model import find_signature, make_recipe, parse_defaults, read_input_schema
+from pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from transforms.beam_files import match_files
 from transforms.commit import Judgement
 from transforms.decode import JSONL, CsvOptions, InputSpec
@@ -68,10 +67,8 @@ def plan_batch(options: BatchOptions, project: str = "", temp_location: str = ""
     Raises:
       UsageError: something does not fit, or cannot be reached; nothing has been written.
     """
-    try:
+    with launch_errors():
         return _plan(options, project, temp_location)
-    except (OSError, GoogleAPIError) as error:
-        raise UsageError(str(error)) from error
 
 
 def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:

@@ -1,9 +1,12 @@
 """What batch and streaming jobs decide alike: the model, its signature, and the user's schema and defaults."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
 from models.cache import ModelRecipe
 from models.columns import default_value
@@ -22,6 +25,23 @@ from transforms.schema import read_schema_file
 _LAUNCH_TIMEOUT_SECS = 15.0
 
 JobOptions = BatchOptions | StreamingOptions
+
+
+@contextlib.contextmanager
+def launch_errors() -> Iterator[None]:
+    """Makes usage errors of what files and Google's services raise while a job is looked at, before it starts.
+
+    Raises:
+      UsageError: see above.
+    """
+    try:
+        yield
+    except GoogleAuthError as error:
+        raise UsageError(
+            f"Google's credentials do not hold: {error}; `gcloud auth application-default login` renews yours"
+        ) from error
+    except (OSError, GoogleAPIError) as error:
+        raise UsageError(str(error)) from error
 
 
 def find_signature(

@@ -45,7 +45,7 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     check_settings(beam)
     plan = make_tables(plan_streaming(options, native=not local))
     _announce(plan)
-    return _run_here(options, plan, beam) if local else _launch(plan, beam)
+    return _run_here(options, plan, beam) if local else _launch(options, plan, beam)
 
 
 def _check_flags(options: StreamingOptions, local: bool) -> None:
@@ -71,7 +71,7 @@ def _announce(plan: Any) -> None:
     _LOG.info("Input %s", plan.subscription or plan.topic)
 
 
-def _launch(plan: Any, beam: Any) -> int:
+def _launch(options: StreamingOptions, plan: Any, beam: Any) -> int:
     from apache_beam.options.pipeline_options import StandardOptions
 
     from pipelines.dataflow import set_defaults
@@ -79,7 +79,7 @@ def _launch(plan: Any, beam: Any) -> int:
     from pipelines.streaming_graph import build_streaming
 
     beam.view_as(StandardOptions).streaming = True
-    set_defaults(beam, plan.recipe, plan.version)
+    set_defaults(beam, options, plan.recipe, plan.version)
     pipeline: Any = make_pipeline(beam)
     try:
         build_streaming(pipeline, plan)

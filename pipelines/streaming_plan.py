@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from google.api_core.exceptions import GoogleAPIError
 
 from models.cache import ModelRecipe
 from models.errors import UsageError
-from pipelines.plan_model import find_signature, make_recipe, parse_defaults, read_input_schema
+from pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from pipelines.streaming_options import StreamingOptions
 from transforms.beam_files import open_binary
 from transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
@@ -94,10 +93,8 @@ def plan_streaming(options: StreamingOptions, native: bool) -> StreamingPlan:
     Raises:
       UsageError: something does not fit, or cannot be reached.
     """
-    try:
+    with launch_errors():
         return _plan(options, native)
-    except (OSError, GoogleAPIError) as error:
-        raise UsageError(str(error)) from error
 
 
 def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
@@ -193,6 +190,7 @@ def _check_sinks(plan: StreamingPlan) -> None:
         check_stream_target(place.prefix, place.suffix)
 
 
+@launch_errors()
 def make_tables(plan: StreamingPlan) -> StreamingPlan:
     """Makes the tables that the job writes to, unless they exist; returns the plan with the fields that they have.
 

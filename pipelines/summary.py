@@ -10,6 +10,9 @@ ROWS_READ, ROWS_PREDICTED, ROWS_FAILED = "rows_read", "rows_predicted", "rows_fa
 BATCH_SIZE, PREDICT_LATENCY_MSEC, MODEL_LOAD_MSEC = "batch_size", "predict_latency_msec", "model_load_msec"
 RPC_RETRIES, THROTTLED_SECS = "rpc_retries", "cumulativeThrottlingSeconds"
 
+# Stages at which rows fail that were predicted.
+_WRITING = ("encode", "write")
+
 # Files of each kind that the text names; the JSON names all.
 _SHOWN_FILES = 3
 
@@ -19,6 +22,7 @@ class Summary:
     """What a job came to.
 
     Attributes:
+      predictions: that are written: with the failures, they are the rows in.
       failures_by: by stage and error type, e.g. {"decode": {"InvalidRow": 2}}.
       output_table, failures_table: PROJECT.DATASET.TABLE; "": none has been written to.
       version: of the model; None if it has none.
@@ -69,11 +73,13 @@ def from_counters(
       counters: by name, of the namespace "sluice"; those named "rows_failed/STAGE/TYPE" tell the failures apart.
       means: by name, of the distributions.
     """
+    failures_by = failures_by_stage(counters)
+    unwritten = sum(sum(failures_by.get(stage, {}).values()) for stage in _WRITING)
     return Summary(
         rows_in=counters.get(ROWS_READ, 0),
-        predictions=counters.get(ROWS_PREDICTED, 0),
+        predictions=counters.get(ROWS_PREDICTED, 0) - unwritten,
         failures=counters.get(ROWS_FAILED, 0),
-        failures_by=failures_by_stage(counters),
+        failures_by=failures_by,
         seconds=seconds,
         output_files=tuple(output_files),
         failure_files=tuple(failure_files),

@@ -1,4 +1,4 @@
-"""The flags that say which BigQuery tables a job writes, and how BigQuery is reached; of batch and of streaming jobs."""
+"""The flags that say which BigQuery tables a job writes, and how BigQuery is reached; for batch and streaming jobs."""
 
 import dataclasses
 
@@ -56,5 +56,10 @@ class TableFlags:
         for name in ("allow_schema_update", "partition_by", "cluster_by"):
             if getattr(self, name) and not self.output_table:
                 raise UsageError(f"--{name} is about --output_table, which is not given")
-        if self.output_table and self.output_table == self.failures_table:
+        if self.output_table and _plain(self.output_table) == _plain(self.failures_table):
             raise UsageError(f"--failures_table {self.failures_table} is --output_table: give it a table of its own")
+
+
+def _plain(table_id: str) -> str:
+    """Returns an id in the one of its two forms that has dots."""
+    return table_id.replace(":", ".")

@@ -48,7 +48,21 @@ def pubsub() -> Iterator[Pubsub]:
 def bigquery(gcs: Gcs) -> Iterator[BigQuery]:
     """A BigQuery emulator that Google's clients go to, from its first test on until the session ends."""
     with bigquery_emulator(gcs) as server, bigquery_clients_use(server):
+        _emulators.append(server)
         yield server
+        _emulators.clear()
+
+
+_emulators: list[BigQuery] = []
+
+
+@pytest.fixture(autouse=True)
+def datasets_of_one_test() -> Iterator[None]:
+    """Deletes the datasets that a test has made, and not those of fixtures of many tests."""
+    kept = [dataset for server in _emulators for dataset in server.datasets]
+    yield
+    for server in _emulators:
+        server.drop_datasets(kept)
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,11 @@ class Job:
         return dict(self.environment["sdkPipelineOptions"]["options"])
 
     @property
+    def display_data(self) -> list[dict[str, Any]]:
+        """The pipeline options that the console shows."""
+        return list(self.environment["sdkPipelineOptions"]["display_data"])
+
+    @property
     def pipeline_url(self) -> str:
         """gs://... of the graph."""
         return str(self.options["pipelineUrl"])
@@ -89,6 +94,7 @@ class Job:
             "projectId": self.project,
             "location": self.region,
             "currentState": self.state,
+            "currentStateTime": "2026-01-02T03:05:06.789Z",
             "createTime": "2026-01-02T03:04:05.678Z",
         }
 

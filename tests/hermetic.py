@@ -10,16 +10,16 @@ import base64
 import collections
 import contextlib
 import csv
+import functools
 import importlib.metadata
-import io
+import itertools
 import json
-import os
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import venv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -27,8 +27,6 @@ from packaging.utils import canonicalize_name
 
 _WORKER = Path(__file__).parent / "hermetic_worker.py"
 _SITE = Path(sysconfig.get_path("purelib"))
-# Files of an sdist that tell what it needs.
-_DECLARATIONS = ("setup.py", "requires.txt")
 
 
 def make_venv(directory: Path, sdist: Path) -> Path:
@@ -37,15 +35,22 @@ def make_venv(directory: Path, sdist: Path) -> Path:
     Raises:
       RuntimeError: pip does not install it; the text has what it printed.
     """
-    venv.create(directory, with_pip=False, symlinks=True)
+    bare_venv(directory, declared(sdist))
     python = directory / "bin" / "python"
-    link_files(closure(declared(sdist)), directory / _SITE.relative_to(sys.prefix))
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--quiet"]
     flags = ["--no-index", "--no-build-isolation", "--no-compile"]
     done = subprocess.run([*pip, *flags, str(sdist)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pip does not install {sdist}: {done.stdout}{done.stderr}")
     return python
+
+
+def bare_venv(directory: Path, requirements: Iterable[str]) -> Path:
+    """Makes an environment that holds requirements, and no pip; returns its site-packages."""
+    venv.create(directory, with_pip=False, symlinks=True)
+    site = directory / _SITE.relative_to(sys.prefix)
+    link_files(closure(requirements), site)
+    return site
 
 
 def declared(sdist: Path) -> list[str]:
@@ -85,39 +90,58 @@ def _applies(requirement: Requirement, extras: Sequence[str]) -> bool:
 
 
 def link_files(distributions: Iterable[importlib.metadata.Distribution], site: Path) -> None:
-    """Puts links to the files of distributions into another site-packages: one to what is a single one's, as most
-    packages are; and one to each file of what several share, as the parts of a namespace."""
-    owners = collections.Counter(top for each in importlib.metadata.distributions() for top in _files(each))
-    for distribution in distributions:
-        for top, files in _files(distribution).items():
-            for name in [top] if owners[top] == 1 else files:
-                (site / name).parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileExistsError):  # two may hold the same file of a namespace
-                    (site / name).symlink_to(_SITE / name)
+    """Puts links to the files of distributions into another site-packages."""
+    for name in _links(distributions):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).symlink_to(_SITE / name)
 
 
-def _files(distribution: importlib.metadata.Distribution) -> dict[str, list[str]]:
-    """Returns the files in site-packages, by the first part of their names. Those of scripts are elsewhere."""
-    files: dict[str, list[str]] = {}
-    for name, *_ in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
-        top = name.partition("/")[0]
-        if top != "..":
-            files.setdefault(top, []).append(name)
-    return files
+def _links(distributions: Iterable[importlib.metadata.Distribution]) -> set[str]:
+    """Returns the names in site-packages that make up distributions: directories that are a single one's, as most
+    packages are, and files in those that several share, as the parts of a namespace."""
+    owners = _owners()
+    return {
+        next((name for name in _prefixes(file) if owners[name] == 1), file)
+        for each in distributions
+        for file in _files(each)
+    }
 
 
-def without(sdist: Path, requirement: str, target: Path) -> Path:
-    """Writes an sdist that does not declare a requirement; returns its path."""
-    with tarfile.open(sdist) as old, tarfile.open(target, "w:gz") as new:
-        for member in old.getmembers():
-            file = old.extractfile(member)
-            data = file.read() if file is not None else b""
-            if os.path.basename(member.name) in _DECLARATIONS:
-                lines = data.splitlines(keepends=True)
-                data = b"".join(line for line in lines if requirement.encode() not in line)
-                member.size = len(data)
-            new.addfile(member, io.BytesIO(data) if file is not None else None)
-    return target
+@functools.cache
+def _owners() -> collections.Counter[str]:
+    """Returns how many distributions have files of a name, or in a directory of it."""
+    counts: collections.Counter[str] = collections.Counter()
+    for distribution in importlib.metadata.distributions():
+        counts.update({name for file in _files(distribution) for name in _prefixes(file)})
+    return counts
+
+
+def _prefixes(name: str) -> list[str]:
+    return list(itertools.accumulate(name.split("/"), "{}/{}".format))
+
+
+def _files(distribution: importlib.metadata.Distribution) -> list[str]:
+    """Returns the files in site-packages. Those of scripts are elsewhere."""
+    names = [name for name, *_ in csv.reader((distribution.read_text("RECORD") or "").splitlines())]
+    return [name for name in names if not name.startswith("..")]
+
+
+@contextlib.contextmanager
+def undeclared(name: str, sdist: Path, python: Path) -> Iterator[None]:
+    """Takes away from an environment, while the block runs, what it would not hold if its sdist did not declare that it
+    needs a distribution of this name."""
+    site = python.parent.parent / _SITE.relative_to(sys.prefix)
+    requirements = declared(sdist)
+    left = [text for text in requirements if Requirement(text).name != name]
+    assert len(left) < len(requirements), f"{name} is not declared"
+    gone = _links(closure(requirements)) - _links(closure(left))
+    for link in gone:
+        (site / link).unlink()
+    try:
+        yield
+    finally:
+        for link in gone:
+            (site / link).symlink_to(_SITE / link)
 
 
 def run_worker(

@@ -1,7 +1,8 @@
 """deploy/Dockerfile: what is ours in it is executed, in a scratch directory instead of an image.
 
-A fresh virtual environment stands for python:3.11-slim; its dependencies are those of the environment that runs the
-tests, which was installed with the same constraints.txt. What is copied from another image is only linted.
+A fresh virtual environment stands for python:3.11-slim. It holds what Sluice declares to need, linked from the
+environment that runs the tests, which was installed with the same constraints.txt; pip finds nothing else, and no
+index. What is copied from another image is only linted.
 """
 
 import dataclasses
@@ -12,11 +13,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 
+from tests.hermetic import bare_venv
 from tests.servers import require
 
 ROOT = Path(__file__).parent.parent
@@ -80,11 +82,9 @@ class Build:
     def __init__(self, place: Path, **args: str) -> None:
         self.place, self.args = place, args
         self.venv = place / "venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.venv)], check=True)
-        self.site = Path(sysconfig.get_path("purelib", vars={"base": str(self.venv), "platbase": str(self.venv)}))
-        (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.site = bare_venv(self.venv, [text for text in requires("sluice") or () if "extra ==" not in text])
         pip = self.venv / "bin" / "pip"
-        pip.write_text(f"#!{self.venv}/bin/python\nimport runpy\nrunpy.run_module('pip', run_name='__main__')\n")
+        pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {self.venv}/bin/python "$@"\n')
         pip.chmod(0o755)
         self.context = place / "context"
         copy_context(self.context)
@@ -129,8 +129,9 @@ class Build:
                 shutil.copy(found, to / found.name if target.endswith(("/", ".")) else to)
 
     def _execute(self, command: str, directory: Path, args: dict[str, str]) -> None:
-        env = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "HOME", "SSL_"))}
-        env |= args | {"PATH": f"{self.venv}/bin:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        env = args | {"PATH": f"{self.venv}/bin:{os.environ['PATH']}", "HOME": str(self.place)}
+        env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
+        env |= {"PIP_NO_BUILD_ISOLATION": "0"}  # pip reads it as --no-build-isolation: setuptools is there
         done = subprocess.run(
             ["sh", "-c", command], cwd=directory, env=env, capture_output=True, text=True, check=False
         )

@@ -13,11 +13,12 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
 
+from pipelines.job_options import parameters_of
 from pipelines.runner import beam_options
 from pipelines.template import metadata
 from tests.dataflow_service import DataflowService, dataflow_service
 from tests.gcloud import Uploads, gcloud_environment, uploads
-from tests.pipelines.test_template import launched, parameters_of
+from tests.pipelines.test_template import launched
 from tests.servers import require
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ def dry_run(*arguments: str, env: dict[str, str] | None = None) -> str:
     return done.stdout.replace(str(ROOT), "ROOT")
 
 
-BATCH = r"""sluice batch \
+BATCH = r"""sluice-of-tests batch \
   --runner=DataflowRunner \
   --project=my-project \
   --region=europe-west1 \
@@ -49,7 +50,7 @@ BATCH = r"""sluice batch \
   --input gs://bkt/\*.csv \
   --output=gs://bkt/out/pred.csv
 """
-BATCH_WITH_ALL = r"""sluice batch \
+BATCH_WITH_ALL = r"""sluice-of-tests batch \
   --runner=DataflowRunner \
   --project=my-project \
   --region=us-central1 \
@@ -66,7 +67,7 @@ BATCH_WITH_ALL = r"""sluice batch \
   --dataflow_service_options=worker_accelerator=type:nvidia-tesla-t4\;count:2 \
   --model=gs://bkt/model
 """
-UPDATE = r"""sluice streaming \
+UPDATE = r"""sluice-of-tests streaming \
   --runner=DataflowRunner \
   --project=my-project \
   --region=europe-west1 \
@@ -84,7 +85,7 @@ BUILD = r"""gcloud builds submit ROOT \
   --config=ROOT/deploy/cloudbuild.yaml \
   --ignore-file=ROOT/.dockerignore \
   --substitutions=_IMAGE=europe-west1-docker.pkg.dev/my-project/sluice/batch:v2\,_PIPELINE=batch\,_VARIANT=gpu
-sluice template metadata \
+sluice-of-tests template metadata \
   --pipeline=batch \
   --image=europe-west1-docker.pkg.dev/my-project/sluice/batch:v2 \
   --output=METADATA_FILE
@@ -186,6 +187,12 @@ def test_the_commands_that_a_dry_run_prints(arguments: list[str], env: dict[str,
         (["template", "build", "batch", "--model=m"], SETTINGS, "does not take --model=m"),
         (["template", "run", "batch", "model=m"], SETTINGS, "'model=m' is no flag"),
         (["template", "run", "batch", "--columns=,~;|#%%@@::++"], SETTINGS, "gcloud needs a separator that is not in"),
+        (["template", "run", "batch", "--rpc_headers=@file"], SETTINGS, "--rpc_headers is no parameter of a template"),
+        (
+            ["template", "run", "batch", "--gpu=nvidia-l4", "--dataflow_service_options=enable_prime"],
+            SETTINGS,
+            "leave --gpu out and add worker_accelerator=type:nvidia-l4;count:1",
+        ),
         (["start"], SETTINGS, "there is no command 'start'"),
     ],
 )
@@ -193,6 +200,16 @@ def test_what_is_refused_at_once_by_name(arguments: list[str], env: dict[str, st
     done = run(*arguments, "--dry_run", env=env)
     assert done.returncode == 2
     assert words in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("command", [["batch"], ["update", "--job_name=j"], ["template", "run", "streaming"]])
+@pytest.mark.parametrize("flags", [["--rpc_headers=k=hush"], ["--rpc_headers", "k=hush"]])
+def test_secrets_are_refused_and_not_shown(command: list[str], flags: list[str]) -> None:
+    done = run(*command, *flags)
+    assert done.returncode == 2
+    assert "give --rpc_headers=@FILE" in done.stderr
+    assert "hush" not in done.stdout + done.stderr
+    assert "--rpc_headers=@headers" in dry_run("batch", "--rpc_headers=@headers")
 
 
 def test_the_flags_of_a_job_are_flags_of_beam() -> None:
@@ -210,7 +227,7 @@ def test_help_names_every_setting() -> None:
     settings = text.split('SETTINGS="')[1].split('"')[0].split()
     done = run("--help", env={})
     assert done.returncode == 0
-    assert [name for name in settings if name not in done.stdout and name != "update"] == []
+    assert [name for name in settings if name not in done.stdout] == []
 
 
 def test_it_says_what_it_runs_and_ends_as_that_does(tmp_path: Path) -> None:
@@ -220,6 +237,24 @@ def test_it_says_what_it_runs_and_ends_as_that_does(tmp_path: Path) -> None:
     done = run("streaming", "--model=gs://m", env=SETTINGS | {"SLUICE": str(program)})
     assert (done.returncode, done.stdout) == (3, "ran 9\n")
     assert done.stderr.startswith(f"{program} streaming \\\n  --runner=DataflowRunner")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_it_runs_the_checkouts_sluice_or_the_one_on_path(own: bool, tmp_path: Path) -> None:
+    script = shutil.copy(ROOT / "run_dataflow.sh", tmp_path)
+    program = tmp_path / (".venv/bin" if own else "bin") / "sluice"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$0"\n')
+    program.chmod(0o755)
+    env = SETTINGS | {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    done = subprocess.run([script, "batch"], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{program}\n")
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    done = run("batch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "sluice-of-tests is not installed, or not on PATH" in done.stderr
 
 
 def test_shellcheck_finds_nothing() -> None:
@@ -298,9 +333,13 @@ def test_gcloud_launches_a_template_with_every_parameter(tmp_path: Path, service
     assert sorted(beam_flags) == sorted(f"--{name}={text}" for name, text in ours.items())
 
 
-def test_gcloud_drains_a_job(tmp_path: Path, service: DataflowService) -> None:
-    service.answer("POST", "/v1b3/projects/my-project/locations/europe-west1/jobs", {"name": "n", "type": 2})
+def test_gcloud_shows_and_ends_jobs(tmp_path: Path, service: DataflowService) -> None:
+    for _ in range(2):
+        service.answer("POST", "/v1b3/projects/my-project/locations/europe-west1/jobs", {"name": "n", "type": 2})
+    drained, cancelled = service.jobs
     env = gcloud_environment(tmp_path, dataflow=service.url) | SETTINGS
-    done = run("drain", service.jobs[0].id, env=env)
-    assert done.returncode == 0, done.stderr
-    assert service.jobs[0].state == "JOB_STATE_DRAINING"
+    for arguments in (["drain", drained.id], ["cancel", cancelled.id], ["status"]):
+        done = run(*arguments, env=env)
+        assert done.returncode == 0, done.stderr
+    assert (drained.state, cancelled.state) == ("JOB_STATE_DRAINING", "JOB_STATE_CANCELLED")
+    assert [line.split()[-2] for line in done.stdout.splitlines()[1:]] == ["Draining", "Cancelled"]

@@ -1,5 +1,8 @@
 """One connection to BigQuery's AppendRows: requests go in, and their answers come out in the same order.
 
+A column of the table that the schema lacks has its default, if it has one; one that the schema has is null where a row
+is: https://cloud.google.com/bigquery/docs/default-values#use_the_storage_write_api
+
 Google's writer (google.cloud.bigquery_storage_v1.writer.AppendRowsStream) is not used: it sleeps 80 ms and more over
 every connection, its futures poll once a second, and it sends what is behind a request that was lost over a new
 connection, which the bundle has to decide.
@@ -51,8 +54,6 @@ class Connection:
         if self._is_new:
             request.write_stream = self._stream
             request.arrow_rows.writer_schema.serialized_schema = self._schema
-            # As of rows that are inserted otherwise: a column that they lack has its default, if it has one.
-            request.default_missing_value_interpretation = AppendRowsRequest.MissingValueInterpretation.DEFAULT_VALUE
             self._is_new = False
         self._requests.put(AppendRowsRequest.wrap(request))
 

@@ -52,7 +52,7 @@ _TRANSIENT = {
     "UNAVAILABLE",
     "UNKNOWN",
 }
-# It may be that the table has got the column, and BigQuery takes some minutes to see it.
+# It may be that the table has got the column just now.
 _EXTRA_FIELDS = "SCHEMA_MISMATCH_EXTRA_FIELDS"
 # What a row error says of a column that the table lacks; then every row has it.
 _NO_SUCH_FIELD = "no such field"
@@ -71,10 +71,13 @@ class AppendOptions:
     Attributes:
       retry_secs: what is not taken is tried again for so long; every request that is taken begins the time anew.
       request_secs: a request that is not answered for so long is sent again, over another connection.
+      settle_secs: instead of `retry_secs`, where a table, or a column of it, may be so new that BigQuery does not see
+        it yet, for which it takes some minutes.
     """
 
     retry_secs: float = 60.0
     request_secs: float = 60.0
+    settle_secs: float = 600.0
 
 
 class Refused(NamedTuple):
@@ -127,8 +130,6 @@ class AppendStream:
         self._name, self._options, self._offsets = name, options, offsets
         self._clock, self._pause, self._uniform = clock, pause, uniform
         self._connection: Connection | None = None
-        self._failing_since: float | None = None
-        self._tries = 0
         self._under_way = self._stale = 0
         self.drop()
 
@@ -166,6 +167,8 @@ class AppendStream:
         """Forgets the rows that are not known to be in the stream."""
         if self._connection is not None and self._under_way:
             self.close()
+        self._failing_since: float | None = None
+        self._tries = 0
         self._gathered: list[Part] = []
         self._gathered_bytes = 0
         self._refused: list[Refused] = []
@@ -293,12 +296,17 @@ class AppendStream:
         remedy = f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
         now = self._clock()
         self._failing_since = now if self._failing_since is None else self._failing_since
-        left_secs = self._options.retry_secs - (now - self._failing_since)
+        patience_secs = self._patience_secs(code, storage)
+        left_secs = patience_secs - (now - self._failing_since)
         if code not in _TRANSIENT and _EXTRA_FIELDS not in storage:
             raise SluiceError(f"{said}{remedy}")
         if left_secs <= 0:
-            raise SluiceError(f"{said} (tried {self._tries + 1} times, for {self._options.retry_secs:g} s){remedy}")
+            raise SluiceError(f"{said} (tried {self._tries + 1} times, for {patience_secs:g} s){remedy}")
         self._tries += 1
         _LOG.log(logging.WARNING if self._tries == _TRIES_BEFORE_WARNING else logging.DEBUG, "%s; trying again", said)
         backoff_secs = min(_FIRST_BACKOFF_SECS * 2.0 ** min(self._tries - 1, 30), _LAST_BACKOFF_SECS)
         self._pause(min(self._uniform() * backoff_secs, left_secs))
+
+    def _patience_secs(self, code: str, storage: set[str]) -> float:
+        new_table = code == "NOT_FOUND" and not self.rows
+        return self._options.settle_secs if new_table or _EXTRA_FIELDS in storage else self._options.retry_secs

@@ -14,12 +14,14 @@ from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryRea
 from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
 
 from models.errors import UsageError
+from transforms import bigquery_table
 
 # HOST:PORT or http://HOST:PORT. Our own: google-cloud-bigquery-storage has none, and BIGQUERY_EMULATOR_HOST names the
 # REST API, which is served at another port.
 EMULATOR_VARIABLE = "BIGQUERY_STORAGE_EMULATOR_HOST"
 
 _PLAIN = "http://"
+_GOOGLE = ".googleapis.com"
 _UNLIMITED = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 # Who only reads does not notice that the other side is gone, unless it pings. The service is pinged as often as by
 # Google's own writers; others might take that for an attack.
@@ -58,10 +60,42 @@ def close(client: Any) -> None:
     client.transport.close()
 
 
-def _client(kind: Any, endpoint: str | None) -> Any:
+def check_endpoints(endpoint: str | None, storage_endpoint: str | None) -> None:
+    """Checks that both APIs are Google's, or neither: tables are made and looked at by one, and rows go by the other.
+
+    Args:
+      endpoint: see transforms.bigquery_table.open_client.
+      storage_endpoint: see read_client.
+
+    Raises:
+      UsageError: one of them is a plain http:// server, and the other is Google's own.
+    """
+    rest = endpoint or os.environ.get(bigquery_table.EMULATOR_VARIABLE) or ""
+    storage = storage_endpoint or _emulator() or ""
+    if rest.startswith(_PLAIN) and _is_googles(storage):
+        raise UsageError(
+            f"tables are looked for at {rest} (--bigquery_endpoint or {bigquery_table.EMULATOR_VARIABLE}), and their "
+            "rows would be read from and written to Google's BigQuery: give --bigquery_storage_endpoint too"
+        )
+    if storage.startswith(_PLAIN) and _is_googles(rest):
+        raise UsageError(
+            f"rows are read from and written to {storage} (--bigquery_storage_endpoint or {EMULATOR_VARIABLE}), and "
+            "their tables would be looked for in Google's BigQuery: give --bigquery_endpoint too"
+        )
+
+
+def _is_googles(endpoint: str) -> bool:
+    host = endpoint.partition("://")[2] or endpoint
+    return not endpoint or host.partition("/")[0].partition(":")[0].endswith(_GOOGLE)
+
+
+def _emulator() -> str | None:
     emulator = os.environ.get(EMULATOR_VARIABLE)
-    if not endpoint and emulator:
-        endpoint = _PLAIN + emulator.removeprefix(_PLAIN)
+    return _PLAIN + emulator.removeprefix(_PLAIN) if emulator else None
+
+
+def _client(kind: Any, endpoint: str | None) -> Any:
+    endpoint = endpoint or _emulator()
     transport = kind.get_transport_class("grpc")
     if endpoint and endpoint.startswith(_PLAIN):
         host = endpoint.removeprefix(_PLAIN).rstrip("/")

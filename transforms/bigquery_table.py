@@ -24,7 +24,7 @@ EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
 PREDICTED_AT = "_predicted_at"
 
 # A project may have its domain before it, example.com:project.
-_TABLE_ID = re.compile(r"(?P<project>[^\s/]+?)[.:](?P<dataset>\w+)\.(?P<table>[^\s/.:]+)")
+_TABLE_ID = re.compile(r"(?P<project>[^\s/`]+?)[.:](?P<dataset>\w+)\.(?P<table>[^\s/.:`]+)")
 _REQUEST_SECS = 30.0
 _ANOTHER = "name a table that is not there yet"
 # Types of a table's column, besides its own, that hold all of a type's values as they are written to it.
@@ -93,11 +93,13 @@ class TableOptions:
       allow_schema_update: columns that a table lacks are added to it.
       exact: the table must take every row, whatever is null in it: its types are these, and none is REQUIRED that is
         not so here. Else single rows may turn out not to fit.
+      partitions: the id may name one of the table's partitions, TABLE$PARTITION. Only load jobs write to one.
     """
 
     layout: TableLayout = dataclasses.field(default_factory=TableLayout)
     allow_schema_update: bool = False
     exact: bool = False
+    partitions: bool = False
 
 
 def ensure_table(
@@ -134,13 +136,15 @@ def ensure_fields(
 
     Raises:
       UsageError: a field is missing in the table or of another type, the table has a REQUIRED one that is not
-        written or another layout, there is no such dataset, or BigQuery cannot be asked.
+        written or another layout, it is a view or the like, its id names a partition, there is no such dataset, or
+        BigQuery cannot be asked.
     """
-    reference = parse_table_id(table_id)
+    reference = _whole_table(parse_table_id(table_id), options)
     client = open_client(reference.project, endpoint)
     retry = bigquery.DEFAULT_RETRY.with_timeout(retry_secs)
     try:
         table = _get_or_make(client, reference, fields, options.layout, retry)
+        _check_kind(table)
         options.layout.check(table)
         if options.allow_schema_update:
             table = _with_fields(client, table, fields, retry)
@@ -153,6 +157,20 @@ def ensure_fields(
     found = [field.to_api_repr() for field in table.schema]
     _check_fields(fields, found, "", f"table {reference}", options.exact)
     return found
+
+
+def _whole_table(reference: bigquery.TableReference, options: TableOptions) -> bigquery.TableReference:
+    name, decorator, _ = reference.table_id.partition("$")
+    if decorator and not options.partitions:
+        remedy = "" if options.exact else "; a batch job writes to one with --write_method file_loads"
+        raise UsageError(f"table {reference}: rows are not appended to single partitions: name the table{remedy}")
+    return bigquery.DatasetReference(reference.project, reference.dataset_id).table(name)
+
+
+def _check_kind(table: bigquery.Table) -> None:
+    if table.table_type not in (None, "TABLE"):
+        kind = table.table_type.lower().replace("_", " ")
+        raise UsageError(f"{table.reference} is no table but of the type {kind}, which is not written to: {_ANOTHER}")
 
 
 def _get_or_make(

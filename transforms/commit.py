@@ -1,14 +1,21 @@
 """The last step of a batch job: judges it, and has what its bundles have written seen."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 
 from models.errors import SluiceError, TooManyFailures
+from transforms import metrics
 from transforms.composite import Composite
 from transforms.places import Place
+
+_LOG = logging.getLogger(__name__)
+
+_forbidden = threading.Event()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Commit(Composite):
 
 @beam.typehints.with_output_types(Committed)
 class _Commit(beam.DoFn):
+    """Counts: commits_begun, commits_done."""
+
     def __init__(self, place: Place, failure_places: tuple[Place, ...], judgement: Judgement) -> None:
         self._place = place
         self._failure_places = failure_places
@@ -92,13 +101,38 @@ class _Commit(beam.DoFn):
         except SluiceError:
             self._clean_up()
             raise
-        files = self._place.put_in_place(parts)
+        files = self._put_in_place(parts)
         self._clean_up()
         yield Committed(rows_in, predictions, counts[0], tuple(files), tuple(failure_files))
 
+    def _put_in_place(self, parts: list[Any]) -> Sequence[str]:
+        metrics.count(metrics.COMMITS_BEGUN)
+        if _forbidden.is_set():
+            metrics.count(metrics.COMMITS_BEGUN, -1)
+            raise SluiceError("the job was interrupted before its output was put in place")
+        files = self._place.put_in_place(parts)
+        metrics.count(metrics.COMMITS_DONE)
+        return files
+
     def _clean_up(self) -> None:
-        for place in (self._place, *self._failure_places):
+        clean_up((self._place, *self._failure_places))
+
+
+def forbid_commits(forbidden: bool = True) -> None:
+    """Keeps jobs of this process from beginning to put their predictions in place; or lets them again."""
+    if forbidden:
+        _forbidden.set()
+    else:
+        _forbidden.clear()
+
+
+def clean_up(places: Iterable[Place]) -> None:
+    """Removes what is temporary in places; what cannot be removed is left, for the job's outcome stands."""
+    for place in places:
+        try:
             place.clean_up()
+        except Exception as error:  # noqa: BLE001
+            _LOG.warning("Something temporary is left behind: %s", error)
 
 
 def _rows(parts: Sequence[Any]) -> int:

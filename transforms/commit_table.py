@@ -1,6 +1,5 @@
 """Rows that bundles have appended to streams of a table, seen once the job is judged."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,8 @@ from models.errors import SluiceError
 from transforms import bigquery_clients
 from transforms.bigquery_jobs import JobFailed, JobRunner
 from transforms.bigquery_table import open_client, parse_table_id
+from transforms.read_session import quoted
+from transforms.staging_table import drop_staging
 from transforms.table_target import EMPTY, TRUNCATE, TableTarget, has_rows
 from transforms.write_streams import RowStream, commit_streams, is_committed, table_path
 
@@ -44,7 +45,8 @@ class TablePlace:
         return ()
 
     def clean_up(self) -> None:
-        drop_staging(self.target)
+        if self.target.rows_table != self.target.table:
+            drop_staging(self.target.rows_table, self.target.endpoint)
 
 
 def commit_rows(client: Any, target: TableTarget, streams: list[RowStream], retry_secs: float) -> None:
@@ -57,12 +59,12 @@ def commit_rows(client: Any, target: TableTarget, streams: list[RowStream], retr
         _truncate(client, target, streams, retry_secs)
         return
     if target.disposition == EMPTY and not any(is_committed(client, each.name, retry_secs) for each in streams[:1]):
-        _check_empty(target)
+        _check_empty(target, retry_secs)
     commit_streams(client, table_path(target.table), streams, retry_secs)
 
 
-def _check_empty(target: TableTarget) -> None:
-    if has_rows(target.table, target.endpoint):
+def _check_empty(target: TableTarget, retry_secs: float) -> None:
+    if has_rows(target.table, target.endpoint, retry_secs):
         raise SluiceError(
             f"table {target.table} has got rows since the job began, and --write_disposition empty says that it has "
             "none; its predictions are not written"
@@ -72,7 +74,9 @@ def _check_empty(target: TableTarget) -> None:
 def _truncate(client: Any, target: TableTarget, streams: list[RowStream], retry_secs: float) -> None:
     rest = open_client(parse_table_id(target.table).project, target.endpoint)
     try:
-        runner = JobRunner(rest, rest.get_table(target.table, timeout=_CALL_SECS).location, retry_secs)
+        retry = bigquery.DEFAULT_RETRY.with_timeout(retry_secs)
+        table = rest.get_table(target.table, retry=retry, timeout=_CALL_SECS)
+        runner = JobRunner(rest, table.location, retry_secs)
         name = f"sluice_{target.job}"
         if not runner.has_run(name):
             commit_streams(client, table_path(target.rows_table), streams, retry_secs)
@@ -87,7 +91,8 @@ def _replace_rows(runner: JobRunner, name: str, target: TableTarget) -> None:
     """Replaces the table's rows by those of the other one, in one job.
 
     It is a query and no copy: a copy leaves out rows that BigQuery has not yet moved out of its write buffer, where
-    those of streams may be for an hour and more after their commit. Nor does it touch the schema.
+    those of streams may be for an hour and more after their commit. Nor does it touch the schema; but what it gives is
+    NULLABLE, so plan_table takes no table with REQUIRED columns.
     """
     config = bigquery.QueryJobConfig(
         destination=target.table,
@@ -95,13 +100,4 @@ def _replace_rows(runner: JobRunner, name: str, target: TableTarget) -> None:
         create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
         use_query_cache=False,
     )
-    runner.query(name, f"SELECT * FROM `{target.rows_table}`", config)
-
-
-def drop_staging(target: TableTarget) -> None:
-    """Deletes the table that rows waited in, if there is one; else it expires."""
-    if target.rows_table == target.table:
-        return
-    client = open_client(parse_table_id(target.table).project, target.endpoint)
-    with contextlib.closing(client), contextlib.suppress(GoogleAPICallError, RetryError):
-        client.delete_table(target.rows_table, not_found_ok=True, timeout=_CALL_SECS)
+    runner.query(name, f"SELECT * FROM {quoted(target.rows_table)}", config)

@@ -5,7 +5,6 @@ https://cloud.google.com/bigquery/docs/batch-loading-data
 
 import contextlib
 import dataclasses
-import datetime
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,9 @@ from google.cloud import bigquery
 from models.errors import SluiceError
 from transforms.bigquery_jobs import JobFailed, JobRunner
 from transforms.bigquery_table import open_client, parse_table_id
-from transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget
+from transforms.read_session import quoted
+from transforms.staging_table import drop_staging, staging_id, staging_table
+from transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns
 from transforms.write_files import OpenShard, Shard, Target, remove_temp
 from transforms.write_load_files import LoadFormat
 
@@ -28,7 +29,6 @@ _DISPOSITIONS = {
     TRUNCATE: bigquery.WriteDisposition.WRITE_TRUNCATE_DATA,  # the plain one takes the files' schema, drops policies
     EMPTY: bigquery.WriteDisposition.WRITE_EMPTY,
 }
-_STAGING_DAYS = 2
 _CALL_SECS = 60.0
 
 
@@ -62,8 +62,7 @@ class LoadPlace:
 
     def clean_up(self) -> None:
         remove_temp(self.files)
-        with self._client() as client, contextlib.suppress(GoogleAPICallError, RetryError):  # it expires
-            client.delete_table(self._staging, not_found_ok=True, **self._options)
+        drop_staging(self._staging, self.target.endpoint)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[bigquery.Client]:
@@ -81,9 +80,7 @@ class LoadPlace:
 
     @property
     def _staging(self) -> str:
-        if self.target.rows_table != self.target.table:
-            return self.target.rows_table
-        return f"{self._table}_sluice_{self.target.job.replace('-', '_')}"
+        return staging_id(self._table, self.target.job)
 
     def _load(self, client: bigquery.Client, groups: list[list[Shard]]) -> None:
         try:
@@ -94,7 +91,7 @@ class LoadPlace:
                 runner.load(name, _uris(groups[0]), self.target.table, _load_config(self.target.disposition))
             elif not runner.has_run(name):
                 self._stage(client, runner, table, groups)
-                self._show(runner, name)
+                self._show(runner, name, table)
         except JobFailed as error:
             if error.reason == "duplicate" and self.target.disposition == EMPTY:
                 raise SluiceError(
@@ -109,7 +106,7 @@ class LoadPlace:
         self, client: bigquery.Client, runner: JobRunner, table: bigquery.Table, groups: list[list[Shard]]
     ) -> None:
         """Has all rows in the other table."""
-        client.create_table(_staging_table(self._staging, table), exists_ok=True, **self._options)
+        client.create_table(_laid_out(staging_table(self._staging, table), table), exists_ok=True, **self._options)
         for number, group in enumerate(groups):
             runner.load(f"sluice_{self.target.job}_part{number}", _uris(group), self._staging, _load_config(APPEND))
         found = client.get_table(self._staging, **self._options).num_rows
@@ -120,23 +117,26 @@ class LoadPlace:
                 "was: run the job again"
             )
 
-    def _show(self, runner: JobRunner, name: str) -> None:
+    def _show(self, runner: JobRunner, name: str, table: bigquery.Table) -> None:
         """Has the rows of the other table in the target, in one job.
 
-        To replace rows takes a query: a copy would replace the schema as well. To append takes a copy: of a query's
-        results no column is REQUIRED.
+        To append takes a copy: of a query's results no column is REQUIRED. To replace rows takes a query, since a copy
+        replaces the schema as well; but for a table with REQUIRED columns a copy, whose schema is the same: that of the
+        table for rows to wait in was taken from it. A copy misses none of those, as load jobs leave them in no buffer.
         """
         disposition = _DISPOSITIONS[self.target.disposition]
         never = bigquery.CreateDisposition.CREATE_NEVER
-        if self.target.disposition == TRUNCATE:
+        truncate = self.target.disposition == TRUNCATE
+        if truncate and not required_columns(field.to_api_repr() for field in table.schema):
             config = bigquery.QueryJobConfig(
                 destination=self.target.table,
                 write_disposition=disposition,
                 create_disposition=never,
                 use_query_cache=False,
             )
-            runner.query(name, f"SELECT * FROM `{self._staging}`", config)
+            runner.query(name, f"SELECT * FROM {quoted(self._staging)}", config)
         else:
+            disposition = bigquery.WriteDisposition.WRITE_TRUNCATE if truncate else disposition
             copy = bigquery.CopyJobConfig(write_disposition=disposition, create_disposition=never)
             runner.copy(name, self._staging, self.target.table, copy)
 
@@ -174,11 +174,14 @@ def _load_config(disposition: str) -> bigquery.LoadJobConfig:
     )
 
 
-def _staging_table(table_id: str, like: bigquery.Table) -> bigquery.Table:
-    """Returns a table with the other's columns and layout, since only such a one can be copied to it."""
-    table = bigquery.Table(table_id, like.schema)
-    table.time_partitioning = like.time_partitioning
+def _laid_out(table: bigquery.Table, like: bigquery.Table) -> bigquery.Table:
+    """Returns the table with the other's layout, since only such a one can be copied to it.
+
+    Its partitions do not expire, and need no filter to be read: all of its rows are.
+    """
+    partitioning = like.time_partitioning
+    if partitioning is not None:
+        table.time_partitioning = bigquery.TimePartitioning(partitioning.type_, partitioning.field)
     table.range_partitioning = like.range_partitioning
     table.clustering_fields = like.clustering_fields
-    table.expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_STAGING_DAYS)
     return table

@@ -15,6 +15,8 @@ ROWS_READ = "rows_read"
 ROWS_PREDICTED = "rows_predicted"
 ROWS_FAILED = "rows_failed"
 BYTES_READ = "bytes_read"
+# Of a batch job, by its last step: how often it has begun to put predictions in place, and has done so.
+COMMITS_BEGUN, COMMITS_DONE = "commits_begun", "commits_done"
 # Of a stream: bundles that held messages.
 BUNDLES = "bundles"
 BATCH_SIZE = "batch_size"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
@@ -124,29 +124,56 @@ def table_columns(plan: InputPlan, signature: Signature, prefix: str) -> pa.Sche
     Raises:
       UsageError: two columns of one name, or a column that a table cannot hold.
     """
+    from transforms.bigquery_table import PREDICTED_AT
+
     carried = [pa.field(name, kind) for name, kind in plan.carried]
-    schema = pa.schema(carried + added_columns(signature, prefix, True, {field.name for field in carried}))
+    added = added_columns(signature, prefix, True, {field.name for field in carried}, (PREDICTED_AT,))
+    schema = pa.schema(carried + added)
     arrow_to_bigquery_schema(schema)
     return schema
 
 
-def added_columns(signature: Signature, prefix: str, model_columns: bool, present: Collection[str]) -> list[pa.Field]:
+def added_columns(
+    signature: Signature, prefix: str, model_columns: bool, present: Collection[str], besides: Sequence[str] = ()
+) -> list[pa.Field]:
     """Returns the columns that scoring adds to a row.
 
     Args:
       model_columns: whether `_model` and `_version` are among them.
       present: names of the input columns that the output holds.
+      besides: names that the output has for columns which are not returned.
 
     Raises:
       UsageError: an input column has such a name.
     """
-    added = list(output_schema(signature, prefix))
-    if model_columns:
-        added += [pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())]
-    for field in added:
-        if field.name in present:
-            raise UsageError(
-                f"the model's output '{field.name}' has the name of an input column; give --output_prefix TEXT to "
-                f"rename the outputs, or --exclude_columns {field.name} to leave the input column out"
-            )
-    return added
+    outputs = list(output_schema(signature, prefix))
+    ours = [pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())] if model_columns else []
+    own_names = [*(field.name for field in ours), *besides]
+    taken = [field.name for field in outputs if field.name in present]
+    _check_names(taken, [name for name in own_names if name in present])
+    return outputs + ours
+
+
+def _check_names(outputs: Sequence[str], ours: Sequence[str]) -> None:
+    """
+    Args:
+      outputs: those of the model that an input column has the name of.
+      ours: other columns, likewise, which --output_prefix does not rename.
+    """
+    leave_out = f"--exclude_columns {','.join([*outputs, *ours])} to leave the input's out"
+    if outputs and ours:
+        raise UsageError(
+            f"input columns have the names of the model's outputs ({', '.join(outputs)}), and of what is added to them "
+            f"({', '.join(ours)}): give {leave_out}; or --exclude_columns {','.join(ours)}, and --output_prefix TEXT "
+            "to rename the outputs"
+        )
+    if outputs:
+        raise UsageError(
+            f"input columns have the names of the model's outputs ({', '.join(outputs)}): give --output_prefix TEXT to "
+            f"rename the outputs, or {leave_out}"
+        )
+    if ours:
+        raise UsageError(
+            f"input columns have the names of what is added to the model's outputs ({', '.join(ours)}): give "
+            f"{leave_out}"
+        )

@@ -40,7 +40,7 @@ class WriteTableRows(Composite):
     """Writes RecordBatches to pending streams of a table; gives the `RowStream`s, which `TablePlace` commits.
 
     Every row is in its bundle's stream once, or given as a failure, before the bundle is finished. The stream of a
-    bundle that fails is never committed, and BigQuery drops it after some days.
+    bundle that fails is never committed, and BigQuery drops it: see transforms.write_streams.
 
     Args:
       table_id: PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE. It exists.

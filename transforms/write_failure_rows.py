@@ -19,8 +19,9 @@ from transforms.write_streams import RowStream
 
 SCHEMA = bigquery_to_arrow_schema(FIELDS)
 
-# So many failures are brought into columns at once.
+# So many failures, and so many bytes of their payloads and texts, are brought into columns at once.
 _BATCH_ROWS = 500
+_BATCH_BYTES = 3_000_000
 
 
 def plan_failure_table(table_id: str, job: str, endpoint: str | None = None) -> TableTarget:
@@ -60,14 +61,16 @@ class _WriteFailures(PendingRows):
         super().__init__(target.rows_table, target.schema, retry_secs, endpoint)
         self._payload_mode = payload_mode
         self._failures: list[Failure] = []
+        self._bytes = 0  # of them
 
     def start_bundle(self) -> None:
         super().start_bundle()
-        self._failures = []
+        self._failures, self._bytes = [], 0
 
     def process(self, failure: Failure) -> Iterator[RowStream]:
         self._failures.append(failure)
-        if len(self._failures) >= _BATCH_ROWS:
+        self._bytes += len(failure.payload) + len(failure.error_message)
+        if len(self._failures) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
             self._append()
         yield from ()
 
@@ -77,7 +80,7 @@ class _WriteFailures(PendingRows):
         yield from super().finish_bundle()
 
     def _append(self) -> None:
-        failures, self._failures = self._failures, []
+        failures, self._failures, self._bytes = self._failures, [], 0
         rows = failure_columns(failures, self._payload_mode)
         list(self._refuse(self._open().append(rows, failures)))
 

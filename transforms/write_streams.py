@@ -1,6 +1,8 @@
 """Streams of a BigQuery table that are made, closed and committed.
 
-https://cloud.google.com/bigquery/docs/write-api-batch; limits: https://cloud.google.com/bigquery/quotas#write-api-limits
+https://cloud.google.com/bigquery/docs/write-api-batch, which says that a pending stream must be committed within 24
+hours, and that its rows stay for up to 4 hours once it is finalized.
+Limits: https://cloud.google.com/bigquery/quotas#write-api-limits
 """
 
 import dataclasses
@@ -21,6 +23,9 @@ from transforms.bigquery_table import parse_table_id
 # answer takes half a minute.
 _STREAM_SECS = 0.1
 _CALL_SECS = 120.0
+# A project may make 10,000 streams an hour in each region; when it has, there are some more to be had within minutes.
+_QUOTA_SECS = 600.0
+_FIRST_QUOTA_PAUSE_SECS, _LAST_QUOTA_PAUSE_SECS = 0.5, 60.0
 # Of one commit. The bytes are the limit of a region (a multi-region's is ten times that), less what BigQuery may count
 # that is not counted here.
 _MAX_STREAMS = 10_000
@@ -30,10 +35,13 @@ _TRANSIENT = (
     exceptions.Cancelled,
     exceptions.DeadlineExceeded,
     exceptions.InternalServerError,
-    exceptions.ResourceExhausted,
     exceptions.ServiceUnavailable,
     exceptions.Unknown,
 )
+_REMEDIES = {
+    exceptions.Forbidden: "; roles/bigquery.dataEditor allows it",
+    exceptions.ResourceExhausted: "; --write_method file_loads makes no streams, or ask Google for more of the quota",
+}
 _CODES = StorageError.StorageErrorCode
 
 
@@ -88,6 +96,7 @@ def make_stream(client: Any, table: str, retry_secs: float, pace: Pace = _STREAM
 
     Args:
       table: projects/P/datasets/D/tables/T.
+      retry_secs: how long it is tried again; for ten minutes where the quota is used up.
 
     Raises:
       SluiceError: BigQuery makes none.
@@ -98,8 +107,12 @@ def make_stream(client: Any, table: str, retry_secs: float, pace: Pace = _STREAM
         stream = WriteStream(type_=WriteStream.Type.PENDING)
         return str(client.create_write_stream(parent=table, write_stream=stream, **options).name)
 
+    what = f"a stream of {table} cannot be made"
+    exhausted = if_exception_type(exceptions.ResourceExhausted)
+    patient = Retry(exhausted, initial=_FIRST_QUOTA_PAUSE_SECS, maximum=_LAST_QUOTA_PAUSE_SECS, timeout=_QUOTA_SECS)
     # A table that was made just now may not be seen by all of BigQuery's servers.
-    return _call(f"a stream of {table} cannot be made", make, retry_secs, exceptions.NotFound)
+    retry = _retry(retry_secs, exceptions.NotFound)
+    return str(_checked(what, lambda: patient(retry(make))(retry=None, timeout=_CALL_SECS)))
 
 
 def finalize_stream(client: Any, name: str, rows: int, retry_secs: float) -> None:
@@ -165,7 +178,7 @@ def _commit(client: Any, table: str, names: list[str], retry_secs: float) -> lis
         )
         raise SluiceError(
             f"{len(names)} streams of {table} cannot be committed: {said}. BigQuery keeps a stream for a day, and for "
-            "four hours after the last row: start the job anew"
+            "four hours once it is finalized: start the job anew, with --write_method file_loads if it takes longer"
         )
     return left
 
@@ -190,21 +203,28 @@ def is_committed(client: Any, name: str, retry_secs: float) -> bool:
     return bool(_call(f"{name} is not found", get, retry_secs))
 
 
-def _call(what: str, function: Callable[..., Any], retry_secs: float, *passing: type[Exception]) -> Any:
+def _call(what: str, function: Callable[..., Any], retry_secs: float) -> Any:
     """Returns what a call of the Storage Write API gives; it is tried again for so long.
 
     Args:
       what: has happened if it fails.
       function: takes `retry` and `timeout`.
-      passing: errors, besides the usual ones, that may pass.
 
     Raises:
       SluiceError: it failed.
     """
-    retry = Retry(if_exception_type(*_TRANSIENT, *passing), initial=0.2, maximum=10.0, timeout=retry_secs)
+    retry = _retry(retry_secs, exceptions.ResourceExhausted)
+    return _checked(what, lambda: retry(function)(retry=None, timeout=_CALL_SECS))
+
+
+def _retry(retry_secs: float, *passing: type[Exception]) -> Retry:
+    return Retry(if_exception_type(*_TRANSIENT, *passing), initial=0.2, maximum=10.0, timeout=retry_secs)
+
+
+def _checked(what: str, call: Callable[[], Any]) -> Any:
     try:
-        return retry(function)(retry=None, timeout=_CALL_SECS)
+        return call()
     except (GoogleAPICallError, RetryError) as error:
         cause = error.cause if isinstance(error, RetryError) and error.cause else error
-        remedy = "; roles/bigquery.dataEditor allows it" if isinstance(cause, exceptions.Forbidden) else ""
+        remedy = next((text for kind, text in _REMEDIES.items() if isinstance(cause, kind)), "")
         raise SluiceError(f"{what}: {type(cause).__name__}: {getattr(cause, 'message', cause)}{remedy}") from error

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -155,3 +157,61 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     with bigquery_proxy(bigquery) as another:
         assert main(flags_of(births_table, dataset, model, another)) == 0
     check_whole(bigquery, dataset, births)
+
+
+def interrupt_when(condition: Callable[[], bool], times: int = 1) -> threading.Thread:
+    """Sends this process SIGINTs once the condition holds."""
+
+    def wait() -> None:
+        wait_until(condition, "what is to be interrupted")
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_job_that_is_interrupted_as_it_commits_says_what_becomes_of_its_rows(
+    bigquery: BigQuery,
+    proxy: BigQueryProxy,
+    births: pa.Table,
+    births_table: str,
+    model: str,
+    dataset: str,
+    times: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first SIGINT waits for the rows, which are then there; the second does not."""
+    proxy.fail("BatchCommitWriteStreams", None)  # of the failures
+    proxy.fail("BatchCommitWriteStreams", None, delay_secs=1.5)
+    thread = interrupt_when(lambda: len(proxy.requests["BatchCommitWriteStreams"]) == 2, times)
+    code = main(flags_of(births_table, dataset, model, proxy))
+    thread.join()
+    said = capsys.readouterr().err
+    assert "the output is being put in place, which is waited for" in said
+    if times == 1:
+        assert code == 0
+        check_whole(bigquery, dataset, births)
+    else:
+        assert code == 130
+        assert f"see what {dataset}.scored holds before you run it again" in said
+
+
+def test_a_job_that_is_interrupted_before_it_commits_writes_nothing(
+    bigquery: BigQuery,
+    proxy: BigQueryProxy,
+    births_table: str,
+    model: str,
+    dataset: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    proxy.fail("FinalizeWriteStream", None, delay_secs=1.0)
+    thread = interrupt_when(lambda: bool(proxy.requests["FinalizeWriteStream"]))
+    code = main(flags_of(births_table, dataset, model, proxy))
+    thread.join()
+    assert code == 130
+    assert "interrupted; no output was put in place" in capsys.readouterr().err
+    assert bigquery.rows(f"{dataset}.scored") == []

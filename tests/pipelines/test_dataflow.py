@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import (
     DebugOptions,
@@ -21,7 +23,8 @@ from models.errors import UsageError
 from models.interface import ModelOptions
 from models.uri import ModelSpec, parse_model_uri
 from pipelines.dataflow import check_settings, job_name, label_value, model_name, set_defaults
-from pipelines.runner import beam_options
+from pipelines.options import BatchOptions
+from pipelines.runner import beam_options, make_pipeline
 from pipelines.sdist import find_setup_file
 from tests.dataflow_service import dataflow_service
 
@@ -36,10 +39,15 @@ def options_of(*flags: str, **needed: str) -> PipelineOptions:
     return beam_options(["--runner=DataflowRunner", *(f"--{name}={value}" for name, value in given.items()), *flags])
 
 
+def job_of(model: str, **others: Any) -> BatchOptions:
+    return BatchOptions(**{"model": model, "input": "gs://bucket/in.csv", "output": "gs://bucket/out.csv"} | others)
+
+
 def completed(model: str, *flags: str, version: int | None = 1, poll_secs: float = 0.0) -> PipelineOptions:
     options = options_of(*flags)
     check_settings(options)
-    set_defaults(options, ModelRecipe(parse_model_uri(model), ModelOptions(poll_secs=poll_secs)), version)
+    recipe = ModelRecipe(parse_model_uri(model), ModelOptions(poll_secs=poll_secs))
+    set_defaults(options, job_of(model), recipe, version)
     return options
 
 
@@ -86,7 +94,7 @@ def test_a_region_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 def test_a_staging_location_does_for_both() -> None:
     options = options_of("--staging_location=gs://bucket/staging", temp_location="")
     check_settings(options)
-    set_defaults(options, ModelRecipe(parse_model_uri(IN_WORKER)), 1)
+    set_defaults(options, job_of(IN_WORKER), ModelRecipe(parse_model_uri(IN_WORKER)), 1)
     assert options.view_as(GoogleCloudOptions).temp_location == "gs://bucket/staging"
 
 
@@ -103,11 +111,17 @@ def test_only_a_job_that_runs_is_updated() -> None:
             check_settings(options_of("--job_name=scores", *flags))
 
 
+@pytest.mark.parametrize("flags", [[], ["--runner=DataflowRunner"]])
+def test_what_a_job_tells_of_itself_is_not_the_users_to_give(flags: list[str]) -> None:
+    with pytest.raises(UsageError, match="--sluice_options is what a job says of itself; leave it out"):
+        check_settings(beam_options([*flags, "--sluice_options={}"]))
+
+
 def test_other_runners_are_left_alone() -> None:
     options = beam_options([])
     before = options.get_all_options(drop_default=True)
     check_settings(options)
-    set_defaults(options, ModelRecipe(parse_model_uri(IN_WORKER)), 1)
+    set_defaults(options, job_of(IN_WORKER), ModelRecipe(parse_model_uri(IN_WORKER)), 1)
     assert options.get_all_options(drop_default=True) == before
 
 
@@ -173,6 +187,15 @@ def test_a_gpu_gets_its_driver_once() -> None:
         accelerator, other = options.view_as(GoogleCloudOptions).dataflow_service_options
         assert accelerator.startswith("worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver")
         assert (accelerator.count("install-nvidia-driver"), other) == (1, "enable_prime")
+
+
+def test_hints_of_the_user_are_in_the_graph() -> None:
+    pipeline = make_pipeline(completed(IN_WORKER, "--resource_hint=min_ram=12GB", "--dry_run=True"))
+    _ = pipeline | beam.Create([1])
+    graph = pipeline.to_runner_api().components
+    used = {each.environment_id for each in graph.transforms.values() if each.environment_id}
+    hints = [dict(graph.environments[name].resource_hints) for name in used]
+    assert hints == [{"beam:resources:min_ram_bytes:v1": b"12000000000"}]
 
 
 def test_an_image_needs_no_sdist() -> None:

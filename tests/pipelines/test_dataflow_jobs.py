@@ -1,14 +1,17 @@
-"""Jobs submitted to a Dataflow service in full, and their staged graphs run where only what was staged is installed."""
+"""Jobs that run_dataflow.sh submits to a Dataflow service in full, and their staged graphs, run where only what was
+staged is installed."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from pipelines.cli import main
 from pipelines.sdist import find_setup_file
 from tests.dataflow_cases import CASES, LOCALLY, REMOTELY, Places, read_file
 from tests.dataflow_service import DataflowService, Job, dataflow_service
-from tests.hermetic import declared, make_venv, run_worker, without
+from tests.hermetic import declared, make_venv, run_worker, undeclared
 from tests.pipelines.test_batch_gcs import names, upload
 from tests.servers import BigQuery, Gcs, Pubsub
 from tests.streams import Ends, make_ends
@@ -31,14 +34,16 @@ from tests.transforms.bigquery_cases import load, make_births
 from tests.zoo_models import ZooSample
 
 ROOT = Path(__file__).parent.parent.parent
-# A process that submits jobs, one after the other: prints their exit codes, and whether it has loaded TensorFlow.
-LAUNCHER = """
-import json, sys
+IMAGE = "example.com/sluice:1"
+# What run_dataflow.sh runs instead of `sluice`: the same, and it says at its end whether it has loaded TensorFlow.
+SLUICE = f"""#!{sys.executable}
+import sys
 from apache_beam.internal.gcp.auth import _Credentials
 from pipelines.cli import main
-_Credentials._credentials_init = True  # it has none, and need not look for them for half a minute
-codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
-print(json.dumps([codes, "tensorflow.python._pywrap_tensorflow_internal" in sys.modules]))
+_Credentials._credentials_init = True  # there are none, and Beam need not look for them for half a minute
+code = main()
+print("kernels:", "tensorflow.python._pywrap_tensorflow_internal" in sys.modules)
+sys.exit(code)
 """
 
 
@@ -67,49 +72,16 @@ def service() -> Iterator[DataflowService]:
 
 
 @pytest.fixture(scope="module")
-def dataflow_flags(service: DataflowService, inputs: Gcs) -> list[str]:
-    return [
-        "--runner=DataflowRunner",
-        "--project=my-project",
-        "--region=us-central1",
-        f"--temp_location={inputs.path('jobs/tmp')}",
-        f"--dataflow_endpoint={service.url}",
-        "--no_auth",
-    ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Launched:
-    """What a process has submitted.
-
-    Attributes:
-      codes: its exit codes.
-      kernels: whether it has loaded TensorFlow's.
-    """
-
-    codes: list[int]
-    kernels: bool
-    jobs: list[Job]
+def endpoint_flags(service: DataflowService) -> list[str]:
+    """What sends a job to the service of these tests."""
+    return [f"--dataflow_endpoint={service.url}", "--no_auth"]
 
 
 @pytest.fixture(scope="module")
-def launched(service: DataflowService, dataflow_flags: list[str], places: Places) -> Launched:
-    """Every case, submitted."""
-    before = len(service.jobs)
-    commands = [["batch", *case.flags(places, REMOTELY), *dataflow_flags] for case in CASES.values()]
-    done = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    codes, kernels = json.loads(done.stdout.splitlines()[-1])
-    return Launched(codes, kernels, service.jobs[before:])
-
-
-@pytest.fixture(scope="module")
-def batch_jobs(launched: Launched) -> dict[str, Job]:
-    """The job of every case."""
-    assert launched.codes == [0] * len(CASES)
-    return dict(zip(CASES, launched.jobs, strict=True))
+def dataflow_flags(endpoint_flags: list[str], inputs: Gcs) -> list[str]:
+    """Of jobs that are submitted in this process, which has everything loaded."""
+    location = f"--temp_location={inputs.path('jobs/tmp')}"
+    return ["--runner=DataflowRunner", "--project=my-project", "--region=us-central1", location, *endpoint_flags]
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +90,69 @@ def ends(pubsub: Pubsub) -> Ends:
 
 
 @pytest.fixture(scope="module")
-def streaming_job(service: DataflowService, dataflow_flags: list[str], inputs: Gcs, ends: Ends) -> Job:
+def streaming_flags(inputs: Gcs, ends: Ends) -> list[str]:
     """Messages to a topic, and failures to files."""
-    flags = [
+    return [
         "--input_subscription=projects/my-project/subscriptions/messages",
         f"--output_topic={ends.output_topic}",
         f"--failures={inputs.path('jobs/streaming/failed')}",
         f"--model={inputs.path('jobs/criteo')}",
-        "--id_label=id",
     ]
-    assert main(["streaming", *flags, *dataflow_flags]) == 0
-    return service.jobs[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """A run of run_dataflow.sh, and the job that came of it.
+
+    Attributes:
+      flags: of Sluice's, that it was given.
+    """
+
+    flags: list[str]
+    done: subprocess.CompletedProcess[str]
+    job: Job
+
+
+@pytest.fixture(scope="module")
+def launched(
+    service: DataflowService,
+    endpoint_flags: list[str],
+    places: Places,
+    streaming_flags: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Launched]:
+    """Every case, and a streaming job, by name. All but `csv` run an image: an sdist is made in the checkout, which
+    bears one at a time."""
+    program = tmp_path_factory.mktemp("program") / "sluice"
+    program.write_text(SLUICE)
+    program.chmod(0o755)
+    flags = {name: case.flags(places, REMOTELY) for name, case in CASES.items()}
+    flags["streaming"] = [*streaming_flags, "--id_label=id"]
+    env = os.environ | {"SLUICE": str(program), "REGION": "us-central1"}
+
+    def launch(name: str) -> Launched:
+        settings = {"PROJECT": f"my-{name}-project", "BUCKET": places.gcs.bucket}
+        others = ["--resource_hint=min_ram=8GB"] if name == "csv" else [f"--sdk_container_image={IMAGE}"]
+        kind = "streaming" if name == "streaming" else "batch"
+        command = [str(ROOT / "run_dataflow.sh"), kind, *flags[name], *others, *endpoint_flags]
+        done = subprocess.run(command, env=env | settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (job,) = [job for job in service.jobs if job.project == settings["PROJECT"]]
+        return Launched(flags[name], done, job)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return dict(zip(flags, pool.map(launch, flags), strict=True))
+
+
+@pytest.fixture(scope="module")
+def batch_jobs(launched: dict[str, Launched]) -> dict[str, Job]:
+    """The job of every case."""
+    return {name: launched[name].job for name in CASES}
+
+
+@pytest.fixture(scope="module")
+def streaming_job(launched: dict[str, Launched]) -> Job:
+    return launched["streaming"].job
 
 
 @pytest.fixture(scope="module")
@@ -173,18 +197,33 @@ def graph_of(job: Job) -> Any:
 
 def test_a_batch_job_is_submitted_with_our_defaults(batch_jobs: dict[str, Job]) -> None:
     job = batch_jobs["csv"]
-    assert (job.project, job.region, job.streaming) == ("my-project", "us-central1", False)
+    assert (job.project, job.region, job.streaming) == ("my-csv-project", "us-central1", False)
     assert job.name.startswith("sluice-batch-criteo-")
     assert job.labels == {"sluice-model": "criteo", "sluice-model-version": "1"}
     experiments = job.environment["experiments"]
     assert {"use_runner_v2", "no_use_multiple_sdk_containers"} <= set(experiments)
     assert "use_multiple_sdk_containers" not in experiments
     assert job.worker_pool["numThreadsPerWorker"] == 12
+    assert job.worker_pool["machineType"] == "n2-standard-4"
+    assert job.worker_pool["autoscalingSettings"]["maxNumWorkers"] == 10
     assert "beam_python3" in job.worker_pool["workerHarnessContainerImage"], "Beam's own image"
     assert "workflow.tar.gz" in job.packages
     assert job.options["save_main_session"] is False
-    graph = graph_of(job)
-    assert {each.unique_name.split("/")[0] for each in graph.components.transforms.values()} >= {"Read", "Predict"}
+    graph = graph_of(job).components
+    steps = [each for each in graph.transforms.values() if each.environment_id]
+    assert {each.unique_name.split("/")[0] for each in steps} >= {"Read", "Predict"}
+    hints = [graph.environments[each.environment_id].resource_hints for each in steps]
+    assert all(each["beam:resources:min_ram_bytes:v1"] == b"8000000000" for each in hints)
+
+
+@pytest.mark.parametrize("name", [*CASES, "streaming"])
+def test_a_job_tells_the_flags_it_was_launched_with(name: str, launched: dict[str, Launched]) -> None:
+    """In the options that workers get, and in those that the console shows."""
+    run = launched[name]
+    given = dict(flag.removeprefix("--").split("=", 1) for flag in run.flags)
+    assert json.loads(run.job.options["sluice_options"]) == given
+    (shown,) = [each for each in run.job.display_data if each["key"] == "sluice_options"]
+    assert json.loads(shown["value"]) == given
 
 
 def test_a_job_with_an_image_stages_no_sdist(
@@ -192,7 +231,7 @@ def test_a_job_with_an_image_stages_no_sdist(
 ) -> None:
     """Nor does it count what Dataflow does not: the summary is what Dataflow says."""
     flags = [f"--input={inputs.path('jobs/in/criteo.csv')}", f"--output={inputs.path('jobs/image/pred.csv')}"]
-    flags += [f"--model={inputs.path('jobs/criteo')}", "--sdk_container_image=example.com/sluice:1"]
+    flags += [f"--model={inputs.path('jobs/criteo')}", f"--sdk_container_image={IMAGE}"]
     flags += [f"--summary_file={tmp_path}/summary.json"]
     service.counters = {"rows_read": 700, "rows_predicted": 690, "rows_failed": 10}
     try:
@@ -202,15 +241,15 @@ def test_a_job_with_an_image_stages_no_sdist(
     job = service.jobs[-1]
     assert "workflow.tar.gz" not in job.packages
     (image,) = job.worker_pool["sdkHarnessContainerImages"]
-    assert image["containerImage"] == job.worker_pool["workerHarnessContainerImage"] == "example.com/sluice:1"
+    assert image["containerImage"] == job.worker_pool["workerHarnessContainerImage"] == IMAGE
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["rows_in"], summary["predictions"], summary["failures"]) == (700, 690, 10)
 
 
-def test_a_launcher_loads_no_kernels(launched: Launched) -> None:
-    """With the model on GCS, and for CSV as for tf.Examples."""
-    assert launched.codes == [0] * len(CASES)
-    assert not launched.kernels
+@pytest.mark.parametrize("name", [*CASES, "streaming"])
+def test_a_launcher_loads_no_kernels(name: str, launched: dict[str, Launched]) -> None:
+    """With the model on GCS: for CSV, tf.Examples, BigQuery and Pub/Sub."""
+    assert launched[name].done.stdout == "kernels: False\n"
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -251,15 +290,10 @@ def test_a_worker_with_what_is_staged_runs_all_behind_the_source(
 
 
 def test_a_running_job_is_updated(
-    service: DataflowService, dataflow_flags: list[str], streaming_job: Job, ends: Ends, inputs: Gcs
+    service: DataflowService, dataflow_flags: list[str], streaming_job: Job, streaming_flags: list[str]
 ) -> None:
-    flags = [
-        "--input_subscription=projects/my-project/subscriptions/messages",
-        f"--output_topic={ends.output_topic}",
-        f"--failures={inputs.path('jobs/streaming/failed')}",
-        f"--model={inputs.path('jobs/criteo')}",
-    ]
-    assert main(["streaming", *flags, *dataflow_flags, f"--job_name={streaming_job.name}", "--update"]) == 0
+    flags = [f"--project={streaming_job.project}", f"--job_name={streaming_job.name}", "--update"]
+    assert main(["streaming", *streaming_flags, *dataflow_flags, *flags]) == 0
     assert service.jobs[-1].request["replaceJobId"] == streaming_job.id
     assert (streaming_job.state, service.jobs[-1].state) == ("JOB_STATE_UPDATED", "JOB_STATE_RUNNING")
 
@@ -277,11 +311,12 @@ def test_nothing_else_can_be_imported_there(worker_python: Path) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_missing_dependency_is_found(sdist: Path, batch_jobs: dict[str, Job], tmp_path: Path) -> None:
+def test_a_missing_dependency_is_found(
+    sdist: Path, worker_python: Path, batch_jobs: dict[str, Job], tmp_path: Path
+) -> None:
     """tfx-bsl brings others, and is needed where rows are tf.Examples."""
-    with tempfile.TemporaryDirectory() as directory:
-        python = make_venv(Path(directory), without(sdist, "tfx-bsl", tmp_path / "workflow.tar.gz"))
-        found = run_worker(python, {"tfrecord": batch_jobs["tfrecord"].pipeline_url}, tmp_path)
+    with undeclared("tfx-bsl", sdist, worker_python):
+        found = run_worker(worker_python, {"tfrecord": batch_jobs["tfrecord"].pipeline_url}, tmp_path)
     for name in ("tfrecord", "modules"):
         assert "No module named 'tfx_bsl'" in found[name]
 
@@ -310,6 +345,6 @@ def test_what_the_service_refuses_is_said(
 ) -> None:
     service.refusal = (403, "Dataflow API has not been used in project my-project before or it is disabled")
     flags = [f"--input={inputs.path('jobs/in/criteo.csv')}", f"--output={inputs.path('jobs/refused/pred.csv')}"]
-    flags += [f"--model={inputs.path('jobs/criteo')}", "--sdk_container_image=example.com/sluice:1"]
+    flags += [f"--model={inputs.path('jobs/criteo')}", f"--sdk_container_image={IMAGE}"]
     assert main(["batch", *flags, *dataflow_flags]) == 1
     assert "Dataflow API has not been used in project my-project" in capsys.readouterr().err

@@ -149,6 +149,8 @@ def test_ends_that_go_together(flags: dict[str, object]) -> None:
         (TABLE | {"output": "o.csv"}, "give --output or --output_table, one of them"),
         (TABLE | {"failures_table": ""}, "no row may be lost: give --failures_table or --failures PATH"),
         (TABLE | {"failures_table": "p.d.o"}, "--failures_table p.d.o is --output_table"),
+        (TABLE | {"failures_table": "p:d.o"}, "--failures_table p:d.o is --output_table"),
+        (TABLE | {"overwrite": True}, "--overwrite is about files; --write_disposition truncate replaces the rows"),
         (FILES | {"row_restriction": "x > 1"}, "--row_restriction is about --input_table"),
         (TABLE | {"csv_delimiter": ";"}, "--csv_delimiter is about files of --input; leave it out"),
         (TABLE | {"input_format": "csv"}, "--input_format is about files of --input; leave it out"),

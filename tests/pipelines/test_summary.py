@@ -80,6 +80,13 @@ def test_failures_that_were_counted_are_found_again() -> None:
     assert (made.failures, made.failures_by) == (3, {"decode": {"InvalidRow": 2}, "predict": {"BadOutput": 1}})
 
 
+def test_a_row_that_was_predicted_and_not_written_is_a_failure() -> None:
+    counters = {"rows_read": 10, "rows_predicted": 9, "rows_failed": 4, "rows_failed/bind/InvalidRow": 1}
+    counters |= {"rows_failed/encode/SluiceError": 2, "rows_failed/write/AppendError": 1}
+    made = from_counters(counters, {}, seconds=1.0, model="m")
+    assert (made.rows_in, made.predictions, made.failures) == (10, 6, 4)
+
+
 def test_golden_json() -> None:
     assert json.loads(to_json(summarise())) == {
         "rows_in": 200_000,

@@ -12,12 +12,18 @@ from typing import Any
 
 import pytest
 import yaml
+from apache_beam.options.pipeline_options import StandardOptions
+from apache_beam.runners.dataflow.internal.apiclient import Environment
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from models.cache import ModelRecipe
 from models.errors import UsageError
+from models.uri import parse_model_uri
 from pipelines import cli
+from pipelines.dataflow import set_defaults
 from pipelines.flags import from_namespace, parse_bool, parse_headers, parse_names, parse_pairs, parse_sizes
+from pipelines.job_options import parameters_of
 from pipelines.options import BatchOptions
 from pipelines.runner import beam_options
 from pipelines.streaming_options import StreamingOptions
@@ -33,6 +39,7 @@ LOCAL = {"max_bundle_messages", "max_bundle_delay_ms", "max_delivery_attempts", 
 # https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata
 PARAM_TYPES = {"TEXT", "GCS_READ_FILE", "GCS_WRITE_FILE", "PUBSUB_TOPIC", "PUBSUB_SUBSCRIPTION", "BIGQUERY_TABLE"}
 PARAM_TYPES |= {"BOOLEAN", "ENUM", "NUMBER"}
+BEAM_FLAGS = ["--project=p", "--region=r", "--temp_location=gs://b/t", "--staging_location=gs://b/t"]
 PARAM_KEYS = {"name", "label", "helpText", "groupName", "isOptional", "paramType", "regexes", "enumOptions"}
 
 FILES = {"input": "gs://b/i.csv", "model": "gs://b/m", "output": "gs://b/o.csv"}
@@ -54,6 +61,8 @@ BASES: dict[str, list[dict[str, Any]]] = {
         {key: value for key, value in STREAM.items() if key != "input_subscription"},
     ],
 }
+
+PARSER = cli._parser()
 
 names = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=8)
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=12)
@@ -102,17 +111,20 @@ def jobs(draw: st.DrawFn, pipeline: str) -> BatchOptions | StreamingOptions:
         raise
 
 
-def parameters_of(options: Any) -> dict[str, str]:
-    """Returns what a launch is given: the parameters that are not as they would be anyway."""
-    fields = dataclasses.fields(options)
-    return {each.name: to_text(value) for each in fields if (value := getattr(options, each.name)) != each.default}
-
-
 def launched(pipeline: str, parameters: dict[str, str]) -> tuple[Any, list[str]]:
     """Returns the options, and the flags for Beam, of the script that a launcher runs with these parameters."""
     arguments = [f"--{name}={text}" for name, text in parameters.items()]
-    namespace, rest = cli._parser().parse_known_args([pipeline, *arguments])
+    namespace, rest = PARSER.parse_known_args([pipeline, *arguments])
     return from_namespace(OPTIONS[pipeline], namespace), rest
+
+
+def job_options(pipeline: str, options: Any, beam_flags: list[str]) -> dict[str, Any]:
+    """Returns what Dataflow's console shows of a job's options, and workers get: what Beam puts into the job."""
+    beam = beam_options(["--runner=DataflowRunner", *BEAM_FLAGS, *beam_flags])
+    beam.view_as(StandardOptions).streaming = pipeline == "streaming"
+    set_defaults(beam, options, ModelRecipe(parse_model_uri(options.model)), None)
+    job = Environment([], beam, "8", "gs://b/pipeline.pb").proto
+    return dict(job.sdk_pipeline_options["options"])
 
 
 def check_accepted(pipeline: str, parameters: dict[str, str]) -> None:
@@ -136,6 +148,17 @@ def test_options_come_through_a_launch(pipeline: str, data: st.DataObject) -> No
     back, beam_flags = launched(pipeline, parameters | image)
     assert back == options
     assert beam_flags == ["--sdk_container_image=example/image:1"]
+
+
+@settings(deadline=None, max_examples=25)  # Beam takes some 30 ms to make the options of a job
+@given(st.data())
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_a_job_tells_what_it_was_launched_with(pipeline: str, data: st.DataObject) -> None:
+    options = data.draw(jobs(pipeline))
+    back, beam_flags = launched(pipeline, parameters_of(options) | {"sdk_container_image": "example/image:1"})
+    job = job_options(pipeline, back, beam_flags)
+    assert job["sdk_container_image"] == "example/image:1"
+    assert launched(pipeline, json.loads(job["sluice_options"])) == (options, [])
 
 
 @pytest.mark.parametrize("pipeline,name", [(each, field.name) for each in PIPELINES for field in template_fields(each)])
@@ -211,6 +234,12 @@ def test_the_parameters_of_beam_are_flags_of_beam() -> None:
 def test_headers_are_secret_and_no_parameter() -> None:
     secrets = {field.name for field in dataclasses.fields(BatchOptions) if field.metadata["parse"] is parse_headers}
     assert secrets == SECRETS
+    options = BatchOptions(
+        **FILES | {"rpc_headers": (("Authorization", "Bearer hush"),), "rpc_token_file": "/run/token"}
+    )
+    job = job_options("batch", options, ["--sdk_container_image=example/image:1"])
+    assert json.loads(job["sluice_options"]) == FILES | {"rpc_token_file": "/run/token"}
+    assert "hush" not in str(job)
 
 
 def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

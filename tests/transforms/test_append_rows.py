@@ -4,7 +4,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from google.cloud.bigquery_storage_v1.types import AppendRowsRequest
 from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,8 +108,7 @@ def test_requests_are_under_way_together_and_cut_by_size() -> None:
     assert (service.ids, stream.rows, service.connections) == (list(range(11)), 11, 1)
     assert service.requests[0].arrow_rows.writer_schema.serialized_schema
     assert not service.requests[1].arrow_rows.writer_schema.serialized_schema
-    default = AppendRowsRequest.MissingValueInterpretation.DEFAULT_VALUE
-    assert service.requests[0].default_missing_value_interpretation == default
+    assert not service.requests[0].default_missing_value_interpretation  # a null stays one
 
 
 def test_small_batches_share_a_request() -> None:
@@ -180,9 +178,24 @@ def test_a_column_that_bigquery_does_not_see_yet_is_waited_for() -> None:
     service.storage_error = "SCHEMA_MISMATCH_EXTRA_FIELDS"
     stream = stream_to(service, clock, retry_secs=1.0)
     stream.append(ids(-1, 2), "a")
-    with pytest.raises(SluiceError, match=r"INVALID_ARGUMENT: it is refused \(tried \d times, for 1 s\); if the table"):
+    with pytest.raises(
+        SluiceError, match=r"INVALID_ARGUMENT: it is refused \(tried \d+ times, for 600 s\); if the table"
+    ):
         stream.flush()
-    assert (service.ids, clock.now) == ([], 1.0)
+    assert (service.ids, clock.now) == ([], 600.0)
+
+
+def test_a_table_that_bigquery_does_not_see_yet_is_waited_for() -> None:
+    clock = Clock()
+    service = AppendService([StatusCode.NOT_FOUND, (StatusCode.NOT_FOUND,)] * 20)
+    stream = stream_to(service, clock, retry_secs=1.0)
+    stream.append(ids(1), "a")
+    assert stream.flush() == []
+    assert (service.ids, clock.now > 60) == ([1], True)
+    service.faults = [StatusCode.NOT_FOUND] * 1_000  # it has been seen, and is gone
+    stream.append(ids(2), "a")
+    with pytest.raises(SluiceError, match=r"NOT_FOUND: .* \(tried \d+ times, for 1 s\); if the table is gone"):
+        stream.flush()
 
 
 def test_an_answer_that_does_not_come_ends_the_connection() -> None:
@@ -215,3 +228,20 @@ def test_what_is_dropped_is_not_sent_with_what_comes_next() -> None:
     stream.append(ids(100), "b")
     assert stream.flush() == []
     assert 100 in service.ids
+
+
+def test_what_is_dropped_takes_its_time_with_it() -> None:
+    """The next bundle has all of `retry_secs`, whenever it comes."""
+    clock = Clock()
+    service = AppendService([StatusCode.UNAVAILABLE] * 1_000)
+    stream = stream_to(service, clock, retry_secs=5.0)
+    stream.append(ids(1), "a")
+    with pytest.raises(SluiceError, match="for 5 s"):
+        stream.flush()
+    clock.now += 100.0
+    stream.drop()
+    del service.faults[2:]
+    stream.append(ids(2), "b")
+    assert stream.flush() == []
+    assert service.ids == [2]
+    assert clock.pauses[-2:] == [0.05, 0.1]

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from models.errors import UsageError
-from transforms.bigquery_clients import EMULATOR_VARIABLE, close, read_client, write_client
+from transforms import bigquery_table
+from transforms.bigquery_clients import EMULATOR_VARIABLE, check_endpoints, close, read_client, write_client
 
 
 @pytest.fixture
@@ -48,3 +49,50 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for open_one in (read_client, write_client):
         with pytest.raises(UsageError, match=r"BigQuery needs credentials: .*none\.json"):
             open_one("localhost:5678")
+
+
+HERE = "http://127.0.0.1:1"
+GOOGLE = "https://bigquerystorage.us-east4.rep.googleapis.com"
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "storage_flag", "storage_variable", "text"),
+    [
+        (None, None, None, None, ""),
+        (HERE, None, HERE, None, ""),
+        (None, HERE, None, "127.0.0.1:2", ""),
+        (HERE, None, None, HERE, ""),
+        (GOOGLE, None, "bigquerystorage.googleapis.com:443", None, ""),
+        ("https://proxy:1", None, HERE, None, ""),
+        (HERE, None, "proxy.example:443", None, ""),
+        (GOOGLE, HERE, GOOGLE, HERE, ""),
+        (
+            HERE,
+            None,
+            None,
+            None,
+            "looked for at http://127.0.0.1:1 .* would be .*: give --bigquery_storage_endpoint too",
+        ),
+        (None, HERE, None, None, "give --bigquery_storage_endpoint too"),
+        (HERE, None, GOOGLE, HERE, "give --bigquery_storage_endpoint too"),
+        (HERE, None, "bigquerystorage.googleapis.com:443", None, "give --bigquery_storage_endpoint too"),
+        (None, None, HERE, None, "written to http://127.0.0.1:1 .* Google's BigQuery: give --bigquery_endpoint too"),
+        (None, None, None, "127.0.0.1:2", "written to http://127.0.0.1:2 .*: give --bigquery_endpoint too"),
+        (GOOGLE, HERE, None, HERE, "give --bigquery_endpoint too"),
+    ],
+)
+def test_tables_and_rows_are_in_one_place(
+    monkeypatch: pytest.MonkeyPatch,
+    flag: str | None,
+    variable: str | None,
+    storage_flag: str | None,
+    storage_variable: str | None,
+    text: str,
+) -> None:
+    for name, value in ((bigquery_table.EMULATOR_VARIABLE, variable), (EMULATOR_VARIABLE, storage_variable)):
+        monkeypatch.setenv(name, value or "")
+    if text:
+        with pytest.raises(UsageError, match=text):
+            check_endpoints(flag, storage_flag)
+    else:
+        check_endpoints(flag, storage_flag)

@@ -57,7 +57,9 @@ def test_table_ids(table_id: str, parts: tuple[str, ...]) -> None:
     assert (found.project, found.dataset_id, found.table_id) == parts
 
 
-@pytest.mark.parametrize("table_id", ["", "t", "d.t", "p:t", "p.d.t.", ".d.t", "p d.x.t", "p/d.x.t", "p.d-d.t"])
+@pytest.mark.parametrize(
+    "table_id", ["", "t", "d.t", "p:t", "p.d.t.", ".d.t", "p d.x.t", "p/d.x.t", "p.d-d.t", "p.d.`t", "`p.d.t"]
+)
 def test_no_table_ids(table_id: str) -> None:
     with pytest.raises(UsageError, match=r"is no table; write PROJECT.DATASET.TABLE"):
         parse_table_id(table_id)

@@ -218,7 +218,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "json",
         MODEL,
         {"topic": True, "schema": {"score": pa.float64()}},
-        "the model's output 'score' has the name of an input column; give --output_prefix TEXT to rename the outputs",
+        "input columns have the names of the model's outputs (score): give --output_prefix TEXT to rename the outputs",
     ),
     (
         "a column of a table named like that of the ids",
@@ -232,7 +232,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "avro",
         MODEL,
         {"table": True, "avro_schema": avro(age="int", height="float", name="string", _version="int")},
-        "the model's output '_version' has the name of an input column",
+        "input columns have the names of what is added to the model's outputs (_version): give --exclude_columns _version",
     ),
     (
         "names that BigQuery takes for one",

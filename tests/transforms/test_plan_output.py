@@ -1,0 +1,57 @@
+"""Names of columns that clash, as when a table of predictions is scored again."""
+
+import pyarrow as pa
+import pytest
+
+from models.errors import UsageError
+from models.signature import Signature, TensorSpec
+from transforms.decode import BIGQUERY, InputSpec
+from transforms.plan_input import InputPlan
+from transforms.plan_output import added_columns, table_columns
+
+MODEL = Signature("serving_default", "", (TensorSpec("x", "int64", (None,)),), (TensorSpec("y", "int64", (None,)),))
+OURS = ("_model", "_version", "_predicted_at")
+
+
+def plan(*names: str) -> InputPlan:
+    return InputPlan(InputSpec(BIGQUERY, ()), tuple((name, pa.int64()) for name in names))
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix", "text"),
+    [
+        (("y",), "", r"model's outputs \(y\): give --output_prefix TEXT to rename .*, or --exclude_columns y to leave"),
+        (
+            OURS,
+            "",
+            r"\(_model, _version, _predicted_at\): give --exclude_columns _model,_version,_predicted_at to leave",
+        ),
+        (
+            OURS,
+            "p_",
+            r"\(_model, _version, _predicted_at\): give --exclude_columns _model,_version,_predicted_at to leave",
+        ),
+        (
+            ("y", *OURS),
+            "",
+            r"\(y\), and of what is added to them \(_model, _version, _predicted_at\): give --exclude_columns "
+            r"y,_model,_version,_predicted_at to leave the input's out; or --exclude_columns "
+            r"_model,_version,_predicted_at, and --output_prefix TEXT to rename the outputs$",
+        ),
+    ],
+)
+def test_names_that_clash_are_all_told_of(names: tuple[str, ...], prefix: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text) as raised:
+        table_columns(plan("x", *names), MODEL, prefix)
+    assert ("--output_prefix" in str(raised.value)) == ("y" in names)
+
+
+def test_files_have_no_time_of_writing_and_names_only_if_they_are_asked_for() -> None:
+    assert [field.name for field in added_columns(MODEL, "", False, OURS)] == ["y"]
+    assert [field.name for field in added_columns(MODEL, "p_", True, ["y", "_predicted_at"])] == [
+        "p_y",
+        "_model",
+        "_version",
+    ]
+    with pytest.raises(UsageError, match="give --exclude_columns _model,_version to leave"):
+        added_columns(MODEL, "", True, OURS)
