@@ -21,11 +21,13 @@ import pytest
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from google.cloud import bigquery as google
 
 from models.errors import SluiceError, UsageError
 from tests.http_proxy import Proxy, proxy_of
 from tests.servers import BigQuery, Gcs
 from tests.transforms.test_write_table import EVERY_TYPE, comparable
+from transforms import load_table
 from transforms.bigquery_jobs import JobRunner
 from transforms.bigquery_table import PREDICTED_AT, TableOptions, table_fields
 from transforms.commit import Commit, Committed, Judgement
@@ -76,7 +78,7 @@ def tables_beside(bigquery: BigQuery, table: str) -> list[str]:
 
 
 def staging_of(target: TableTarget) -> str:
-    return f"{target.table}_sluice_{target.job.replace('-', '_')}"
+    return f"{target.table.rsplit('.', 1)[0]}.sluice_tmp_{target.job.replace('-', '_')}"
 
 
 def read_file(shard: Shard) -> pq.ParquetFile:
@@ -398,12 +400,35 @@ def test_more_than_one_job_may_load_is_seen_all_at_once(
     ]
     parts = [(f"part{number}_0", "load", "WRITE_APPEND", staging) for number in range(2)]
     assert asked == [*parts, ("load_0", *last, "t")]
-    assert tables_beside(bigquery, table) == ["t", staging]
+    assert tables_beside(bigquery, table) == [staging, "t"]
     assert bigquery.client.get_table(staging_of(target)).expires is not None
-    LoadPlace(dataclasses.replace(target, endpoint=None), files).clean_up()  # the proxy knows no DELETE
+    place.clean_up()  # the proxy knows no DELETE
+    LoadPlace(dataclasses.replace(target, endpoint=None), files).clean_up()
     assert tables_beside(bigquery, table) == ["t"]
     place.put_in_place(shards)  # tried again, with the files gone
     assert (ids_in(bigquery, table), len(jobs_in(proxy))) == (seen, 3)
+
+
+def test_a_table_with_required_columns_is_replaced_by_a_copy(bigquery: BigQuery, files: Target, proxy: Proxy) -> None:
+    """Of a query's results none is REQUIRED. What is copied has the table's schema, which the emulator then relaxes."""
+    fields = table_fields(pa.schema([SCHEMA.field("id").with_nullable(False), SCHEMA.field("text")]))
+    table = bigquery.make_table(fields)
+    target = plan(table, SCHEMA, "truncate", endpoint=proxy.url, loaded=True)
+    LoadPlace(target, files, max_files=1).put_in_place(shards_of(target, files, 2))
+    assert ids_in(bigquery, table) == [0, 1]
+    end, kind, job = jobs_in(proxy)[-1]
+    assert (end, kind, job["writeDisposition"]) == ("load_0", "copy", "WRITE_TRUNCATE")
+    assert [field.to_api_repr() for field in bigquery.client.get_table(staging_of(target)).schema] == fields
+
+
+def test_rows_that_wait_do_not_expire_and_are_read_without_a_filter() -> None:
+    like = google.Table("p.d.t", [google.SchemaField("day", "DATE")])
+    like.time_partitioning = google.TimePartitioning("MONTH", "day", expiration_ms=1, require_partition_filter=True)
+    like.clustering_fields = ["day"]
+    found = load_table._laid_out(google.Table("p.d.s"), like)
+    assert found.time_partitioning == google.TimePartitioning("MONTH", "day")
+    assert found.clustering_fields == ["day"]
+    assert load_table._laid_out(google.Table("p.d.s"), google.Table("p.d.t")).time_partitioning is None
 
 
 def test_a_table_for_rows_to_wait_in_is_laid_out_as_theirs(bigquery: BigQuery, table: str, files: Target) -> None:

@@ -232,7 +232,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "avro",
         MODEL,
         {"table": True, "avro_schema": avro(age="int", height="float", name="string", _version="int")},
-        "input columns have the names of what is added to the model's outputs (_version): give --exclude_columns _version",
+        "input columns have the names of what is added to the model's outputs (_version): give --exclude_columns",
     ),
     (
         "names that BigQuery takes for one",

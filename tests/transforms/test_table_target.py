@@ -167,5 +167,5 @@ def test_whether_there_are_rows_is_asked_for_so_long(serve: Any) -> None:
 
 
 def test_nobody_says_whether_there_are_rows() -> None:
-    with pytest.raises(UsageError, match="BigQuery does not show whether it has rows: .*refused"):
+    with pytest.raises(UsageError, match=r"BigQuery does not show whether it has rows: .*refused"):
         has_rows("p.d.t", f"http://127.0.0.1:{free_port()}", retry_secs=0.1)

@@ -19,6 +19,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
+from google.api_core import exceptions
 from google.cloud.bigquery_storage_v1.types import BatchCommitWriteStreamsResponse, StorageError
 from grpc import StatusCode
 
@@ -313,6 +314,44 @@ def test_streams_are_made_at_a_limited_rate() -> None:
     assert pauses == [0.5, 1.0, 0.5, -1]
 
 
+class Streams:
+    """Makes a stream once it has raised these."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    def create_write_stream(self, **request: Any) -> Any:
+        if self._errors:
+            raise self._errors.pop(0)
+        return collections.namedtuple("Stream", "name")("s")
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """There is no waiting for more of the quota, nor for the next stream."""
+    monkeypatch.setattr(write_streams, "_FIRST_QUOTA_PAUSE_SECS", 0.001)
+    monkeypatch.setattr(write_streams, "_LAST_QUOTA_PAUSE_SECS", 0.001)
+    return Pace(0.0)
+
+
+def test_a_quota_that_is_used_up_is_waited_for(hasty: Pace, monkeypatch: pytest.MonkeyPatch) -> None:
+    used_up = exceptions.ResourceExhausted("Exceeds 'CreateWriteStream requests' quota")
+    assert make_stream(Streams(*[used_up] * 50), "t", 0.0, hasty) == "s"
+    mixed = [used_up, exceptions.ServiceUnavailable("away"), used_up]
+    assert make_stream(Streams(*mixed), "t", 5.0, hasty) == "s"
+    monkeypatch.setattr(write_streams, "_QUOTA_SECS", 0.05)
+    with pytest.raises(
+        SluiceError, match=r"ResourceExhausted: Exceeds .* quota; --write_method file_loads makes no str"
+    ):
+        make_stream(Streams(*[used_up] * 100_000), "t", 0.0, hasty)
+
+
+def test_what_else_keeps_streams_from_being_made_has_its_own_time(hasty: Pace) -> None:
+    for error in (exceptions.ServiceUnavailable("away"), exceptions.NotFound("a new table")):
+        with pytest.raises(SluiceError, match=rf"a stream of t cannot be made: {type(error).__name__}: "):
+            make_stream(Streams(*[error] * 100_000), "t", 0.0, hasty)
+
+
 # The commit ---------------------------------------------------------------------------------------------------------
 
 
@@ -415,7 +454,7 @@ def test_rows_are_replaced_all_at_once(bigquery: BigQuery, table: str) -> None:
     old = plan(table)
     commit(old, write(old, batch_of([1, 2]))[0])
     target = plan(table, SCHEMA, "truncate")
-    assert tables_beside(bigquery, table) == ["t", f"t_sluice_{target.job}".replace("-", "_")]
+    assert tables_beside(bigquery, table) == [f"sluice_tmp_{target.job}".replace("-", "_"), "t"]
     assert bigquery.client.get_table(target.rows_table).expires is not None
     streams, _ = write(target, batch_of([3]))
     assert ids_in(bigquery, table) == [1, 2]
@@ -684,8 +723,10 @@ def test_a_column_that_the_table_lacks_fails_the_bundle(bigquery: BigQuery) -> N
     fn.teardown()
 
 
-def test_a_table_that_is_gone_is_named(bigquery: BigQuery) -> None:
-    fn = stream_sink(f"{bigquery.make_dataset()}.gone", retry_secs=0.2)
+def test_a_table_that_is_gone_is_named(bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = append_rows.AppendOptions(settle_secs=0.2)
+    monkeypatch.setattr(write_bigquery, "AppendOptions", lambda _: options)
+    fn = stream_sink(f"{bigquery.make_dataset()}.gone")
     process(fn, batch_of([1]))
     with pytest.raises(
         SluiceError, match=r"tables/gone/streams/_default: NOT_FOUND: .*start the job anew, which makes"
