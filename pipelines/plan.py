@@ -72,6 +72,7 @@ def plan_batch(options: BatchOptions, project: str = "", temp_location: str = ""
 
 
 def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
+    _check_bigquery(options)
     job = f"{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
     destination = parse_output(options.output, options.output_format) if options.output else None
     target = destination.target(job) if destination else None
@@ -101,6 +102,13 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
         failures=plan_failure_places(options, failure_files, job),
         judgement=Judgement(options.max_failure_rate),
     )
+
+
+def _check_bigquery(options: BatchOptions) -> None:
+    if options.input_table or options.input_query or options.output_table or options.failures_table:
+        from transforms.bigquery_clients import check_endpoints
+
+        check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from models.cache import ModelRecipe
 from models.errors import UsageError
 from pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from pipelines.streaming_options import StreamingOptions
+from pipelines.table_options import STORAGE_WRITE_API
 from transforms.beam_files import open_binary
 from transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
 from transforms.plan_output import parse_output
@@ -160,6 +161,10 @@ def _stream_table(options: StreamingOptions, schema: pa.Schema | None) -> Stream
     if schema is None:
         return None
     parse_table_id(options.output_table)
+    if options.write_method == STORAGE_WRITE_API:
+        from transforms.bigquery_clients import check_endpoints
+
+        check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
     return StreamTable(
         table_id=options.output_table,
         method=options.write_method,

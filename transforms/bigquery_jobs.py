@@ -6,13 +6,15 @@ finds the job that is there: https://cloud.google.com/bigquery/docs/running-jobs
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from google.api_core.exceptions import Conflict, NotFound
 from google.cloud import bigquery
 
 from models.errors import SluiceError
+from transforms.table_layout import key_of
 
+_Config = TypeVar("_Config", bigquery.LoadJobConfig, bigquery.CopyJobConfig, bigquery.QueryJobConfig)
 Job: TypeAlias = bigquery.LoadJob | bigquery.CopyJob | bigquery.QueryJob
 
 # https://cloud.google.com/bigquery/docs/error-messages: "try again", or "may have passed". A job that failed has
@@ -49,6 +51,17 @@ class JobFailed(SluiceError):
         shown = "; ".join(list(texts)[:_SHOWN_ERRORS])
         super().__init__(f"job {job.project}:{job.location}.{job.job_id} failed: {shown}")
         self.reason = str(job.error_result.get("reason"))
+
+
+def with_key(config: _Config, table: bigquery.Table) -> _Config:
+    """Returns it with the key of the table that the job writes: a table that a job without one replaces has none then.
+
+    https://cloud.google.com/bigquery/docs/customer-managed-encryption#change_to_kms
+    """
+    key = key_of(table)
+    if key is not None:  # else it would be null in the request
+        config.destination_encryption_configuration = key
+    return config
 
 
 class JobRunner:

@@ -9,7 +9,7 @@ from google.cloud import bigquery
 
 from models.errors import SluiceError
 from transforms import bigquery_clients
-from transforms.bigquery_jobs import JobFailed, JobRunner
+from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from transforms.bigquery_table import open_client, parse_table_id
 from transforms.read_session import quoted
 from transforms.staging_table import drop_staging
@@ -80,14 +80,14 @@ def _truncate(client: Any, target: TableTarget, streams: list[RowStream], retry_
         name = f"sluice_{target.job}"
         if not runner.has_run(name):
             commit_streams(client, table_path(target.rows_table), streams, retry_secs)
-            _replace_rows(runner, name, target)
+            _replace_rows(runner, name, target, table)
     except (GoogleAPICallError, RetryError, JobFailed) as error:
         raise SluiceError(f"table {target.table}: its rows cannot be replaced: {error}") from error
     finally:
         rest.close()
 
 
-def _replace_rows(runner: JobRunner, name: str, target: TableTarget) -> None:
+def _replace_rows(runner: JobRunner, name: str, target: TableTarget, table: bigquery.Table) -> None:
     """Replaces the table's rows by those of the other one, in one job.
 
     It is a query and no copy: a copy leaves out rows that BigQuery has not yet moved out of its write buffer, where
@@ -100,4 +100,4 @@ def _replace_rows(runner: JobRunner, name: str, target: TableTarget) -> None:
         create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
         use_query_cache=False,
     )
-    runner.query(name, f"SELECT * FROM {quoted(target.rows_table)}", config)
+    runner.query(name, f"SELECT * FROM {quoted(target.rows_table)}", with_key(config, table))

@@ -12,7 +12,7 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud import bigquery
 
 from models.errors import SluiceError
-from transforms.bigquery_jobs import JobFailed, JobRunner
+from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from transforms.bigquery_table import open_client, parse_table_id
 from transforms.read_session import quoted
 from transforms.staging_table import drop_staging, staging_id, staging_table
@@ -88,7 +88,8 @@ class LoadPlace:
             runner = JobRunner(client, table.location, self.retry_secs)
             name = f"sluice_{self.target.job}_load"  # of the one job by which the rows are seen
             if len(groups) == 1:
-                runner.load(name, _uris(groups[0]), self.target.table, _load_config(self.target.disposition))
+                config = with_key(_load_config(self.target.disposition), table)
+                runner.load(name, _uris(groups[0]), self.target.table, config)
             elif not runner.has_run(name):
                 self._stage(client, runner, table, groups)
                 self._show(runner, name, table)
@@ -134,11 +135,11 @@ class LoadPlace:
                 create_disposition=never,
                 use_query_cache=False,
             )
-            runner.query(name, f"SELECT * FROM {quoted(self._staging)}", config)
+            runner.query(name, f"SELECT * FROM {quoted(self._staging)}", with_key(config, table))
         else:
             disposition = bigquery.WriteDisposition.WRITE_TRUNCATE if truncate else disposition
             copy = bigquery.CopyJobConfig(write_disposition=disposition, create_disposition=never)
-            runner.copy(name, self._staging, self.target.table, copy)
+            runner.copy(name, self._staging, self.target.table, with_key(copy, table))
 
 
 def load_groups(

@@ -7,6 +7,7 @@ import logging
 from google.cloud import bigquery
 
 from transforms.bigquery_table import open_client, parse_table_id
+from transforms.table_layout import key_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def staging_id(table_id: str, job: str) -> str:
 def staging_table(table_id: str, like: bigquery.Table) -> bigquery.Table:
     """Returns a table, yet to be made, with the other's columns and key, that expires by itself."""
     table = bigquery.Table(parse_table_id(table_id), like.schema)
-    table.encryption_configuration = like.encryption_configuration
+    table.encryption_configuration = key_of(like)
     table.expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_DAYS)
     return table
 

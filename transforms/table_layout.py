@@ -1,6 +1,7 @@
-"""How a BigQuery table is partitioned and clustered, which is decided when it is made.
+"""How a BigQuery table is partitioned and clustered, which is decided when it is made; and the key that it has.
 
-https://cloud.google.com/bigquery/docs/partitioned-tables and https://cloud.google.com/bigquery/docs/clustered-tables
+https://cloud.google.com/bigquery/docs/partitioned-tables, https://cloud.google.com/bigquery/docs/clustered-tables and
+https://cloud.google.com/bigquery/docs/customer-managed-encryption
 """
 
 import dataclasses
@@ -91,6 +92,13 @@ def parse_layout(partition_by: str = "", clustering: Sequence[str] = ()) -> Tabl
             f"--cluster_by names {len(clustering)} columns; BigQuery clusters by {_MAX_CLUSTERING_COLUMNS} at most"
         )
     return TableLayout(field, unit, tuple(clustering))
+
+
+def key_of(table: bigquery.Table) -> bigquery.EncryptionConfiguration | None:
+    """Returns the user's key that a table is encrypted with, whose version BigQuery tells with it and does not take."""
+    found = table.encryption_configuration
+    name = found.kms_key_name if found else None
+    return bigquery.EncryptionConfiguration(name.partition("/cryptoKeyVersions/")[0]) if name else None
 
 
 def _type_of(flag: str, name: str, types: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> str:

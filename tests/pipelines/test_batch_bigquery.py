@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from google.auth.exceptions import RefreshError
 from google.cloud import bigquery as client
 
 from models.zoo.quality import run_signature
@@ -331,6 +332,38 @@ def test_a_column_of_another_type(
     said = capsys.readouterr().err
     assert "column 'x': the model takes float32" in said
     assert "which --input_query can do" in said
+
+
+@pytest.mark.parametrize("given", ["bigquery_endpoint", "bigquery_storage_endpoint"])
+def test_one_endpoint_alone_is_refused(
+    bigquery: BigQuery,
+    nested: str,
+    twice: str,
+    tmp_path: Path,
+    given: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Tables would be looked at in one place, and rows read from another."""
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")
+    monkeypatch.delenv("BIGQUERY_STORAGE_EMULATOR_HOST")
+    flags = [f"--input_table={nested}", f"--output={tmp_path}/out.parquet", f"--model={twice}"]
+    assert batch(*flags, f"--{given}={bigquery.url}") == 2
+    (other,) = {"bigquery_endpoint", "bigquery_storage_endpoint"} - {given}
+    assert f"give --{other} too" in capsys.readouterr().err
+
+
+def test_credentials_that_do_not_hold_are_told(
+    nested: str, twice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RefreshError("invalid_grant")
+
+    monkeypatch.setattr(client.Client, "get_table", refused)
+    flags = [f"--input_table={nested}", f"--output={tmp_path}/out.parquet", f"--model={twice}"]
+    assert batch(*flags) == 2
+    said = capsys.readouterr().err
+    assert "credentials do not hold: invalid_grant; `gcloud auth application-default login` renews yours" in said
 
 
 def test_endpoints_can_be_given_by_flags(

@@ -154,6 +154,7 @@ def test_rows_are_sent_in_types_that_the_table_has(bigquery: BigQuery, picky: st
         columns=(),
         failures=str(tmp_path / "failed"),
         bigquery_endpoint=bigquery.url,
+        bigquery_storage_endpoint=f"http://{bigquery.grpc}",
     )
     plan = plan_streaming(options, native=False)
     for table, mode in ((plan.output_table, "NULLABLE"), (make_tables(plan).output_table, "REQUIRED")):

@@ -10,7 +10,7 @@ from google.cloud import bigquery as google
 from models.errors import SluiceError
 from tests.http_proxy import Proxy, proxy_of
 from tests.servers import BigQuery
-from transforms.bigquery_jobs import JobFailed, JobRunner
+from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from transforms.bigquery_table import open_client
 
 FIELDS = [{"name": "n", "type": "INTEGER"}]
@@ -70,6 +70,15 @@ def failed(name: str, number: int, *reasons: str) -> tuple[int, dict[str, Any]]:
 
 def asked(proxy: Proxy) -> list[str]:
     return [each["jobReference"]["jobId"].rsplit("_", 1)[1] for each in proxy.posted]
+
+
+def test_a_job_leaves_a_table_its_key() -> None:
+    key = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
+    table = google.Table("p.d.t")
+    assert "destinationEncryptionConfiguration" not in with_key(google.CopyJobConfig(), table).to_api_repr()["copy"]
+    table.encryption_configuration = google.EncryptionConfiguration(f"{key}/cryptoKeyVersions/1")
+    for config in (google.CopyJobConfig(), google.LoadJobConfig(), google.QueryJobConfig()):
+        assert with_key(config, table).destination_encryption_configuration.kms_key_name == key
 
 
 def test_a_job_runs_once_under_its_name(bigquery: BigQuery, table: str, jobs: Jobs, name: str) -> None:

@@ -423,7 +423,8 @@ def test_a_table_with_required_columns_is_replaced_by_a_copy(bigquery: BigQuery,
 
 def test_rows_that_wait_do_not_expire_and_are_read_without_a_filter() -> None:
     like = google.Table("p.d.t", [google.SchemaField("day", "DATE")])
-    like.time_partitioning = google.TimePartitioning("MONTH", "day", expiration_ms=1, require_partition_filter=True)
+    layout = {"type": "MONTH", "field": "day", "expirationMs": "1", "requirePartitionFilter": True}
+    like.time_partitioning = google.TimePartitioning.from_api_repr(layout)
     like.clustering_fields = ["day"]
     found = load_table._laid_out(google.Table("p.d.s"), like)
     assert found.time_partitioning == google.TimePartitioning("MONTH", "day")

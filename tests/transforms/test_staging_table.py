@@ -20,7 +20,7 @@ def test_it_has_the_columns_and_the_key_of_the_other() -> None:
     fields = [bigquery.SchemaField("id", "INTEGER", "REQUIRED", default_value_expression="7")]
     like = bigquery.Table("p.d.t", fields)
     key = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
-    like.encryption_configuration = bigquery.EncryptionConfiguration(key)
+    like.encryption_configuration = bigquery.EncryptionConfiguration(f"{key}/cryptoKeyVersions/3")
     table = staging_table("p.d.s", like)
     assert (str(table.reference), table.schema) == ("p.d.s", fields)
     assert table.encryption_configuration.kms_key_name == key
