@@ -24,7 +24,7 @@ from transforms.failures import WRITE, Failure
 from transforms.messages import with_message_id
 from transforms.table_columns import append_columns
 from transforms.write_files import FAILURES, write_rows
-from transforms.write_streams import RowStream, finalize_stream, make_stream, table_path
+from transforms.write_streams import RowStream, make_stream, table_path
 
 _Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 
@@ -155,7 +155,6 @@ class PendingRows(AppendRows):
         stream.close()
         self._stream = None
         if stream.rows:
-            finalize_stream(self._client, self._name, stream.rows, self._retry_secs)
             record = RowStream(self._name, stream.rows, stream.size)
             yield WindowedValue(record, GlobalWindow().max_timestamp(), [GlobalWindow()])
 

@@ -1,7 +1,7 @@
-"""Streams of a BigQuery table that are made, closed and committed.
+"""Streams of a BigQuery table that are made, finalized and committed.
 
 https://cloud.google.com/bigquery/docs/write-api-batch, which says that a pending stream must be committed within 24
-hours, and that its rows stay for up to 4 hours once it is finalized.
+hours, and that its rows stay for up to 4 hours once it is finalized: that is done just before the commit.
 Limits: https://cloud.google.com/bigquery/quotas#write-api-limits
 """
 
@@ -9,6 +9,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from google.api_core import exceptions
@@ -30,6 +31,8 @@ _FIRST_QUOTA_PAUSE_SECS, _LAST_QUOTA_PAUSE_SECS = 0.5, 60.0
 # that is not counted here.
 _MAX_STREAMS = 10_000
 _MAX_BYTES = 800_000_000_000
+# Streams that are finalized at the same time.
+_FINALIZERS = 32
 _TRANSIENT = (
     exceptions.Aborted,
     exceptions.Cancelled,
@@ -131,17 +134,28 @@ def finalize_stream(client: Any, name: str, rows: int, retry_secs: float) -> Non
 
 
 def commit_streams(client: Any, table: str, streams: Sequence[RowStream], retry_secs: float) -> None:
-    """Makes the rows of streams seen: of up to 10,000 streams, of up to 800 GB, all at once; else in several commits.
+    """Finalizes streams, and makes their rows seen.
 
-    A stream is committed once, whatever is called how often: it may be called again after it was interrupted.
+    Those of up to 10,000 streams, of up to 800 GB, are seen all at once; of more, in several commits. A stream is committed once, whatever is called how often: it may be called again after it was interrupted.
 
     Raises:
       SluiceError: a stream cannot be committed; of its commit none is, and those before are.
     """
     for group in commit_groups(streams):
+        with ThreadPoolExecutor(_FINALIZERS) as pool:
+            list(pool.map(lambda stream: _close(client, stream, retry_secs), group))
         left = [stream.name for stream in group]
         while left:
             left = _commit(client, table, left, retry_secs)
+
+
+def _close(client: Any, stream: RowStream, retry_secs: float) -> None:
+    """Finalizes a stream, unless it is committed already."""
+    try:
+        finalize_stream(client, stream.name, stream.rows, retry_secs)
+    except SluiceError:
+        if not is_committed(client, stream.name, retry_secs):
+            raise
 
 
 def commit_groups(
@@ -177,8 +191,8 @@ def _commit(client: Any, table: str, names: list[str], retry_secs: float) -> lis
             f"{errors[0].entity}: {errors[0].error_message} ({_CODES(errors[0].code).name})" if errors else "no reason"
         )
         raise SluiceError(
-            f"{len(names)} streams of {table} cannot be committed: {said}. BigQuery keeps a stream for a day, and for "
-            "four hours once it is finalized: start the job anew, with --write_method file_loads if it takes longer"
+            f"{len(names)} streams of {table} cannot be committed: {said}. BigQuery keeps a stream for a day: "
+            "start the job anew, with --write_method file_loads if it takes longer"
         )
     return left
 

@@ -208,8 +208,8 @@ def test_a_job_that_is_interrupted_before_it_commits_writes_nothing(
     dataset: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    proxy.fail("FinalizeWriteStream", None, delay_secs=1.0)
-    thread = interrupt_when(lambda: bool(proxy.requests["FinalizeWriteStream"]))
+    proxy.fail("AppendRows", None, delay_secs=1.0)
+    thread = interrupt_when(lambda: bool(proxy.requests["AppendRows"]))
     code = main(flags_of(births_table, dataset, model, proxy))
     thread.join()
     assert code == 130
