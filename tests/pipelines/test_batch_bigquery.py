@@ -219,9 +219,14 @@ def write_twice(flags: list[str], disposition: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "disposition,codes,times", [("append", [0, 0], 2), ("truncate", [0, 0], 1), ("empty", [0, 2], 1)]
+    "method,disposition,codes,times",
+    [
+        ("storage_write_api", "append", [0, 0], 2),
+        ("storage_write_api", "truncate", [0, 0], 1),
+        ("storage_write_api", "empty", [0, 2], 1),
+        ("file_loads", "truncate", [0, 0], 1),  # see tests/transforms/test_load_table.py for the others
+    ],
 )
-@pytest.mark.parametrize("method", ["storage_write_api", "file_loads"])
 def test_dispositions(
     bigquery: BigQuery,
     gcs: Any,
