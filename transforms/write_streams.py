@@ -136,8 +136,8 @@ def finalize_stream(client: Any, name: str, rows: int, retry_secs: float) -> Non
 def commit_streams(client: Any, table: str, streams: Sequence[RowStream], retry_secs: float) -> None:
     """Finalizes streams, and makes their rows seen.
 
-    Those of up to 10,000 streams, of up to 800 GB, are seen all at once; of more, in several commits. A stream is committed
-    once, whatever is called how often: it may be called again after it was interrupted.
+    Those of up to 10,000 streams, of up to 800 GB, are seen all at once; of more, in several commits. A stream is
+    committed once, whatever is called how often: it may be called again after it was interrupted.
 
     Raises:
       SluiceError: a stream cannot be committed; of its commit none is, and those before are.
