@@ -83,7 +83,7 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
         sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
         return EXIT_OK
     local = is_local(beam)
-    state = _state() if local else ELSEWHERE
+    state = _state(error) if local else ELSEWHERE
     if local and state != UNDER_WAY:  # elsewhere the job may live on, and needs its files
         clean_up((plan.output.place, *plan.failures.places))
     try:
@@ -93,12 +93,12 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     return _exit_code(error, state, options.output_table or options.output)
 
 
-def _state() -> str:
-    """Returns whether the predictions of a local job are in place; from now on no job of this process will begin to."""
+def _state(error: BaseException | None) -> str:
+    """Returns whether the predictions of a local job are in place. One that was interrupted will not begin to."""
     from transforms import metrics
     from transforms.commit import forbid_commits
 
-    forbid_commits()
+    forbid_commits(_is_interrupt(error))
     if _is_under_way():
         return UNDER_WAY
     return DONE if metrics.tally().get(metrics.COMMITS_DONE) else NOT_BEGUN

@@ -118,7 +118,7 @@ class _Commit(beam.DoFn):
         clean_up((self._place, *self._failure_places))
 
 
-def forbid_commits(forbidden: bool = True) -> None:
+def forbid_commits(forbidden: bool) -> None:
     """Keeps jobs of this process from beginning to put their predictions in place; or lets them again."""
     if forbidden:
         _forbidden.set()
