@@ -13,7 +13,7 @@ from transforms.beam_files import HIDDEN
 from transforms.commit_files import FilesPlace
 from transforms.encode import OutputSpec
 from transforms.places import Place
-from transforms.plan_output import Destination, split_path
+from transforms.plan_output import Destination, failures_target
 from transforms.write_files import Target, check_writable, existing_files
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def plan_failure_files(options: BatchOptions, destination: Destination | None, j
       job: the job's own name.
     """
     if options.failures and not destination:
-        prefix, suffix = split_path("--failures", options.failures)
-        return Target(prefix, suffix or ".jsonl", f"{prefix[: prefix.rfind('/') + 1]}{HIDDEN}{job}-failures")
+        return failures_target(options.failures, job)
     if destination and (options.failures or not options.failures_table):
         return destination.failures(options.failures, job)
     return None

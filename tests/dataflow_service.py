@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.server
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
+
+from tests.local_server import Handler, LocalServer
 
 _NAME = re.compile(r"/v1b3/projects/(?P<project>[^/]+)(/locations/(?P<region>[^/]+))?/(?P<rest>[^?]*)")
 _BATCH, _STREAMING = (1, "JOB_TYPE_BATCH"), (2, "JOB_TYPE_STREAMING")
@@ -99,7 +99,7 @@ class Job:
         }
 
 
-class DataflowService:
+class DataflowService(LocalServer):
     """Keeps what it is sent. A batch job is done at once, a streaming job runs until it is changed.
 
     Attributes:
@@ -115,17 +115,8 @@ class DataflowService:
         self.launches: list[dict[str, Any]] = []
         self.counters: dict[str, int] = {}
         self.refusal: tuple[int, str] | None = None
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self.url = f"http://localhost:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends it."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_handler(self))
+        self.url = self.url.replace("127.0.0.1", "localhost")  # Beam takes plain HTTP from it alone
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns the status and the JSON of an answer."""
@@ -185,25 +176,17 @@ def _error(status: int, message: str) -> tuple[int, dict[str, Any]]:
     return status, {"error": {"code": status, "message": message, "status": "FAKE"}}
 
 
-def _handler(service: DataflowService) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
+def _handler(service: DataflowService) -> type[Handler]:
+    class Answers(Handler):
         def _handle(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = orjson.loads(self.rfile.read(length) or b"{}")
             status, answer = service.answer(self.command, self.path, body)
-            text = orjson.dumps(answer)
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            self.send_json(status, orjson.dumps(answer))
 
         do_GET = do_POST = do_PUT = _handle
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
+    return Answers
 
 
 @contextlib.contextmanager

@@ -3,15 +3,14 @@
 import contextlib
 import email
 import email.policy
-import http.server
 import json
 import os
 import shutil
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.local_server import Handler, LocalServer
 from tests.servers import require
 
 _NO_GCLOUD = "gcloud is not installed: see https://cloud.google.com/sdk/docs/install"
@@ -46,7 +45,7 @@ def gcloud_environment(config: Path, dataflow: str = "", storage: str = "") -> d
     }
 
 
-class Uploads:
+class Uploads(LocalServer):
     """A GCS on 127.0.0.1 that takes what gcloud uploads in one request, which gcp-storage-emulator does not understand.
 
     Attributes:
@@ -56,21 +55,11 @@ class Uploads:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.objects))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends it."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_handler(self.objects))
 
 
-def _handler(objects: dict[str, bytes]) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
+def _handler(objects: dict[str, bytes]) -> type[Handler]:
+    class Answers(Handler):
         def do_POST(self) -> None:
             """https://cloud.google.com/storage/docs/json_api/v1/objects/insert, uploadType=multipart."""
             url = urllib.parse.urlsplit(self.path)
@@ -84,16 +73,9 @@ def _handler(objects: dict[str, bytes]) -> type[http.server.BaseHTTPRequestHandl
             assert isinstance(payload, bytes)
             objects[f"gs://{bucket}/{name}"] = payload
             answer = json.dumps({"bucket": bucket, "name": name, "size": str(len(payload))}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.send_json(200, answer)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
+    return Answers
 
 
 @contextlib.contextmanager

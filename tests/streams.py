@@ -15,9 +15,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipelines.cli import main
+from pipelines.streaming_options import StreamingOptions
 from tests.servers import Pubsub, free_port
 from transforms.read_pubsub import open_sources
 
@@ -204,3 +206,18 @@ def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
         return error.code, json.load(error)
     except OSError:
         return 0, {}
+
+
+def every_sink(model: str, pubsub: Pubsub, directory: Path) -> StreamingOptions:
+    """Returns the options of a job with every sink that there is."""
+    return StreamingOptions(
+        input_subscription="projects/my-project/subscriptions/messages",
+        model=model,
+        columns=(),
+        output_topic=pubsub.make_topic(),
+        output_table="my-project.d.predictions",
+        output=str(directory / "out.parquet"),
+        failures_topic=pubsub.make_topic(),
+        failures_table="my-project.d.failures",
+        failures=str(directory / "failed"),
+    )

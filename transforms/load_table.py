@@ -14,6 +14,7 @@ from google.cloud import bigquery
 from models.errors import SluiceError
 from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from transforms.bigquery_table import open_client, parse_table_id
+from transforms.places import in_groups
 from transforms.read_session import quoted
 from transforms.staging_table import drop_staging, staging_id, staging_table
 from transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns
@@ -145,17 +146,8 @@ class LoadPlace:
 def load_groups(
     shards: Sequence[Shard], max_files: int = _MAX_FILES, max_bytes: int = _MAX_BYTES
 ) -> Iterator[list[Shard]]:
-    """Yields what one job loads; for the same shards, in whatever order, always the same."""
-    group: list[Shard] = []
-    size = 0
-    for shard in sorted(set(shards), key=lambda each: each.path):
-        if group and (len(group) == max_files or size + shard.size > max_bytes):
-            yield group
-            group, size = [], 0
-        group.append(shard)
-        size += shard.size
-    if group:
-        yield group
+    """Yields what one job loads."""
+    return in_groups(shards, lambda shard: shard.path, max_files, max_bytes)
 
 
 def _uris(shards: Sequence[Shard]) -> list[str]:

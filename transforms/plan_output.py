@@ -34,10 +34,16 @@ class Destination:
         """Returns where failures go: to `path`, or beside the predictions if it is empty."""
         if not path:
             return Target(f"{self.prefix}.failures", ".jsonl", f"{_directory(self.prefix)}{HIDDEN}{job}-failures")
-        prefix, suffix = split_path("--failures", path)
-        if (prefix, suffix or ".jsonl") == (self.prefix, self.suffix):
+        target = failures_target(path, job)
+        if (target.prefix, target.suffix) == (self.prefix, self.suffix):
             raise UsageError(f"--failures {path} names the files of --output; give it a name of its own")
-        return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}{HIDDEN}{job}-failures")
+        return target
+
+
+def failures_target(path: str, job: str) -> Target:
+    """Returns where the files of --failures go; see `Destination.target`."""
+    prefix, suffix = split_path("--failures", path)
+    return Target(prefix, suffix or ".jsonl", f"{_directory(prefix)}{HIDDEN}{job}-failures")
 
 
 def parse_output(path: str, format_: str) -> Destination:

@@ -19,6 +19,7 @@ from google.cloud.bigquery_storage_v1.types import StorageError, WriteStream
 
 from models.errors import SluiceError
 from transforms.bigquery_table import parse_table_id
+from transforms.places import in_groups
 
 # BigQuery asks for fewer than 40 to 50 new streams a second of a project, which its processes share; past that, an
 # answer takes half a minute.
@@ -162,17 +163,8 @@ def _close(client: Any, stream: RowStream, retry_secs: float) -> None:
 def commit_groups(
     streams: Sequence[RowStream], max_streams: int = _MAX_STREAMS, max_bytes: int = _MAX_BYTES
 ) -> Iterator[list[RowStream]]:
-    """Yields what is committed at once; for the same streams, in whatever order, always the same."""
-    group: list[RowStream] = []
-    size = 0
-    for stream in sorted(set(streams), key=lambda each: each.name):
-        if group and (len(group) == max_streams or size + stream.size > max_bytes):
-            yield group
-            group, size = [], 0
-        group.append(stream)
-        size += stream.size
-    if group:
-        yield group
+    """Yields what is committed at once."""
+    return in_groups(streams, lambda stream: stream.name, max_streams, max_bytes)
 
 
 def _commit(client: Any, table: str, names: list[str], retry_secs: float) -> list[str]:

@@ -19,6 +19,7 @@ from pipelines.streaming_graph import build_streaming
 from pipelines.streaming_options import StreamingOptions
 from pipelines.streaming_plan import plan_streaming
 from tests.servers import Pubsub
+from tests.streams import every_sink
 from tests.zoo_models import ZooSample
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "streaming_graph.json"
@@ -27,18 +28,7 @@ FLAGS = ["--runner=DataflowRunner", "--dry_run=True", "--project=my-project", "-
 
 @pytest.fixture
 def options(criteo: ZooSample, pubsub: Pubsub, tmp_path: Path) -> StreamingOptions:
-    """With every sink that there is."""
-    return StreamingOptions(
-        input_subscription="projects/my-project/subscriptions/messages",
-        model=criteo.model,
-        columns=(),
-        output_topic=pubsub.make_topic(),
-        output_table="my-project.d.predictions",
-        output=str(tmp_path / "out.parquet"),
-        failures_topic=pubsub.make_topic(),
-        failures_table="my-project.d.failures",
-        failures=str(tmp_path / "failed"),
-    )
+    return every_sink(criteo.model, pubsub, tmp_path)
 
 
 def graph_of(options: StreamingOptions) -> dict[str, Any]:

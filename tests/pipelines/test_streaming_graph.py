@@ -17,6 +17,7 @@ from pipelines.streaming_plan import StreamingPlan, plan_streaming
 from pipelines.table_options import STREAMING_INSERTS
 from tests.pipelines.test_graph import labels
 from tests.servers import Pubsub
+from tests.streams import every_sink
 from tests.zoo_models import ZooSample
 from transforms.fused import check_fused
 
@@ -48,18 +49,7 @@ LOCAL, NATIVE = ["Read/Source", "Read/Pull"], ["Read/Pubsub", "Read/Gather"]
 
 @pytest.fixture
 def options(criteo: ZooSample, pubsub: Pubsub, tmp_path: Path) -> StreamingOptions:
-    """With every sink that there is."""
-    return StreamingOptions(
-        input_subscription="projects/my-project/subscriptions/messages",
-        model=criteo.model,
-        columns=(),
-        output_topic=pubsub.make_topic(),
-        output_table="my-project.d.predictions",
-        output=str(tmp_path / "out.parquet"),
-        failures_topic=pubsub.make_topic(),
-        failures_table="my-project.d.failures",
-        failures=str(tmp_path / "failed"),
-    )
+    return every_sink(criteo.model, pubsub, tmp_path)
 
 
 @pytest.fixture
