@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # What a worker needs. tests/test_imports.py holds the list against what the packages import.
 INSTALL_REQUIRES = [
@@ -53,9 +53,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
-    packages=["models", "models.server", "models.zoo", "transforms", "pipelines"],
-    package_data={"models": ["serving.binpb", "py.typed"], "transforms": ["py.typed"], "pipelines": ["py.typed"]},
+    packages=find_packages(include=["sluice", "sluice.*"]),
+    package_data={"sluice": ["py.typed"], "sluice.models": ["serving.binpb"]},
     install_requires=INSTALL_REQUIRES,
     extras_require={"serve": SERVE_REQUIRES, "test": TEST_REQUIRES},
-    entry_points={"console_scripts": ["sluice = pipelines.cli:main"]},
+    entry_points={"console_scripts": ["sluice = sluice.pipelines.cli:main"]},
 )

@@ -25,8 +25,8 @@ _SLOW = {"tfx_bsl RunInference": 10}
 
 def prepare() -> str:
     """Makes the model and the files, unless they are there; returns the model's directory."""
-    from models import zoo
-    from models.zoo.sample import write_samples
+    from sluice.models import zoo
+    from sluice.models.zoo.sample import write_samples
 
     model = os.path.join(DATA, "model")
     criteo = zoo.get("criteo")
@@ -68,7 +68,7 @@ def child(contender: str, format_: str, sizes: list[int], runs: int) -> None:
     import apache_beam  # noqa: F401  imports are not what is measured
 
     from benchmarks.contenders import CONTENDERS, clear, count_rows
-    from models.tensorflow_import import tensorflow
+    from sluice.models.tensorflow_import import tensorflow
 
     tensorflow()
     run = CONTENDERS[format_][contender]

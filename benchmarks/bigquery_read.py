@@ -26,9 +26,9 @@ class _Count(beam.DoFn):
 
 
 def sluice(table: str, rows: int) -> None:
-    from transforms.decode import BIGQUERY, InputSpec
-    from transforms.find_table import find_table
-    from transforms.read_bigquery import ReadTable
+    from sluice.transforms.decode import BIGQUERY, InputSpec
+    from sluice.transforms.find_table import find_table
+    from sluice.transforms.read_bigquery import ReadTable
 
     found = find_table(table)
     spec = InputSpec(BIGQUERY, tuple(found.source.types.items()))

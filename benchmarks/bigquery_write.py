@@ -56,8 +56,8 @@ def scored_rows(number: int) -> list[dict[str, Any]]:
 
 def batch(table: str, rows: int) -> None:
     """The sinks of a batch job: pending streams, and the commit."""
-    from transforms.table_target import plan_table
-    from transforms.write_bigquery import WriteTableRows
+    from sluice.transforms.table_target import plan_table
+    from sluice.transforms.write_bigquery import WriteTableRows
 
     target = plan_table(table, _SCHEMA, f"job-{uuid.uuid4().hex}")
     with tempfile.TemporaryDirectory() as directory, _pipeline() as pipeline:
@@ -66,10 +66,10 @@ def batch(table: str, rows: int) -> None:
 
 
 def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str) -> None:
-    from transforms.commit import Commit, Judgement
-    from transforms.commit_files import FilesPlace
-    from transforms.commit_table import TablePlace
-    from transforms.write_files import Target, WriteFailures
+    from sluice.transforms.commit import Commit, Judgement
+    from sluice.transforms.commit_files import FilesPlace
+    from sluice.transforms.commit_table import TablePlace
+    from sluice.transforms.write_files import Target, WriteFailures
 
     failures = Target(f"{directory}/failures", ".jsonl", f"{directory}/temp")
     shards = written.failures | WriteFailures(failures)
@@ -79,9 +79,9 @@ def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str
 
 def stream(table: str, rows: int) -> None:
     """The sink of a streaming job: the default stream."""
-    from transforms.bigquery_table import ensure_table
-    from transforms.table_columns import append_schema
-    from transforms.write_bigquery import WriteStreamTable
+    from sluice.transforms.bigquery_table import ensure_table
+    from sluice.transforms.table_columns import append_schema
+    from sluice.transforms.write_bigquery import WriteStreamTable
 
     schema = append_schema(_SCHEMA, ensure_table(table, _SCHEMA))
     with _pipeline() as pipeline:
@@ -90,7 +90,8 @@ def stream(table: str, rows: int) -> None:
 
 def insert_all(table: str, rows: int) -> None:
     """The sink of a streaming job that inserts rows by tabledata.insertAll, as Beam's does."""
-    from transforms.write_table import WriteTable, ensure_table
+    from sluice.transforms.bigquery_table import ensure_table
+    from sluice.transforms.write_table import WriteTable
 
     ensure_table(table, _SCHEMA)
     with _pipeline() as pipeline:
@@ -100,7 +101,7 @@ def insert_all(table: str, rows: int) -> None:
 def beam_inserts(table: str, rows: int) -> None:
     from apache_beam.io.gcp.bigquery import BigQueryDisposition, WriteToBigQuery
 
-    from transforms.write_table import ensure_table
+    from sluice.transforms.bigquery_table import ensure_table
 
     ensure_table(table, _SCHEMA)
     sink = WriteToBigQuery(

@@ -32,7 +32,7 @@ def clear(prefix: str) -> None:
 
 def load(model: str, signature: str, inputs: Sequence[str]) -> Callable[..., np.ndarray]:
     """Returns a function of the inputs' arrays, in order, that gives `score` float32 [rows]."""
-    from models.tensorflow_import import tensorflow
+    from sluice.models.tensorflow_import import tensorflow
 
     tf = tensorflow()
     session = tf.compat.v1.Session(graph=tf.Graph())
@@ -55,11 +55,11 @@ def sluice_columns(source: str, model: str, prefix: str) -> None:
 
 
 def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
-    from models.cache import clear_cache
-    from pipelines.graph import build_batch
-    from pipelines.options import BatchOptions
-    from pipelines.plan import plan_batch
-    from pipelines.runner import beam_options, make_pipeline
+    from sluice.models.cache import clear_cache
+    from sluice.pipelines.graph import build_batch
+    from sluice.pipelines.options import BatchOptions
+    from sluice.pipelines.plan import plan_batch
+    from sluice.pipelines.runner import beam_options, make_pipeline
 
     clear_cache()  # every run loads its model, as those of the others do
     examples = source.endswith(".tfrecord")
@@ -98,7 +98,7 @@ def loop_csv(source: str, model: str, prefix: str) -> None:
 
 def loop_examples(source: str, model: str, prefix: str) -> None:
     """One thread, no Beam: TensorFlow's reader, the model, TensorFlow's writer."""
-    from models.tensorflow_import import tensorflow
+    from sluice.models.tensorflow_import import tensorflow
 
     tf = tensorflow()
     call = load(model, "serving_examples", ["examples"])
@@ -149,7 +149,7 @@ def runinference_csv(source: str, model: str, prefix: str) -> None:
     import apache_beam as beam
     from apache_beam.ml.inference.base import RunInference
 
-    from pipelines.runner import beam_options, make_pipeline
+    from sluice.pipelines.runner import beam_options, make_pipeline
 
     with make_pipeline(beam_options([])) as pipeline:
         (
@@ -167,7 +167,7 @@ def runinference_examples(source: str, model: str, prefix: str) -> None:
     import apache_beam as beam
     from apache_beam.ml.inference.base import RunInference
 
-    from pipelines.runner import beam_options, make_pipeline
+    from sluice.pipelines.runner import beam_options, make_pipeline
 
     with make_pipeline(beam_options([])) as pipeline:
         (
@@ -223,7 +223,7 @@ def row_example(fields: Sequence[str]) -> bytes:
 
 
 def _tfx_pipeline() -> Any:
-    from pipelines.runner import beam_options, make_pipeline
+    from sluice.pipelines.runner import beam_options, make_pipeline
 
     return make_pipeline(beam_options([]))
 
@@ -255,7 +255,7 @@ CONTENDERS: dict[str, dict[str, Contender]] = {
 
 def count_rows(prefix: str) -> int:
     """Returns how many rows a contender has written."""
-    from models.tfrecord import read_records
+    from sluice.models.tfrecord import read_records
 
     rows = 0
     for path in glob.glob(f"{prefix}*"):

@@ -39,9 +39,9 @@ LATENCY_ROWS, ROWS_PER_SECOND = 300, 50
 
 def open_client(uri: str, **options: Any) -> Any:
     """Returns a scheduler of a model, as a worker has it."""
-    from models.cache import ModelRecipe, open_scheduler
-    from models.scheduler import SchedulerOptions
-    from models.uri import parse_model_uri
+    from sluice.models.cache import ModelRecipe, open_scheduler
+    from sluice.models.scheduler_options import SchedulerOptions
+    from sluice.models.uri import parse_model_uri
 
     return open_scheduler(ModelRecipe(parse_model_uri(uri), scheduler=SchedulerOptions(**options)))
 
@@ -167,7 +167,7 @@ class Server:
 @contextlib.contextmanager
 def serve(model: str, *flags: str) -> Iterator[Server]:
     """Runs `sluice serve` while the block runs."""
-    command = [sys.executable, "-m", "pipelines.cli", "serve", "--model", model, "--name", "criteo"]
+    command = [sys.executable, "-m", "sluice", "serve", "--model", model, "--name", "criteo"]
     process = subprocess.Popen(
         [*command, "--grpc_port", "0", "--rest_port", "0", *flags], stdout=subprocess.PIPE, text=True
     )

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.batch import DATA
-from models.errors import SluiceError
-from pipelines import demo_streaming as demo
-from pipelines.demo import make_model
-from pipelines.latency import LatencyOptions, read
-from pipelines.latency_report import Report, Tally, begin_us, quantiles_ms
-from pipelines.simulate import SimulateOptions
-from transforms.pubsub_clients import subscriber
-from transforms.pubsub_subscription import PubsubSubscription
+from sluice.models.errors import SluiceError
+from sluice.pipelines import demo_streaming as demo
+from sluice.pipelines.demo import make_model
+from sluice.pipelines.latency import LatencyOptions, read
+from sluice.pipelines.latency_report import Report, Tally, begin_us, quantiles_ms
+from sluice.pipelines.simulate import SimulateOptions
+from sluice.transforms.pubsub_clients import subscriber
+from sluice.transforms.pubsub_subscription import PubsubSubscription
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SOAK.md")
 

@@ -72,9 +72,9 @@ def run(sizes: Sizes) -> list[str]:
     from benchmarks import streaming_runs as runs
     from benchmarks.streaming_jobs import say
     from benchmarks.streaming_report import BEAM, SLUICE, Figures, sections
-    from pipelines.pubsub_emulator import running_emulator
+    from sluice.pipelines.pubsub_emulator import running_emulator
+    from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
     from tests.servers import Pubsub
-    from transforms.pubsub_clients import EMULATOR_VARIABLE
 
     model = os.path.join(DATA, "model")
     say("Without Pub/Sub")

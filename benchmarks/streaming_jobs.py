@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pipelines.latency import LatencyOptions, read
-from pipelines.latency_report import Tally, begin_us
+from sluice.pipelines.latency import LatencyOptions, read
+from sluice.pipelines.latency_report import Tally, begin_us
+from sluice.transforms.pubsub_clients import subscriber
+from sluice.transforms.pubsub_subscription import PubsubSubscription
 from tests.streams import Ends, ProcessJob
-from transforms.pubsub_clients import subscriber
-from transforms.pubsub_subscription import PubsubSubscription
 
 # The longest that anything is waited for.
 PATIENCE_SECS = 120.0
@@ -100,7 +100,7 @@ def simulating(topic: str, rate: float, rows: int) -> Iterator[Callable[[], None
       rate: rows a second; 0: as many as it can.
     """
     flags = ["--topic", topic, "--progress=none", f"--rate={rate:g}", f"--rows={rows}"]
-    command = [sys.executable, "-m", "pipelines.cli", "simulate", *flags]
+    command = [sys.executable, "-m", "sluice", "simulate", *flags]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
     def finish() -> None:

@@ -13,22 +13,22 @@ import apache_beam as beam
 import pyarrow as pa
 
 from benchmarks.streaming_runs import HEAD
-from models.cache import ModelRecipe
-from pipelines.runner import beam_options, make_pipeline
-from pipelines.simulate import zoo_rows
-from pipelines.streaming_options import StreamingOptions
-from pipelines.streaming_plan import plan_streaming
+from sluice.models.cache import ModelRecipe
+from sluice.pipelines.runner import beam_options, make_pipeline
+from sluice.pipelines.simulate import zoo_rows
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.streaming_plan import plan_streaming
+from sluice.transforms.decode_messages import DecodeMessages
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode_rows import encode_rows
+from sluice.transforms.failures import Failure
+from sluice.transforms.fused import check_fused
+from sluice.transforms.message_attributes import messages_of
+from sluice.transforms.message_source import SourceOptions
+from sluice.transforms.plan_stream import StreamPlan
+from sluice.transforms.predict import Predict
+from sluice.transforms.read_pubsub import ReadMessages, close_source, open_source
 from tests.memory_subscription import MemorySubscription
-from transforms.decode_messages import DecodeMessages
-from transforms.encode_base import OutputSpec
-from transforms.encode_rows import encode_rows
-from transforms.failures import Failure
-from transforms.fused import check_fused
-from transforms.message_attributes import messages_of
-from transforms.message_source import SourceOptions
-from transforms.plan_stream import StreamPlan
-from transforms.predict import Predict
-from transforms.read_pubsub import ReadMessages, close_source, open_source
 
 _NAME = "projects/benchmark/subscriptions/memory"
 

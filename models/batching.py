@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from models.binding import Feeds
-from models.errors import (
+from sluice.models.binding import Feeds
+from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
     Cancelled,
@@ -15,7 +15,7 @@ from models.errors import (
     SluiceError,
     Unavailable,
 )
-from models.interface import Outputs
+from sluice.models.interface import Outputs
 
 
 @dataclasses.dataclass(frozen=True)

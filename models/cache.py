@@ -5,14 +5,15 @@ import threading
 import time
 from collections.abc import Callable
 
-from models.files import LocalFiles, ModelFiles
-from models.followed_model import open_followed_model
-from models.interface import Model, ModelOptions
-from models.saved_model import open_saved_model
-from models.scheduler import Scheduler, SchedulerOptions
-from models.signature import Signature
-from models.uri import ModelSpec, parse_model_uri
-from models.versions import find_version
+from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.followed_model import open_followed_model
+from sluice.models.interface import Model, ModelOptions
+from sluice.models.saved_model import open_saved_model
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.signature import Signature
+from sluice.models.uri import ModelSpec, parse_model_uri
+from sluice.models.versions import find_version
 
 # A client ends its calls at their deadline by itself; the scheduler gives up one that has not, so much later.
 _GRACE_SECS = 5.0
@@ -57,10 +58,10 @@ def open_model(
             return open_followed_model(spec, options, files, signature)
         return open_saved_model(spec, options, files)
     if spec.endpoint.protocol == "grpc":
-        from models.serving_grpc import GrpcModel
+        from sluice.models.serving_grpc import GrpcModel
 
         return GrpcModel(spec, options, signature)
-    from models.serving_rest import RestModel
+    from sluice.models.serving_rest import RestModel
 
     return RestModel(spec, options, signature)
 

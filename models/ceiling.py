@@ -2,9 +2,9 @@
 
 import logging
 
-from models.batching import byte_count, row_count
-from models.binding import Feeds
-from models.errors import BatchTooLarge, MessageTooLarge
+from sluice.models.batching import byte_count, row_count
+from sluice.models.binding import Feeds
+from sluice.models.errors import BatchTooLarge, MessageTooLarge
 
 _LOG = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import ssl
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 
 def ssl_context(ca_certificates: str) -> ssl.SSLContext:

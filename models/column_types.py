@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from models.signature import ColumnSpec
+from sluice.models.signature import ColumnSpec
 
 
 def is_text(kind: pa.DataType) -> bool:

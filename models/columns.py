@@ -10,11 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.column_types import is_list as is_list
-from models.column_types import is_raw_bytes, is_text, leaf_fits
-from models.column_types import type_fits as type_fits
-from models.errors import UsageError
-from models.signature import ColumnSpec, arrow_type, numpy_dtype
+from sluice.models.column_types import is_list, is_raw_bytes, is_text, leaf_fits
+from sluice.models.errors import UsageError
+from sluice.models.signature import ColumnSpec, arrow_type, numpy_dtype
 
 _ONE = np.ones((1, 1), np.int64)
 

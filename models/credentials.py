@@ -10,9 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
-from models.errors import Unavailable, UsageError
-from models.interface import EndpointOptions
-from models.uri import Endpoint
+from sluice.models.errors import Unavailable, UsageError
+from sluice.models.interface import EndpointOptions
+from sluice.models.uri import Endpoint
 
 # What gRPC takes, which HTTP takes as well. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 _HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.signature import ColumnSpec, dtype_name
+from sluice.models.signature import ColumnSpec, dtype_name
 
 _PARSERS = {"ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "ParseSequenceExampleV2"}
 _FORWARDS = {"Identity", "Reshape", "ExpandDims", "Squeeze", "PlaceholderWithDefault", "EnsureShape"}

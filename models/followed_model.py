@@ -14,20 +14,20 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from models.batching import byte_count, row_count, slice_feeds
-from models.binding import Bound, Feeds, bind
-from models.errors import BadOutput, CallError, ModelNotFound, SluiceError
-from models.files import LocalFiles, ModelFiles
-from models.generations import Generations
-from models.interface import Model, ModelOptions, Outputs, check_outputs
-from models.saved_model import SavedModel, read_signature
-from models.signature import Signature
-from models.signature_fit import check_fit
-from models.uri import ModelSpec
-from models.versions import Version, list_versions, read_meta_graph, what_is_missing
+from sluice.models.batching import byte_count, row_count, slice_feeds
+from sluice.models.binding import Bound, Feeds, bind
+from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
+from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.generations import Generations
+from sluice.models.interface import Model, ModelOptions, Outputs, check_outputs
+from sluice.models.saved_model import SavedModel, read_signature
+from sluice.models.signature import Signature
+from sluice.models.signature_fit import check_fit
+from sluice.models.uri import ModelSpec
+from sluice.models.versions import Version, list_versions, read_meta_graph, what_is_missing
 
 # Not this module's own logger: which version predicts is news of the job, and is shown with its other news.
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # So much is kept of the rows that the model was called with, to try a new version on.
 _SAMPLE_ROWS = 32

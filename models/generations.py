@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from models.interface import Model
+from sluice.models.interface import Model
 
 
 class _Generation:

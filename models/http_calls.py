@@ -16,8 +16,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, DecodeError, HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 
-from models.errors import BadOutput, CallError, TimedOut, Unavailable
-from models.uri import Endpoint
+from sluice.models.errors import BadOutput, CallError, TimedOut, Unavailable
+from sluice.models.uri import Endpoint
 
 # Connections that are kept between requests; further ones are opened at need and closed after use.
 _MAX_IDLE_CONNECTIONS = 64

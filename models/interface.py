@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from models.binding import Bound, Feeds
-from models.errors import BadOutput
-from models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from sluice.models.binding import Bound, Feeds
+from sluice.models.errors import BadOutput
+from sluice.models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True)

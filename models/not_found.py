@@ -1,7 +1,7 @@
 """Why there is no model at an endpoint, and what to do about it; the same words for every protocol."""
 
-from models.errors import ModelNotFound
-from models.uri import Endpoint, ModelSpec
+from sluice.models.errors import ModelNotFound
+from sluice.models.uri import Endpoint, ModelSpec
 
 _ADDRESS = {
     "grpc": "give --model grpc://HOST:PORT/NAME with the address of TF Serving's gRPC API (port 8500 by default; 8501 "

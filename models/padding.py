@@ -2,9 +2,9 @@
 
 import math
 
-from models.batching import padded_size
-from models.errors import BatchTooLarge, CallError
-from models.signature import Signature
+from sluice.models.batching import padded_size
+from sluice.models.errors import BatchTooLarge, CallError
+from sluice.models.signature import Signature
 
 
 class Padding:

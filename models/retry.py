@@ -11,9 +11,18 @@ import math
 import threading
 from collections.abc import Callable
 
-from models.errors import CallError, OutOfMemory, Refused, ServerFault, SignatureChanged, TimedOut, TooSlow, Unavailable
-from models.interface import Outputs
-from models.scheduler_options import SchedulerOptions
+from sluice.models.errors import (
+    CallError,
+    OutOfMemory,
+    Refused,
+    ServerFault,
+    SignatureChanged,
+    TimedOut,
+    TooSlow,
+    Unavailable,
+)
+from sluice.models.interface import Outputs
+from sluice.models.scheduler_options import SchedulerOptions
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.binding import Bound, Feeds, bind
-from models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotFound
-from models.files import LocalFiles, ModelFiles
-from models.interface import ModelOptions, Outputs, arrow_values
-from models.protos import message_class
-from models.reasons import reason
-from models.signature import Signature, TensorSpec
-from models.signature_reader import pick_signature, read_signatures
-from models.tensorflow_import import tensorflow
-from models.tfrecord import read_records
-from models.uri import ModelSpec
-from models.versions import Version, find_version, read_meta_graph
+from sluice.models.binding import Bound, Feeds, bind
+from sluice.models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotFound
+from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.interface import ModelOptions, Outputs, arrow_values
+from sluice.models.protos import message_class
+from sluice.models.reasons import reason
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.signature_reader import pick_signature, read_signatures
+from sluice.models.tensorflow_import import tensorflow
+from sluice.models.tfrecord import read_records
+from sluice.models.uri import ModelSpec
+from sluice.models.versions import Version, find_version, read_meta_graph
 
 _LOG = logging.getLogger(__name__)
 

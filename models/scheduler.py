@@ -9,30 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from models.batching import (
-    Isolation,
-    Outcome,
-    RowFailure,
-    byte_count,
-    merge,
-    pad,
-    row_count,
-    slice_feeds,
-)
-from models.binding import Feeds
-from models.budget import ByteBudget
-from models.ceiling import Ceiling
-from models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
-from models.in_flight import InFlightLimit
-from models.interface import Model, Outputs, check_outputs
-from models.padding import Padding
-from models.retry import Retry
-from models.scheduler_options import FAIL, SchedulerOptions
-from models.tickets import CallStats, Segment, Ticket, complete, share
-from models.waiting import Waiting
-from models.watchdog import Watchdog
-
-__all__ = ["Scheduler", "SchedulerOptions"]
+from sluice.models.batching import Isolation, Outcome, RowFailure, byte_count, merge, pad, row_count, slice_feeds
+from sluice.models.binding import Feeds
+from sluice.models.budget import ByteBudget
+from sluice.models.ceiling import Ceiling
+from sluice.models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
+from sluice.models.in_flight import InFlightLimit
+from sluice.models.interface import Model, Outputs, check_outputs
+from sluice.models.padding import Padding
+from sluice.models.retry import Retry
+from sluice.models.scheduler_options import FAIL, SchedulerOptions
+from sluice.models.tickets import CallStats, Segment, Ticket, complete, share
+from sluice.models.waiting import Waiting
+from sluice.models.watchdog import Watchdog
 
 # A lone row that breaks a server is at fault if the server has answered others so short a time before.
 _LATELY_SECS = 5.0

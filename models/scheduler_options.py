@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 FAIL, DEAD_LETTER = "fail", "dead_letter"
 ON_UNAVAILABLE = (FAIL, DEAD_LETTER)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from models.binding import Bound, bind
-from models.interface import EndpointOptions, ModelOptions
-from models.signature import Signature
-from models.signature_reader import pick_signature
-from models.uri import ModelSpec
+from sluice.models.binding import Bound, bind
+from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.signature import Signature
+from sluice.models.signature_reader import pick_signature
+from sluice.models.uri import ModelSpec
 
 # (spec, options, timeout_secs) to a model's signatures by name, and the version that its server has now.
 FetchSignatures = Callable[[ModelSpec, EndpointOptions, float], tuple[dict[str, Signature], int | None]]

@@ -6,7 +6,7 @@ with an HTTP status, which TF Serving makes of the code. It cuts a text at 1024 
 
 import re
 
-from models.errors import (
+from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
     CallError,
@@ -19,7 +19,7 @@ from models.errors import (
     TimedOut,
     Unavailable,
 )
-from models.reasons import reason
+from sluice.models.reasons import reason
 
 # Texts by which a code that means several things is told apart, lower case.
 # tensorflow/core/kernels/batching_util/shared_batch_scheduler.h, new and old: more rows than max_batch_size.

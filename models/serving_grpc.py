@@ -11,19 +11,19 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from models import not_found
-from models.binding import Feeds
-from models.certificates import ssl_context
-from models.credentials import Credentials
-from models.errors import BadOutput, CallError, ModelNotFound, Unavailable
-from models.interface import EndpointOptions, ModelOptions, Outputs
-from models.protos import message_class
-from models.served_model import ServedModel
-from models.serving_errors import error_of, is_not_served
-from models.signature import Signature
-from models.signature_reader import read_served_signatures
-from models.tensor_proto import from_tensor, to_tensor
-from models.uri import Endpoint, ModelSpec
+from sluice.models import not_found
+from sluice.models.binding import Feeds
+from sluice.models.certificates import ssl_context
+from sluice.models.credentials import Credentials
+from sluice.models.errors import BadOutput, CallError, ModelNotFound, Unavailable
+from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
+from sluice.models.protos import message_class
+from sluice.models.served_model import ServedModel
+from sluice.models.serving_errors import error_of, is_not_served
+from sluice.models.signature import Signature
+from sluice.models.signature_reader import read_served_signatures
+from sluice.models.tensor_proto import from_tensor, to_tensor
+from sluice.models.uri import Endpoint, ModelSpec
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
 

@@ -15,20 +15,20 @@ import orjson
 import urllib3
 from google.protobuf import json_format
 
-from models import not_found
-from models.binding import Feeds
-from models.certificates import ssl_context
-from models.credentials import Credentials
-from models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
-from models.http_calls import HttpCalls
-from models.interface import EndpointOptions, ModelOptions, Outputs
-from models.json_tensor import decode_outputs, encode_columns, encode_rows
-from models.protos import message_class
-from models.served_model import ServedModel
-from models.serving_errors import error_of, is_not_served
-from models.signature import UNSERVED, Signature
-from models.signature_reader import read_served_signatures
-from models.uri import Endpoint, ModelSpec
+from sluice.models import not_found
+from sluice.models.binding import Feeds
+from sluice.models.certificates import ssl_context
+from sluice.models.credentials import Credentials
+from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
+from sluice.models.http_calls import HttpCalls
+from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
+from sluice.models.json_tensor import decode_outputs, encode_columns, encode_rows
+from sluice.models.protos import message_class
+from sluice.models.served_model import ServedModel
+from sluice.models.serving_errors import error_of, is_not_served
+from sluice.models.signature import UNSERVED, Signature
+from sluice.models.signature_reader import read_served_signatures
+from sluice.models.uri import Endpoint, ModelSpec
 
 # Types that TF Serving has no JSON form for: it refuses them with UNIMPLEMENTED. tensorflow_serving/util/json_tensor.cc
 _NOT_IN_JSON = ("uint16", "float16", "bfloat16")

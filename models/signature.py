@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.errors import SignatureError
+from sluice.models.errors import SignatureError
 
 DEFAULT_SIGNATURE = "serving_default"
 

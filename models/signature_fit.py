@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from models.errors import SignatureError
-from models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.models.errors import SignatureError
+from sluice.models.signature import ColumnSpec, Signature, TensorSpec
 
 
 def check_fit(new: Signature, wanted: Signature) -> None:

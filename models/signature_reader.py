@@ -5,9 +5,9 @@ import difflib
 import re
 from typing import Any
 
-from models.errors import SignatureError
-from models.example_features import example_features
-from models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec, tensor_spec
+from sluice.models.errors import SignatureError
+from sluice.models.example_features import example_features
+from sluice.models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec, tensor_spec
 
 # How TF 2 exports mark the op that initialises the model; nothing to serve.
 _HIDDEN = "__saved_model_init_op"

@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from models.files import ModelFiles
-from models.interface import EndpointOptions
-from models.signature import Signature
-from models.signature_reader import read_signatures
-from models.uri import ModelSpec
-from models.versions import Version, find_version, read_meta_graph
+from sluice.models.files import ModelFiles
+from sluice.models.interface import EndpointOptions
+from sluice.models.signature import Signature
+from sluice.models.signature_reader import read_signatures
+from sluice.models.uri import ModelSpec
+from sluice.models.versions import Version, find_version, read_meta_graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,11 @@ def find_model(spec: ModelSpec, files: ModelFiles, options: EndpointOptions, tim
         signatures = read_signatures(read_meta_graph(found.directory, files))
         return FoundModel(dataclasses.replace(spec, version=found.number), signatures, found.number, found)
     if spec.endpoint.protocol == "grpc":
-        from models.serving_grpc import fetch_signatures as fetch_over_grpc
+        from sluice.models.serving_grpc import fetch_signatures as fetch_over_grpc
 
         signatures, version = fetch_over_grpc(spec, options, timeout_secs)
     else:
-        from models.serving_rest import fetch_signatures as fetch_over_rest
+        from sluice.models.serving_rest import fetch_signatures as fetch_over_rest
 
         signatures, version = fetch_over_rest(spec, options, timeout_secs)
     return FoundModel(spec, signatures, version, None)

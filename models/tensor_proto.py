@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from models.errors import BadOutput
-from models.protos import message_class
-from models.signature import dtype_name, numpy_dtype
+from sluice.models.errors import BadOutput
+from sluice.models.protos import message_class
+from sluice.models.signature import dtype_name, numpy_dtype
 
 _NAMES = {number: name for number in range(1, 24) if not (name := dtype_name(number)).startswith("unsupported")}
 # By the name of a NumPy dtype; strings are arrays of objects.

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from models.batching import Outcome, RowFailure, byte_count, merge_key, row_count
-from models.binding import Feeds
-from models.errors import SluiceError
-from models.interface import Outputs, concat_outputs
+from sluice.models.batching import Outcome, RowFailure, byte_count, merge_key, row_count
+from sluice.models.binding import Feeds
+from sluice.models.errors import SluiceError
+from sluice.models.interface import Outputs, concat_outputs
 
 
 @dataclasses.dataclass(frozen=True)

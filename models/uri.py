@@ -4,7 +4,7 @@ import dataclasses
 import urllib.parse
 from typing import Literal
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 _SCHEMES = (
     "DIR, gs://BUCKET/DIR, grpc://HOST:8500/NAME or http://HOST:8501/v1/models/NAME "

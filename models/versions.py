@@ -9,9 +9,9 @@ import functools
 import re
 from typing import Any
 
-from models.errors import ModelNotFound
-from models.files import ModelFiles
-from models.protos import message_class
+from sluice.models.errors import ModelNotFound
+from sluice.models.files import ModelFiles
+from sluice.models.protos import message_class
 
 _SAVED_MODEL = "saved_model.pb"
 _SHARD = re.compile(r"variables\.data-(\d+)-of-(\d+)$")

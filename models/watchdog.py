@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from models.errors import TimedOut
+from sluice.models.errors import TimedOut
 
 
 class Watchdog:

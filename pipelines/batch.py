@@ -1,4 +1,4 @@
-"""`sluice batch`: rows of files or of BigQuery in, with their predictions out. Also `python -m pipelines.batch`."""
+"""`sluice batch`: rows of files or of BigQuery in, with their predictions out."""
 
 import argparse
 import contextlib
@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from models.errors import TooManyFailures
-from pipelines.flags import add_arguments, from_namespace
-from pipelines.options import BatchOptions
-from pipelines.outcome import (
+from sluice.models.errors import TooManyFailures
+from sluice.pipelines.flags import add_arguments, from_namespace
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.outcome import (
     EXIT_FAILED,
     EXIT_FAILURES,
     EXIT_INTERRUPTED,
@@ -23,7 +23,7 @@ from pipelines.outcome import (
     reason,
 )
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # Whether the predictions of a job are in place.
 NOT_BEGUN, UNDER_WAY, DONE, ELSEWHERE = "not begun", "under way", "done", "elsewhere"
@@ -43,9 +43,9 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-    from pipelines.dataflow import check_settings, set_defaults
-    from pipelines.plan import plan_batch
-    from pipelines.runner import beam_options, check_reachable
+    from sluice.pipelines.dataflow import check_settings, set_defaults
+    from sluice.pipelines.plan import plan_batch
+    from sluice.pipelines.runner import beam_options, check_reachable
 
     beam = beam_options(beam_flags)
     check_reachable(options, beam)
@@ -58,11 +58,11 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
 
 
 def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
-    from pipelines.graph import build_batch
-    from pipelines.progress import Progress
-    from pipelines.runner import is_local, make_pipeline
-    from transforms import metrics
-    from transforms.commit import clean_up, forbid_commits
+    from sluice.pipelines.graph import build_batch
+    from sluice.pipelines.progress import Progress
+    from sluice.pipelines.runner import is_local, make_pipeline
+    from sluice.transforms import metrics
+    from sluice.transforms.commit import clean_up, forbid_commits
 
     metrics.reset_tally()
     forbid_commits(False)
@@ -95,8 +95,8 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
 
 def _state(error: BaseException | None) -> str:
     """Returns whether the predictions of a local job are in place. One that was interrupted will not begin to."""
-    from transforms import metrics
-    from transforms.commit import forbid_commits
+    from sluice.transforms import metrics
+    from sluice.transforms.commit import forbid_commits
 
     forbid_commits(_is_interrupt(error))
     if _is_under_way():
@@ -105,7 +105,7 @@ def _state(error: BaseException | None) -> str:
 
 
 def _is_under_way() -> bool:
-    from transforms import metrics
+    from sluice.transforms import metrics
 
     tally = metrics.tally()
     return tally.get(metrics.COMMITS_BEGUN, 0) > tally.get(metrics.COMMITS_DONE, 0)
@@ -145,8 +145,8 @@ def _announce(plan: Any) -> None:
 
 
 def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, error: BaseException | None) -> None:
-    from pipelines.report import summarise
-    from pipelines.summary import render, to_json
+    from sluice.pipelines.report import summarise
+    from sluice.pipelines.summary import render, to_json
 
     judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures were put in place, then
     summary = summarise(plan, result, seconds, done=error is None, judged=judged)
@@ -154,7 +154,7 @@ def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, er
     if summary.failure_files:
         _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
     if options.summary_file:
-        from transforms.beam_files import write_text
+        from sluice.transforms.beam_files import write_text
 
         write_text(options.summary_file, to_json(summary) + "\n")
 
@@ -163,7 +163,7 @@ def _explain(path: str, files: int) -> None:
     """Shows the first failure, and says so where files could not be read to their end."""
     import json
 
-    from transforms.beam_files import open_binary
+    from sluice.transforms.beam_files import open_binary
 
     with open_binary(path) as file:
         failure = json.loads(file.readline())
@@ -199,17 +199,6 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser, BatchOptions)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of `python -m pipelines.batch`."""
-    from pipelines.cli import main as cli_main
-
-    return cli_main(["batch", *(sys.argv[1:] if argv is None else argv)])
-
-
 def run_arguments(namespace: argparse.Namespace, beam_flags: list[str]) -> int:
     """Runs the job that the command line asks for."""
     return run(from_namespace(BatchOptions, namespace), beam_flags)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

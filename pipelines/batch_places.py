@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from models.errors import UsageError
-from pipelines.options import BatchOptions
-from pipelines.table_options import FILE_LOADS
-from transforms.beam_files import HIDDEN
-from transforms.commit_files import FilesPlace
-from transforms.encode import OutputSpec
-from transforms.places import Place
-from transforms.plan_output import Destination, failures_target
-from transforms.write_files import Target, check_writable, existing_files
+from sluice.models.errors import UsageError
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.table_options import FILE_LOADS
+from sluice.transforms.beam_files import HIDDEN
+from sluice.transforms.commit_files import FilesPlace
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.places import Place
+from sluice.transforms.plan_output import Destination, failures_target
+from sluice.transforms.write_files import Target, check_writable, existing_files
 
 if TYPE_CHECKING:
-    from transforms.table_target import TableTarget
+    from sluice.transforms.table_target import TableTarget
 
 _GCS = "gs://"
 
@@ -50,10 +50,10 @@ class TableOutput:
     @property
     def place(self) -> Place:
         if self.files:
-            from transforms.load_table import LoadPlace
+            from sluice.transforms.load_table import LoadPlace
 
             return LoadPlace(self.target, self.files)
-        from transforms.commit_table import TablePlace
+        from sluice.transforms.commit_table import TablePlace
 
         return TablePlace(self.target, endpoint=self.storage_endpoint)
 
@@ -73,7 +73,7 @@ class FailurePlaces:
         if self.files:
             yield FilesPlace(self.files)
         if self.table:
-            from transforms.commit_table import TablePlace
+            from sluice.transforms.commit_table import TablePlace
 
             yield TablePlace(self.table, endpoint=self.storage_endpoint)
 
@@ -114,9 +114,9 @@ def plan_output_table(options: BatchOptions, schema: pa.Schema, job: str, temp_l
     Raises:
       UsageError: the table does not fit, or cannot be made.
     """
-    from transforms.bigquery_table import TableOptions
-    from transforms.table_layout import parse_layout
-    from transforms.table_target import plan_table
+    from sluice.transforms.bigquery_table import TableOptions
+    from sluice.transforms.table_layout import parse_layout
+    from sluice.transforms.table_target import plan_table
 
     layout = parse_layout(options.partition_by, options.cluster_by)
     files = _load_files(temp_location, job) if options.write_method == FILE_LOADS else None
@@ -152,7 +152,7 @@ def plan_failure_places(options: BatchOptions, files: Target | None, job: str) -
     """
     table = None
     if options.failures_table:
-        from transforms.write_failure_rows import plan_failure_table
+        from sluice.transforms.write_failure_rows import plan_failure_table
 
         table = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
     storage_endpoint = options.bigquery_storage_endpoint or None

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import Any
 
-from models.errors import UsageError
-from pipelines.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from sluice.models.errors import UsageError
+from sluice.pipelines.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
 _EPILOG = """examples:
@@ -19,7 +19,7 @@ exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not f
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipelines import latency, replay, serve, simulate, template
+    from sluice.pipelines import latency, replay, serve, simulate, template
 
     parser = argparse.ArgumentParser(
         "sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines.batch import add_batch_arguments, run_arguments
+    from sluice.pipelines.batch import add_batch_arguments, run_arguments
 
     parser = commands.add_parser(
         "batch",
@@ -57,7 +57,7 @@ def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines.streaming import add_streaming_arguments, run_arguments
+    from sluice.pipelines.streaming import add_streaming_arguments, run_arguments
 
     parser = commands.add_parser(
         "streaming",
@@ -73,7 +73,7 @@ def _add_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import inspect_model
+    from sluice.pipelines import inspect_model
 
     parser = commands.add_parser("inspect", help="show a model's signatures, versions and columns", allow_abbrev=False)
     inspect_model.add_arguments(parser)
@@ -81,7 +81,7 @@ def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import zoo
+    from sluice.pipelines import zoo
 
     parser = commands.add_parser("zoo", help="make a model people know, and sample input for it", allow_abbrev=False)
     zoo.add_arguments(parser)
@@ -89,7 +89,7 @@ def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import demo
+    from sluice.pipelines import demo
 
     parser = commands.add_parser("demo", help="make a model, score sample data with it, show what came out")
     demo.add_arguments(parser)
@@ -97,7 +97,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_demo_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from pipelines import demo_streaming
+    from sluice.pipelines import demo_streaming
 
     parser = commands.add_parser(
         "demo-streaming", help="score messages of an emulated Pub/Sub, show what came out and how long it took"
@@ -152,7 +152,3 @@ def _set_up_logging(verbose: bool) -> None:
     if not verbose:  # Beam logs the traceback of what a job raises, and then raises it: we say it once, in a line
         for name in ("common", "worker", "portability"):
             logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

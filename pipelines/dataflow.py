@@ -20,16 +20,16 @@ from apache_beam.options.pipeline_options import (
 )
 from google.api_core.exceptions import GoogleAPIError
 
-from models.cache import ModelRecipe
-from models.errors import UsageError
-from models.uri import ModelSpec
-from pipelines.job_options import check_not_given, set_job_options
-from pipelines.options import BatchOptions
-from pipelines.runner import is_dataflow
-from pipelines.sdist import find_setup_file
-from pipelines.streaming_options import StreamingOptions
+from sluice.models.cache import ModelRecipe
+from sluice.models.errors import UsageError
+from sluice.models.uri import ModelSpec
+from sluice.pipelines.job_options import check_not_given, set_job_options
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.runner import is_dataflow
+from sluice.pipelines.sdist import find_setup_file
+from sluice.pipelines.streaming_options import StreamingOptions
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # Dataflow starts one SDK process per vCPU unless it is told not to: one copy of the model for each.
 _ONE_PROCESS, _MORE_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the demo; returns the exit code of its batch job."""
-    from pipelines.batch import run as run_batch
-    from pipelines.options import BatchOptions
+    from sluice.pipelines.batch import run as run_batch
+    from sluice.pipelines.options import BatchOptions
 
     model, sample = os.path.join(args.output, "model"), os.path.join(args.output, f"{MODEL}-{args.rows}.csv")
     _prepare(args.output, sample, args.rows)
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(directory: str, sample: str, rows: int) -> None:
     """Makes the model and the sample, unless an earlier run has."""
-    from models.zoo import get
-    from models.zoo.sample import write_samples
+    from sluice.models.zoo import get
+    from sluice.models.zoo.sample import write_samples
 
     make_model(directory)
     if not os.path.exists(sample):
@@ -50,7 +50,7 @@ def _prepare(directory: str, sample: str, rows: int) -> None:
 
 def make_model(directory: str) -> str:
     """Makes the model, unless an earlier run has; returns the base path of its versions."""
-    from models.zoo import get
+    from sluice.models.zoo import get
 
     zoo, model = get(MODEL), os.path.join(directory, "model")
     if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):

@@ -17,10 +17,10 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from models.errors import SluiceError, UsageError
-from pipelines.demo import MODEL, make_model, say
-from pipelines.latency_report import Tally
-from pipelines.outcome import EXIT_FAILED, EXIT_OK
+from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.demo import MODEL, make_model, say
+from sluice.pipelines.latency_report import Tally
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 
 _PROJECT = "projects/sluice-demo"
 # What runs here has them in an emulator of its own.
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UsageError: the emulator is not installed, or the flags do not hold.
     """
-    from pipelines.pubsub_emulator import MISSING, find_emulator
-    from pipelines.simulate import SimulateOptions
+    from sluice.pipelines.pubsub_emulator import MISSING, find_emulator
+    from sluice.pipelines.simulate import SimulateOptions
 
     load = SimulateOptions(topic=INPUT_TOPIC, rate=args.rate, seconds=args.seconds)
     if not (args.rate and args.seconds):
@@ -118,7 +118,7 @@ def _demonstrate(load: Any, model: str) -> int:
 
 def _show(tally: "_Kept", sent: int) -> int:
     """Shows what came back; returns the exit code."""
-    from pipelines.latency_report import render
+    from sluice.pipelines.latency_report import render
 
     report = tally.report()
     say("\nThe first predictions, some of their fields:\n")
@@ -153,8 +153,8 @@ def emulator() -> Iterator[str]:
     Raises:
       RuntimeError: see pipelines.pubsub_emulator.
     """
-    from pipelines.pubsub_emulator import running_emulator
-    from transforms.pubsub_clients import EMULATOR_VARIABLE
+    from sluice.pipelines.pubsub_emulator import running_emulator
+    from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
 
     before = os.environ.get(EMULATOR_VARIABLE)
     with running_emulator() as host:
@@ -169,8 +169,8 @@ def emulator() -> Iterator[str]:
 
 def make_ends() -> None:
     """Makes the topics, the subscription that the job reads, and the one that sees its predictions."""
-    from transforms.pubsub_clients import subscriber
-    from transforms.pubsub_topics import create_topic
+    from sluice.transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub_topics import create_topic
 
     for topic in (INPUT_TOPIC, OUTPUT_TOPIC, FAILURES_TOPIC):
         create_topic(topic)
@@ -200,7 +200,7 @@ class Job:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = int(probe.getsockname()[1])
-        self._command = [sys.executable, "-m", "pipelines.streaming", *flags, f"--health_port={self._port}"]
+        self._command = [sys.executable, "-m", "sluice", "streaming", *flags, f"--health_port={self._port}"]
         # A proxy that is set for this machine is not asked for what is on it.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -257,7 +257,7 @@ class Job:
 
 def warm_up(job: Job) -> None:
     """Waits until the job has scored a message: its start is not what is measured. Takes the prediction away."""
-    from transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub_clients import subscriber
 
     job.wait_until(lambda figures: figures["ready"], "the job takes messages", _START_SECS)
     simulate(_one_row())
@@ -268,7 +268,7 @@ def warm_up(job: Job) -> None:
 
 
 def _one_row() -> Any:
-    from pipelines.simulate import SimulateOptions
+    from sluice.pipelines.simulate import SimulateOptions
 
     return SimulateOptions(topic=INPUT_TOPIC, rows=1, rate=0.0)
 
@@ -283,9 +283,9 @@ def simulate(options: Any, pause: Callable[[float], None] = time.sleep) -> Any:
     Raises:
       SluiceError: rows could not be published.
     """
-    from pipelines.simulate import Simulation, zoo_rows
-    from transforms.publish import Publisher
-    from transforms.publish_sender import PublishOptions
+    from sluice.pipelines.simulate import Simulation, zoo_rows
+    from sluice.transforms.publish import Publisher
+    from sluice.transforms.publish_sender import PublishOptions
 
     rows = next(zoo_rows(MODEL))  # no more: to make rows would take time from the job
     publisher: Publisher[int] = Publisher(options.topic, PublishOptions())
@@ -314,8 +314,8 @@ class _Lines:
 
 def figures_line(figures: dict[str, Any]) -> str:
     """Returns the figures of a health port as the job's own progress line has them."""
-    from pipelines.stream_progress import render_line
-    from pipelines.stream_stats import StreamFigures
+    from sluice.pipelines.stream_progress import render_line
+    from sluice.pipelines.stream_stats import StreamFigures
 
     if not figures:
         return "no answer from the job"
@@ -337,9 +337,9 @@ class _Kept(Tally):
 
 def _read(tally: Tally, count: int) -> None:
     """Reads the predictions of so many rows, or those that come in time."""
-    from pipelines.latency import LatencyOptions, read
-    from transforms.pubsub_clients import subscriber
-    from transforms.pubsub_subscription import PubsubSubscription
+    from sluice.pipelines.latency import LatencyOptions, read
+    from sluice.transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub_subscription import PubsubSubscription
 
     with contextlib.closing(PubsubSubscription(subscriber(), OUTPUT)) as subscription:
         read(subscription, tally, LatencyOptions(subscription=OUTPUT, count=count, seconds=_REST_SECS))

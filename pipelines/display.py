@@ -10,7 +10,7 @@ from typing import Self, TextIO
 
 AUTO, BAR, LOG, NONE = "auto", "bar", "log", "none"
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 _INTERVAL_SECS = {BAR: 0.25, LOG: 30.0}
 _CLEAR_LINE = "\r\x1b[K"

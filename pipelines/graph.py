@@ -4,12 +4,12 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.batch_places import FailurePlaces, FilesOutput, TableOutput
-from pipelines.plan import BatchPlan
-from transforms.commit import Commit
-from transforms.predict import Predict
-from transforms.read_files import ReadFiles
-from transforms.write_files import WriteFailures, WriteFiles
+from sluice.pipelines.batch_places import FailurePlaces, FilesOutput, TableOutput
+from sluice.pipelines.plan import BatchPlan
+from sluice.transforms.commit import Commit
+from sluice.transforms.predict import Predict
+from sluice.transforms.read_files import ReadFiles
+from sluice.transforms.write_files import WriteFailures, WriteFiles
 
 
 def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
@@ -26,7 +26,7 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
 def _reader(plan: BatchPlan) -> beam.PTransform:
     if plan.table is None:
         return ReadFiles(plan.pattern, plan.input)
-    from transforms.read_bigquery import ReadTable
+    from sluice.transforms.read_bigquery import ReadTable
 
     return ReadTable(plan.table, plan.input)
 
@@ -35,10 +35,10 @@ def _writer(output: FilesOutput | TableOutput) -> beam.PTransform:
     if isinstance(output, FilesOutput):
         return WriteFiles(output.target, output.spec)
     if output.files:
-        from transforms.write_load_files import WriteLoadFiles
+        from sluice.transforms.write_load_files import WriteLoadFiles
 
         return WriteLoadFiles(output.target, output.files)
-    from transforms.write_bigquery import WriteTableRows
+    from sluice.transforms.write_bigquery import WriteTableRows
 
     return WriteTableRows(output.target.rows_table, output.target.schema, endpoint=output.storage_endpoint)
 
@@ -48,7 +48,7 @@ def _failure_writers(failures: FailurePlaces) -> Any:
     if failures.files:
         yield "WriteFailures", WriteFailures(failures.files, failures.payload_mode)
     if failures.table:
-        from transforms.write_failure_rows import WriteFailureRows
+        from sluice.transforms.write_failure_rows import WriteFailureRows
 
         table = WriteFailureRows(failures.table, failures.payload_mode, endpoint=failures.storage_endpoint)
         yield "WriteFailuresTable", table

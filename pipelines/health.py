@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from models.errors import UsageError
-from pipelines.stream_stats import StreamFigures
+from sluice.models.errors import UsageError
+from sluice.pipelines.stream_stats import StreamFigures
 
 HOST = "127.0.0.1"
 

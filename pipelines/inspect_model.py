@@ -8,19 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.errors import SignatureError, UsageError
-from models.files import LocalFiles, ModelFiles
-from models.interface import EndpointOptions
-from models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
-from models.signature_reader import pick_signature
-from models.signatures import FoundModel, find_model
-from models.uri import parse_model_uri
-from models.versions import what_is_missing
-from pipelines import flags
-from pipelines.inspect_text import Description, render
-from pipelines.model_options import EndpointFlags
-from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
-from transforms.schema import arrow_to_bigquery_schema
+from sluice.models.errors import SignatureError, UsageError
+from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.interface import EndpointOptions
+from sluice.models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
+from sluice.models.signature_reader import pick_signature
+from sluice.models.signatures import FoundModel, find_model
+from sluice.models.uri import parse_model_uri
+from sluice.models.versions import what_is_missing
+from sluice.pipelines import flags
+from sluice.pipelines.inspect_text import Description, render
+from sluice.pipelines.model_options import EndpointFlags
+from sluice.transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
+from sluice.transforms.schema import arrow_to_bigquery_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def _files(uri: str) -> ModelFiles:
     spec = parse_model_uri(uri)
     if spec.endpoint or "://" not in spec.uri:
         return LocalFiles()
-    from transforms.beam_files import BeamFiles  # imports Beam, for seconds
+    from sluice.transforms.beam_files import BeamFiles  # imports Beam, for seconds
 
     return BeamFiles()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from models.errors import UsageError
-from pipelines.template import to_text
+from sluice.models.errors import UsageError
+from sluice.pipelines.template import to_text
 
 
 class JobOptions(PipelineOptions):

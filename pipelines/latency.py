@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from models.errors import SluiceError, UsageError
-from pipelines.display import Display
-from pipelines.flags import add_arguments as add_flags
-from pipelines.flags import flag, from_namespace
-from pipelines.latency_report import Tally, render
-from pipelines.options import PROGRESS
-from pipelines.outcome import EXIT_FAILED, EXIT_OK
+from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.display import Display
+from sluice.pipelines.flags import add_arguments as add_flags
+from sluice.pipelines.flags import flag, from_namespace
+from sluice.pipelines.latency_report import Tally, render
+from sluice.pipelines.options import PROGRESS
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 DESCRIPTION = """Reads predictions from a subscription, acknowledges them, and reports how many came, how many of them
 twice, how fast, and how long they took: from the attribute `sent`, which `sluice simulate` gives each row, or else from
@@ -145,8 +145,8 @@ def _open(name: str) -> Any:
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
 
-    from transforms.pubsub_clients import subscriber
-    from transforms.pubsub_subscription import PubsubSubscription
+    from sluice.transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub_subscription import PubsubSubscription
 
     try:
         client = subscriber()

@@ -3,11 +3,11 @@
 import dataclasses
 import sys
 
-from models.errors import UsageError
-from models.interface import EndpointOptions
-from models.scheduler_options import ON_UNAVAILABLE, SchedulerOptions
-from models.signature import DEFAULT_SIGNATURE
-from pipelines.flags import flag, parse_bool, parse_headers, parse_sizes
+from sluice.models.errors import UsageError
+from sluice.models.interface import EndpointOptions
+from sluice.models.scheduler_options import ON_UNAVAILABLE, SchedulerOptions
+from sluice.models.signature import DEFAULT_SIGNATURE
+from sluice.pipelines.flags import flag, parse_bool, parse_headers, parse_sizes
 
 REST_FORMATS = ("columns", "rows")
 

@@ -2,7 +2,7 @@
 
 import re
 
-from models.errors import Overloaded, Refused, TimedOut, Unavailable
+from sluice.models.errors import Overloaded, Refused, TimedOut, Unavailable
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 

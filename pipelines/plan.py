@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from models.cache import ModelRecipe
-from models.errors import UsageError
-from models.signature import Signature
-from pipelines.batch_places import (
+from sluice.models.cache import ModelRecipe
+from sluice.models.errors import UsageError
+from sluice.models.signature import Signature
+from sluice.pipelines.batch_places import (
     FailurePlaces,
     FilesOutput,
     TableOutput,
@@ -20,18 +20,19 @@ from pipelines.batch_places import (
     plan_failure_places,
     plan_output_table,
 )
-from pipelines.options import BatchOptions
-from pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
-from transforms.beam_files import match_files
-from transforms.commit import Judgement
-from transforms.decode import JSONL, CsvOptions, InputSpec
-from transforms.encode import OutputSpec
-from transforms.plan_input import InputPlan, Source, Wanted, check_rows, check_sample, find_source, plan_input
-from transforms.plan_output import Destination, is_raw, parse_output, plan_output, table_columns
-from transforms.write_files import Target, existing_files
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.transforms.beam_files import match_files
+from sluice.transforms.commit import Judgement
+from sluice.transforms.decode import JSONL, CsvOptions, InputSpec
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.find_source import Source, find_source
+from sluice.transforms.plan_input import InputPlan, Wanted, check_rows, check_sample, plan_input
+from sluice.transforms.plan_output import Destination, is_raw, parse_output, plan_output, table_columns
+from sluice.transforms.write_files import Target, existing_files
 
 if TYPE_CHECKING:
-    from transforms.read_session import TableInput
+    from sluice.transforms.read_session import TableInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
 
 def _check_bigquery(options: BatchOptions) -> None:
     if options.input_table or options.input_query or options.output_table or options.failures_table:
-        from transforms.bigquery_clients import check_endpoints
+        from sluice.transforms.bigquery_clients import check_endpoints
 
         check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
 
@@ -123,7 +124,7 @@ def _find_input(options: BatchOptions, project: str) -> _Input:
     csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
     if options.input:
         return _Input(find_source(options.input, options.input_format, csv), csv)
-    from transforms.find_table import find_query, find_table
+    from sluice.transforms.find_table import find_query, find_table
 
     endpoints = options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None
     if options.input_query:
@@ -138,7 +139,7 @@ def _check_sample(found: _Input, plan: InputPlan, signature: Signature, defaults
     if found.table is None:
         check_sample(found.source, plan, signature, defaults)
         return
-    from transforms.read_bigquery import read_sample
+    from sluice.transforms.read_bigquery import read_sample
 
     check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
 

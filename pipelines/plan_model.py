@@ -8,18 +8,18 @@ import pyarrow as pa
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
-from models.cache import ModelRecipe
-from models.columns import default_value
-from models.errors import UsageError
-from models.interface import EndpointOptions, ModelOptions
-from models.signature import ColumnSpec, Signature
-from models.signature_reader import pick_signature
-from models.signatures import FoundModel, find_model
-from models.uri import ModelSpec, parse_model_uri
-from pipelines.options import BatchOptions
-from pipelines.streaming_options import StreamingOptions
-from transforms.beam_files import BeamFiles, open_binary
-from transforms.schema import read_schema_file
+from sluice.models.cache import ModelRecipe
+from sluice.models.columns import default_value
+from sluice.models.errors import UsageError
+from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.signature import ColumnSpec, Signature
+from sluice.models.signature_reader import pick_signature
+from sluice.models.signatures import FoundModel, find_model
+from sluice.models.uri import ModelSpec, parse_model_uri
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.transforms.beam_files import BeamFiles, open_binary
+from sluice.transforms.schema import read_schema_file
 
 # How long a model's server may take to say what it serves.
 _LAUNCH_TIMEOUT_SECS = 15.0

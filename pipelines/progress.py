@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Self, TextIO
 
-from pipelines.display import AUTO, Display, terminal_width
-from transforms.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
+from sluice.pipelines.display import AUTO, Display, terminal_width
+from sluice.transforms.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
 
 # The rate is that of this long ago until now: steady enough to be read, and a stall shows.
 _RATE_SECS = 5.0

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from models.errors import SluiceError, UsageError
-from pipelines.flags import add_arguments as add_flags
-from pipelines.flags import flag, from_namespace, parse_bool, parse_names
-from pipelines.options import PROGRESS
-from pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.flags import add_arguments as add_flags
+from sluice.pipelines.flags import flag, from_namespace, parse_bool, parse_names
+from sluice.pipelines.options import PROGRESS
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 DESCRIPTION = """Feeds failures back: publishes the message of each to a topic, with the attributes that it had, and how
 often it will have been tried in the attribute sluice_attempt, which a streaming job writes into a new failure of it. A
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_stages(stages: tuple[str, ...]) -> None:
-    from transforms import failures
+    from sluice.transforms import failures
 
     known = (failures.READ, failures.DECODE, failures.BIND, failures.PREDICT, failures.ENCODE, failures.WRITE)
     for stage in stages:
@@ -125,7 +125,7 @@ def _check_stages(stages: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _open_source(options: ReplayOptions) -> Iterator[Any]:
-    from transforms.read_failures import FailureFiles, open_messages
+    from sluice.transforms.read_failures import FailureFiles, open_messages
 
     if options.from_subscription:
         source: Any = open_messages(options.failures, options.to, options.idle_secs)
@@ -140,10 +140,10 @@ def _open_source(options: ReplayOptions) -> Iterator[Any]:
 @contextlib.contextmanager
 def _open_sinks(options: ReplayOptions) -> Iterator[tuple[Any, Any]]:
     """Gives what publishes, and the final place; both None for a dry run."""
-    from transforms.publish import Publisher
-    from transforms.publish_sender import PublishOptions
-    from transforms.replay_failures import open_final_place
-    from transforms.write_pubsub import check_topic
+    from sluice.transforms.publish import Publisher
+    from sluice.transforms.publish_sender import PublishOptions
+    from sluice.transforms.pubsub_topics import check_topic
+    from sluice.transforms.replay_failures import open_final_place
 
     check_topic(options.to)
     if options.dry_run:
@@ -162,9 +162,9 @@ def _replay(
     options: ReplayOptions, source: Any, publisher: Any, final: Any, counts: "collections.Counter[str]"
 ) -> BaseException | None:
     """Returns what ended it before its time."""
-    from pipelines.progress import Progress
-    from transforms.metrics import ROWS_FAILED, ROWS_PREDICTED
-    from transforms.replay_failures import ABSENT, REFUSED, SENT, TRIED, ReplayRules, replay
+    from sluice.pipelines.progress import Progress
+    from sluice.transforms.metrics import ROWS_FAILED, ROWS_PREDICTED
+    from sluice.transforms.replay_failures import ABSENT, REFUSED, SENT, TRIED, ReplayRules, replay
 
     rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit)
 
@@ -183,7 +183,7 @@ def _replay(
 
 
 def _report(options: ReplayOptions, source: Any, final: Any, counts: "collections.Counter[str]") -> None:
-    from transforms.replay_failures import ABSENT, READ, REFUSED, SENT, SKIPPED, TRIED
+    from sluice.transforms.replay_failures import ABSENT, READ, REFUSED, SENT, SKIPPED, TRIED
 
     place = f"; in {final.name}" if final else ""
     lines = [

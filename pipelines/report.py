@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pipelines.batch_places import FilesOutput, TableOutput
-from pipelines.plan import BatchPlan
-from pipelines.summary import Summary, from_counters
-from transforms import metrics
-from transforms.write_files import existing_files
+from sluice.pipelines.batch_places import FilesOutput, TableOutput
+from sluice.pipelines.plan import BatchPlan
+from sluice.pipelines.summary import Summary, from_counters
+from sluice.transforms import metrics
+from sluice.transforms.write_files import existing_files
 
 
 def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool, judged: bool) -> Summary:

@@ -10,10 +10,10 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
-from models.errors import UsageError
-from models.uri import parse_model_uri
-from pipelines.options import BatchOptions
-from pipelines.streaming_options import StreamingOptions
+from sluice.models.errors import UsageError
+from sluice.models.uri import parse_model_uri
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.streaming_options import StreamingOptions
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

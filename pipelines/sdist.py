@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 _NAME = "sluice"
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _SETUP = """from setuptools import setup
 
 setup(

@@ -6,10 +6,10 @@ import random
 import threading
 from collections.abc import Callable
 
-from pipelines.outcome import reason
-from transforms.message_source import MessageSource
+from sluice.pipelines.outcome import reason
+from sluice.transforms.message_source import MessageSource
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # How often the running segment is looked at.
 _TICK_SECS = 0.1

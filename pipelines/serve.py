@@ -9,11 +9,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 if TYPE_CHECKING:
-    from models.server.reference import ReferenceServer
-    from models.server.store import ModelConfig
+    from sluice.models.server.reference import ReferenceServer
+    from sluice.models.server.store import ModelConfig
 
 Item = TypeVar("Item")
 
@@ -118,8 +118,8 @@ def _signalled() -> Iterator[threading.Event]:
 
 
 def _open(configs: "dict[str, ModelConfig]", args: argparse.Namespace) -> "ReferenceServer":
-    from models.server.faults import Faults
-    from models.server.reference import ReferenceServer, ServerOptions
+    from sluice.models.server.faults import Faults
+    from sluice.models.server.reference import ReferenceServer, ServerOptions
 
     def of(options: Any) -> Any:
         return options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(options)})
@@ -128,7 +128,7 @@ def _open(configs: "dict[str, ModelConfig]", args: argparse.Namespace) -> "Refer
 
 
 def _configs(args: argparse.Namespace) -> "dict[str, ModelConfig]":
-    from models.server.store import LATEST, ModelConfig
+    from sluice.models.server.store import LATEST, ModelConfig
 
     count = len(args.model)
     if len(args.name) != count or len(set(args.name)) != count:

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from models import zoo
-from models.errors import SluiceError, UsageError
-from pipelines.display import Display
-from pipelines.flags import add_arguments as add_flags
-from pipelines.flags import flag, from_namespace, parse_bool
-from pipelines.options import PROGRESS
-from pipelines.outcome import EXIT_FAILED, EXIT_OK
+from sluice.models import zoo
+from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.display import Display
+from sluice.pipelines.flags import add_arguments as add_flags
+from sluice.pipelines.flags import flag, from_namespace, parse_bool
+from sluice.pipelines.options import PROGRESS
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 DESCRIPTION = """Publishes rows as JSON to a Pub/Sub topic at a steady rate, until --rows or --seconds are reached or it
 is interrupted. A row is sent when it is due by the clock, whether or not earlier ones have been taken yet, so that a
@@ -90,10 +90,10 @@ def run(args: argparse.Namespace) -> int:
       UsageError: the topic cannot be published to, or the rows cannot be read; nothing has been sent.
     """
     options = from_namespace(SimulateOptions, args)
-    from transforms.prefetch import prefetch
-    from transforms.publish import Publisher
-    from transforms.publish_sender import PublishOptions
-    from transforms.pubsub_topics import check_topic, create_topic
+    from sluice.transforms.prefetch import prefetch
+    from sluice.transforms.publish import Publisher
+    from sluice.transforms.publish_sender import PublishOptions
+    from sluice.transforms.pubsub_topics import check_topic, create_topic
 
     if options.create and create_topic(options.topic):
         _LOG.info("Created %s", options.topic)
@@ -210,7 +210,7 @@ class Simulation:
             _LOG.warning("%g rows/s are more than can be sent from here: %.1f s behind", self._options.rate, secs)
 
     def _send(self, rows: list[bytes]) -> None:
-        from transforms.publish import Messages
+        from sluice.transforms.publish import Messages
 
         sent = str(round(self._wall() * 1e6))
         numbers = range(self.sent, self.sent + len(rows))
@@ -250,10 +250,10 @@ def _source(options: SimulateOptions) -> Iterator[list[bytes]]:
 
 def zoo_rows(name: str) -> Iterator[list[bytes]]:
     """Yields the sample input of a model as JSON objects, without an end; no training has seen these rows."""
-    from models.zoo.base import BLOCK_ROWS
-    from models.zoo.sample import sample_chunks
-    from transforms.encode_base import OutputSpec
-    from transforms.encode_json import json_objects
+    from sluice.models.zoo.base import BLOCK_ROWS
+    from sluice.models.zoo.sample import sample_chunks
+    from sluice.transforms.encode_base import OutputSpec
+    from sluice.transforms.encode_json import json_objects
 
     for chunk in sample_chunks(zoo.get(name), sys.maxsize, seed=2, chunk_rows=BLOCK_ROWS):
         yield json_objects(chunk, OutputSpec("jsonl", chunk.schema)).to_pylist()

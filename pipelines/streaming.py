@@ -1,4 +1,4 @@
-"""`sluice streaming`: Pub/Sub messages in, predictions out, without an end. Also `python -m pipelines.streaming`."""
+"""`sluice streaming`: Pub/Sub messages in, predictions out, without an end."""
 
 import argparse
 import contextlib
@@ -12,12 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from models.errors import UsageError
-from pipelines.flags import add_arguments, from_namespace
-from pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, is_about_server, reason
-from pipelines.streaming_options import StreamingOptions
+from sluice.models.errors import UsageError
+from sluice.pipelines.flags import add_arguments, from_namespace
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, is_about_server, reason
+from sluice.pipelines.streaming_options import StreamingOptions
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # Flags of local jobs, and of others.
 _LOCALLY = ("max_bundle_messages", "max_bundle_delay_ms", "max_restarts", "health_port", "summary_file", "progress")
@@ -33,9 +33,9 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     Raises:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
-    from pipelines.dataflow import check_settings
-    from pipelines.runner import beam_options, check_reachable, check_streams, is_local
-    from pipelines.streaming_plan import make_tables, plan_streaming
+    from sluice.pipelines.dataflow import check_settings
+    from sluice.pipelines.runner import beam_options, check_reachable, check_streams, is_local
+    from sluice.pipelines.streaming_plan import make_tables, plan_streaming
 
     beam = beam_options(beam_flags)
     check_streams(beam)
@@ -74,9 +74,9 @@ def _announce(plan: Any) -> None:
 def _launch(options: StreamingOptions, plan: Any, beam: Any) -> int:
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from pipelines.dataflow import set_defaults
-    from pipelines.runner import make_pipeline
-    from pipelines.streaming_graph import build_streaming
+    from sluice.pipelines.dataflow import set_defaults
+    from sluice.pipelines.runner import make_pipeline
+    from sluice.pipelines.streaming_graph import build_streaming
 
     beam.view_as(StandardOptions).streaming = True
     set_defaults(beam, options, plan.recipe, plan.version)
@@ -100,11 +100,11 @@ def _launch(options: StreamingOptions, plan: Any, beam: Any) -> int:
 
 
 def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
-    from pipelines.health import HealthServer
-    from pipelines.stream_progress import StreamProgress
-    from pipelines.stream_stats import StreamStats
-    from transforms import metrics
-    from transforms.read_pubsub import close_source
+    from sluice.pipelines.health import HealthServer
+    from sluice.pipelines.stream_progress import StreamProgress
+    from sluice.pipelines.stream_stats import StreamStats
+    from sluice.transforms import metrics
+    from sluice.transforms.read_pubsub import close_source
 
     metrics.reset_tally()
     stats = StreamStats(metrics.tally, metrics.means)
@@ -129,11 +129,11 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
 
 def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any, Any]:
     """Begins to pull; returns the plan with what was found out of the subscription, and the source."""
-    from transforms.message_buffer import BundleOptions
-    from transforms.message_source import SourceOptions
-    from transforms.pubsub_clients import subscriber
-    from transforms.pubsub_subscription import PubsubSubscription, check_subscription, make_subscription
-    from transforms.read_pubsub import open_source
+    from sluice.transforms.message_buffer import BundleOptions
+    from sluice.transforms.message_source import SourceOptions
+    from sluice.transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub_subscription import PubsubSubscription, check_subscription, make_subscription
+    from sluice.transforms.read_pubsub import open_source
 
     client = subscriber()
     if plan.subscription:
@@ -149,7 +149,7 @@ def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any,
 
 def _run_segments(options: StreamingOptions, plan: Any, beam: Any, source: Any, stats: Any) -> Exception | None:
     """Runs until the source is drained; returns what ended the job, if something did."""
-    from pipelines.segments import run_segments
+    from sluice.pipelines.segments import run_segments
 
     run_segment = _segment(plan, beam)
     _settle_memory(plan)
@@ -164,7 +164,7 @@ def _settle_memory(plan: Any) -> None:
     """Has the garbage collector leave alone what is imported: to look through it takes a quarter of a second, in which
     no message gets on."""
     if plan.recipe.spec.endpoint is None:
-        from models.tensorflow_import import tensorflow
+        from sluice.models.tensorflow_import import tensorflow
 
         tensorflow()
     gc.collect()
@@ -173,9 +173,9 @@ def _settle_memory(plan: Any) -> None:
 
 def _segment(plan: Any, beam: Any) -> Callable[[], None]:
     """Returns what runs the pipeline of a segment. It is built once: that takes longer than to run it anew."""
-    from pipelines.runner import local_graph, make_pipeline, run_graph
-    from pipelines.streaming_graph import build_streaming
-    from transforms.fused import check_fused
+    from sluice.pipelines.runner import local_graph, make_pipeline, run_graph
+    from sluice.pipelines.streaming_graph import build_streaming
+    from sluice.transforms.fused import check_fused
 
     pipeline = make_pipeline(beam)
     build_streaming(pipeline, plan)
@@ -216,9 +216,9 @@ def _signals(source: Any) -> Iterator[None]:
 
 
 def _summarise(options: StreamingOptions, plan: Any, stats: Any, figures: Any) -> None:
-    from pipelines.stream_summary import render, stream_summary, to_json
-    from transforms import metrics
-    from transforms.beam_files import write_text
+    from sluice.pipelines.stream_summary import render, stream_summary, to_json
+    from sluice.transforms import metrics
+    from sluice.transforms.beam_files import write_text
 
     summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri)
     sys.stderr.write(render(summary) + "\n")
@@ -246,14 +246,3 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> None:
 def run_arguments(namespace: argparse.Namespace, beam_flags: list[str]) -> int:
     """Runs the job that the command line asks for."""
     return run(from_namespace(StreamingOptions, namespace), beam_flags)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of `python -m pipelines.streaming`."""
-    from pipelines.cli import main as cli_main
-
-    return cli_main(["streaming", *(sys.argv[1:] if argv is None else argv)])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,18 +2,18 @@
 
 import apache_beam as beam
 
-from pipelines.streaming_plan import FailurePlaces, StreamingPlan, StreamTable
-from pipelines.table_options import STREAMING_INSERTS
-from transforms.decode_messages import DecodeMessages
-from transforms.failures import Failure
-from transforms.predict import Predict
-from transforms.read_pubsub import ReadMessages
-from transforms.table_columns import append_schema
-from transforms.write_bigquery import WriteStreamTable
-from transforms.write_failure_table import WriteFailureTable
-from transforms.write_pubsub import WriteFailureMessages, WriteMessages
-from transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
-from transforms.write_table import WriteTable
+from sluice.pipelines.streaming_plan import FailurePlaces, StreamingPlan, StreamTable
+from sluice.pipelines.table_options import STREAMING_INSERTS
+from sluice.transforms.decode_messages import DecodeMessages
+from sluice.transforms.failures import Failure
+from sluice.transforms.predict import Predict
+from sluice.transforms.read_pubsub import ReadMessages
+from sluice.transforms.table_columns import append_schema
+from sluice.transforms.write_bigquery import WriteStreamTable
+from sluice.transforms.write_failure_table import WriteFailureTable
+from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
+from sluice.transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
+from sluice.transforms.write_table import WriteTable
 
 
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:

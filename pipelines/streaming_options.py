@@ -3,11 +3,11 @@
 import dataclasses
 import re
 
-from models.errors import UsageError
-from pipelines.flags import flag, parse_bool, parse_names, parse_pairs
-from pipelines.model_options import ModelFlags, check_number
-from pipelines.options import FORMATS, PAYLOAD_MODES, PROGRESS
-from pipelines.table_options import STORAGE_WRITE_API, STREAMING_INSERTS, TableFlags
+from sluice.models.errors import UsageError
+from sluice.pipelines.flags import flag, parse_bool, parse_names, parse_pairs
+from sluice.pipelines.model_options import ModelFlags, check_number
+from sluice.pipelines.options import FORMATS, PAYLOAD_MODES, PROGRESS
+from sluice.pipelines.table_options import STORAGE_WRITE_API, STREAMING_INSERTS, TableFlags
 
 MESSAGE_FORMATS = ("json", "example", "avro", "raw")
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.cache import ModelRecipe
-from models.errors import UsageError
-from pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
-from pipelines.streaming_options import StreamingOptions
-from pipelines.table_options import STORAGE_WRITE_API
-from transforms.beam_files import open_binary
-from transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
-from transforms.plan_output import parse_output
-from transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
-from transforms.table_layout import parse_layout
-from transforms.write_failure_table import ensure_failure_table
-from transforms.write_stream_files import check_stream_target
+from sluice.models.cache import ModelRecipe
+from sluice.models.errors import UsageError
+from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.table_options import STORAGE_WRITE_API
+from sluice.transforms.beam_files import open_binary
+from sluice.transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
+from sluice.transforms.plan_output import parse_output
+from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
+from sluice.transforms.table_layout import parse_layout
+from sluice.transforms.write_failure_table import ensure_failure_table
+from sluice.transforms.write_stream_files import check_stream_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _stream_table(options: StreamingOptions, schema: pa.Schema | None) -> Stream
         return None
     parse_table_id(options.output_table)
     if options.write_method == STORAGE_WRITE_API:
-        from transforms.bigquery_clients import check_endpoints
+        from sluice.transforms.bigquery_clients import check_endpoints
 
         check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
     return StreamTable(
@@ -187,7 +187,7 @@ def _failure_files(path: str) -> FilePlace | None:
 
 def _check_sinks(plan: StreamingPlan) -> None:
     if plan.output_topic or plan.failures.topic:
-        from transforms.pubsub_topics import check_topic
+        from sluice.transforms.pubsub_topics import check_topic
 
         for topic in filter(None, (plan.output_topic, plan.failures.topic)):
             check_topic(topic)

@@ -11,10 +11,10 @@ import json
 import sys
 from typing import Any
 
-from models.errors import UsageError
-from pipelines.flags import GROUPS, parse_bool
-from pipelines.options import BatchOptions
-from pipelines.streaming_options import StreamingOptions
+from sluice.models.errors import UsageError
+from sluice.pipelines.flags import GROUPS, parse_bool
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.streaming_options import StreamingOptions
 
 Field = dataclasses.Field[Any]
 Parameter = dict[str, Any]

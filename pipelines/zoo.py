@@ -3,9 +3,9 @@
 import argparse
 import os
 
-from models import zoo
-from models.errors import UsageError
-from models.zoo.sample import WRITERS, write_samples
+from sluice.models import zoo
+from sluice.models.errors import UsageError
+from sluice.models.zoo.sample import WRITERS, write_samples
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

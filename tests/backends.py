@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from models import open_model
-from models.interface import ModelOptions
+from sluice.models.cache import open_model
+from sluice.models.interface import ModelOptions
 from tests.model_servers import HAS_TENSORFLOW_MODEL_SERVER, model_server, tensorflow_model_server
 from tests.saved_models import ModelCase
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from models.signature import ColumnSpec, arrow_type, numpy_dtype
+from sluice.models.signature import ColumnSpec, arrow_type, numpy_dtype
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings
 
-from models import zoo
+from sluice.models import zoo
 from tests.backends import Uris, uris_of
 from tests.saved_models import CASES, build_case
 from tests.servers import (

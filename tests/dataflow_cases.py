@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from sluice.transforms.beam_files import open_binary
 from tests.pipelines.test_batch_gcs import names
 from tests.servers import BigQuery, Gcs
-from transforms.beam_files import open_binary
 
 LOCALLY, REMOTELY = "locally", "remotely"
 

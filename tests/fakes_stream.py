@@ -4,10 +4,10 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-from pipelines.stream_stats import StreamFigures
+from sluice.pipelines.stream_stats import StreamFigures
+from sluice.transforms.message_source import Stats
+from sluice.transforms.subscription import Received
 from tests.fakes import PATIENCE_SECS
-from transforms.message_source import Stats
-from transforms.subscription import Received
 
 FIGURES = StreamFigures(
     seconds=3725.04,

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from models.binding import Feeds
-from models.files import LocalFiles, ModelFiles
-from models.followed_model import FollowedModel
-from models.interface import ModelOptions, Outputs
-from models.protos import message_class
-from models.uri import ModelSpec
-from models.versions import Version
+from sluice.models.binding import Feeds
+from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.followed_model import FollowedModel
+from sluice.models.interface import ModelOptions, Outputs
+from sluice.models.protos import message_class
+from sluice.models.uri import ModelSpec
+from sluice.models.versions import Version
 from tests.fakes import FakeModel, double
 
 FLOAT, STRING, INT64 = 1, 7, 9

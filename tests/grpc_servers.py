@@ -9,12 +9,12 @@ from typing import Any
 
 import grpc
 
-from models.interface import EndpointOptions, ModelOptions, Outputs
-from models.protos import message_class
-from models.serving_grpc import GrpcModel
-from models.signature import Signature
-from models.tensor_proto import from_tensor, to_tensor
-from models.uri import parse_model_uri
+from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
+from sluice.models.protos import message_class
+from sluice.models.serving_grpc import GrpcModel
+from sluice.models.signature import Signature
+from sluice.models.tensor_proto import from_tensor, to_tensor
+from sluice.models.uri import parse_model_uri
 from tests.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]

@@ -27,8 +27,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 _MODULES = "modules"
-_PACKAGES = ("models", "transforms", "pipelines")
-_EXTRA = "models.server"  # needs what the extra `serve` declares
+_PACKAGE = "sluice"
+_EXTRA = "sluice.models.server"  # needs what the extra `serve` declares
 _PUBSUB_READ = common_urns.composites.PUBSUB_READ.urn
 _COMPONENTS = ("transforms", "pcollections", "coders", "windowing_strategies", "environments")
 
@@ -69,10 +69,9 @@ def feeding_graph(messages: list[bytes]) -> beam_runner_api_pb2.Pipeline:
 
 
 def import_modules() -> None:
-    for package in _PACKAGES:
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.startswith(_EXTRA):
-                importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(importlib.import_module(_PACKAGE).__path__, f"{_PACKAGE}."):
+        if not module.name.startswith((_EXTRA, f"{_PACKAGE}.__main__")):
+            importlib.import_module(module.name)
 
 
 def error_of(action: Callable[[], None]) -> str:

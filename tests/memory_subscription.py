@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from transforms.subscription import Received, SubscriptionLost
+from sluice.transforms.subscription import Received, SubscriptionLost
 
 # A pull that finds nothing waits so long, unless it is interrupted.
 _EMPTY_SECS = 30.0

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import urllib3
 
-from models.server.faults import Faults
-from models.server.reference import ReferenceServer, ServerOptions
-from models.server.store import ModelConfig
+from sluice.models.server.faults import Faults
+from sluice.models.server.reference import ReferenceServer, ServerOptions
+from sluice.models.server.store import ModelConfig
 from tests.servers import answers, free_port, running
 
 _START_SECS = 60.0
@@ -58,7 +58,7 @@ class Served:
         self.grpc_port, self.rest_port = free_port(), free_port()
         named = [text for name, base in models.items() for text in ("--name", name, "--model", base)]
         ports = ["--grpc_port", str(self.grpc_port), "--rest_port", str(self.rest_port)]
-        self._command = [sys.executable, "-m", "pipelines.cli", "serve", *named, *ports, *flags]
+        self._command = [sys.executable, "-m", "sluice", "serve", *named, *ports, *flags]
         self._process: subprocess.Popen[str] | None = None
         self.ready = ""
 

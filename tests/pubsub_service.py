@@ -13,8 +13,8 @@ import pytest
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest, TestIamPermissionsResponse
 from google.pubsub_v1.types import GetTopicRequest, PublishRequest, PublishResponse, Topic
 
+from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
 from tests.fakes import PATIENCE_SECS
-from transforms.pubsub_clients import EMULATOR_VARIABLE
 
 TOPIC = "projects/p/topics/made-up"
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.interface import EndpointOptions, ModelOptions
-from models.serving_rest import RestModel
-from models.signature import Signature
-from models.uri import parse_model_uri
+from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.serving_rest import RestModel
+from sluice.models.signature import Signature
+from sluice.models.uri import parse_model_uri
 from tests.fakes import X_TO_Y, double, x_feeds
 
 # How long a trickling server waits between bytes.

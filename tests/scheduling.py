@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from models.scheduler import Scheduler, SchedulerOptions
-from models.tickets import Prediction, Ticket
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.tickets import Prediction, Ticket
 from tests.fakes import PATIENCE_SECS, FakeModel
 
 

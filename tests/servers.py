@@ -27,7 +27,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, ReceivedMessage, SubscriberClient
 
-from pipelines import pubsub_emulator as emulator
+from sluice.pipelines import pubsub_emulator as emulator
 
 Found = TypeVar("Found")
 

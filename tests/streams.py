@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import main
-from pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.cli import main
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.transforms.read_pubsub import open_sources
 from tests.servers import Pubsub, free_port
-from transforms.read_pubsub import open_sources
 
 # Nothing that a test waits for takes so long: it makes a hang a failure.
 PATIENCE_SECS = 120.0
@@ -158,7 +158,7 @@ class ProcessJob:
 
     def __enter__(self) -> ProcessJob:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.streaming", *self._flags],
+            [sys.executable, "-m", "sluice", "streaming", *self._flags],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

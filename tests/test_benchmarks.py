@@ -19,8 +19,8 @@ from benchmarks.streaming_beam import CachedHandler, to_fields, to_message
 from benchmarks.streaming_jobs import Prediction
 from benchmarks.streaming_memory import measure
 from benchmarks.streaming_runs import latency_of, rate_of, turns_of
-from models.protos import message_class
-from models.tfrecord import read_records
+from sluice.models.protos import message_class
+from sluice.models.tfrecord import read_records
 from tests.servers import BigQuery
 from tests.transforms.bigquery_cases import load, make_births
 from tests.zoo_models import ZooSample

@@ -12,9 +12,9 @@ from google.api_core.exceptions import Aborted, NotFound, ResourceExhausted, Ser
 from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
+from sluice.transforms.bigquery_clients import close, read_client, write_client
 from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
 from tests.servers import BigQuery
-from transforms.bigquery_clients import close, read_client, write_client
 
 ROWS = pa.record_batch({"id": pa.array(range(10), pa.int64())})
 

@@ -124,7 +124,7 @@ class Build:
             found = root / source.lstrip("/")
             assert found.exists(), f"COPY {source}: .dockerignore leaves it out, or it is not there"
             if found.is_dir():
-                shutil.copytree(found, to, dirs_exist_ok=True)
+                shutil.copytree(found, to, symlinks=True, dirs_exist_ok=True)
             else:
                 shutil.copy(found, to / found.name if target.endswith(("/", ".")) else to)
 
@@ -149,7 +149,7 @@ def copy_context(target: Path) -> None:
             if fnmatch.fnmatch(f"/{path.name}", pattern.removeprefix("!")):
                 ignored = not pattern.startswith("!")
         if not ignored and path.is_dir():
-            shutil.copytree(path, target / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(path, target / path.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         elif not ignored:
             shutil.copy(path, target / path.name)
 
@@ -170,7 +170,7 @@ def python(build: Build, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def test_the_context_holds_what_the_image_needs_and_no_more(built: Build) -> None:
     files = {"constraints.txt", "pyproject.toml", "README.md", "setup.py"}
-    folders = {"deploy", "models", "pipelines", "transforms"}
+    folders = {"deploy", "models", "pipelines", "sluice", "transforms"}
     assert {path.name for path in built.context.iterdir()} == files | folders
 
 
@@ -181,17 +181,15 @@ def test_the_image_holds_sluice_with_its_data(built: Build) -> None:
         "pipelines/streaming.py",
         "transforms/predict.py",
     ):
-        assert (built.site / name).is_file(), name
-    done = python(built, "-c", "import models, importlib.metadata as m; print(models.__file__, m.version('sluice'))")
+        assert (built.site / "sluice" / name).is_file(), name
+    done = python(built, "-c", "import sluice, importlib.metadata as m; print(sluice.__file__, m.version('sluice'))")
     assert done.stdout.startswith(str(built.site)), done.stderr
 
 
 @pytest.mark.parametrize("pipeline", ["batch", "streaming"])
 def test_the_launcher_finds_its_script(built: Build, pipeline: str) -> None:
     inside = environment(pipeline)["FLEX_TEMPLATE_PYTHON_PY_FILE"]
-    script = inside.replace("/usr/local/lib/python3.11/site-packages", str(built.site))
-    assert script != inside
-    done = python(built, script, "--input_schema=gs://b/s")
+    done = python(built, str(built.inside("sluice", Path(inside))), "--input_schema=gs://b/s")
     assert done.returncode == 2 and "--model" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
 
-from pipelines.job_options import parameters_of
-from pipelines.runner import beam_options
-from pipelines.template import metadata
+from sluice.pipelines.job_options import parameters_of
+from sluice.pipelines.runner import beam_options
+from sluice.pipelines.template import metadata
 from tests.dataflow_service import DataflowService, dataflow_service
 from tests.gcloud import Uploads, gcloud_environment, uploads
 from tests.pipelines.test_template import launched

@@ -14,10 +14,12 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from models import open_model
-from models.versions import Version, find_version
-from pipelines import pubsub_emulator
-from pipelines.inspect_model import describe
+from sluice.models.cache import open_model
+from sluice.models.versions import Version, find_version
+from sluice.pipelines import pubsub_emulator
+from sluice.pipelines.inspect_model import describe
+from sluice.transforms import beam_files
+from sluice.transforms.beam_files import BeamFiles, match_files
 from tests.saved_models import CASES, build_case
 from tests.servers import (
     BigQuery,
@@ -31,8 +33,6 @@ from tests.servers import (
     require,
     running,
 )
-from transforms import beam_files
-from transforms.beam_files import BeamFiles, match_files
 
 ORDER = next(case for case in CASES if case.name == "tf2_function")  # with variables and an asset
 

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models import zoo
-from models.protos import message_class
-from models.tfrecord import read_records
-from models.zoo.quality import run_signature
-from models.zoo.sample import sample_chunks, write_samples
+from sluice.models import zoo
+from sluice.models.protos import message_class
+from sluice.models.tfrecord import read_records
+from sluice.models.zoo.quality import run_signature
+from sluice.models.zoo.sample import sample_chunks, write_samples
 
 FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
 SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet", "avro": ".avro", "tfrecord": ".tfrecord"}

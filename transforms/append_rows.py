@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError
 
-from models.errors import SluiceError
-from transforms.append_connection import Connection, code_name, storage_codes
-from transforms.append_requests import MAX_ROW_BYTES, REQUEST_BYTES, Part, Request, cut_part
-from transforms.write_table import ROW_TOO_LARGE
+from sluice.models.errors import SluiceError
+from sluice.transforms.append_connection import Connection, code_name, storage_codes
+from sluice.transforms.append_requests import MAX_ROW_BYTES, REQUEST_BYTES, Part, Request, cut_part
+from sluice.transforms.write_table import ROW_TOO_LARGE
 
 _LOG = logging.getLogger(__name__)
 

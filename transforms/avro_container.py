@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import fastavro
 import pyarrow as pa
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
 
 _MAGIC = b"Obj\x01"
 SYNC_BYTES = 16

@@ -16,8 +16,8 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import UsageError
-from models.files import copy_directory
+from sluice.models.errors import UsageError
+from sluice.models.files import copy_directory
 
 _COPY_CHUNK_BYTES = 8 << 20
 # Loading a copy begins when it is asked for, and takes less than this.

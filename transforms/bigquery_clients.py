@@ -13,8 +13,8 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
 
-from models.errors import UsageError
-from transforms import bigquery_table
+from sluice.models.errors import UsageError
+from sluice.transforms import bigquery_table
 
 # HOST:PORT or http://HOST:PORT. Our own: google-cloud-bigquery-storage has none, and BIGQUERY_EMULATOR_HOST names the
 # REST API, which is served at another port.

@@ -11,8 +11,8 @@ from typing import TypeAlias, TypeVar
 from google.api_core.exceptions import Conflict, NotFound
 from google.cloud import bigquery
 
-from models.errors import SluiceError
-from transforms.table_layout import key_of
+from sluice.models.errors import SluiceError
+from sluice.transforms.table_layout import key_of
 
 _Config = TypeVar("_Config", bigquery.LoadJobConfig, bigquery.CopyJobConfig, bigquery.QueryJobConfig)
 Job: TypeAlias = bigquery.LoadJob | bigquery.CopyJob | bigquery.QueryJob

@@ -13,9 +13,9 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
 
-from models.errors import UsageError
-from transforms.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema
-from transforms.table_layout import TableLayout
+from sluice.models.errors import UsageError
+from sluice.transforms.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema
+from sluice.transforms.table_layout import TableLayout
 
 # google-cloud-bigquery's own: http://HOST:PORT.
 EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"

@@ -8,10 +8,10 @@ from typing import Any
 
 import apache_beam as beam
 
-from models.errors import SluiceError, TooManyFailures
-from transforms import metrics
-from transforms.composite import Composite
-from transforms.places import Place
+from sluice.models.errors import SluiceError, TooManyFailures
+from sluice.transforms import metrics
+from sluice.transforms.composite import Composite
+from sluice.transforms.places import Place
 
 _LOG = logging.getLogger(__name__)
 

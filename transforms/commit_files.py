@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import SluiceError
-from transforms.beam_files import delete_files, match_files
-from transforms.encode import OutputSpec
-from transforms.write_files import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
+from sluice.models.errors import SluiceError
+from sluice.transforms.beam_files import delete_files, match_files
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.write_files import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
 
 
 @dataclasses.dataclass(frozen=True)

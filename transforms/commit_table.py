@@ -7,14 +7,14 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud import bigquery
 
-from models.errors import SluiceError
-from transforms import bigquery_clients
-from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
-from transforms.bigquery_table import open_client, parse_table_id
-from transforms.read_session import quoted
-from transforms.staging_table import drop_staging
-from transforms.table_target import EMPTY, TRUNCATE, TableTarget, has_rows
-from transforms.write_streams import RowStream, commit_streams, is_committed, table_path
+from sluice.models.errors import SluiceError
+from sluice.transforms import bigquery_clients
+from sluice.transforms.bigquery_jobs import JobFailed, JobRunner, with_key
+from sluice.transforms.bigquery_table import open_client, parse_table_id
+from sluice.transforms.read_session import quoted
+from sluice.transforms.staging_table import drop_staging
+from sluice.transforms.table_target import EMPTY, TRUNCATE, TableTarget, has_rows
+from sluice.transforms.write_streams import RowStream, commit_streams, is_committed, table_path
 
 _CALL_SECS = 60.0
 

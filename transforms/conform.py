@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.batches import payload_of
-from transforms.convert import convert_or_mark
-from transforms.decode import Decoded, InputSpec, finish, row_failure
+from sluice.transforms.batches import payload_of
+from sluice.transforms.convert import convert_or_mark
+from sluice.transforms.decode import Decoded, InputSpec, finish, row_failure
 
 
 def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:

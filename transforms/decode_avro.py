@@ -6,12 +6,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from models.errors import CorruptFile
-from transforms.avro_container import SYNC_BYTES, AvroHeader, find_marker, read_block, read_header
-from transforms.batches import json_payload
-from transforms.decode import Decoded, InputSpec, finish, row_failure
-
-__all__ = ["arrow_schema", "read_avro", "read_header"]
+from sluice.models.errors import CorruptFile
+from sluice.transforms.avro_container import SYNC_BYTES, AvroHeader, find_marker, read_block
+from sluice.transforms.batches import json_payload
+from sluice.transforms.decode import Decoded, InputSpec, finish, row_failure
 
 # The rows of several blocks make one batch, up to this many.
 _BATCH_ROWS = 4096

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from models.errors import CorruptFile
-from transforms.convert import convert_or_mark, parse_texts
-from transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
-from transforms.failures import Failure
-from transforms.json_values import parse_json
-from transforms.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
+from sluice.models.errors import CorruptFile
+from sluice.transforms.convert import convert_or_mark, parse_texts
+from sluice.transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
+from sluice.transforms.failures import Failure
+from sluice.transforms.json_values import parse_json
+from sluice.transforms.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
 
 
 def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:

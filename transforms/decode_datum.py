@@ -13,9 +13,9 @@ import fastavro
 import pyarrow as pa
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from models.errors import CorruptFile
-from transforms.avro_container import without_logical_types
-from transforms.decode_avro import arrow_schema
+from sluice.models.errors import CorruptFile
+from sluice.transforms.avro_container import without_logical_types
+from sluice.transforms.decode_avro import arrow_schema
 
 _MARKER = b"\xc3\x01"
 _FINGERPRINT = "CRC-64-AVRO"

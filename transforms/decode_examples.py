@@ -9,9 +9,9 @@ from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from models.protos import message_class
-from transforms.convert import convert_or_mark
-from transforms.decode import Decoded, InputSpec, finish, halve, row_failure
+from sluice.models.protos import message_class
+from sluice.transforms.convert import convert_or_mark
+from sluice.transforms.decode import Decoded, InputSpec, finish, halve, row_failure
 
 
 def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:

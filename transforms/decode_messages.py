@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.reserved import DELIVERY_ATTEMPT, PAYLOAD, POSITION
-from transforms.batches import failure_of
-from transforms.composite import Composite
-from transforms.convert import convert_or_mark
-from transforms.decode import INVALID_ROW, Decoded, InputSpec, count_decoded, finish, row_failure
-from transforms.decode_avro import avro_columns
-from transforms.decode_datum import read_datum
-from transforms.decode_examples import decode_examples
-from transforms.decode_json import decode_json
-from transforms.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
-from transforms.lines import BOM, LineBlock
-from transforms.messages import with_envelope
+from sluice.models.reserved import DELIVERY_ATTEMPT, PAYLOAD, POSITION
+from sluice.transforms.batches import failure_of
+from sluice.transforms.composite import Composite
+from sluice.transforms.convert import convert_or_mark
+from sluice.transforms.decode import INVALID_ROW, Decoded, InputSpec, count_decoded, finish, row_failure
+from sluice.transforms.decode_avro import avro_columns
+from sluice.transforms.decode_datum import read_datum
+from sluice.transforms.decode_examples import decode_examples
+from sluice.transforms.decode_json import decode_json
+from sluice.transforms.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
+from sluice.transforms.lines import BOM, LineBlock
+from sluice.transforms.messages import with_envelope
 
 JSON, EXAMPLE, AVRO, RAW = "json", "example", "avro", "raw"
 FORMATS = (JSON, EXAMPLE, AVRO, RAW)

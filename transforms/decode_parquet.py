@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.errors import CorruptFile
-from transforms.beam_files import open_binary
-from transforms.conform import conform
-from transforms.decode import Decoded, InputSpec
+from sluice.models.errors import CorruptFile
+from sluice.transforms.beam_files import open_binary
+from sluice.transforms.conform import conform
+from sluice.transforms.decode import Decoded, InputSpec
 
 BATCH_ROWS = 4096
 

@@ -5,22 +5,13 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from models.errors import UsageError
-from transforms.encode_avro import AvroEncoder, avro_bad_name, avro_unsupported
-from transforms.encode_base import EXTENSIONS, FORMATS, Encoder, OutputSpec, shown_schema, shown_type
-from transforms.encode_csv import CsvEncoder, csv_unsupported
-from transforms.encode_examples import ExampleEncoder, example_unsupported
-from transforms.encode_json import JsonEncoder, json_unsupported
-from transforms.encode_parquet import ParquetEncoder, parquet_unsupported
-
-__all__ = [
-    "EXTENSIONS",
-    "FORMATS",
-    "Encoder",
-    "OutputSpec",
-    "check_output_spec",
-    "open_encoder",
-]
+from sluice.models.errors import UsageError
+from sluice.transforms.encode_avro import AvroEncoder, avro_bad_name, avro_unsupported
+from sluice.transforms.encode_base import FORMATS, Encoder, OutputSpec, shown_schema, shown_type
+from sluice.transforms.encode_csv import CsvEncoder, csv_unsupported
+from sluice.transforms.encode_examples import ExampleEncoder, example_unsupported
+from sluice.transforms.encode_json import JsonEncoder, json_unsupported
+from sluice.transforms.encode_parquet import ParquetEncoder, parquet_unsupported
 
 _ENCODERS: dict[str, Callable[[BinaryIO, OutputSpec], Encoder]] = {
     "csv": CsvEncoder,

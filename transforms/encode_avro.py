@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.column_types import is_list
-from models.errors import SluiceError
-from transforms.encode_base import (
+from sluice.models.column_types import is_list
+from sluice.models.errors import SluiceError
+from sluice.transforms.encode_base import (
     OutputSpec,
     data_bytes,
     join,

@@ -9,11 +9,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.column_types import is_list
-from models.reserved import PAYLOAD
-from transforms.encode_base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
-from transforms.encode_json import json_texts, json_unsupported
-from transforms.encode_text import column_text, has_text
+from sluice.models.column_types import is_list
+from sluice.models.reserved import PAYLOAD
+from sluice.transforms.encode_base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
+from sluice.transforms.encode_json import json_texts, json_unsupported
+from sluice.transforms.encode_text import column_text, has_text
 
 # What pandas and pyarrow read back as floats (pyarrow takes `nan` for null unless `null_values` says otherwise).
 _NONFINITE = ("nan", "inf", "-inf")

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models import tfrecord
-from models.column_types import is_list
-from models.errors import SluiceError
-from models.reserved import PAYLOAD
-from transforms.encode_base import OutputSpec, parts, select_columns, shown_schema
+from sluice.models import tfrecord
+from sluice.models.column_types import is_list
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import PAYLOAD
+from sluice.transforms.encode_base import OutputSpec, parts, select_columns, shown_schema
 
 
 def example_unsupported(kind: pa.DataType) -> str | None:

@@ -12,10 +12,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.column_types import is_list
-from models.errors import SluiceError
-from models.reserved import PAYLOAD
-from transforms.encode_base import (
+from sluice.models.column_types import is_list
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import PAYLOAD
+from sluice.transforms.encode_base import (
     OutputSpec,
     data_bytes,
     join,
@@ -24,7 +24,7 @@ from transforms.encode_base import (
     select_columns,
     shown_schema,
 )
-from transforms.encode_text import column_text, has_text
+from sluice.transforms.encode_text import column_text, has_text
 
 # JSON has no such numbers; these strings are the proto3 mapping: https://protobuf.dev/programming-guides/json/
 _NONFINITE = ('"NaN"', '"Infinity"', '"-Infinity"')

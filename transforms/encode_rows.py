@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from models.errors import SluiceError
-from transforms.batches import failure_of
-from transforms.encode_base import OutputSpec
-from transforms.encode_json import json_objects
-from transforms.failures import ENCODE, Failure
-from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN
+from sluice.models.errors import SluiceError
+from sluice.transforms.batches import failure_of
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode_json import json_objects
+from sluice.transforms.failures import ENCODE, Failure
+from sluice.transforms.outputs import MODEL_COLUMN, VERSION_COLUMN
 
 
 def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], np.ndarray | None, list[Failure]]:

@@ -8,15 +8,16 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from models.errors import CorruptFile, UsageError
-from models.tfrecord import read_records
-from transforms.beam_files import match_files, open_binary, open_text
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
-from transforms.decode_avro import arrow_schema, read_header
-from transforms.decode_examples import example_schema
-from transforms.decode_parquet import open_parquet
-from transforms.file_ranges import DAMAGE, csv_names
-from transforms.lines import read_blocks
+from sluice.models.errors import CorruptFile, UsageError
+from sluice.models.tfrecord import read_records
+from sluice.transforms.avro_container import read_header
+from sluice.transforms.beam_files import match_files, open_binary, open_text
+from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
+from sluice.transforms.decode_avro import arrow_schema
+from sluice.transforms.decode_examples import example_schema
+from sluice.transforms.decode_parquet import open_parquet
+from sluice.transforms.file_ranges import DAMAGE, csv_names
+from sluice.transforms.lines import read_blocks
 
 # How many rows of the first file are looked at before a job starts.
 SAMPLE_ROWS = 100

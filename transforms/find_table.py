@@ -8,14 +8,14 @@ import pyarrow as pa
 from google.api_core.exceptions import BadRequest, GoogleAPICallError, RetryError
 from google.cloud import bigquery
 
-from models.errors import UsageError
-from transforms.bigquery_clients import close, read_client
-from transforms.bigquery_table import open_client, parse_table_id
-from transforms.decode import BIGQUERY
-from transforms.find_source import Source
-from transforms.partitions import partition_restriction
-from transforms.read_session import TableInput, dry_run, open_session, refusal, session_schema
-from transforms.schema import bigquery_to_arrow_schema
+from sluice.models.errors import UsageError
+from sluice.transforms.bigquery_clients import close, read_client
+from sluice.transforms.bigquery_table import open_client, parse_table_id
+from sluice.transforms.decode import BIGQUERY
+from sluice.transforms.find_source import Source
+from sluice.transforms.partitions import partition_restriction
+from sluice.transforms.read_session import TableInput, dry_run, open_session, refusal, session_schema
+from sluice.transforms.schema import bigquery_to_arrow_schema
 
 # Others (views, external tables) are read by a query: the Storage API does not read them, or not all of them.
 _STORED_TYPES = ("TABLE", "SNAPSHOT")

@@ -11,7 +11,7 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.runners.common import DoFnSignature
 from apache_beam.transforms.core import Flatten, GroupByKey
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 _REMEDY = (
     "on a local runner everything behind the source has to be one fused stage, or messages would be acknowledged "

@@ -5,9 +5,9 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from transforms.subscription import Subscription
+from sluice.transforms.subscription import Subscription
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # How long a message that was just pulled is held: no subscription has a shorter deadline.
 _FIRST_LEASE_SECS = 10.0

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
 
 BLOCK_BYTES = 1 << 20
 # A line longer than this is taken for a file that is not text, or for a quote that never closes.

@@ -11,15 +11,15 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud import bigquery
 
-from models.errors import SluiceError
-from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
-from transforms.bigquery_table import open_client, parse_table_id
-from transforms.places import in_groups
-from transforms.read_session import quoted
-from transforms.staging_table import drop_staging, staging_id, staging_table
-from transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns
-from transforms.write_files import OpenShard, Shard, Target, remove_temp
-from transforms.write_load_files import LoadFormat
+from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery_jobs import JobFailed, JobRunner, with_key
+from sluice.transforms.bigquery_table import open_client, parse_table_id
+from sluice.transforms.places import in_groups
+from sluice.transforms.read_session import quoted
+from sluice.transforms.staging_table import drop_staging, staging_id, staging_table
+from sluice.transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns
+from sluice.transforms.write_files import OpenShard, Shard, Target, remove_temp
+from sluice.transforms.write_load_files import LoadFormat
 
 # What one job may load: https://cloud.google.com/bigquery/quotas#load_jobs
 _MAX_FILES = 10_000

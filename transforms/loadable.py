@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.column_types import is_list
-from models.errors import UsageError
-from transforms.encode_base import shown_type
+from sluice.models.column_types import is_list
+from sluice.models.errors import UsageError
+from sluice.transforms.encode_base import shown_type
 
 _REMEDY = "give --write_method storage_write_api, or leave the column out with --exclude_columns"
 # Texts that BigQuery parses as it loads them: one that it does not take fails the job, and every row with it.

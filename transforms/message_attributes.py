@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.reserved import ATTRIBUTES, MESSAGE_ID, ORDERING_KEY, PUBLISH_TIME
-from transforms.batches import ATTEMPT_ATTRIBUTE
-from transforms.encode_text import column_text
-from transforms.failures import HASH, Failure, to_json
-from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN
-from transforms.publish import MAX_REQUEST_BYTES, Messages
+from sluice.models.reserved import ATTRIBUTES, MESSAGE_ID, ORDERING_KEY, PUBLISH_TIME
+from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.encode_text import column_text
+from sluice.transforms.failures import HASH, Failure, to_json
+from sluice.transforms.outputs import MODEL_COLUMN, VERSION_COLUMN
+from sluice.transforms.publish import MAX_REQUEST_BYTES, Messages
 
 MODEL_ATTRIBUTE, VERSION_ATTRIBUTE = "sluice_model", "sluice_version"
 # Of the message that a prediction is for: by its id, a consumer drops what comes twice.

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
-from transforms.message_buffer import BundleOptions, MessageBuffer
-from transforms.reachability import Reachability
-from transforms.subscription import Received, Subscription, SubscriptionLost
+from sluice.transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
+from sluice.transforms.message_buffer import BundleOptions, MessageBuffer
+from sluice.transforms.reachability import Reachability
+from sluice.transforms.subscription import Received, Subscription, SubscriptionLost
 
 # Between pulls that fail.
 _MAX_BACKOFF_SECS = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from models.reserved import (
+from sluice.models.reserved import (
     ATTRIBUTES,
     DELIVERY_ATTEMPT,
     EVENT_TIME,

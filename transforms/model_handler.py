@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
-from models.batching import RowFailure
-from models.binding import Bound
-from models.cache import ModelRecipe, shared_scheduler
-from models.errors import CallError, UsageError
-from models.files import ModelFiles
-from models.scheduler import Scheduler
-from models.signature import ColumnSpec, Signature
-from models.tickets import Prediction
-from transforms.beam_files import BeamFiles
-from transforms.outputs import rows_of
+from sluice.models.batching import RowFailure
+from sluice.models.binding import Bound
+from sluice.models.cache import ModelRecipe, shared_scheduler
+from sluice.models.errors import CallError, UsageError
+from sluice.models.files import ModelFiles
+from sluice.models.scheduler import Scheduler
+from sluice.models.signature import ColumnSpec, Signature
+from sluice.models.tickets import Prediction
+from sluice.transforms.beam_files import BeamFiles
+from sluice.transforms.outputs import rows_of
 
 Row = Mapping[str, Any]
 

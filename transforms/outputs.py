@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.binding import Group
-from models.signature import BYTES_SUFFIX, Signature, TensorSpec
-from models.tickets import Prediction
+from sluice.models.binding import Group
+from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
+from sluice.models.tickets import Prediction
 
 MODEL_COLUMN, VERSION_COLUMN = "_model", "_version"
 

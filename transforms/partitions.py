@@ -8,8 +8,8 @@ import re
 
 from google.cloud import bigquery
 
-from models.errors import UsageError
-from transforms.read_session import quoted
+from sluice.models.errors import UsageError
+from sluice.transforms.read_session import quoted
 
 _FORMATS = {"YEAR": "%Y", "MONTH": "%Y%m", "DAY": "%Y%m%d", "HOUR": "%Y%m%d%H"}
 _DIGITS = {"YEAR": 4, "MONTH": 6, "DAY": 8, "HOUR": 10}

@@ -8,26 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.binding import bind
-from models.columns import type_fits
-from models.errors import UsageError
-from models.signature import ColumnSpec, Signature
-from transforms.decode import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
-from transforms.file_ranges import read_range, split_file
-from transforms.find_source import SAMPLE_ROWS, Source, find_source
-from transforms.json_values import form_of
-
-__all__ = [
-    "InputPlan",
-    "Source",
-    "Wanted",
-    "check_rows",
-    "check_sample",
-    "find_source",
-    "near_name",
-    "plan_input",
-    "some_names",
-]
+from sluice.models.binding import bind
+from sluice.models.column_types import type_fits
+from sluice.models.errors import UsageError
+from sluice.models.signature import ColumnSpec, Signature
+from sluice.transforms.decode import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
+from sluice.transforms.file_ranges import read_range, split_file
+from sluice.transforms.find_source import SAMPLE_ROWS, Source
+from sluice.transforms.json_values import form_of
 
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10

@@ -6,16 +6,17 @@ from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from models.errors import UsageError
-from models.signature import Signature
-from transforms.beam_files import HIDDEN, check_name
-from transforms.decode import CSV, CsvOptions
-from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec
-from transforms.encode_base import RAW_FORMATS
-from transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
-from transforms.plan_input import InputPlan, Source
-from transforms.schema import arrow_to_bigquery_schema
-from transforms.write_files import Target
+from sluice.models.errors import UsageError
+from sluice.models.signature import Signature
+from sluice.transforms.beam_files import HIDDEN, check_name
+from sluice.transforms.decode import CSV, CsvOptions
+from sluice.transforms.encode import check_output_spec
+from sluice.transforms.encode_base import EXTENSIONS, FORMATS, RAW_FORMATS, OutputSpec
+from sluice.transforms.find_source import Source
+from sluice.transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
+from sluice.transforms.plan_input import InputPlan
+from sluice.transforms.schema import arrow_to_bigquery_schema
+from sluice.transforms.write_files import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ def table_columns(plan: InputPlan, signature: Signature, prefix: str) -> pa.Sche
     Raises:
       UsageError: two columns of one name, or a column that a table cannot hold.
     """
-    from transforms.bigquery_table import PREDICTED_AT
+    from sluice.transforms.bigquery_table import PREDICTED_AT
 
     carried = [pa.field(name, kind) for name, kind in plan.carried]
     added = added_columns(signature, prefix, True, {field.name for field in carried}, (PREDICTED_AT,))

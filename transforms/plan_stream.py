@@ -8,16 +8,18 @@ import dataclasses
 
 import pyarrow as pa
 
-from models.errors import CorruptFile, UsageError
-from models.signature import Signature
-from transforms.decode import AVRO as AVRO_FILE
-from transforms.decode import JSONL, TFRECORD, CsvOptions, InputSpec
-from transforms.decode_datum import datum_schema
-from transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
-from transforms.encode import OutputSpec, check_output_spec
-from transforms.messages import MESSAGE_ID_COLUMN
-from transforms.plan_input import InputPlan, Source, Wanted, near_name, plan_input, some_names
-from transforms.plan_output import added_columns, table_columns
+from sluice.models.errors import CorruptFile, UsageError
+from sluice.models.signature import Signature
+from sluice.transforms.decode import AVRO as AVRO_FILE
+from sluice.transforms.decode import JSONL, TFRECORD, CsvOptions, InputSpec
+from sluice.transforms.decode_datum import datum_schema
+from sluice.transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
+from sluice.transforms.encode import check_output_spec
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.find_source import Source
+from sluice.transforms.messages import MESSAGE_ID_COLUMN
+from sluice.transforms.plan_input import InputPlan, Wanted, near_name, plan_input, some_names
+from sluice.transforms.plan_output import added_columns, table_columns
 
 # A file format of the same rows, by the format of messages. Messages that are written in it go in as they are.
 _SAME_ROWS = {JSON: JSONL, EXAMPLE: TFRECORD}

@@ -11,20 +11,20 @@ import pyarrow as pa
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.batching import RowFailure
-from models.binding import Group
-from models.cache import ModelRecipe, shared_scheduler
-from models.files import ModelFiles
-from models.followed_model import take_changes
-from models.scheduler import Scheduler
-from models.signature import Signature
-from models.tickets import Prediction, Ticket
-from transforms import metrics
-from transforms.batches import failure_of
-from transforms.beam_files import BeamFiles
-from transforms.composite import Composite
-from transforms.failures import BIND, PREDICT, Failure, Result
-from transforms.outputs import append_outputs
+from sluice.models.batching import RowFailure
+from sluice.models.binding import Group
+from sluice.models.cache import ModelRecipe, shared_scheduler
+from sluice.models.files import ModelFiles
+from sluice.models.followed_model import take_changes
+from sluice.models.scheduler import Scheduler
+from sluice.models.signature import Signature
+from sluice.models.tickets import Prediction, Ticket
+from sluice.transforms import metrics
+from sluice.transforms.batches import failure_of
+from sluice.transforms.beam_files import BeamFiles
+from sluice.transforms.composite import Composite
+from sluice.transforms.failures import BIND, PREDICT, Failure, Result
+from sluice.transforms.outputs import append_outputs
 
 FAILURES = "failures"
 

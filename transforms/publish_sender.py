@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
 from google.pubsub_v1.types import PublishRequest
 
-from models.errors import Cancelled, SluiceError
+from sluice.models.errors import Cancelled, SluiceError
 
 _LOG = logging.getLogger(__name__)
 

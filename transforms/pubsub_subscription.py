@@ -13,10 +13,10 @@ import grpc
 from google.api_core import exceptions
 from google.pubsub_v1 import types
 
-from models.errors import UsageError
-from transforms.subscription import Received, SubscriptionLost
+from sluice.models.errors import UsageError
+from sluice.transforms.subscription import Received, SubscriptionLost
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # The service answers an empty pull after a while by itself, Google's emulator after some 29 s.
 _PULL_SECS = 90.0

@@ -7,8 +7,8 @@ from typing import Any
 from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 
-from models.errors import UsageError
-from transforms import pubsub_clients
+from sluice.models.errors import UsageError
+from sluice.transforms import pubsub_clients
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _look_up(client: Any, topic: str) -> None:
     except exceptions.NotFound as error:
         raise UsageError(f"{topic} does not exist; create it: gcloud pubsub topics create {topic}") from error
     except exceptions.PermissionDenied as error:
-        _LOG.info("%s cannot be looked at, which publishing to it does not need: %s", topic, error.message)
+        _LOG.debug("%s cannot be looked at, which publishing to it does not need: %s", topic, error.message)
     except exceptions.GoogleAPICallError as error:
         raise UsageError(f"{topic} cannot be looked up: {error.message}") from error
     try:

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # So many pulls in a row, whichever threads they were of, mean more than a connection that was broken.
 _AWAY_AFTER = 3

@@ -11,14 +11,14 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.api_core.retry import exponential_sleep_generator
 from google.cloud.bigquery_storage_v1 import types
 
-from models.errors import SluiceError, UsageError
-from transforms.bigquery_clients import close, read_client
-from transforms.composite import Composite
-from transforms.conform import conform
-from transforms.decode import Decoded, InputSpec
-from transforms.find_source import SAMPLE_ROWS
-from transforms.read_files import FAILURES, TALLY, Read, emit_decoded
-from transforms.read_session import PASSING, TableInput, open_session, refusal, session_schema
+from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms.bigquery_clients import close, read_client
+from sluice.transforms.composite import Composite
+from sluice.transforms.conform import conform
+from sluice.transforms.decode import Decoded, InputSpec
+from sluice.transforms.find_source import SAMPLE_ROWS
+from sluice.transforms.read_files import FAILURES, TALLY, Read, emit_decoded
+from sluice.transforms.read_session import PASSING, TableInput, open_session, refusal, session_schema
 
 _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.1, 10.0
 

@@ -16,12 +16,12 @@ from google.api_core.exceptions import Cancelled, DeadlineExceeded, GoogleAPIErr
 from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1.types import PullResponse
 
-from models.errors import CorruptFile, SluiceError, UsageError
-from transforms import pubsub_clients
-from transforms.beam_files import match_files, open_text
-from transforms.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
-from transforms.file_ranges import DAMAGE
-from transforms.lines import read_blocks
+from sluice.models.errors import CorruptFile, SluiceError, UsageError
+from sluice.transforms import pubsub_clients
+from sluice.transforms.beam_files import match_files, open_text
+from sluice.transforms.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
+from sluice.transforms.file_ranges import DAMAGE
+from sluice.transforms.lines import read_blocks
 
 _LOG = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ def open_messages(subscription: str, topic: str, idle_secs: float) -> FailureMes
     except NotFound as error:
         raise UsageError(f"--failures {subscription} does not exist") from error
     except PermissionDenied as error:
-        _LOG.info("%s cannot be looked at, which reading it does not need: %s", subscription, error.message)
+        _LOG.debug("%s cannot be looked at, which reading it does not need: %s", subscription, error.message)
     except (GoogleAPIError, GoogleAuthError) as error:
         raise UsageError(f"--failures {subscription} cannot be looked up: {error}") from error
     else:

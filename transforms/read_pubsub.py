@@ -22,12 +22,12 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.reserved import EVENT_TIME
-from transforms import metrics
-from transforms.event_clock import EventClock
-from transforms.message_source import MessageSource, Segment, SourceOptions
-from transforms.messages import message_batch, parse_time, times_us
-from transforms.subscription import Received, Subscription
+from sluice.models.reserved import EVENT_TIME
+from sluice.transforms import metrics
+from sluice.transforms.event_clock import EventClock
+from sluice.transforms.message_source import MessageSource, Segment, SourceOptions
+from sluice.transforms.messages import message_batch, parse_time, times_us
+from sluice.transforms.subscription import Received, Subscription
 
 # A bundle is cut into batches of so many rows, so that the model works on one while the next is decoded.
 _BATCH_ROWS = 1024

@@ -27,8 +27,8 @@ from google.api_core.retry import Retry, if_exception_type
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import types
 
-from models.errors import UsageError
-from transforms.bigquery_table import open_client, parse_table_id
+from sluice.models.errors import UsageError
+from sluice.transforms.bigquery_table import open_client, parse_table_id
 
 # What may be over when it is tried again: DEADLINE_EXCEEDED is a GatewayTimeout here, RESOURCE_EXHAUSTED one of
 # TooManyRequests.

@@ -14,15 +14,15 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from models.errors import UsageError
-from transforms.batches import ATTEMPT_ATTRIBUTE
-from transforms.beam_files import delete_files
-from transforms.message_attributes import is_carried
-from transforms.publish import Messages, Publisher
-from transforms.read_failures import FailureSource, StoredFailure
-from transforms.write_stream_files import StreamTarget, check_stream_target, open_file, put_in_place
+from sluice.models.errors import UsageError
+from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.beam_files import delete_files
+from sluice.transforms.message_attributes import is_carried
+from sluice.transforms.publish import Messages, Publisher
+from sluice.transforms.read_failures import FailureSource, StoredFailure
+from sluice.transforms.write_stream_files import StreamTarget, check_stream_target, open_file, put_in_place
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(__name__)
 
 # What becomes of a failure.
 SENT, TRIED, ABSENT, REFUSED, SKIPPED = "sent", "tried", "absent", "refused", "skipped"

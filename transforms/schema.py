@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.column_types import is_list
-from models.errors import UsageError
-from transforms.encode_base import shown_type
+from sluice.models.column_types import is_list
+from sluice.models.errors import UsageError
+from sluice.transforms.encode_base import shown_type
 
 _ARROW_TYPES = {
     "INTEGER": pa.int64(),

@@ -6,8 +6,8 @@ import logging
 
 from google.cloud import bigquery
 
-from transforms.bigquery_table import open_client, parse_table_id
-from transforms.table_layout import key_of
+from sluice.transforms.bigquery_table import open_client, parse_table_id
+from sluice.transforms.table_layout import key_of
 
 _LOG = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from models.errors import SluiceError
+from sluice.models.errors import SluiceError
 
 
 class Received(NamedTuple):

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.column_types import is_list
-from models.errors import SluiceError
-from transforms.bigquery_table import PREDICTED_AT
-from transforms.encode_base import find_column, same_kind, shown_type
-from transforms.schema import bigquery_to_arrow_schema
+from sluice.models.column_types import is_list
+from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery_table import PREDICTED_AT
+from sluice.transforms.encode_base import find_column, same_kind, shown_type
+from sluice.transforms.schema import bigquery_to_arrow_schema
 
 _MICROSECONDS = pa.timestamp("us", "UTC")
 # What BigQuery's times go from and to: 0001-01-01 to 9999-12-31, and one day; in days, and in microseconds.

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.cloud import bigquery
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
 
 _UNITS = ("DAY", "HOUR", "MONTH", "YEAR")
 _PARTITION_TYPES = ("DATE", "DATETIME", "TIMESTAMP")

@@ -9,11 +9,11 @@ import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud import bigquery
 
-from models.errors import UsageError
-from transforms.bigquery_table import TableOptions, ensure_fields, open_client, parse_table_id, table_fields
-from transforms.loadable import check_loadable
-from transforms.staging_table import staging_id, staging_table
-from transforms.table_columns import append_schema
+from sluice.models.errors import UsageError
+from sluice.transforms.bigquery_table import TableOptions, ensure_fields, open_client, parse_table_id, table_fields
+from sluice.transforms.loadable import check_loadable
+from sluice.transforms.staging_table import staging_id, staging_table
+from sluice.transforms.table_columns import append_schema
 
 APPEND, TRUNCATE, EMPTY = "append", "truncate", "empty"
 DISPOSITIONS = (APPEND, TRUNCATE, EMPTY)

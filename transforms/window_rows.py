@@ -14,10 +14,10 @@ from apache_beam.transforms.window import FixedWindows, SlidingWindows, Timestam
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import SluiceError
-from models.reserved import EVENT_TIME, is_reserved
-from transforms.composite import Composite
-from transforms.messages import times_us
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import EVENT_TIME, is_reserved
+from sluice.transforms.composite import Composite
+from sluice.transforms.messages import times_us
 
 
 class WindowRows(Composite):

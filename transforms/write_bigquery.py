@@ -16,15 +16,15 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import bigquery_clients, metrics
-from transforms.append_rows import AppendOptions, AppendStream, Refused
-from transforms.composite import Composite
-from transforms.encode_rows import scored_failure
-from transforms.failures import WRITE, Failure
-from transforms.messages import with_message_id
-from transforms.table_columns import append_columns
-from transforms.write_files import FAILURES, write_rows
-from transforms.write_streams import RowStream, make_stream, table_path
+from sluice.transforms import bigquery_clients, metrics
+from sluice.transforms.append_rows import AppendOptions, AppendStream, Refused
+from sluice.transforms.composite import Composite
+from sluice.transforms.encode_rows import scored_failure
+from sluice.transforms.failures import WRITE, Failure
+from sluice.transforms.messages import with_message_id
+from sluice.transforms.table_columns import append_columns
+from sluice.transforms.write_files import FAILURES, write_rows
+from sluice.transforms.write_streams import RowStream, make_stream, table_path
 
 _Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 

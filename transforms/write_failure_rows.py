@@ -8,14 +8,14 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import SluiceError
-from transforms.append_rows import Refused
-from transforms.failures import FULL, Failure
-from transforms.schema import bigquery_to_arrow_schema
-from transforms.table_target import TableTarget
-from transforms.write_bigquery import PendingRows
-from transforms.write_failure_table import FIELDS, ensure_failure_table, failure_row
-from transforms.write_streams import RowStream
+from sluice.models.errors import SluiceError
+from sluice.transforms.append_rows import Refused
+from sluice.transforms.failures import FULL, Failure
+from sluice.transforms.schema import bigquery_to_arrow_schema
+from sluice.transforms.table_target import TableTarget
+from sluice.transforms.write_bigquery import PendingRows
+from sluice.transforms.write_failure_table import FIELDS, ensure_failure_table, failure_row
+from sluice.transforms.write_streams import RowStream
 
 SCHEMA = bigquery_to_arrow_schema(FIELDS)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import apache_beam as beam
 
-from models.errors import SluiceError
-from transforms.bigquery_table import TableOptions, ensure_fields
-from transforms.failures import FULL, HASH, Failure, to_record
-from transforms.table_rows import MAX_ROW_BYTES, Row, insertable
-from transforms.write_table import InsertRows
+from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery_table import TableOptions, ensure_fields
+from sluice.transforms.failures import FULL, HASH, Failure, to_record
+from sluice.transforms.table_rows import MAX_ROW_BYTES, Row, insertable
+from sluice.transforms.write_table import InsertRows
 
 
 def _field(name: str, type_: str = "STRING", mode: str = "NULLABLE", **more: Any) -> dict[str, Any]:

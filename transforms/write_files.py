@@ -21,13 +21,14 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import SluiceError, UsageError
-from transforms import metrics
-from transforms.batches import failure_of
-from transforms.beam_files import delete_files, match_files
-from transforms.composite import Composite
-from transforms.encode import OutputSpec, open_encoder
-from transforms.failures import ENCODE, FULL, Failure, to_json
+from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms import metrics
+from sluice.transforms.batches import failure_of
+from sluice.transforms.beam_files import delete_files, match_files
+from sluice.transforms.composite import Composite
+from sluice.transforms.encode import open_encoder
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.failures import ENCODE, FULL, Failure, to_json
 
 _LOG = logging.getLogger(__name__)
 

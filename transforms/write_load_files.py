@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from transforms.encode import OutputSpec
-from transforms.encode_parquet import ParquetEncoder
-from transforms.table_columns import append_columns
-from transforms.table_target import TableTarget
-from transforms.write_files import Target, WriteFiles
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode_parquet import ParquetEncoder
+from sluice.transforms.table_columns import append_columns
+from sluice.transforms.table_target import TableTarget
+from sluice.transforms.write_files import Target, WriteFiles
 
 
 class WriteLoadFiles(WriteFiles):

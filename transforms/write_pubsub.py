@@ -14,15 +14,14 @@ import pyarrow as pa
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import SluiceError
-from transforms import metrics
-from transforms.encode_base import OutputSpec
-from transforms.encode_rows import encode_rows, scored_failure
-from transforms.failures import FULL, WRITE, Failure
-from transforms.message_attributes import failure_message, messages_of
-from transforms.publish import Messages, Publisher
-from transforms.publish_sender import PublishOptions, Refused
-from transforms.pubsub_topics import check_topic as check_topic  # for launchers, beside what they check it for
+from sluice.models.errors import SluiceError
+from sluice.transforms import metrics
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode_rows import encode_rows, scored_failure
+from sluice.transforms.failures import FULL, WRITE, Failure
+from sluice.transforms.message_attributes import failure_message, messages_of
+from sluice.transforms.publish import Messages, Publisher
+from sluice.transforms.publish_sender import PublishOptions, Refused
 
 
 class WriteMessages(beam.PTransform):

@@ -19,12 +19,12 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import SluiceError
-from transforms.beam_files import HIDDEN, check_name
-from transforms.composite import Composite
-from transforms.encode import OutputSpec
-from transforms.failures import FULL, Failure
-from transforms.write_files import (
+from sluice.models.errors import SluiceError
+from sluice.transforms.beam_files import HIDDEN, check_name
+from sluice.transforms.composite import Composite
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.failures import FULL, Failure
+from sluice.transforms.write_files import (
     BatchFormat,
     FailureFormat,
     Format,

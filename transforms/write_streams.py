@@ -17,9 +17,9 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud.bigquery_storage_v1.types import StorageError, WriteStream
 
-from models.errors import SluiceError
-from transforms.bigquery_table import parse_table_id
-from transforms.places import in_groups
+from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery_table import parse_table_id
+from sluice.transforms.places import in_groups
 
 # BigQuery asks for fewer than 40 to 50 new streams a second of a project, which its processes share; past that, an
 # answer takes half a minute.

@@ -18,17 +18,15 @@ from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Retr
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud import bigquery
 
-from models.errors import SluiceError
-from transforms import metrics
-from transforms.batches import failure_of
-from transforms.bigquery_table import ensure_table, open_client, parse_table_id, table_fields
-from transforms.composite import Composite
-from transforms.failures import WRITE, Failure
-from transforms.messages import with_message_id
-from transforms.table_rows import MAX_ROW_BYTES, BatchRow, Row, coarse_schema, table_rows
-from transforms.write_files import write_rows
-
-__all__ = ["WriteTable", "ensure_table", "table_fields"]
+from sluice.models.errors import SluiceError
+from sluice.transforms import metrics
+from sluice.transforms.batches import failure_of
+from sluice.transforms.bigquery_table import open_client, parse_table_id
+from sluice.transforms.composite import Composite
+from sluice.transforms.failures import WRITE, Failure
+from sluice.transforms.messages import with_message_id
+from sluice.transforms.table_rows import MAX_ROW_BYTES, BatchRow, Row, coarse_schema, table_rows
+from sluice.transforms.write_files import write_rows
 
 # Of a request. BigQuery recommends 500 rows; and the client's JSON, with a space after every comma, may be half as long
 # again as what is counted here.

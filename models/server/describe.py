@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from models.server.status import CODES, invalid
-from models.server.store import Spec, Store
+from sluice.models.server.status import CODES, invalid
+from sluice.models.server.store import Spec, Store
 
 # The one field there is: tensorflow_serving/servables/tensorflow/get_model_metadata_impl.cc
 SIGNATURE_DEF = "signature_def"

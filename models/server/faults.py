@@ -8,8 +8,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
-from models.errors import UsageError
-from models.server.status import CODES, StatusError
+from sluice.models.errors import UsageError
+from sluice.models.server.status import CODES, StatusError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 
-from models.errors import UsageError
-from models.server.describe import metadata, model_status
-from models.server.predict import Predictor
-from models.server.status import StatusError, invalid
-from models.server.store import Spec
-from models.server.tensors import write_tensor
+from sluice.models.errors import UsageError
+from sluice.models.server.describe import metadata, model_status
+from sluice.models.server.predict import Predictor
+from sluice.models.server.status import StatusError, invalid
+from sluice.models.server.store import Spec
+from sluice.models.server.tensors import write_tensor
 
 # Enough for clients with many calls under way, some of which hang: a thread serves a call from begin to end.
 _THREADS = 96

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from models.server.faults import Faults, Gate
-from models.server.servable import Servable
-from models.server.status import StatusError, invalid
-from models.server.store import Spec, Store
-from models.server.tensors import read_tensor
-from models.signature import DEFAULT_SIGNATURE
+from sluice.models.server.faults import Faults, Gate
+from sluice.models.server.servable import Servable
+from sluice.models.server.status import StatusError, invalid
+from sluice.models.server.store import Spec, Store
+from sluice.models.server.tensors import read_tensor
+from sluice.models.signature import DEFAULT_SIGNATURE
 
 _METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 

@@ -6,12 +6,12 @@ import socket
 import threading
 from collections.abc import Mapping
 
-from models.errors import UsageError
-from models.server.faults import Faults, Gate, Stats
-from models.server.grpc_server import GrpcServer
-from models.server.predict import Predictor
-from models.server.rest_server import RestServer
-from models.server.store import LATEST, ModelConfig, Store
+from sluice.models.errors import UsageError
+from sluice.models.server.faults import Faults, Gate, Stats
+from sluice.models.server.grpc_server import GrpcServer
+from sluice.models.server.predict import Predictor
+from sluice.models.server.rest_server import RestServer
+from sluice.models.server.store import LATEST, ModelConfig, Store
 
 
 @dataclasses.dataclass(frozen=True)

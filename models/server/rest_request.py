@@ -11,8 +11,8 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from models.server.rest_values import fits, is_base64, json_text, read_value, to_numpy
-from models.server.status import StatusError, invalid
+from sluice.models.server.rest_values import fits, is_base64, json_text, read_value, to_numpy
+from sluice.models.server.status import StatusError, invalid
 
 Form = Literal["instances", "inputs"]
 # Of each input: the number of its dtype in tensorflow/core/framework/types.proto.

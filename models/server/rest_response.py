@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from models.server.rest_request import Form
-from models.server.status import invalid
-from models.signature import BYTES_SUFFIX
+from sluice.models.server.rest_request import Form
+from sluice.models.server.status import invalid
+from sluice.models.signature import BYTES_SUFFIX
 
 # Dtypes that have no JSON form, by NumPy's name, and TensorFlow's for the error.
 _REFUSED = {"float16": "half", "bfloat16": "bfloat16", "uint16": "uint16"}

@@ -13,13 +13,13 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from models.errors import UsageError
-from models.server.describe import SIGNATURE_DEF, metadata, model_status
-from models.server.predict import Call, Predictor, input_infos
-from models.server.rest_request import parse_request
-from models.server.rest_response import render, render_answer
-from models.server.status import StatusError, invalid
-from models.server.store import Spec
+from sluice.models.errors import UsageError
+from sluice.models.server.describe import SIGNATURE_DEF, metadata, model_status
+from sluice.models.server.predict import Call, Predictor, input_infos
+from sluice.models.server.rest_request import parse_request
+from sluice.models.server.rest_response import render, render_answer
+from sluice.models.server.status import StatusError, invalid
+from sluice.models.server.store import Spec
 
 # Which URLs there are, in any case: tensorflow_serving/model_servers/http_rest_api_util.cc
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"

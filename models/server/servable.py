@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from models.interface import ModelOptions
-from models.saved_model import load_session
-from models.server.status import invalid, tensorflow_status
-from models.tensorflow_import import tensorflow
+from sluice.models.interface import ModelOptions
+from sluice.models.saved_model import load_session
+from sluice.models.server.status import invalid, tensorflow_status
+from sluice.models.tensorflow_import import tensorflow
 
 
 class Servable:

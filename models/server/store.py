@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
 
-from models.errors import ModelNotFound
-from models.files import LocalFiles
-from models.server.servable import Servable
-from models.server.status import StatusError, invalid
-from models.versions import find_version, find_versions
+from sluice.models.errors import ModelNotFound
+from sluice.models.files import LocalFiles
+from sluice.models.server.servable import Servable
+from sluice.models.server.status import StatusError, invalid
+from sluice.models.versions import find_version, find_versions
 
 LATEST = "latest"
 _FILES = LocalFiles()

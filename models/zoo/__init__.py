@@ -2,8 +2,8 @@
 
 import importlib
 
-from models.errors import UsageError
-from models.zoo.base import ZooModel
+from sluice.models.errors import UsageError
+from sluice.models.zoo.base import ZooModel
 
 NAMES = ("criteo", "natality", "census", "mnist")
 
@@ -16,5 +16,5 @@ def get(name: str) -> ZooModel:
     """
     if name not in NAMES:
         raise UsageError(f"the zoo has no model {name!r}; it has {', '.join(NAMES)}")
-    model: ZooModel = importlib.import_module(f"models.zoo.{name}").MODEL
+    model: ZooModel = importlib.import_module(f"sluice.models.zoo.{name}").MODEL
     return model

@@ -58,10 +58,10 @@ class ZooModel:
         Returns:
           The directory of the new version. It appears complete: a server that polls `base_dir` never sees half of it.
         """
-        from models.tensorflow_import import tensorflow
+        from sluice.models.tensorflow_import import tensorflow
 
         tensorflow()  # quietly; the functions below find it imported
-        from models.zoo.export import export_model
+        from sluice.models.zoo.export import export_model
 
         return export_model(self, base_dir, rows, seed)
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.zoo.base import Trained, ZooModel, draw, feature_arrays, pick, strings
-from models.zoo.training import dense, fit, signature
+from sluice.models.zoo.base import Trained, ZooModel, draw, feature_arrays, pick, strings
+from sluice.models.zoo.training import dense, fit, signature
 
 LABEL = "income_bracket"
 CLASSES = ["<=50K", ">50K"]

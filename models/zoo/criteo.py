@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.zoo.base import Trained, ZooModel, draw, feature_arrays
-from models.zoo.training import dense, fit, signature
+from sluice.models.zoo.base import Trained, ZooModel, draw, feature_arrays
+from sluice.models.zoo.training import dense, fit, signature
 
 LABEL = "label"
 INTEGERS = tuple(f"I{number}" for number in range(1, 14))

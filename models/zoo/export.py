@@ -4,9 +4,9 @@ import os
 import shutil
 from typing import Any
 
-from models import tfrecord
-from models.protos import message_class
-from models.zoo.base import ZooModel, feature_arrays
+from sluice.models import tfrecord
+from sluice.models.protos import message_class
+from sluice.models.zoo.base import ZooModel, feature_arrays
 
 # Where TensorFlow Serving looks: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.h
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.zoo.base import Trained, ZooModel, feature_arrays
-from models.zoo.training import dense, fit, signature
+from sluice.models.zoo.base import Trained, ZooModel, feature_arrays
+from sluice.models.zoo.training import dense, fit, signature
 
 LABEL = "digit"
 SIDE = 28

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.zoo.base import Trained, ZooModel, feature_arrays, pick, strings
-from models.zoo.training import dense, fit, signature
+from sluice.models.zoo.base import Trained, ZooModel, feature_arrays, pick, strings
+from sluice.models.zoo.training import dense, fit, signature
 
 # Not `weight_pounds`, as in the public table: that is the model's output, and both stand in one row of predictions.
 LABEL = "actual_weight_pounds"

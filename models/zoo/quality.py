@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from models.zoo.base import ZooModel, feature_arrays, to_numpy
+from sluice.models.zoo.base import ZooModel, feature_arrays, to_numpy
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from models import tfrecord
-from models.errors import UsageError
-from models.zoo.base import ZooModel, to_numpy
+from sluice.models import tfrecord
+from sluice.models.errors import UsageError
+from sluice.models.zoo.base import ZooModel, to_numpy
 
 ID = "id"
 ID_DIGITS = 7

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.batching import (
+from sluice.models.batching import (
     Isolation,
     Outcome,
     RowFailure,
@@ -19,9 +19,9 @@ from models.batching import (
     row_count,
     slice_feeds,
 )
-from models.binding import Feeds
-from models.errors import BatchTooLarge, Unavailable
-from models.interface import Outputs
+from sluice.models.binding import Feeds
+from sluice.models.errors import BatchTooLarge, Unavailable
+from sluice.models.interface import Outputs
 from tests.fakes import FakeModel, double, refusing, x_feeds
 
 

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from models.cache import ModelRecipe, _Cache
-from models.errors import ModelNotFound
-from models.files import ModelFiles
-from models.interface import ModelOptions
-from models.scheduler import Scheduler, SchedulerOptions
-from models.uri import ModelSpec
+from sluice.models.cache import ModelRecipe, _Cache
+from sluice.models.errors import ModelNotFound
+from sluice.models.files import ModelFiles
+from sluice.models.interface import ModelOptions
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.uri import ModelSpec
 from tests.fakes import PATIENCE_SECS, FakeModel, x_feeds
 
 RECIPE = ModelRecipe(ModelSpec("m"), ModelOptions(defaults=(("x", float("nan")),)))

@@ -7,8 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from models.ceiling import Ceiling
-from models.errors import BatchTooLarge, MessageTooLarge
+from sluice.models.ceiling import Ceiling
+from sluice.models.errors import BatchTooLarge, MessageTooLarge
 from tests.fakes import x_feeds
 
 

@@ -23,11 +23,11 @@ from google.auth import jwt
 from google.auth.crypt import RSASigner
 from google.auth.exceptions import RefreshError
 
-from models.credentials import Credentials, GoogleToken
-from models.errors import ModelNotFound, Unavailable, UsageError
-from models.interface import EndpointOptions
-from models.serving_grpc import fetch_signatures
-from models.uri import Endpoint, ModelSpec
+from sluice.models.credentials import Credentials, GoogleToken
+from sluice.models.errors import ModelNotFound, Unavailable, UsageError
+from sluice.models.interface import EndpointOptions
+from sluice.models.serving_grpc import fetch_signatures
+from sluice.models.uri import Endpoint, ModelSpec
 from tests.servers import free_port
 
 LOCAL = Endpoint("grpc", "127.0.0.1", 8500, "m")

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.errors import ModelNotFound
-from models.followed_model import Changes
-from models.interface import Outputs
+from sluice.models.errors import ModelNotFound
+from sluice.models.followed_model import Changes
+from sluice.models.interface import Outputs
 from tests.fakes import double, refusing, x_feeds
 from tests.followed import FLOAT, SHARD, Setting, write_version
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import ModelOptions, open_model
-from models.binding import Feeds
-from models.errors import ModelNotFound
-from models.followed_model import Changes, FollowedModel
-from models.saved_model import SavedModel
-from models.scheduler import Scheduler, SchedulerOptions
-from models.uri import ModelSpec
+from sluice.models.binding import Feeds
+from sluice.models.cache import open_model
+from sluice.models.errors import ModelNotFound
+from sluice.models.followed_model import Changes, FollowedModel
+from sluice.models.interface import ModelOptions
+from sluice.models.saved_model import SavedModel
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.uri import ModelSpec
 from tests.fakes import PATIENCE_SECS
 from tests.followed import export_version
 

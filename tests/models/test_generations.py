@@ -8,10 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 
-from models.binding import Feeds
-from models.errors import BadInput
-from models.generations import Generations
-from models.interface import Outputs
+from sluice.models.binding import Feeds
+from sluice.models.errors import BadInput
+from sluice.models.generations import Generations
+from sluice.models.interface import Outputs
 from tests.fakes import PATIENCE_SECS, FakeModel, refusing, x_feeds
 
 

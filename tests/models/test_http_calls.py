@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import urllib3
 
-from models.errors import BadOutput, TimedOut, Unavailable
-from models.http_calls import HttpCalls
-from models.uri import Endpoint
+from sluice.models.errors import BadOutput, TimedOut, Unavailable
+from sluice.models.http_calls import HttpCalls
+from sluice.models.uri import Endpoint
 from tests.fakes import PATIENCE_SECS
 from tests.rest_servers import Reply, Request, Server, cut, resetting, sending, serving, trickling
 from tests.servers import free_port

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.errors import BadOutput
-from models.interface import Outputs, arrow_values, check_outputs, concat_outputs
-from models.saved_model import _as_array
-from models.signature import TensorSpec
+from sluice.models.errors import BadOutput
+from sluice.models.interface import Outputs, arrow_values, check_outputs, concat_outputs
+from sluice.models.saved_model import _as_array
+from sluice.models.signature import TensorSpec
 
 SCORES = TensorSpec("scores", "float32", (None, 2))
 WORDS = TensorSpec("words", "string", (None, None), ("v", "s"), "ragged")

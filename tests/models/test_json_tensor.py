@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from models.errors import BadOutput
-from models.json_tensor import decode_outputs, encode_columns, encode_rows
-from models.signature import Signature, TensorSpec, numpy_dtype
+from sluice.models.errors import BadOutput
+from sluice.models.json_tensor import decode_outputs, encode_columns, encode_rows
+from sluice.models.signature import Signature, TensorSpec, numpy_dtype
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")

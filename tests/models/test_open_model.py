@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models import ModelOptions, open_model, tfrecord
-from models.errors import BadInput, ModelNotFound, SignatureError
-from models.interface import Model
-from models.protos import message_class
-from models.scheduler import Scheduler, SchedulerOptions
-from models.signature import ColumnSpec
+from sluice.models import tfrecord
+from sluice.models.cache import open_model
+from sluice.models.errors import BadInput, ModelNotFound, SignatureError
+from sluice.models.interface import Model, ModelOptions
+from sluice.models.protos import message_class
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.signature import ColumnSpec
 from tests.backends import BACKENDS, Uris, is_refused, servable_outputs
 from tests.fakes import PATIENCE_SECS
 from tests.saved_models import CASES, ModelCase

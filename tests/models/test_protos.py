@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.protos import message_class
+from sluice.models.protos import message_class
 from tools.make_protos import TARGET, descriptor_set
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.errors import (
+from sluice.models.errors import (
     BadInput,
     BadOutput,
     BatchTooLarge,
@@ -22,9 +22,9 @@ from models.errors import (
     TooSlow,
     Unavailable,
 )
-from models.interface import Outputs
-from models.retry import Retry
-from models.scheduler_options import SchedulerOptions
+from sluice.models.interface import Outputs
+from sluice.models.retry import Retry
+from sluice.models.scheduler_options import SchedulerOptions
 
 ANSWER = Outputs({})
 

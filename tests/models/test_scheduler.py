@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.batching import RowFailure, row_count
-from models.binding import Feeds
-from models.errors import BadInput, BatchTooLarge, UsageError
-from models.interface import Outputs
-from models.scheduler import Scheduler, SchedulerOptions
-from models.signature import Signature, TensorSpec
+from sluice.models.batching import RowFailure, row_count
+from sluice.models.binding import Feeds
+from sluice.models.errors import BadInput, BatchTooLarge, UsageError
+from sluice.models.interface import Outputs
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.signature import Signature, TensorSpec
 from tests.fakes import X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds
 from tests.scheduling import outcome, scheduling, values
 

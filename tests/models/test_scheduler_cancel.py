@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from models.errors import Cancelled
-from models.interface import Outputs
-from models.scheduler import Scheduler, SchedulerOptions
+from sluice.models.errors import Cancelled
+from sluice.models.interface import Outputs
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
 from tests.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
 from tests.scheduling import outcome, scheduling, values
 

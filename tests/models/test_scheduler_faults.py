@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.binding import Feeds
-from models.errors import (
+from sluice.models.binding import Feeds
+from sluice.models.errors import (
     BatchTooLarge,
     Cancelled,
     MessageTooLarge,
@@ -22,10 +22,11 @@ from models.errors import (
     TimedOut,
     Unavailable,
 )
-from models.interface import Outputs
-from models.scheduler import Scheduler, SchedulerOptions
-from models.signature import Signature, TensorSpec
-from models.tickets import Prediction
+from sluice.models.interface import Outputs
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tickets import Prediction
 from tests.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
 from tests.scheduling import outcome, scheduling, values
 

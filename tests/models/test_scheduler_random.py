@@ -12,9 +12,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.batching import byte_count
-from models.binding import Feeds
-from models.errors import (
+from sluice.models.batching import byte_count
+from sluice.models.binding import Feeds
+from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
     CallError,
@@ -24,10 +24,11 @@ from models.errors import (
     TimedOut,
     Unavailable,
 )
-from models.interface import Outputs
-from models.scheduler import Scheduler, SchedulerOptions
-from models.signature import Signature, TensorSpec
-from models.tickets import Prediction, Ticket
+from sluice.models.interface import Outputs
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tickets import Prediction, Ticket
 from tests.fakes import PATIENCE_SECS, FakeModel
 
 # A row is its number, written as often as its request is wide; the answer is its number plus one half, and its name.

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from models.server.reference import ReferenceServer
-from models.server.rest_request import parse_request, to_array
-from models.server.rest_response import render_answer
-from models.server.status import StatusError
+from sluice.models.server.reference import ReferenceServer
+from sluice.models.server.rest_request import parse_request, to_array
+from sluice.models.server.rest_response import render_answer
+from sluice.models.server.status import StatusError
 from tests.model_servers import RestClient, model_server
 
 FLOAT, DOUBLE, INT32, UINT8, INT8, STRING, INT64, BOOL = 1, 2, 3, 4, 6, 7, 9, 10

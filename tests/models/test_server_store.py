@@ -11,10 +11,10 @@ import grpc
 import numpy as np
 import pytest
 
-from models.errors import ModelNotFound
-from models.protos import message_class
-from models.server.reference import ReferenceServer
-from models.server.store import ModelConfig, Spec
+from sluice.models.errors import ModelNotFound
+from sluice.models.protos import message_class
+from sluice.models.server.reference import ReferenceServer
+from sluice.models.server.store import ModelConfig, Spec
 from tests.model_servers import GrpcClient, RestClient, arrays, model_server
 from tests.saved_models_case import save_function
 

@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from models.server.status import StatusError
-from models.server.tensors import read_tensor, write_tensor
+from sluice.models.server.status import StatusError
+from sluice.models.server.tensors import read_tensor, write_tensor
 
 ARRAYS = [
     *(np.array([[0, 1, 2], [7, 100, 127]], dtype) for dtype in ("int8", "uint8", "int16", "uint16", "int32", "uint32")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from models.errors import (
+from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
     CallError,
@@ -18,7 +18,7 @@ from models.errors import (
     TimedOut,
     Unavailable,
 )
-from models.serving_errors import error_of, is_not_served
+from sluice.models.serving_errors import error_of, is_not_served
 
 ADDRESS = "models:8500"
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.errors import (
+from sluice.models.errors import (
     BadInput,
     BadOutput,
     CallError,
@@ -27,11 +27,11 @@ from models.errors import (
     TimedOut,
     Unavailable,
 )
-from models.interface import EndpointOptions, Outputs
-from models.serving_grpc import fetch_signatures
-from models.signature import Signature, TensorSpec
-from models.tensor_proto import from_tensor
-from models.uri import parse_model_uri
+from sluice.models.interface import EndpointOptions, Outputs
+from sluice.models.serving_grpc import fetch_signatures
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensor_proto import from_tensor
+from sluice.models.uri import parse_model_uri
 from tests.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
 from tests.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, respond, serving
 

@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
-from models.errors import CallError, ModelNotFound, TimedOut, Unavailable, UsageError
-from models.interface import EndpointOptions
-from models.serving_grpc import fetch_signatures
-from models.uri import parse_model_uri
+from sluice.models.errors import CallError, ModelNotFound, TimedOut, Unavailable, UsageError
+from sluice.models.interface import EndpointOptions
+from sluice.models.serving_grpc import fetch_signatures
+from sluice.models.uri import parse_model_uri
 from tests.certificates import Certificate
 from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
 from tests.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, serving

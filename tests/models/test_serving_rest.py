@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.errors import (
+from sluice.models.errors import (
     BadInput,
     BadOutput,
     BatchTooLarge,
@@ -32,10 +32,10 @@ from models.errors import (
     Unavailable,
     UsageError,
 )
-from models.interface import EndpointOptions
-from models.serving_rest import fetch_signatures
-from models.signature import Signature, TensorSpec
-from models.uri import parse_model_uri
+from sluice.models.interface import EndpointOptions
+from sluice.models.serving_rest import fetch_signatures
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.uri import parse_model_uri
 from tests.certificates import Certificate
 from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
 from tests.light_client import check_light_client

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from models.errors import SignatureError
-from models.signature import ColumnSpec, Signature, TensorSpec
-from models.signature_fit import check_fit
+from sluice.models.errors import SignatureError
+from sluice.models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.models.signature_fit import check_fit
 from tests.fakes import X_TO_Y
 
 X, (TEXT, Y) = X_TO_Y.inputs[0], X_TO_Y.outputs

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from models.errors import SignatureError
-from models.files import LocalFiles
-from models.protos import message_class
-from models.signature import UNSERVED, Signature, TensorSpec
-from models.signature_reader import pick_signature, read_served_signatures, read_signatures
-from models.versions import read_meta_graph
+from sluice.models.errors import SignatureError
+from sluice.models.files import LocalFiles
+from sluice.models.protos import message_class
+from sluice.models.signature import UNSERVED, Signature, TensorSpec
+from sluice.models.signature_reader import pick_signature, read_served_signatures, read_signatures
+from sluice.models.versions import read_meta_graph
 from tests.saved_models import CASES
 
 PREDICT = "tensorflow/serving/predict"

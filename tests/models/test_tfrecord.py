@@ -10,8 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.errors import CorruptFile
-from models.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, frame, masked_crc, read_records, write_records
+from sluice.models.errors import CorruptFile
+from sluice.models.tfrecord import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    candidate_starts,
+    frame,
+    masked_crc,
+    read_records,
+    write_records,
+)
 
 RECORDS = st.lists(st.binary(max_size=20), max_size=5)
 SOME = [b"first", b"", b"\x00" * 9, b"last"]

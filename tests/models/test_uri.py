@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from models.errors import UsageError
-from models.uri import Endpoint, ModelSpec, parse_model_uri
+from sluice.models.errors import UsageError
+from sluice.models.uri import Endpoint, ModelSpec, parse_model_uri
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from models.errors import ModelNotFound
-from models.files import LocalFiles, copy_directory
-from models.protos import message_class
-from models.versions import Version, find_version, find_versions, read_meta_graph, what_is_missing
+from sluice.models.errors import ModelNotFound
+from sluice.models.files import LocalFiles, copy_directory
+from sluice.models.protos import message_class
+from sluice.models.versions import Version, find_version, find_versions, read_meta_graph, what_is_missing
 
 FILES = LocalFiles()
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from models.errors import TimedOut
-from models.watchdog import Watchdog
+from sluice.models.errors import TimedOut
+from sluice.models.watchdog import Watchdog
 from tests.fakes import PATIENCE_SECS
 
 

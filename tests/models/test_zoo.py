@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models import tfrecord, zoo
-from models.errors import UsageError
-from models.protos import message_class
-from models.zoo.base import BLOCK_ROWS, ZooModel, feature_arrays, to_numpy
-from models.zoo.export import WARMUP_FILE
-from models.zoo.quality import area_under_curve, held_out_score, run_signature
-from models.zoo.sample import write_samples
+from sluice.models import tfrecord, zoo
+from sluice.models.errors import UsageError
+from sluice.models.protos import message_class
+from sluice.models.zoo.base import BLOCK_ROWS, ZooModel, feature_arrays, to_numpy
+from sluice.models.zoo.export import WARMUP_FILE
+from sluice.models.zoo.quality import area_under_curve, held_out_score, run_signature
+from sluice.models.zoo.sample import write_samples
 
 # Model -> signature -> (inputs, outputs), each name -> (dtype, shape without the batch dimension).
 Tensors = dict[str, tuple[str, tuple[int, ...]]]

@@ -11,10 +11,10 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from models import tfrecord, zoo
-from models.errors import UsageError
-from models.zoo.base import ZooModel
-from models.zoo.sample import WRITERS, sample_chunks, write_samples
+from sluice.models import tfrecord, zoo
+from sluice.models.errors import UsageError
+from sluice.models.zoo.base import ZooModel
+from sluice.models.zoo.sample import WRITERS, sample_chunks, write_samples
 
 SAMPLE_ROWS = 60
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 from tests.backends import BACKENDS, Uris
 from tests.zoo_models import FORMATS, ZooSample, plain, read_output
 
@@ -144,9 +144,9 @@ def test_csv_lines_are_carried_as_they_are(cases, tmp_path: Path) -> None:  # ty
 
 
 def _inputs(model: str) -> list[str]:
-    from models.files import LocalFiles
-    from models.signature_reader import read_signatures
-    from models.versions import read_meta_graph
+    from sluice.models.files import LocalFiles
+    from sluice.models.signature_reader import read_signatures
+    from sluice.models.versions import read_meta_graph
 
     signature = read_signatures(read_meta_graph(model, LocalFiles()))["predict"]
     return [spec.name for spec in signature.inputs]
@@ -201,7 +201,7 @@ def test_the_summary_file_and_what_is_printed(
 
 def test_the_module_is_the_same_entry(criteo: ZooSample, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
-    command = [sys.executable, "-m", "pipelines.batch", "--model", criteo.model, "--input", criteo.path("csv")]
+    command = [sys.executable, "-m", "sluice", "batch", "--model", criteo.model, "--input", criteo.path("csv")]
     done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(read_output(output_of(output))) == 700

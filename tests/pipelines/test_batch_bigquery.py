@@ -12,8 +12,8 @@ import pytest
 from google.auth.exceptions import RefreshError
 from google.cloud import bigquery as client
 
-from models.zoo.quality import run_signature
-from pipelines.cli import main
+from sluice.models.zoo.quality import run_signature
+from sluice.pipelines.cli import main
 from tests.servers import BigQuery
 from tests.zoo_models import ZooSample, read_output
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 from tests.zoo_models import ZooSample, read_output
 
 
@@ -120,10 +120,10 @@ def test_output_that_exists_is_kept_or_replaced_as_a_whole(
 def test_input_that_is_gone_when_the_job_runs_fails_it(
     criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipelines.batch import _run
-    from pipelines.options import BatchOptions
-    from pipelines.plan import plan_batch
-    from pipelines.runner import beam_options
+    from sluice.pipelines.batch import _run
+    from sluice.pipelines.options import BatchOptions
+    from sluice.pipelines.plan import plan_batch
+    from sluice.pipelines.runner import beam_options
 
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(Path(criteo.path("csv")).read_bytes())
@@ -219,13 +219,13 @@ def test_open_quotes_fail_every_row_and_name_the_flag(cases: Callable[[str], str
 
 _KILLED = """
 import os, sys
-from transforms import encode_csv
+from sluice.transforms import encode_csv
 write = encode_csv.CsvEncoder.write
 def write_and_die(self, batch):
     write(self, batch)
     os.kill(os.getpid(), 9)
 encode_csv.CsvEncoder.write = write_and_die
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -11,10 +11,10 @@ import pytest
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
+from sluice.transforms.beam_files import match_files, open_binary
 from tests.servers import Gcs
 from tests.zoo_models import ZooSample
-from transforms.beam_files import match_files, open_binary
 
 
 def upload(local: str, remote: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 from tests.backends import BACKENDS, SAVED_MODEL, Uris, is_refused
 from tests.saved_models import CASES, ModelCase
 from tests.zoo_models import plain

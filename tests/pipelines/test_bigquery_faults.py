@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from grpc import StatusCode
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
 from tests.servers import BigQuery
 from tests.streams import wait_until
@@ -148,7 +148,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     proxy.fail("BatchCommitWriteStreams", None, delay_secs=3600.0)
     flags = flags_of(births_table, dataset, model, proxy)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-m", "pipelines.cli", *flags], env=environment) as job:
+    with subprocess.Popen([sys.executable, "-m", "sluice", *flags], env=environment) as job:
         wait_until(lambda: bool(proxy.requests["BatchCommitWriteStreams"]) or job.poll() is not None, "the commit")
         assert job.poll() is None
         job.send_signal(signal.SIGKILL)

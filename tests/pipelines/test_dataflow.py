@@ -18,14 +18,14 @@ from apache_beam.options.pipeline_options import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cache import ModelRecipe
-from models.errors import UsageError
-from models.interface import ModelOptions
-from models.uri import ModelSpec, parse_model_uri
-from pipelines.dataflow import check_settings, job_name, label_value, model_name, set_defaults
-from pipelines.options import BatchOptions
-from pipelines.runner import beam_options, make_pipeline
-from pipelines.sdist import find_setup_file
+from sluice.models.cache import ModelRecipe
+from sluice.models.errors import UsageError
+from sluice.models.interface import ModelOptions
+from sluice.models.uri import ModelSpec, parse_model_uri
+from sluice.pipelines.dataflow import check_settings, job_name, label_value, model_name, set_defaults
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.runner import beam_options, make_pipeline
+from sluice.pipelines.sdist import find_setup_file
 from tests.dataflow_service import dataflow_service
 
 NEEDED = {"project": "my-project", "region": "us-central1", "temp_location": "gs://bucket/tmp"}

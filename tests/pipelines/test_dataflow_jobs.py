@@ -22,8 +22,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.stager import Stager
 from packaging.requirements import Requirement
 
-from pipelines.cli import main
-from pipelines.sdist import find_setup_file
+from sluice.pipelines.cli import main
+from sluice.pipelines.sdist import find_setup_file
 from tests.dataflow_cases import CASES, LOCALLY, REMOTELY, Places, read_file
 from tests.dataflow_service import DataflowService, Job, dataflow_service
 from tests.hermetic import declared, make_venv, run_worker, undeclared
@@ -39,7 +39,7 @@ IMAGE = "example.com/sluice:1"
 SLUICE = f"""#!{sys.executable}
 import sys
 from apache_beam.internal.gcp.auth import _Credentials
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 _Credentials._credentials_init = True  # there are none, and Beam need not look for them for half a minute
 code = main()
 print("kernels:", "tensorflow.python._pywrap_tensorflow_internal" in sys.modules)
@@ -337,7 +337,7 @@ def files_in(sdist: Path) -> set[str]:
     """The files that are installed."""
     with tarfile.open(sdist) as archive:
         files = [member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()]
-    return {name for name in files if name.startswith(("models/", "transforms/", "pipelines/"))}
+    return {name for name in files if name.startswith("sluice/")}
 
 
 def test_what_the_service_refuses_is_said(

@@ -14,10 +14,10 @@ import pytest
 from apache_beam.coders import Coder
 from apache_beam.runners import pipeline_context
 
-from pipelines.runner import beam_options, make_pipeline
-from pipelines.streaming_graph import build_streaming
-from pipelines.streaming_options import StreamingOptions
-from pipelines.streaming_plan import plan_streaming
+from sluice.pipelines.runner import beam_options, make_pipeline
+from sluice.pipelines.streaming_graph import build_streaming
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.streaming_plan import plan_streaming
 from tests.servers import Pubsub
 from tests.streams import every_sink
 from tests.zoo_models import ZooSample

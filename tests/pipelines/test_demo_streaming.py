@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
-from pipelines.demo_streaming import figures_line
-from pipelines.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
+from sluice.pipelines import cli
+from sluice.pipelines.demo_streaming import figures_line
+from sluice.pipelines.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
 from tests.fakes_stream import FIGURES
 from tests.servers import require
 from tests.streams import wait_until
@@ -38,7 +38,7 @@ def begin(output: str, seconds: float) -> subprocess.Popen[str]:
     """Begins a demo in a session of its own, as a terminal does."""
     require(find_emulator(), MISSING)
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "demo-streaming", f"--seconds={seconds}", f"--output={output}"],
+        [sys.executable, "-m", "sluice", "demo-streaming", f"--seconds={seconds}", f"--output={output}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import pytest
 
-from pipelines.display import Display
+from sluice.pipelines.display import Display
 
 
 class Terminal(io.StringIO):
@@ -51,7 +51,7 @@ def test_modes(
     with caplog.at_level(logging.INFO, "sluice"), Letters(mode, stream) as display:
         pass
     assert stream.getvalue() == drawn
-    assert [(record.name, record.getMessage()) for record in caplog.records] == [("sluice", "a, b")] * logged
+    assert [record.getMessage() for record in caplog.records] == ["a, b"] * logged
     assert display.waits == waits
 
 

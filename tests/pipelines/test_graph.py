@@ -8,14 +8,14 @@ from apache_beam.coders import Coder
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import pipeline_context
 
-from models.errors import UsageError
-from pipelines.graph import build_batch
-from pipelines.options import BatchOptions
-from pipelines.plan import plan_batch
-from pipelines.runner import beam_options, check_reachable, make_pipeline
+from sluice.models.errors import UsageError
+from sluice.pipelines.graph import build_batch
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.plan import plan_batch
+from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
+from sluice.transforms.batches import RecordBatchCoder
 from tests.servers import BigQuery
 from tests.zoo_models import ZooSample
-from transforms.batches import RecordBatchCoder
 
 # Changed on purpose only; CHANGELOG.md says so when it is.
 LABELS = [

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from models.errors import UsageError
-from pipelines.health import HOST, HealthServer
-from pipelines.stream_stats import StreamFigures
+from sluice.models.errors import UsageError
+from sluice.pipelines.health import HOST, HealthServer
+from sluice.pipelines.stream_stats import StreamFigures
 from tests.fakes_stream import FIGURES
 from tests.servers import free_port
 

@@ -13,18 +13,18 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from models.binding import bind
-from models.errors import ModelNotFound, SignatureError, UsageError
-from models.files import LocalFiles
-from models.protos import message_class
-from models.signature_reader import read_signatures
-from models.versions import read_meta_graph
-from pipelines import inspect_model
-from pipelines.inspect_model import describe
-from pipelines.inspect_text import render
+from sluice.models.binding import bind
+from sluice.models.errors import ModelNotFound, SignatureError, UsageError
+from sluice.models.files import LocalFiles
+from sluice.models.protos import message_class
+from sluice.models.signature_reader import read_signatures
+from sluice.models.versions import read_meta_graph
+from sluice.pipelines import inspect_model
+from sluice.pipelines.inspect_model import describe
+from sluice.pipelines.inspect_text import render
+from sluice.transforms.decode import InputSpec
+from sluice.transforms.decode_json import decode_object
 from tests.saved_models import CASES, ModelCase, build_case
-from transforms.decode import InputSpec
-from transforms.decode_json import decode_object
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -318,7 +318,8 @@ def test_the_command_prints_text_or_json(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_local_model_is_described_without_beam_or_tensorflow(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", {"serving_default": ({"x": (FLOAT, [-1])}, {"y": (FLOAT, [-1])})})
     script = (
-        "import argparse, sys; from pipelines import inspect_model as command; parser = argparse.ArgumentParser(); "
+        "import argparse, sys; from sluice.pipelines import inspect_model as command; "
+        "parser = argparse.ArgumentParser(); "
         "command.add_arguments(parser); command.run(parser.parse_args()); "
         "print(*sorted({'tensorflow', 'apache_beam', 'tfx_bsl'} & set(sys.modules)), 'ok')"
     )

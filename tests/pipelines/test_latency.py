@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UsageError
-from pipelines import cli
-from pipelines.latency import LatencyOptions, read
-from pipelines.latency_report import Tally, begin_us, quantiles_ms, render
+from sluice.models.errors import UsageError
+from sluice.pipelines import cli
+from sluice.pipelines.latency import LatencyOptions, read
+from sluice.pipelines.latency_report import Tally, begin_us, quantiles_ms, render
+from sluice.transforms.subscription import Received, SubscriptionLost
 from tests.fakes import PATIENCE_SECS
 from tests.servers import Pubsub
-from transforms.subscription import Received, SubscriptionLost
 
 START_US = 1_700_000_000_000_000
 
@@ -223,7 +223,7 @@ def test_what_simulate_sends_is_read_back(pubsub: Pubsub, tmp_path: Path) -> Non
 
 def test_the_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nfrom pipelines import cli\n"
+        "import sys\nfrom sluice.pipelines import cli\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'apache_beam', 'tensorflow', 'grpc', 'google.pubsub_v1'} & set(sys.modules)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 from tests.zoo_models import ZooSample
 
 
@@ -155,16 +155,16 @@ def test_an_output_without_rows_is_refused_unless_left_out(
 
 def test_the_checks_and_the_help_import_no_tensorflow(criteo: ZooSample, tmp_path: Path) -> None:
     check = (
-        "import sys, pipelines.batch; assert 'tensorflow' not in sys.modules;"
-        "from pipelines.plan import plan_batch; from pipelines.options import BatchOptions;"
+        "import sys, sluice.pipelines.batch; assert 'tensorflow' not in sys.modules;"
+        "from sluice.pipelines.plan import plan_batch; from sluice.pipelines.options import BatchOptions;"
         f"files = dict(input={criteo.path('csv')!r}, model={criteo.model!r}, output={str(tmp_path / 'o.csv')!r});"
         "plan_batch(BatchOptions(**files));"
-        "import pipelines.graph; assert 'tensorflow' not in sys.modules, 'a launch check imports TensorFlow'"
+        "import sluice.pipelines.graph; assert 'tensorflow' not in sys.modules, 'a launch check imports TensorFlow'"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
     helps = (
-        "import sys, pipelines.cli\n"
-        "try: pipelines.cli.main(['--help'])\n"
+        "import sys, sluice.pipelines.cli\n"
+        "try: sluice.pipelines.cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'tensorflow', 'apache_beam'} & set(sys.modules)"
     )

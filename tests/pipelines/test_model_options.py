@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from models.errors import UsageError
-from models.interface import EndpointOptions
-from pipelines.flags import add_arguments
-from pipelines.model_options import EndpointFlags, ModelFlags
+from sluice.models.errors import UsageError
+from sluice.models.interface import EndpointOptions
+from sluice.pipelines.flags import add_arguments
+from sluice.pipelines.model_options import EndpointFlags, ModelFlags
 
 NAN, INF = math.nan, math.inf
 

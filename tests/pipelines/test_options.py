@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UsageError
-from pipelines.flags import add_arguments, from_namespace, parse_headers, parse_pairs, parse_sizes
-from pipelines.options import BatchOptions
+from sluice.models.errors import UsageError
+from sluice.pipelines.flags import add_arguments, from_namespace, parse_headers, parse_pairs, parse_sizes
+from sluice.pipelines.options import BatchOptions
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
 FLAGS = {

@@ -9,7 +9,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.api_core.exceptions import ServiceUnavailable
 
-from models.errors import (
+from sluice.models.errors import (
     BadInput,
     Overloaded,
     Refused,
@@ -20,7 +20,7 @@ from models.errors import (
     Unavailable,
     UsageError,
 )
-from pipelines.outcome import error_text, is_about_server, reason
+from sluice.pipelines.outcome import error_text, is_about_server, reason
 
 # As a runner whose workers are processes passes on what was raised there.
 BEHIND = """\
@@ -51,7 +51,7 @@ def passed_on(line: str) -> RuntimeError:
         (ValueError("  no\n"), "no"),
         (ValueError("one\ntwo\n\n  \n [while running 'Predict/Score']"), "two"),
         (ValueError("the row [1, 2] is short [while running 'A [while running B]']"), "the row [1, 2] is short"),
-        (passed_on("models.errors.TimedOut: after 60 s"), "models.errors.TimedOut: after 60 s"),
+        (passed_on("sluice.models.errors.TimedOut: after 60 s"), "sluice.models.errors.TimedOut: after 60 s"),
         (RuntimeError("Traceback:\nfirst\nlast"), "last"),
         (KeyError("x"), "'x'"),
         (ValueError(), "ValueError"),
@@ -73,8 +73,8 @@ def test_an_errors_text_begins_with_its_kind() -> None:
 def test_errors_that_are_about_the_server(kind: type[Exception]) -> None:
     assert is_about_server(kind("x"))
     assert is_about_server(kind(""))
-    assert is_about_server(passed_on(f"models.errors.{kind.__name__}: x"))
-    assert is_about_server(RuntimeError(f"models.errors.{kind.__name__} [while running 'Predict/Score']"))
+    assert is_about_server(passed_on(f"sluice.models.errors.{kind.__name__}: x"))
+    assert is_about_server(RuntimeError(f"sluice.models.errors.{kind.__name__} [while running 'Predict/Score']"))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_errors_that_are_about_the_server(kind: type[Exception]) -> None:
         BadInput("x"),
         ServerFault("x"),
         UsageError("x"),
-        passed_on("models.errors.BadOutput: x"),
+        passed_on("sluice.models.errors.BadOutput: x"),
         ServiceUnavailable("the topic's service"),
         passed_on("google.api_core.exceptions.ServiceUnavailable: 503 Service Unavailable"),
         ConnectionRefusedError(111, "Connection Refused"),

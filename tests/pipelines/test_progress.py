@@ -15,16 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.progress import (
-    Meter,
-    Progress,
-    Reading,
-    Sample,
-    clock_time,
-    render_line,
-    render_log,
-    terminal_width,
-)
+from sluice.pipelines.display import terminal_width
+from sluice.pipelines.progress import Meter, Progress, Reading, Sample, clock_time, render_line, render_log
 
 HALFWAY = Sample(
     rows=1_234_567,
@@ -198,9 +190,9 @@ def test_anything_else_gets_a_log_line_every_30_seconds(caplog: pytest.LogCaptur
     script = Script(counted(3000, 250), counted(6000, 500))
     with caplog.at_level(logging.INFO, "sluice"):
         script.run(stream)
-    assert [(record.name, record.getMessage()) for record in caplog.records] == [
-        ("sluice", "25%, 3,000 rows, 100 rows/s, after 0:30, ETA 1:30"),
-        ("sluice", "50%, 6,000 rows, 100 rows/s, after 1:00, ETA 1:00"),
+    assert [record.getMessage() for record in caplog.records] == [
+        "25%, 3,000 rows, 100 rows/s, after 0:30, ETA 1:30",
+        "50%, 6,000 rows, 100 rows/s, after 1:00, ETA 1:00",
     ]
     assert stream.getvalue() == ""
     assert script.waits == [30.0] * 3

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
+from sluice.transforms import replay_failures
+from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.beam_files import match_files, write_text
+from sluice.transforms.failures import Failure, to_json
 from tests.pubsub_service import TOPIC, aborts, refuses_poison, service
 from tests.servers import Gcs, Pubsub
-from transforms import replay_failures
-from transforms.batches import ATTEMPT_ATTRIBUTE
-from transforms.beam_files import match_files, write_text
-from transforms.failures import Failure, to_json
 
 FAILURE = Failure("predict", "Unavailable", "gone", "s#message_id=1", b"{}", (("k", "v"),))
 
@@ -261,8 +261,8 @@ def test_the_subscription_of_something_else_is_left_alone(
 # Replays, and is killed once the first messages are sent and not yet acknowledged, or written.
 _KILLED = """
 import os, signal, sys
-from pipelines.cli import main
-from transforms import read_failures, replay_failures
+from sluice.pipelines.cli import main
+from sluice.transforms import read_failures, replay_failures
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

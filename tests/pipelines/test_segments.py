@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.segments import _backoff_secs, run_segments
+from sluice.pipelines.segments import _backoff_secs, run_segments
+from sluice.transforms.message_buffer import BundleOptions
+from sluice.transforms.message_source import MessageSource, Segment, SourceOptions
 from tests.memory_subscription import MemorySubscription
 from tests.streams import wait_until
-from transforms.message_buffer import BundleOptions
-from transforms.message_source import MessageSource, Segment, SourceOptions
 
 BUNDLES = BundleOptions(max_messages=5, interval_secs=0.0, idle_secs=0.01)
 

@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 import pytest
 
-from pipelines.cli import main
-from pipelines.serve import DESCRIPTION
+from sluice.pipelines.cli import main
+from sluice.pipelines.serve import DESCRIPTION
 from tests.model_servers import GrpcClient, RestClient, arrays, served
 
 

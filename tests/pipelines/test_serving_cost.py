@@ -16,7 +16,7 @@ _MAX_RESIDENT_MB = 400
 # Runs a job as the command does, and tells what that cost.
 _JOB = """
 import json, re, sys
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 code = main(sys.argv[1:])
 kilobytes = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]  # ru_maxrss has the parent's, too
 print(json.dumps({"code": code, "mb": int(kilobytes) / 1024, "tensorflow": "tensorflow" in sys.modules}))

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from models.server.faults import Faults
-from models.server.reference import ReferenceServer
-from models.server.store import ModelConfig
-from pipelines.cli import main
+from sluice.models.server.faults import Faults
+from sluice.models.server.reference import ReferenceServer
+from sluice.models.server.store import ModelConfig
+from sluice.pipelines.cli import main
+from sluice.transforms import metrics
 from tests.backends import GRPC, REST, uri_at
 from tests.fakes import PATIENCE_SECS
 from tests.model_servers import model_server, served
-from transforms import metrics
 
 # The model takes the root of x and raises on any batch with a negative one.
 ROWS = 5000

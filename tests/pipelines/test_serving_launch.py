@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 from tests.backends import GRPC, REST, SERVED, Uris
 from tests.servers import free_port
 from tests.zoo_models import ZooSample

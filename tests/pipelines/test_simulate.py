@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import zoo
-from models.errors import UsageError
-from models.zoo.sample import write_samples
-from pipelines import cli, simulate
-from pipelines.simulate import SimulateOptions, Simulation, file_rows, zoo_rows
+from sluice.models import zoo
+from sluice.models.errors import UsageError
+from sluice.models.zoo.sample import write_samples
+from sluice.pipelines import cli, simulate
+from sluice.pipelines.simulate import SimulateOptions, Simulation, file_rows, zoo_rows
 from tests.pubsub_service import TOPIC, aborts, refuses_poison, service
 from tests.servers import Pubsub
 
@@ -272,7 +272,7 @@ def test_an_interrupt_ends_it_well(
 
 def test_it_imports_neither_beam_nor_tensorflow(pubsub: Pubsub) -> None:
     script = (
-        "import sys\nfrom pipelines import cli\n"
+        "import sys\nfrom sluice.pipelines import cli\n"
         f"assert cli.main(['simulate', '--topic', {pubsub.make_topic()!r}, '--rows', '3']) == 0\n"
         "assert not {'apache_beam', 'tensorflow'} & set(sys.modules)"
     )

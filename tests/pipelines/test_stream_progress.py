@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.stream_progress import StreamProgress, render_line
-from pipelines.stream_stats import StreamFigures
+from sluice.pipelines.stream_progress import StreamProgress, render_line
+from sluice.pipelines.stream_stats import StreamFigures
 from tests.fakes_stream import FIGURES, NOTHING
 
 AWAY = dataclasses.replace(FIGURES, reachable=False, draining=True)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import stream_stats as module
-from pipelines.stream_stats import StreamFigures, StreamStats
+from sluice.pipelines import stream_stats as module
+from sluice.pipelines.stream_stats import StreamFigures, StreamStats
+from sluice.transforms import metrics
+from sluice.transforms.message_source import Stats
 from tests.fakes import FakeClock
 from tests.fakes_stream import FIGURES, NOTHING, FakeSource, received
-from transforms import metrics
-from transforms.message_source import Stats
 
 # The wall clock of these tests stands still.
 WALL_SECS = 1_700_000_000

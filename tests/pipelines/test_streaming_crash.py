@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
 from tests.pubsub_proxy import pubsub_proxy
 from tests.servers import BigQuery, Pubsub
 from tests.streams import PATIENCE_SECS, Ends, LocalJob, ProcessJob, make_ends, wait_until
 from tests.zoo_models import ZooSample
-from transforms.pubsub_clients import EMULATOR_VARIABLE
 
 COUNT = 20_000
 # How long the topic takes nothing.

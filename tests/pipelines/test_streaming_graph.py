@@ -9,17 +9,17 @@ import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from models.errors import UsageError
-from pipelines.runner import beam_options, check_reachable, make_pipeline
-from pipelines.streaming_graph import build_streaming
-from pipelines.streaming_options import StreamingOptions
-from pipelines.streaming_plan import StreamingPlan, plan_streaming
-from pipelines.table_options import STREAMING_INSERTS
+from sluice.models.errors import UsageError
+from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
+from sluice.pipelines.streaming_graph import build_streaming
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.streaming_plan import StreamingPlan, plan_streaming
+from sluice.pipelines.table_options import STREAMING_INSERTS
+from sluice.transforms.fused import check_fused
 from tests.pipelines.test_graph import labels
 from tests.servers import Pubsub
 from tests.streams import every_sink
 from tests.zoo_models import ZooSample
-from transforms.fused import check_fused
 
 # Changed on purpose only; CHANGELOG.md says so when it is.
 BEHIND_THE_SOURCE = [

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.cli import main
+from sluice.pipelines.cli import main
+from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
 from tests.servers import Pubsub, free_port
 from tests.streams import Ends, make_ends
-from transforms.pubsub_clients import EMULATOR_VARIABLE
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,8 @@ def test_flags_that_mean_nothing_are_named(
 def test_a_topics_own_subscription_is_kept_as_long_as_something_is_in_it(
     pubsub: Pubsub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from transforms.pubsub_clients import subscriber
-    from transforms.pubsub_subscription import PubsubSubscription, make_subscription
+    from sluice.transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub_subscription import PubsubSubscription, make_subscription
 
     name = make_subscription(subscriber(), pubsub.make_topic())
     PubsubSubscription(subscriber(), name, temporary=True).close(left=12)

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from models.errors import UsageError
-from pipelines.flags import add_arguments, from_namespace
-from pipelines.streaming_options import StreamingOptions
+from sluice.models.errors import UsageError
+from sluice.pipelines.flags import add_arguments, from_namespace
+from sluice.pipelines.streaming_options import StreamingOptions
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
 FLAGS = {

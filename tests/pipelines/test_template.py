@@ -17,17 +17,17 @@ from apache_beam.runners.dataflow.internal.apiclient import Environment
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from models.cache import ModelRecipe
-from models.errors import UsageError
-from models.uri import parse_model_uri
-from pipelines import cli
-from pipelines.dataflow import set_defaults
-from pipelines.flags import from_namespace, parse_bool, parse_headers, parse_names, parse_pairs, parse_sizes
-from pipelines.job_options import parameters_of
-from pipelines.options import BatchOptions
-from pipelines.runner import beam_options
-from pipelines.streaming_options import StreamingOptions
-from pipelines.template import OPTIONS, metadata, template_fields, to_json, to_text
+from sluice.models.cache import ModelRecipe
+from sluice.models.errors import UsageError
+from sluice.models.uri import parse_model_uri
+from sluice.pipelines import cli
+from sluice.pipelines.dataflow import set_defaults
+from sluice.pipelines.flags import from_namespace, parse_bool, parse_headers, parse_names, parse_pairs, parse_sizes
+from sluice.pipelines.job_options import parameters_of
+from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.runner import beam_options
+from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.template import OPTIONS, metadata, template_fields, to_json, to_text
 from tests.gcloud import gcloud_environment
 
 ROOT = Path(__file__).parent.parent.parent
@@ -268,16 +268,16 @@ def test_gcloud_takes_the_metadata(pipeline: str, tmp_path: Path) -> None:
 
 
 def test_no_module_shadows_another_in_a_script() -> None:
-    """A launcher runs pipelines/streaming.py as a script, so that sys.path begins with pipelines/."""
+    """A launcher runs a file of deploy/ as a script, so that sys.path begins with its directory."""
     import importlib.metadata
 
-    ours = {path.stem for path in (ROOT / "pipelines").glob("*.py")} - {"__init__"}
+    ours = {path.stem for path in (ROOT / "deploy").glob("*.py")}
     assert not ours & {*sys.stdlib_module_names, *importlib.metadata.packages_distributions()}
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_the_scripts_run(pipeline: str) -> None:
-    script = str(ROOT / "pipelines" / f"{pipeline}.py")
+    script = str(ROOT / "deploy" / f"launch_{pipeline}.py")
     done = subprocess.run([sys.executable, script, "--max_retries="], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--model" in done.stderr and "Traceback" not in done.stderr
@@ -285,7 +285,7 @@ def test_the_scripts_run(pipeline: str) -> None:
 
 def test_a_choice_is_still_checked() -> None:
     parser = argparse.ArgumentParser()
-    from pipelines.flags import add_arguments
+    from sluice.pipelines.flags import add_arguments
 
     add_arguments(parser, BatchOptions)
     with pytest.raises(SystemExit):

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
+from sluice.transforms.beam_files import open_binary, write_text
 from tests.servers import Gcs, Pubsub
-from transforms.beam_files import open_binary, write_text
 
-PIPELINES = Path(__file__).parent.parent.parent / "pipelines"
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 
 
 def upload(directory: str, target: str) -> str:
@@ -48,9 +48,9 @@ def launch(
         "temp_location": f"{place}/tmp",
         "template_location": job,
     } | parameters
-    script = str(PIPELINES / f"{pipeline}.py")
+    script = str(DEPLOY / f"launch_{pipeline}.py")
     patch.setattr(sys, "argv", [script, *(f"--{name}={text}" for name, text in arguments.items())])
-    patch.setattr(sys, "path", [str(PIPELINES), *sys.path])
+    patch.setattr(sys, "path", [str(DEPLOY), *sys.path])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(script, run_name="__main__")
     with open_binary(job) as file:

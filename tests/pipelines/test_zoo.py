@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UsageError
-from pipelines import zoo as command
+from sluice.models.errors import UsageError
+from sluice.pipelines import zoo as command
 
 
 def parse(*args: str) -> argparse.Namespace:
@@ -61,7 +61,7 @@ def test_wrong_usage_is_exit_code_2(args: list[str], message: str, capsys: pytes
 
 def test_its_flags_do_not_import_tensorflow() -> None:
     code = (
-        "import argparse, sys; from pipelines import zoo; zoo.add_arguments(argparse.ArgumentParser());"
+        "import argparse, sys; from sluice.pipelines import zoo; zoo.add_arguments(argparse.ArgumentParser());"
         "zoo.zoo.get('criteo').make_rows(5, 1);"
         "print([name for name in ('tensorflow', 'apache_beam', 'tfx_bsl') if name in sys.modules])"
     )

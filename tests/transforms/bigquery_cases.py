@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from google.cloud import bigquery
 
-from models.zoo import natality
+from sluice.models.zoo import natality
+from sluice.transforms.bigquery_clients import close, read_client
+from sluice.transforms.decode import BIGQUERY, Decoded, InputSpec
+from sluice.transforms.find_table import FoundTable
+from sluice.transforms.read_bigquery import open_streams, read_stream
 from tests.servers import BigQuery
-from transforms.bigquery_clients import close, read_client
-from transforms.decode import BIGQUERY, Decoded, InputSpec
-from transforms.find_table import FoundTable
-from transforms.read_bigquery import open_streams, read_stream
 
 SCALARS = {
     "INTEGER": (pa.int64(), [1, -(2**63), 2**53 + 1]),

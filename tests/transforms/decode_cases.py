@@ -10,12 +10,12 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.protos import message_class
-from models.reserved import is_reserved
-from models.tfrecord import write_records
-from transforms.batches import origin_of, payload_of
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
-from transforms.file_ranges import FileRange, read_range, split_file
+from sluice.models.protos import message_class
+from sluice.models.reserved import is_reserved
+from sluice.models.tfrecord import write_records
+from sluice.transforms.batches import origin_of, payload_of
+from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
+from sluice.transforms.file_ranges import FileRange, read_range, split_file
 
 FORMATS = (CSV, JSONL, PARQUET, AVRO, TFRECORD)
 COLUMNS = (("id", pa.int64()), ("x", pa.float32()), ("name", pa.string()), ("tags", pa.list_(pa.int64())))

@@ -8,10 +8,10 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import SluiceError
+from sluice.models.errors import SluiceError
+from sluice.transforms import append_requests, append_rows
+from sluice.transforms.append_rows import AppendOptions, AppendStream, Refused
 from tests.fakes_append import AppendService
-from transforms import append_requests, append_rows
-from transforms.append_rows import AppendOptions, AppendStream, Refused
 
 SCHEMA = pa.schema([("id", pa.int64())])
 

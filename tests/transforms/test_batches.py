@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.transforms.encode_cases import batches
-from transforms.batches import (
+from sluice.transforms.batches import (
     RecordBatchCoder,
     json_payload,
     origin_of,
@@ -21,6 +20,7 @@ from transforms.batches import (
     with_origin,
     with_payload,
 )
+from tests.transforms.encode_cases import batches
 
 CODER = RecordBatchCoder()
 

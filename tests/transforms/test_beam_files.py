@@ -12,13 +12,13 @@ import pytest
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from models import ModelOptions
-from models.files import copy_directory
-from models.followed_model import FollowedModel
-from models.uri import ModelSpec
+from sluice.models.files import copy_directory
+from sluice.models.followed_model import FollowedModel
+from sluice.models.interface import ModelOptions
+from sluice.models.uri import ModelSpec
+from sluice.transforms.beam_files import BeamFiles, remove_old_copies
 from tests.followed import SHARD, Opener, write_version
 from tests.servers import Gcs
-from transforms.beam_files import BeamFiles, remove_old_copies
 
 PARTS = ("saved_model.pb", "variables/variables.index", SHARD)
 

@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from models.errors import UsageError
-from transforms import bigquery_table
-from transforms.bigquery_clients import EMULATOR_VARIABLE, check_endpoints, close, read_client, write_client
+from sluice.models.errors import UsageError
+from sluice.transforms import bigquery_table
+from sluice.transforms.bigquery_clients import EMULATOR_VARIABLE, check_endpoints, close, read_client, write_client
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from google.cloud import bigquery as google
 
-from models.errors import SluiceError
+from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery_jobs import JobFailed, JobRunner, with_key
+from sluice.transforms.bigquery_table import open_client
 from tests.http_proxy import Proxy, proxy_of
 from tests.servers import BigQuery
-from transforms.bigquery_jobs import JobFailed, JobRunner, with_key
-from transforms.bigquery_table import open_client
 
 FIELDS = [{"name": "n", "type": "INTEGER"}]
 

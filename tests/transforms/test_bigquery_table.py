@@ -5,10 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
+from sluice.transforms.bigquery_table import TableOptions, ensure_table, open_client, parse_table_id, table_fields
+from sluice.transforms.table_layout import TableLayout, parse_layout
 from tests.servers import BigQuery, free_port
-from transforms.bigquery_table import TableOptions, ensure_table, open_client, parse_table_id, table_fields
-from transforms.table_layout import TableLayout, parse_layout
 
 SCHEMA = pa.schema(
     [

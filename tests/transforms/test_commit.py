@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from models.errors import SluiceError, TooManyFailures
-from pipelines import batch
-from transforms import metrics
-from transforms.commit import Commit, Committed, Judgement, clean_up, forbid_commits
+from sluice.models.errors import SluiceError, TooManyFailures
+from sluice.pipelines import batch
+from sluice.transforms import metrics
+from sluice.transforms.commit import Commit, Committed, Judgement, clean_up, forbid_commits
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
+from sluice.transforms.failures import READ
+from sluice.transforms.file_ranges import is_file_error
 from tests.transforms.decode_cases import (
     COLUMNS,
     WRITERS,
@@ -25,9 +28,6 @@ from tests.transforms.decode_cases import (
     to_parquet,
     to_tfrecord,
 )
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
-from transforms.failures import READ
-from transforms.file_ranges import is_file_error
 
 ROWS = sample_rows(200)
 DAMAGE = settings(

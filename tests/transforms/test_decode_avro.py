@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
+from sluice.transforms.avro_container import _long, read_header
+from sluice.transforms.decode import AVRO, Decoded, InputSpec
+from sluice.transforms.decode_avro import arrow_schema, read_avro
 from tests.transforms.decode_cases import AVRO_SCHEMA, COLUMNS, origins_of, rows_of, sample_rows, to_avro
-from transforms.avro_container import _long
-from transforms.decode import AVRO, Decoded, InputSpec
-from transforms.decode_avro import arrow_schema, read_avro, read_header
 
 SPEC = InputSpec(AVRO, COLUMNS)
 UTC = datetime.UTC

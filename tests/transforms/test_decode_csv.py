@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
+from sluice.transforms.decode import CSV, CsvOptions, Decoded, InputSpec
+from sluice.transforms.decode_csv import decode_csv
+from sluice.transforms.lines import line_block
 from tests.transforms.decode_cases import origins_of, payloads_of, positions_of, rows_of
-from transforms.decode import CSV, CsvOptions, Decoded, InputSpec
-from transforms.decode_csv import decode_csv
-from transforms.lines import line_block
 
 COLUMNS = (
     ("id", pa.int64()),

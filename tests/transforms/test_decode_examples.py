@@ -8,11 +8,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.protos import message_class
-from models.reserved import FILE, PAYLOAD, POSITION
+from sluice.models.protos import message_class
+from sluice.models.reserved import FILE, PAYLOAD, POSITION
+from sluice.transforms.decode import TFRECORD, Decoded, InputSpec
+from sluice.transforms.decode_examples import decode_examples, example_schema
 from tests.transforms.decode_cases import example, origins_of, payloads_of, rows_of
-from transforms.decode import TFRECORD, Decoded, InputSpec
-from transforms.decode_examples import decode_examples, example_schema
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("i", pa.int64()),

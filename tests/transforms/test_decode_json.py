@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sluice.transforms.decode import JSONL, Decoded, InputSpec
+from sluice.transforms.decode_json import decode_json, decode_object
+from sluice.transforms.json_values import coerce
+from sluice.transforms.lines import line_block
 from tests.transforms.decode_cases import origins_of, payloads_of, positions_of, rows_of
-from transforms.decode import JSONL, Decoded, InputSpec
-from transforms.decode_json import decode_json, decode_object
-from transforms.json_values import coerce
-from transforms.lines import line_block
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.int64()),

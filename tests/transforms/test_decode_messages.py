@@ -16,16 +16,16 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import CorruptFile
-from models.reserved import MESSAGE_ID, PAYLOAD, is_reserved
+from sluice.models.errors import CorruptFile
+from sluice.models.reserved import MESSAGE_ID, PAYLOAD, is_reserved
+from sluice.transforms import metrics
+from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.decode import AVRO, JSONL, TFRECORD, Decoded, InputSpec
+from sluice.transforms.decode_datum import datum_schema
+from sluice.transforms.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
+from sluice.transforms.json_values import coerce
+from sluice.transforms.messages import MESSAGE_SCHEMA, message_batch
 from tests.transforms.decode_cases import example
-from transforms import metrics
-from transforms.batches import ATTEMPT_ATTRIBUTE
-from transforms.decode import AVRO, JSONL, TFRECORD, Decoded, InputSpec
-from transforms.decode_datum import datum_schema
-from transforms.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
-from transforms.json_values import coerce
-from transforms.messages import MESSAGE_SCHEMA, message_batch
 
 SOURCE = "projects/p/subscriptions/s"
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (

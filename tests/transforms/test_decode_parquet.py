@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
+from sluice.transforms.decode import PARQUET, Decoded, InputSpec
+from sluice.transforms.decode_parquet import group_shares, open_parquet, read_parquet
 from tests.transforms.decode_cases import COLUMNS, origins_of, put, rows_of, sample_rows, to_parquet
-from transforms.decode import PARQUET, Decoded, InputSpec
-from transforms.decode_parquet import group_shares, open_parquet, read_parquet
 
 SPEC = InputSpec(PARQUET, COLUMNS)
 

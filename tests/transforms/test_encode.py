@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from models.errors import SluiceError, UsageError
-from models.reserved import PAYLOAD
+from sluice.models.errors import SluiceError, UsageError
+from sluice.models.reserved import PAYLOAD
+from sluice.transforms.encode import check_output_spec, open_encoder
+from sluice.transforms.encode_base import EXTENSIONS, FORMATS, OutputSpec, join, parts, select_columns
 from tests.transforms.encode_cases import WriteOnlyFile, batches, encode, encode_batch, patient
-from transforms.encode import EXTENSIONS, FORMATS, OutputSpec, check_output_spec, open_encoder
-from transforms.encode_base import join, parts, select_columns
 
 
 def spec_of(format_name: str, kind: pa.DataType, flatten: bool = False, name: str = "x") -> OutputSpec:
@@ -295,5 +295,8 @@ def test_a_raw_row_without_its_source_is_an_error(format_name: str) -> None:
 
 
 def test_importing_the_encoders_imports_neither_beam_nor_tensorflow() -> None:
-    code = "import sys, transforms.encode, transforms.schema; print({'apache_beam', 'tensorflow'} & set(sys.modules))"
+    code = (
+        "import sys, sluice.transforms.encode, sluice.transforms.schema; "
+        "print({'apache_beam', 'tensorflow'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.reserved import PAYLOAD
+from sluice.models.reserved import PAYLOAD
+from sluice.transforms.encode import check_output_spec
+from sluice.transforms.encode_base import OutputSpec, select_columns, shown_schema, shown_type
+from sluice.transforms.encode_json import json_texts
 from tests.transforms.encode_cases import SCALARS, batches, encode, encode_batch, patient
 from tests.transforms.test_encode_json import back, utc
-from transforms.encode import OutputSpec, check_output_spec
-from transforms.encode_base import select_columns, shown_schema, shown_type
-from transforms.encode_json import json_texts
 
 
 def read(data: bytes) -> list[list[str]]:

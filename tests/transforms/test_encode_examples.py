@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import SluiceError
-from models.protos import message_class
-from models.reserved import PAYLOAD
-from models.tfrecord import read_records
+from sluice.models.errors import SluiceError
+from sluice.models.protos import message_class
+from sluice.models.reserved import PAYLOAD
+from sluice.models.tfrecord import read_records
+from sluice.transforms.encode import check_output_spec
+from sluice.transforms.encode_base import OutputSpec, shown_type
 from tests.transforms.encode_cases import FEATURES, batches, encode, encode_batch, patient
-from transforms.encode import OutputSpec, check_output_spec
-from transforms.encode_base import shown_type
 
 Example = message_class("tensorflow.Example")
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import SluiceError
-from models.reserved import PAYLOAD
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import PAYLOAD
+from sluice.transforms.encode import check_output_spec
+from sluice.transforms.encode_base import OutputSpec, shown_type
 from tests.transforms.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, patient, values
-from transforms.encode import OutputSpec, check_output_spec
-from transforms.encode_base import shown_type
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.reserved import ATTRIBUTES, PAYLOAD
+from sluice.models.reserved import ATTRIBUTES, PAYLOAD
+from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode_rows import encode_rows
 from tests.transforms.encode_cases import TEXT, batches, encode_batch, patient
-from transforms.batches import ATTEMPT_ATTRIBUTE
-from transforms.encode import OutputSpec
-from transforms.encode_rows import encode_rows
 
 MAP = pa.map_(pa.string(), pa.string())
 RAW = OutputSpec("jsonl", pa.schema([("y", pa.int64())]), raw=True)

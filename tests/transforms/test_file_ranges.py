@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.errors import CorruptFile
+from sluice.models.errors import CorruptFile
+from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
+from sluice.transforms.file_ranges import csv_head, is_file_error, read_range, split_file
 from tests.transforms.decode_cases import (
     COLUMNS,
     FORMATS,
@@ -24,8 +26,6 @@ from tests.transforms.decode_cases import (
     to_csv,
     to_jsonl,
 )
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
-from transforms.file_ranges import csv_head, is_file_error, read_range, split_file
 
 # A directory of a test may hold files of several of its examples.
 IN_ONE_DIRECTORY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
+from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
+from sluice.transforms.find_source import Source, find_source
 from tests.transforms.decode_cases import (
     COLUMNS,
     FORMATS,
@@ -17,8 +19,6 @@ from tests.transforms.decode_cases import (
     to_avro,
     to_parquet,
 )
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
-from transforms.find_source import Source, find_source
 
 
 def find(pattern: str | Path, format_: str = "", **csv: str | tuple[str, ...]) -> Source:

@@ -9,15 +9,15 @@ import pytest
 from google.cloud.bigquery import SchemaField, Table, TimePartitioning
 from google.cloud.bigquery_storage_v1 import types
 
-from models.errors import UsageError
-from models.signature import Signature, TensorSpec
+from sluice.models.errors import UsageError
+from sluice.models.signature import Signature, TensorSpec
+from sluice.transforms.decode import BIGQUERY, CsvOptions
+from sluice.transforms.find_table import FoundTable, find_query, find_table
+from sluice.transforms.plan_input import Wanted, plan_input
+from sluice.transforms.schema import bigquery_to_arrow_schema
 from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
 from tests.servers import BigQuery
 from tests.transforms.bigquery_cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
-from transforms.decode import BIGQUERY, CsvOptions
-from transforms.find_table import FoundTable, find_query, find_table
-from transforms.plan_input import Wanted, plan_input
-from transforms.schema import bigquery_to_arrow_schema
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sluice.transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
 from tests.fakes import FakeClock
 from tests.fakes_stream import Leases
-from transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
 
 LEASE_SECS = 30
 EXTEND = f"extend by {LEASE_SECS}"

@@ -23,22 +23,22 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.cloud import bigquery as google
 
-from models.errors import SluiceError, UsageError
+from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms import load_table
+from sluice.transforms.bigquery_jobs import JobRunner
+from sluice.transforms.bigquery_table import PREDICTED_AT, TableOptions, table_fields
+from sluice.transforms.commit import Commit, Committed, Judgement
+from sluice.transforms.commit_files import FilesPlace
+from sluice.transforms.failures import ENCODE, Failure
+from sluice.transforms.load_table import LoadPlace, load_groups
+from sluice.transforms.loadable import check_loadable
+from sluice.transforms.table_layout import TableLayout
+from sluice.transforms.table_target import TableTarget, plan_table
+from sluice.transforms.write_files import Shard, Target, WriteFailures
+from sluice.transforms.write_load_files import WriteLoadFiles
 from tests.http_proxy import Proxy, proxy_of
 from tests.servers import BigQuery, Gcs
 from tests.transforms.test_write_table import EVERY_TYPE, comparable
-from transforms import load_table
-from transforms.bigquery_jobs import JobRunner
-from transforms.bigquery_table import PREDICTED_AT, TableOptions, table_fields
-from transforms.commit import Commit, Committed, Judgement
-from transforms.commit_files import FilesPlace
-from transforms.failures import ENCODE, Failure
-from transforms.load_table import LoadPlace, load_groups
-from transforms.loadable import check_loadable
-from transforms.table_layout import TableLayout
-from transforms.table_target import TableTarget, plan_table
-from transforms.write_files import Shard, Target, WriteFailures
-from transforms.write_load_files import WriteLoadFiles
 
 UTC = datetime.UTC
 NOW = 1_750_000_000.25

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sluice.transforms.message_buffer import BundleOptions, MessageBuffer
+from sluice.transforms.subscription import Received
 from tests.fakes import PATIENCE_SECS
 from tests.fakes_stream import received
-from transforms.message_buffer import BundleOptions, MessageBuffer
-from transforms.subscription import Received
 
 TICK_SECS = 2.0**-20  # so that sums of them are exact
 

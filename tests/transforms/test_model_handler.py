@@ -12,22 +12,22 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from models import ModelRecipe, parse_model_uri
-from models.batching import RowFailure
-from models.cache import clear_cache
-from models.errors import CallError, UsageError
-from models.scheduler import Scheduler, SchedulerOptions
+from sluice.models.batching import RowFailure
+from sluice.models.cache import ModelRecipe, clear_cache
+from sluice.models.errors import CallError, UsageError
+from sluice.models.scheduler import Scheduler
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.uri import parse_model_uri
+from sluice.transforms.model_handler import SluiceModelHandler, predict_rows
 from tests.backends import BACKENDS, Uris
 from tests.fakes import FakeModel
 from tests.saved_models import CASES
-from transforms import SluiceModelHandler
-from transforms.model_handler import predict_rows
 
 PLAIN = [case for case in CASES if case.example_spec is None and case.name not in ("ragged_output", "scalar_output")]
 
 
 def recipe_of(case: Any, directory: str) -> ModelRecipe:
-    from models.interface import ModelOptions
+    from sluice.models.interface import ModelOptions
 
     return ModelRecipe(parse_model_uri(directory), ModelOptions(signature=case.signature))
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from google.cloud.bigquery import PartitionRange, RangePartitioning, SchemaField, Table, TimePartitioning
 
-from models.errors import UsageError
-from transforms.partitions import partition_restriction
+from sluice.models.errors import UsageError
+from sluice.transforms.partitions import partition_restriction
 
 
 def table(how: TimePartitioning | RangePartitioning | None, kind: str = "TIMESTAMP") -> Table:

@@ -6,11 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.errors import UsageError
-from models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.models.errors import UsageError
+from sluice.models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
+from sluice.transforms.find_source import Source
+from sluice.transforms.plan_input import InputPlan, Wanted, check_sample, plan_input
 from tests.transforms.decode_cases import put, to_avro
-from transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
-from transforms.plan_input import InputPlan, Source, Wanted, check_sample, plan_input
 
 OUTPUT = TensorSpec("score", "float32", (None,))
 

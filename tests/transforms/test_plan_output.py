@@ -3,11 +3,11 @@
 import pyarrow as pa
 import pytest
 
-from models.errors import UsageError
-from models.signature import Signature, TensorSpec
-from transforms.decode import BIGQUERY, InputSpec
-from transforms.plan_input import InputPlan
-from transforms.plan_output import added_columns, table_columns
+from sluice.models.errors import UsageError
+from sluice.models.signature import Signature, TensorSpec
+from sluice.transforms.decode import BIGQUERY, InputSpec
+from sluice.transforms.plan_input import InputPlan
+from sluice.transforms.plan_output import added_columns, table_columns
 
 MODEL = Signature("serving_default", "", (TensorSpec("x", "int64", (None,)),), (TensorSpec("y", "int64", (None,)),))
 OURS = ("_model", "_version", "_predicted_at")

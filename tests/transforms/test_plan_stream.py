@@ -11,24 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models import zoo
-from models.binding import Bound, bind
-from models.errors import UsageError
-from models.interface import EndpointOptions
-from models.signature import ColumnSpec, Signature
-from models.signatures import find_model
-from models.tfrecord import read_records
-from models.uri import parse_model_uri
+from sluice.models import zoo
+from sluice.models.binding import Bound, bind
+from sluice.models.errors import UsageError
+from sluice.models.interface import EndpointOptions
+from sluice.models.signature import ColumnSpec, Signature
+from sluice.models.signatures import find_model
+from sluice.models.tfrecord import read_records
+from sluice.models.uri import parse_model_uri
+from sluice.transforms.beam_files import BeamFiles
+from sluice.transforms.decode import AVRO, JSONL, TFRECORD, InputSpec
+from sluice.transforms.decode_messages import MessageSpec, decode_messages
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 from tests.saved_models import CASES, ModelCase
 from tests.transforms.decode_cases import example
 from tests.transforms.test_decode_messages import batch_of
 from tests.transforms.test_plan_input import FEATURES, MODEL, UNKNOWN_FEATURES, signature
 from tests.zoo_models import ZooSample
-from transforms.beam_files import BeamFiles
-from transforms.decode import AVRO, JSONL, TFRECORD, InputSpec
-from transforms.decode_messages import MessageSpec, decode_messages
-from transforms.encode import OutputSpec
-from transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 
 TEXT = signature(text="string")
 TAKEN = (("age", pa.int64()), ("height", pa.float32()), ("name", pa.string()))

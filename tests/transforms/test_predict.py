@@ -13,13 +13,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
-from models import ModelOptions, ModelRecipe, SchedulerOptions, parse_model_uri
-from models.cache import clear_cache, shared_scheduler
-from models.errors import ModelNotFound
-from models.followed_model import Changes, FollowedModel, take_changes
-from models.uri import ModelSpec
-from transforms import Predict
-from transforms.predict import FAILURES, _Predict
+from sluice.models.cache import ModelRecipe, clear_cache, shared_scheduler
+from sluice.models.errors import ModelNotFound
+from sluice.models.followed_model import Changes, FollowedModel, take_changes
+from sluice.models.interface import ModelOptions
+from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.uri import ModelSpec, parse_model_uri
+from sluice.transforms.predict import FAILURES, Predict, _Predict
 
 
 def batch_of(values: list[float | None]) -> pa.RecordBatch:
@@ -42,7 +42,7 @@ def expected(cases: Callable[[str], str], recipe: ModelRecipe) -> Callable[[floa
 
 
 def output_name(recipe: ModelRecipe) -> str:
-    from models import open_model
+    from sluice.models.cache import open_model
 
     return open_model(recipe.spec).signature.outputs[0].name
 
@@ -125,7 +125,7 @@ def test_a_model_that_is_not_there_fails_in_setup() -> None:
 
 
 def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[str], str], tmp_path: Path) -> None:
-    from models.files import LocalFiles
+    from sluice.models.files import LocalFiles
 
     shutil.copytree(cases("picky"), tmp_path / "1")
     followed = ModelRecipe(ModelSpec(str(tmp_path)), ModelOptions(poll_secs=3600.0))
@@ -151,7 +151,7 @@ def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[
 
 
 def _started(recipe: ModelRecipe) -> _Predict:
-    from models.files import LocalFiles
+    from sluice.models.files import LocalFiles
 
     fn = _Predict(recipe, "", LocalFiles())
     fn.setup()

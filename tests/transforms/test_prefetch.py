@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.prefetch import prefetch
+from sluice.transforms.prefetch import prefetch
 
 
 @given(st.lists(st.integers()), st.integers(1, 4))

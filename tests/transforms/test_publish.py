@@ -13,11 +13,11 @@ from google.api_core.exceptions import DeadlineExceeded, ServiceUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import SluiceError
+from sluice.models.errors import SluiceError
+from sluice.transforms.publish import MAX_REQUEST_MESSAGES, Messages, Publisher
+from sluice.transforms.publish_sender import PublishOptions
 from tests.fakes import PATIENCE_SECS
 from tests.pubsub_service import TOPIC, Gate, aborts, refuses_poison, service
-from transforms.publish import MAX_REQUEST_MESSAGES, Messages, Publisher
-from transforms.publish_sender import PublishOptions
 
 TRANSIENT = [
     "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "ABORTED", "UNKNOWN", "CANCELLED",

@@ -3,8 +3,8 @@
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
 
+from sluice.transforms import pubsub_clients
 from tests.servers import Pubsub
-from transforms import pubsub_clients
 
 
 def test_what_is_published_is_pulled_and_acknowledged(pubsub: Pubsub) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
+from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
+from sluice.transforms.pubsub_topics import check_topic, create_topic
 from tests.pubsub_service import TOPIC, aborts, service, takes
 from tests.servers import Pubsub
-from transforms.pubsub_clients import EMULATOR_VARIABLE
-from transforms.pubsub_topics import check_topic, create_topic
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_topic_is_looked_up(pubsub: Pubsub) -> None:
 
 
 def test_who_may_only_publish_may_publish(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "transforms.pubsub_topics")
+    caplog.set_level(logging.DEBUG, "sluice.transforms.pubsub_topics")
     with service(look=aborts("PERMISSION_DENIED"), granted=["pubsub.topics.publish"]):
         check_topic(TOPIC)
     assert f"{TOPIC} cannot be looked at" in caplog.text

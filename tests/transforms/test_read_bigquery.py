@@ -14,18 +14,18 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from google.cloud.bigquery_storage_v1 import types
 
-from models.errors import SluiceError, UsageError
-from models.reserved import is_reserved
+from sluice.models.errors import SluiceError, UsageError
+from sluice.models.reserved import is_reserved
+from sluice.transforms import metrics
+from sluice.transforms.batches import origin_of
+from sluice.transforms.bigquery_clients import close, read_client
+from sluice.transforms.decode import BIGQUERY, InputSpec
+from sluice.transforms.find_table import FoundTable, find_query, find_table
+from sluice.transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream
+from sluice.transforms.read_files import MAX_BATCH_ROWS
 from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
 from tests.servers import BigQuery
 from tests.transforms.bigquery_cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
-from transforms import metrics
-from transforms.batches import origin_of
-from transforms.bigquery_clients import close, read_client
-from transforms.decode import BIGQUERY, InputSpec
-from transforms.find_table import FoundTable, find_query, find_table
-from transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream
-from transforms.read_files import MAX_BATCH_ROWS
 
 
 @pytest.fixture

@@ -16,14 +16,12 @@ from google.pubsub_v1.types import PubsubMessage, PullResponse, ReceivedMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import SluiceError, UsageError
-from tests.fakes import FakeClock
-from tests.servers import Gcs
-from transforms.batches import ATTEMPT_ATTRIBUTE
-from transforms.beam_files import match_files, open_binary
-from transforms.failures import PAYLOAD_MODES, Failure, to_json, to_record
-from transforms.read_failures import FailureFiles, FailureMessages, StoredFailure, parse_failure
-from transforms.replay_failures import (
+from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.beam_files import match_files, open_binary
+from sluice.transforms.failures import PAYLOAD_MODES, Failure, to_json, to_record
+from sluice.transforms.read_failures import FailureFiles, FailureMessages, StoredFailure, parse_failure
+from sluice.transforms.replay_failures import (
     ABSENT,
     SENT,
     SKIPPED,
@@ -33,6 +31,8 @@ from transforms.replay_failures import (
     open_final_place,
     replay,
 )
+from tests.fakes import FakeClock
+from tests.servers import Gcs
 
 FAILURE = Failure("predict", "Unavailable", "gone", "s#message_id=1", b"\xff{}", (("k", "v"),), "m", 3, attempt=2)
 NOW = datetime.datetime(2026, 1, 31, 23, 59, 58, tzinfo=datetime.UTC)

@@ -9,13 +9,13 @@ import pyarrow as pa
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from models.reserved import is_reserved
+from sluice.models.reserved import is_reserved
+from sluice.transforms import metrics
+from sluice.transforms.batches import origin_of
+from sluice.transforms.decode import CSV, JSONL, InputSpec
+from sluice.transforms.file_ranges import FileRange
+from sluice.transforms.read_files import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
 from tests.transforms.decode_cases import put
-from transforms import metrics
-from transforms.batches import origin_of
-from transforms.decode import CSV, JSONL, InputSpec
-from transforms.file_ranges import FileRange
-from transforms.read_files import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
 
 COLUMNS = (("id", pa.int64()), ("zip", pa.string()))
 

@@ -15,14 +15,22 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, IntervalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from models.reserved import ATTRIBUTES, DELIVERY_ATTEMPT, EVENT_TIME, MESSAGE_ID, ORDERING_KEY, PAYLOAD, PUBLISH_TIME
+from sluice.models.reserved import (
+    ATTRIBUTES,
+    DELIVERY_ATTEMPT,
+    EVENT_TIME,
+    MESSAGE_ID,
+    ORDERING_KEY,
+    PAYLOAD,
+    PUBLISH_TIME,
+)
+from sluice.transforms.message_buffer import BundleOptions
+from sluice.transforms.message_source import MessageSource, SourceOptions
+from sluice.transforms.messages import MESSAGE_SCHEMA, parse_time, times_us
+from sluice.transforms.read_pubsub import ReadMessages, _Gather, close_source, open_source, to_batch
+from sluice.transforms.subscription import Received
 from tests.fakes import PATIENCE_SECS
 from tests.memory_subscription import MemorySubscription
-from transforms.message_buffer import BundleOptions
-from transforms.message_source import MessageSource, SourceOptions
-from transforms.messages import MESSAGE_SCHEMA, parse_time, times_us
-from transforms.read_pubsub import ReadMessages, _Gather, close_source, open_source, to_batch
-from transforms.subscription import Received
 
 # What the DoFns of a test leave behind: they run in this process, but are pickled.
 SEEN: dict[str, Any] = {}

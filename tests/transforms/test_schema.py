@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UsageError
-from transforms.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema, read_schema_file
+from sluice.models.errors import UsageError
+from sluice.transforms.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema, read_schema_file
 
 TYPES = [
     ("INTEGER", pa.int64()),

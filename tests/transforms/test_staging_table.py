@@ -7,8 +7,8 @@ import pytest
 from google.api_core.retry import Retry
 from google.cloud import bigquery
 
-from transforms import staging_table as module
-from transforms.staging_table import drop_staging, staging_id, staging_table
+from sluice.transforms import staging_table as module
+from sluice.transforms.staging_table import drop_staging, staging_id, staging_table
 
 
 @pytest.mark.parametrize("table", ["p.d.events_2026", "p:d.events_2026", "p.d.events_2026$20260102"])

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.errors import SluiceError
-from transforms.bigquery_table import table_fields
-from transforms.table_columns import append_columns, append_schema
+from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery_table import table_fields
+from sluice.transforms.table_columns import append_columns, append_schema
 
 UTC = datetime.UTC
 NOW = datetime.datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -6,9 +6,9 @@ import json
 import pyarrow as pa
 import pytest
 
-from models.errors import SluiceError
-from models.reserved import MESSAGE_ID
-from transforms.table_rows import Row, coarse_schema, table_rows
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import MESSAGE_ID
+from sluice.transforms.table_rows import Row, coarse_schema, table_rows
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.UTC)
 

@@ -7,13 +7,13 @@ import pytest
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
-from models.errors import UsageError
+from sluice.models.errors import UsageError
+from sluice.transforms import bigquery_table, table_target
+from sluice.transforms.bigquery_table import TableOptions, ensure_fields, table_fields
+from sluice.transforms.table_target import has_rows, plan_table, required_columns
+from sluice.transforms.write_failure_rows import plan_failure_table
+from sluice.transforms.write_failure_table import FIELDS, ensure_failure_table
 from tests.servers import free_port
-from transforms import bigquery_table, table_target
-from transforms.bigquery_table import TableOptions, ensure_fields, table_fields
-from transforms.table_target import has_rows, plan_table, required_columns
-from transforms.write_failure_rows import plan_failure_table
-from transforms.write_failure_table import FIELDS, ensure_failure_table
 
 SCHEMA = pa.schema([("id", pa.int64()), ("one", pa.struct([pa.field("x", pa.string(), nullable=False)]))])
 KEY = "projects/p/locations/us/keyRings/r/cryptoKeys/k"

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 from google.cloud import bigquery
 
-from transforms import commit_table
-from transforms.load_table import LoadPlace
-from transforms.table_target import TableTarget
-from transforms.write_files import Target
+from sluice.transforms import commit_table
+from sluice.transforms.load_table import LoadPlace
+from sluice.transforms.table_target import TableTarget
+from sluice.transforms.write_files import Target
 
 KEY = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
 SCHEMA = pa.schema([("id", pa.int64())])

@@ -25,11 +25,11 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import SluiceError
-from models.reserved import EVENT_TIME
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import EVENT_TIME
+from sluice.transforms.messages import TIME
+from sluice.transforms.window_rows import ExplodeRows, WindowRows, explode_rows, split_by_window
 from tests.transforms.encode_cases import patient
-from transforms.messages import TIME
-from transforms.window_rows import ExplodeRows, WindowRows, explode_rows, split_by_window
 
 SECOND = 1_000_000
 

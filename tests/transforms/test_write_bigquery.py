@@ -29,22 +29,29 @@ from google.cloud.bigquery_storage_v1.types import (
 )
 from grpc import StatusCode
 
-from models.errors import SluiceError, UsageError
+from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms import (
+    append_requests,
+    append_rows,
+    bigquery_clients,
+    commit_table,
+    write_bigquery,
+    write_streams,
+)
+from sluice.transforms.bigquery_table import ensure_table
+from sluice.transforms.commit import Commit, Committed, Judgement
+from sluice.transforms.commit_files import FilesPlace
+from sluice.transforms.commit_table import TablePlace
+from sluice.transforms.failures import ENCODE, WRITE, Failure
+from sluice.transforms.messages import message_batch
+from sluice.transforms.table_columns import append_schema
+from sluice.transforms.table_target import TableTarget, has_rows, plan_table
+from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows
+from sluice.transforms.write_files import Target, WriteFailures
+from sluice.transforms.write_streams import Pace, RowStream, commit_groups, make_stream
 from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
 from tests.servers import BigQuery
 from tests.transforms.test_write_table import EVERY_TYPE, comparable
-from transforms import append_requests, append_rows, bigquery_clients, commit_table, write_bigquery, write_streams
-from transforms.bigquery_table import ensure_table
-from transforms.commit import Commit, Committed, Judgement
-from transforms.commit_files import FilesPlace
-from transforms.commit_table import TablePlace
-from transforms.failures import ENCODE, WRITE, Failure
-from transforms.messages import message_batch
-from transforms.table_columns import append_schema
-from transforms.table_target import TableTarget, has_rows, plan_table
-from transforms.write_bigquery import WriteStreamTable, WriteTableRows
-from transforms.write_files import Target, WriteFailures
-from transforms.write_streams import Pace, RowStream, commit_groups, make_stream
 
 UTC = datetime.UTC
 NOW = 1_750_000_000.25

@@ -4,11 +4,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms import write_failure_rows
-from transforms.append_rows import Refused
-from transforms.failures import Failure
-from transforms.table_target import TableTarget
-from transforms.write_failure_rows import SCHEMA, WriteFailureRows
+from sluice.transforms import write_failure_rows
+from sluice.transforms.append_rows import Refused
+from sluice.transforms.failures import Failure
+from sluice.transforms.table_target import TableTarget
+from sluice.transforms.write_failure_rows import SCHEMA, WriteFailureRows
 
 
 class Stream:

@@ -12,13 +12,13 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from models.errors import SluiceError, UsageError
+from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms import write_failure_table
+from sluice.transforms.failures import PAYLOAD_MODES, Failure
+from sluice.transforms.table_rows import MAX_ROW_BYTES
+from sluice.transforms.write_failure_table import FIELDS, WriteFailureTable, ensure_failure_table, failure_row
 from tests.http_proxy import Proxy, proxy_of
 from tests.servers import BigQuery, free_port
-from transforms import write_failure_table
-from transforms.failures import PAYLOAD_MODES, Failure
-from transforms.table_rows import MAX_ROW_BYTES
-from transforms.write_failure_table import FIELDS, WriteFailureTable, ensure_failure_table, failure_row
 
 FAILURE = Failure(
     stage="predict",

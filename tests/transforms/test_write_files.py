@@ -8,19 +8,12 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from models.errors import SluiceError, TooManyFailures, UsageError
-from transforms.commit import Commit, Judgement
-from transforms.commit_files import FilesPlace, put_in_place
-from transforms.encode import OutputSpec
-from transforms.failures import Failure
-from transforms.write_files import (
-    Shard,
-    Target,
-    WriteFailures,
-    WriteFiles,
-    check_writable,
-    existing_files,
-)
+from sluice.models.errors import SluiceError, TooManyFailures, UsageError
+from sluice.transforms.commit import Commit, Judgement
+from sluice.transforms.commit_files import FilesPlace, put_in_place
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.failures import Failure
+from sluice.transforms.write_files import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
 BATCH = pa.RecordBatch.from_pydict({"a": [1, 2, 3]})

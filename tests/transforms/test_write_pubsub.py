@@ -18,19 +18,19 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import SluiceError
-from models.reserved import ATTRIBUTES, PAYLOAD
+from sluice.models.errors import SluiceError
+from sluice.models.reserved import ATTRIBUTES, PAYLOAD
+from sluice.transforms import metrics
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.failures import FULL, HASH, Failure
+from sluice.transforms.message_attributes import failure_message, messages_of
+from sluice.transforms.messages import message_batch, with_envelope
+from sluice.transforms.publish_sender import PublishOptions
+from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
 from tests.fakes import PATIENCE_SECS
 from tests.pubsub_service import TOPIC, Gate, aborts, refuses_poison, service
 from tests.servers import Pubsub
 from tests.transforms.encode_cases import patient
-from transforms import metrics
-from transforms.encode import OutputSpec
-from transforms.failures import FULL, HASH, Failure
-from transforms.message_attributes import failure_message, messages_of
-from transforms.messages import message_batch, with_envelope
-from transforms.publish_sender import PublishOptions
-from transforms.write_pubsub import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
 
 SPEC = OutputSpec("jsonl", pa.schema([("x", pa.string()), ("y", pa.int64())]))
 TIME_US = 1_700_000_000_123_456

@@ -22,14 +22,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from fastavro import reader
 
-from models.errors import SluiceError, UsageError
-from models.tfrecord import read_records
-from tests.servers import Gcs
-from transforms.beam_files import match_files, open_binary
-from transforms.encode import OutputSpec
-from transforms.failures import Failure
-from transforms.write_files import BatchFormat, FailureFormat
-from transforms.write_stream_files import (
+from sluice.models.errors import SluiceError, UsageError
+from sluice.models.tfrecord import read_records
+from sluice.transforms.beam_files import match_files, open_binary
+from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.failures import Failure
+from sluice.transforms.write_files import BatchFormat, FailureFormat
+from sluice.transforms.write_stream_files import (
     StreamTarget,
     WriteFailureFiles,
     WriteStreamFiles,
@@ -38,6 +37,7 @@ from transforms.write_stream_files import (
     check_stream_target,
     put_in_place,
 )
+from tests.servers import Gcs
 
 SCHEMA = pa.schema([("a", pa.int64()), ("s", pa.string())])
 NAME = re.compile(r"out-\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}\.")
@@ -237,8 +237,8 @@ _KILLED = """
 import os, signal, sys
 import apache_beam as beam, pyarrow as pa
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from transforms import write_stream_files
-from transforms.encode import OutputSpec
+from sluice.transforms import write_stream_files
+from sluice.transforms.encode import OutputSpec
 
 write_stream_files.put_in_place = lambda path, name: os.kill(os.getpid(), signal.SIGKILL)
 batch = pa.RecordBatch.from_pydict({"a": [1, 2]})

@@ -15,14 +15,15 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindow, Timestampe
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from models.errors import SluiceError, UsageError
-from models.reserved import MESSAGE_ID
+from sluice.models.errors import SluiceError, UsageError
+from sluice.models.reserved import MESSAGE_ID
+from sluice.transforms import write_table
+from sluice.transforms.bigquery_table import ensure_table
+from sluice.transforms.failures import ENCODE, WRITE, Failure
+from sluice.transforms.messages import message_batch
+from sluice.transforms.write_table import WriteTable
 from tests.http_proxy import Proxy, proxy_of
 from tests.servers import BigQuery
-from transforms import write_table
-from transforms.failures import ENCODE, WRITE, Failure
-from transforms.messages import message_batch
-from transforms.write_table import WriteTable, ensure_table
 
 UTC = datetime.UTC
 NOW = 1_750_000_000.25

@@ -1,0 +1,114 @@
+"""Score data with TensorFlow models on Apache Beam: the public names.
+
+The code lives in models/, transforms/ and pipelines/ beside this folder, which reaches them by links: an installed
+Sluice takes one top-level name. Each public name is imported when it is first used, so that `import sluice` brings in
+neither Beam nor TensorFlow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sluice.models.cache import ModelRecipe, open_model
+    from sluice.models.interface import Model, ModelOptions, Outputs
+    from sluice.models.scheduler_options import SchedulerOptions
+    from sluice.models.uri import parse_model_uri
+    from sluice.transforms.commit import Commit
+    from sluice.transforms.commit_files import FilesPlace
+    from sluice.transforms.commit_table import TablePlace
+    from sluice.transforms.decode_messages import DecodeMessages
+    from sluice.transforms.failures import Failure, Result
+    from sluice.transforms.model_handler import SluiceModelHandler
+    from sluice.transforms.predict import Predict
+    from sluice.transforms.read_bigquery import ReadTable
+    from sluice.transforms.read_files import ReadFiles
+    from sluice.transforms.read_pubsub import ReadMessages
+    from sluice.transforms.window_rows import ExplodeRows, WindowRows
+    from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows
+    from sluice.transforms.write_failure_rows import WriteFailureRows
+    from sluice.transforms.write_failure_table import WriteFailureTable
+    from sluice.transforms.write_files import WriteFailures, WriteFiles
+    from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
+    from sluice.transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
+    from sluice.transforms.write_table import WriteTable
+
+# Where each public name lives.
+_HOMES = {
+    "Commit": "sluice.transforms.commit",
+    "DecodeMessages": "sluice.transforms.decode_messages",
+    "ExplodeRows": "sluice.transforms.window_rows",
+    "Failure": "sluice.transforms.failures",
+    "FilesPlace": "sluice.transforms.commit_files",
+    "Model": "sluice.models.interface",
+    "ModelOptions": "sluice.models.interface",
+    "ModelRecipe": "sluice.models.cache",
+    "Outputs": "sluice.models.interface",
+    "Predict": "sluice.transforms.predict",
+    "ReadFiles": "sluice.transforms.read_files",
+    "ReadMessages": "sluice.transforms.read_pubsub",
+    "ReadTable": "sluice.transforms.read_bigquery",
+    "Result": "sluice.transforms.failures",
+    "SchedulerOptions": "sluice.models.scheduler_options",
+    "SluiceModelHandler": "sluice.transforms.model_handler",
+    "TablePlace": "sluice.transforms.commit_table",
+    "WindowRows": "sluice.transforms.window_rows",
+    "WriteFailureFiles": "sluice.transforms.write_stream_files",
+    "WriteFailureMessages": "sluice.transforms.write_pubsub",
+    "WriteFailureRows": "sluice.transforms.write_failure_rows",
+    "WriteFailureTable": "sluice.transforms.write_failure_table",
+    "WriteFailures": "sluice.transforms.write_files",
+    "WriteFiles": "sluice.transforms.write_files",
+    "WriteMessages": "sluice.transforms.write_pubsub",
+    "WriteStreamFiles": "sluice.transforms.write_stream_files",
+    "WriteStreamTable": "sluice.transforms.write_bigquery",
+    "WriteTable": "sluice.transforms.write_table",
+    "WriteTableRows": "sluice.transforms.write_bigquery",
+    "open_model": "sluice.models.cache",
+    "parse_model_uri": "sluice.models.uri",
+}
+
+__all__ = [
+    "Commit",
+    "DecodeMessages",
+    "ExplodeRows",
+    "Failure",
+    "FilesPlace",
+    "Model",
+    "ModelOptions",
+    "ModelRecipe",
+    "Outputs",
+    "Predict",
+    "ReadFiles",
+    "ReadMessages",
+    "ReadTable",
+    "Result",
+    "SchedulerOptions",
+    "SluiceModelHandler",
+    "TablePlace",
+    "WindowRows",
+    "WriteFailureFiles",
+    "WriteFailureMessages",
+    "WriteFailureRows",
+    "WriteFailureTable",
+    "WriteFailures",
+    "WriteFiles",
+    "WriteMessages",
+    "WriteStreamFiles",
+    "WriteStreamTable",
+    "WriteTable",
+    "WriteTableRows",
+    "open_model",
+    "parse_model_uri",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
