@@ -24,7 +24,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 # A `python3.13` that is on PATH may be a shim that runs nothing, so each is tried. Without any, tests skip (or fail,
-# where REQUIRE_SERVERS=1). HOME is where DuckDB keeps its extensions; tests/servers.py runs the emulator with the same.
+# where REQUIRE_SERVERS=1). HOME is where DuckDB keeps its extensions; tests/support/servers.py runs the emulator with the same.
 $(BIGQUERY)/.installed: constraints-bigquery.txt
 	@for python in $(PYTHON_BIGQUERY); do \
 		"$$python" -c '' 2>/dev/null || continue; \

@@ -22,9 +22,9 @@ from benchmarks import bigquery_read, bigquery_write
 from benchmarks.bigquery_jobs import Cost, Measured, Order, by_turns
 from benchmarks.bigquery_read import SLUICE as READ
 from benchmarks.bigquery_write import BATCH, BEAM, BEAM_UNSIZED, INSERT_ALL, STREAM
-from tests.bigquery_proxy import bigquery_proxy
-from tests.servers import BigQuery, bigquery_clients_use, bigquery_emulator
-from tests.transforms.bigquery_cases import load, make_births
+from tests.support.bigquery.cases import load, make_births
+from tests.support.bigquery.proxy import bigquery_proxy
+from tests.support.servers import BigQuery, bigquery_clients_use, bigquery_emulator
 
 RESULTS = os.path.join(os.path.dirname(__file__), "BIGQUERY.md")
 # The emulator sends 100,000 rows in one answer, and nothing compressed. BigQuery sends some thousands, by LZ4 where

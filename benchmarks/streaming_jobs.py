@@ -13,7 +13,7 @@ from sluice.pipelines.latency import LatencyOptions, read
 from sluice.pipelines.latency_report import Tally, begin_us
 from sluice.transforms.pubsub_clients import subscriber
 from sluice.transforms.pubsub_subscription import PubsubSubscription
-from tests.streams import Ends, ProcessJob
+from tests.support.pubsub.streams import Ends, ProcessJob
 
 # The longest that anything is waited for.
 PATIENCE_SECS = 120.0

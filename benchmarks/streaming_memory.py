@@ -28,7 +28,7 @@ from sluice.transforms.message_source import SourceOptions
 from sluice.transforms.plan_stream import StreamPlan
 from sluice.transforms.predict import Predict
 from sluice.transforms.read_pubsub import ReadMessages, close_source, open_source
-from tests.memory_subscription import MemorySubscription
+from tests.support.pubsub.memory_subscription import MemorySubscription
 
 _NAME = "projects/benchmark/subscriptions/memory"
 

@@ -29,8 +29,8 @@ from benchmarks.streaming_jobs import (
 )
 from sluice.pipelines.latency_report import quantiles_ms
 from sluice.transforms.message_source import SourceOptions
-from tests.servers import Pubsub
-from tests.streams import Ends, ProcessJob, make_ends
+from tests.support.pubsub.streams import Ends, ProcessJob, make_ends
+from tests.support.servers import Pubsub
 
 # A backlog's first predictions are not counted: their messages were pulled while the model was being loaded, and the
 # first calls of model and emulator are slow.

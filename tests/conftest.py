@@ -8,9 +8,10 @@ import pytest
 from hypothesis import settings
 
 from sluice.models import zoo
-from tests.backends import Uris, uris_of
-from tests.saved_models import CASES, build_case
-from tests.servers import (
+from tests.support.bigquery.cases import load, make_births
+from tests.support.saved_models.cases import CASES, build_case
+from tests.support.saved_models.zoo import ZooSample, make_sample
+from tests.support.servers import (
     BigQuery,
     Gcs,
     Pubsub,
@@ -21,8 +22,7 @@ from tests.servers import (
     pubsub_clients_use,
     pubsub_emulator,
 )
-from tests.transforms.bigquery_cases import load, make_births
-from tests.zoo_models import ZooSample, make_sample
+from tests.support.serving.backends import Uris, uris_of
 
 # On CI the examples are the same at every run, so that what passed passes again; elsewhere they are drawn anew.
 settings.register_profile("ci", derandomize=True)
@@ -90,7 +90,7 @@ def criteo(zoo_samples: "dict[str, ZooSample]") -> "ZooSample":
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Builds a SavedModel of tests.saved_models by name, once; returns its directory."""
+    """Builds a SavedModel of tests.support.saved_models.cases by name, once; returns its directory."""
     directory = tmp_path_factory.mktemp("cases")
     by_name = {case.name: case for case in CASES}
     return lambda name: build_case(by_name[name], str(directory))
@@ -98,7 +98,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def uris(cases: Callable[[str], str]) -> Iterator[Uris]:
-    """The URI of a SavedModel of tests.saved_models, by backend and name; all are served by one server."""
+    """The URI of a SavedModel of `CASES`, by backend and name; one server serves them all."""
     with uris_of(cases, [case.name for case in CASES]) as uri:
         yield uri
 

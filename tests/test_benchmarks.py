@@ -21,11 +21,10 @@ from benchmarks.streaming_memory import measure
 from benchmarks.streaming_runs import latency_of, rate_of, turns_of
 from sluice.models.protos import message_class
 from sluice.models.tfrecord import read_records
-from tests.servers import BigQuery
-from tests.transforms.bigquery_cases import load, make_births
-from tests.zoo_models import ZooSample
-
-ROOT = Path(__file__).parent.parent
+from tests.support.bigquery.cases import load, make_births
+from tests.support.paths import ROOT
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery
 
 
 def scores(prefix: str) -> list[float]:

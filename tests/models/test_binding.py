@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sluice.models.binding import Bound, bind
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
-from tests.columns_twin import Misfit, arrays, expected_row, fitting_arrays, same
+from tests.support.columns_twin import Misfit, arrays, expected_row, fitting_arrays, same
 
 INPUTS = st.builds(
     lambda dtype, shape: TensorSpec("", dtype, shape),

@@ -16,7 +16,7 @@ from sluice.models.interface import ModelOptions
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.uri import ModelSpec
-from tests.fakes import PATIENCE_SECS, FakeModel, x_feeds
+from tests.support.fakes import PATIENCE_SECS, FakeModel, x_feeds
 
 RECIPE = ModelRecipe(ModelSpec("m"), ModelOptions(defaults=(("x", float("nan")),)))
 

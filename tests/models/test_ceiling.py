@@ -9,7 +9,7 @@ import pytest
 
 from sluice.models.ceiling import Ceiling
 from sluice.models.errors import BatchTooLarge, MessageTooLarge
-from tests.fakes import x_feeds
+from tests.support.fakes import x_feeds
 
 
 def test_rows_and_bytes_are_learnt_apart(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from sluice.models.column_types import is_list, type_fits
 from sluice.models.columns import RowErrors, bind_column, default_value
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec
-from tests.columns_twin import DTYPES, SHAPES, Misfit, arrays, expected_row, same
+from tests.support.columns_twin import DTYPES, SHAPES, Misfit, arrays, expected_row, same
 
 
 def specs(*dtypes: str) -> st.SearchStrategy[ColumnSpec]:

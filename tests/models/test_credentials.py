@@ -28,7 +28,7 @@ from sluice.models.errors import ModelNotFound, Unavailable, UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.serving_grpc import fetch_signatures
 from sluice.models.uri import Endpoint, ModelSpec
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 LOCAL = Endpoint("grpc", "127.0.0.1", 8500, "m")
 REMOTE = Endpoint("grpc", "models.example.com", 8500, "m")

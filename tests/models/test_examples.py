@@ -17,7 +17,7 @@ from sluice.models.examples import encode_examples
 from sluice.models.protos import message_class
 from sluice.models.reserved import PAYLOAD
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
-from tests.columns_twin import Misfit, arrays, expected_row, fitting_arrays, may_hold
+from tests.support.columns_twin import Misfit, arrays, expected_row, fitting_arrays, may_hold
 
 FEATURES = st.builds(
     ColumnSpec,

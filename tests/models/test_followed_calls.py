@@ -16,8 +16,8 @@ from sluice.models.errors import BadInput, ModelNotFound, SignatureError
 from sluice.models.followed_model import Changes, _sample, take_changes
 from sluice.models.interface import Outputs
 from sluice.models.signature import Signature, TensorSpec
-from tests.fakes import PATIENCE_SECS, X_TO_Y, FakeModel, double, x_feeds
-from tests.followed import FLOAT, SHARD, Setting
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, FakeModel, double, x_feeds
+from tests.support.saved_models.followed import FLOAT, SHARD, Setting
 
 
 @pytest.fixture

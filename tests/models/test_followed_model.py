@@ -1,4 +1,4 @@
-"""Which version is followed, and which is not. See tests/followed.py."""
+"""Which version is followed, and which is not. See tests/support/saved_models/followed.py."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from sluice.models.errors import ModelNotFound
 from sluice.models.followed_model import Changes
 from sluice.models.interface import Outputs
-from tests.fakes import double, refusing, x_feeds
-from tests.followed import FLOAT, SHARD, Setting, write_version
+from tests.support.fakes import double, refusing, x_feeds
+from tests.support.saved_models.followed import FLOAT, SHARD, Setting, write_version
 
 
 @pytest.fixture

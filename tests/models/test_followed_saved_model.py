@@ -21,8 +21,8 @@ from sluice.models.saved_model import SavedModel
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.uri import ModelSpec
-from tests.fakes import PATIENCE_SECS
-from tests.followed import export_version
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.saved_models.followed import export_version
 
 # Nothing is looked at by the clock: a test that takes so long has failed.
 OPTIONS = ModelOptions(poll_secs=3600.0, intra_op_threads=1, inter_op_threads=1)

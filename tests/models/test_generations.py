@@ -12,7 +12,7 @@ from sluice.models.binding import Feeds
 from sluice.models.errors import BadInput
 from sluice.models.generations import Generations
 from sluice.models.interface import Outputs
-from tests.fakes import PATIENCE_SECS, FakeModel, refusing, x_feeds
+from tests.support.fakes import PATIENCE_SECS, FakeModel, refusing, x_feeds
 
 
 class Numbered(FakeModel):

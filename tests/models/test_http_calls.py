@@ -17,9 +17,9 @@ import urllib3
 from sluice.models.errors import BadOutput, TimedOut, Unavailable
 from sluice.models.http_calls import HttpCalls
 from sluice.models.uri import Endpoint
-from tests.fakes import PATIENCE_SECS
-from tests.rest_servers import Reply, Request, Server, cut, resetting, sending, serving, trickling
-from tests.servers import free_port
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.servers import free_port
+from tests.support.serving.rest_servers import Reply, Request, Server, cut, resetting, sending, serving, trickling
 
 # A deadline that a test waits for.
 SOON_SECS = 0.2

@@ -20,10 +20,10 @@ from sluice.models.protos import message_class
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import ColumnSpec
-from tests.backends import BACKENDS, Uris, is_refused, servable_outputs
-from tests.fakes import PATIENCE_SECS
-from tests.saved_models import CASES, ModelCase
-from tests.saved_models_case import save_function
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.saved_models.case import save_function
+from tests.support.saved_models.cases import CASES, ModelCase
+from tests.support.serving.backends import BACKENDS, Uris, is_refused, servable_outputs
 
 BY_NAME = {case.name: case for case in CASES}
 Directories = Callable[[str], str]

@@ -1,4 +1,4 @@
-"""Proves the answers in tests/saved_models.py with TensorFlow's own graph loader and none of our code."""
+"""Proves the answers in tests/support/saved_models/cases.py with TensorFlow's own graph loader and none of our code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.saved_models import CASES, ModelCase, build_case
+from tests.support.saved_models.cases import CASES, ModelCase, build_case
 
 BY_NAME = {case.name: case for case in CASES}
 

@@ -15,8 +15,8 @@ from sluice.models.interface import Outputs
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
-from tests.fakes import X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds
-from tests.scheduling import outcome, scheduling, values
+from tests.support.fakes import X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds
+from tests.support.scheduling import outcome, scheduling, values
 
 OPEN = Signature(
     "s", "", (TensorSpec("x", "int32", (None, None)),), (TensorSpec("running", "int32", (None, None)),)

@@ -13,8 +13,8 @@ from sluice.models.errors import Cancelled
 from sluice.models.interface import Outputs
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
-from tests.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
-from tests.scheduling import outcome, scheduling, values
+from tests.support.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
+from tests.support.scheduling import outcome, scheduling, values
 
 
 def test_cancelled_rows_that_wait_are_never_called() -> None:

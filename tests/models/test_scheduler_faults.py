@@ -27,8 +27,8 @@ from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tickets import Prediction
-from tests.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
-from tests.scheduling import outcome, scheduling, values
+from tests.support.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
+from tests.support.scheduling import outcome, scheduling, values
 
 
 class Scripted:

@@ -29,7 +29,7 @@ from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tickets import Prediction, Ticket
-from tests.fakes import PATIENCE_SECS, FakeModel
+from tests.support.fakes import PATIENCE_SECS, FakeModel
 
 # A row is its number, written as often as its request is wide; the answer is its number plus one half, and its name.
 SIGNATURE = Signature(

@@ -14,7 +14,7 @@ from sluice.models.errors import UsageError
 from sluice.models.server.faults import Faults, Gate
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.status import StatusError
-from tests.model_servers import GrpcClient, RestClient, arrays, model_server, predict_request
+from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, model_server, predict_request
 
 X = {"x": np.array([4.0, 9.0], np.float32)}
 

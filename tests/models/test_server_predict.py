@@ -8,7 +8,9 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.model_servers import (
+from tests.models.test_saved_models import feed_row
+from tests.support.saved_models.cases import CASES, ModelCase
+from tests.support.serving.model_servers import (
     HAS_TENSORFLOW_MODEL_SERVER,
     GrpcClient,
     RestClient,
@@ -17,8 +19,6 @@ from tests.model_servers import (
     predict_request,
     tensorflow_model_server,
 )
-from tests.models.test_saved_models import feed_row
-from tests.saved_models import CASES, ModelCase
 
 BY_NAME = {case.name: case for case in CASES}
 # Kinds that differ in what a server must do for them.

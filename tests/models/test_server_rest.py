@@ -17,7 +17,7 @@ from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.rest_request import parse_request, to_array
 from sluice.models.server.rest_response import render_answer
 from sluice.models.server.status import StatusError
-from tests.model_servers import RestClient, model_server
+from tests.support.serving.model_servers import RestClient, model_server
 
 FLOAT, DOUBLE, INT32, UINT8, INT8, STRING, INT64, BOOL = 1, 2, 3, 4, 6, 7, 9, 10
 UINT16, HALF, UINT32, UINT64 = 17, 19, 22, 23

@@ -15,8 +15,8 @@ from sluice.models.errors import ModelNotFound
 from sluice.models.protos import message_class
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.store import ModelConfig, Spec
-from tests.model_servers import GrpcClient, RestClient, arrays, model_server
-from tests.saved_models_case import save_function
+from tests.support.saved_models.case import save_function
+from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, model_server
 
 CELSIUS = {"celsius": np.array([100.0])}
 

@@ -32,8 +32,17 @@ from sluice.models.serving_grpc import fetch_signatures
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensor_proto import from_tensor
 from sluice.models.uri import parse_model_uri
-from tests.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
-from tests.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, respond, serving
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
+from tests.support.serving.grpc_servers import (
+    Server,
+    aborting,
+    assert_doubles,
+    described,
+    doubled,
+    opened,
+    respond,
+    serving,
+)
 
 
 @pytest.fixture(name="serve")

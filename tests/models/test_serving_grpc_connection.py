@@ -18,11 +18,11 @@ from sluice.models.errors import CallError, ModelNotFound, TimedOut, Unavailable
 from sluice.models.interface import EndpointOptions
 from sluice.models.serving_grpc import fetch_signatures
 from sluice.models.uri import parse_model_uri
-from tests.certificates import Certificate
-from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
-from tests.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, serving
-from tests.light_client import check_light_client
-from tests.servers import free_port
+from tests.support.certificates import Certificate
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.support.servers import free_port
+from tests.support.serving.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, serving
+from tests.support.serving.light_client import check_light_client
 
 
 @pytest.fixture(name="serve")

@@ -36,10 +36,11 @@ from sluice.models.interface import EndpointOptions
 from sluice.models.serving_rest import fetch_signatures
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.uri import parse_model_uri
-from tests.certificates import Certificate
-from tests.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
-from tests.light_client import check_light_client
-from tests.rest_servers import (
+from tests.support.certificates import Certificate
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.support.servers import free_port
+from tests.support.serving.light_client import check_light_client
+from tests.support.serving.rest_servers import (
     Reply,
     Request,
     Server,
@@ -51,7 +52,6 @@ from tests.rest_servers import (
     serving_model,
     trickling,
 )
-from tests.servers import free_port
 
 SOON_SECS = 0.2
 

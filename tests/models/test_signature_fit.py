@@ -10,7 +10,7 @@ import pytest
 from sluice.models.errors import SignatureError
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
 from sluice.models.signature_fit import check_fit
-from tests.fakes import X_TO_Y
+from tests.support.fakes import X_TO_Y
 
 X, (TEXT, Y) = X_TO_Y.inputs[0], X_TO_Y.outputs
 AGE = ColumnSpec("age", "int64")

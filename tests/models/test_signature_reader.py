@@ -13,7 +13,7 @@ from sluice.models.protos import message_class
 from sluice.models.signature import UNSERVED, Signature, TensorSpec
 from sluice.models.signature_reader import pick_signature, read_served_signatures, read_signatures
 from sluice.models.versions import read_meta_graph
-from tests.saved_models import CASES
+from tests.support.saved_models.cases import CASES
 
 PREDICT = "tensorflow/serving/predict"
 FLOAT, STRING = 1, 7

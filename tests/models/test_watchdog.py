@@ -8,7 +8,7 @@ import pytest
 
 from sluice.models.errors import TimedOut
 from sluice.models.watchdog import Watchdog
-from tests.fakes import PATIENCE_SECS
+from tests.support.fakes import PATIENCE_SECS
 
 
 def test_calls_run_one_after_the_other_on_one_other_thread() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sluice.pipelines.cli import main
-from tests.backends import BACKENDS, Uris
-from tests.zoo_models import FORMATS, ZooSample, plain, read_output
+from tests.support.saved_models.zoo import FORMATS, ZooSample, plain, read_output
+from tests.support.serving.backends import BACKENDS, Uris
 
 
 def batch(*flags: str) -> int:

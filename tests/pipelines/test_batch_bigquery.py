@@ -14,8 +14,8 @@ from google.cloud import bigquery as client
 
 from sluice.models.zoo.quality import run_signature
 from sluice.pipelines.cli import main
-from tests.servers import BigQuery
-from tests.zoo_models import ZooSample, read_output
+from tests.support.saved_models.zoo import ZooSample, read_output
+from tests.support.servers import BigQuery
 
 ADDED = ["weight_pounds", "_model", "_version", "_predicted_at"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sluice.pipelines.cli import main
-from tests.zoo_models import ZooSample, read_output
+from tests.support.saved_models.zoo import ZooSample, read_output
 
 
 def batch(*flags: str) -> int:

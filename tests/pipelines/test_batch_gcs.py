@@ -13,8 +13,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from sluice.pipelines.cli import main
 from sluice.transforms.beam_files import match_files, open_binary
-from tests.servers import Gcs
-from tests.zoo_models import ZooSample
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import Gcs
 
 
 def upload(local: str, remote: str) -> None:

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.pipelines.cli import main
-from tests.backends import BACKENDS, SAVED_MODEL, Uris, is_refused
-from tests.saved_models import CASES, ModelCase
-from tests.zoo_models import plain
+from tests.support.saved_models.cases import CASES, ModelCase
+from tests.support.saved_models.zoo import plain
+from tests.support.serving.backends import BACKENDS, SAVED_MODEL, Uris, is_refused
 
 # Outputs that cannot be a column, which the launch check refuses by name; of a server, all that is not dense.
 _LEFT_OUT = {"scalar_output": ["threshold"], "ragged_output": ["letters"]}

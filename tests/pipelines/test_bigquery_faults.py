@@ -7,17 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from grpc import StatusCode
 
 from sluice.pipelines.cli import main
-from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
-from tests.servers import BigQuery
-from tests.streams import wait_until
-from tests.zoo_models import ZooSample
+from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.paths import ROOT
+from tests.support.pubsub.streams import wait_until
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery
 
 ROWS = 6000
 
@@ -147,7 +147,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     """It is killed when all its rows are appended, and before the commit."""
     proxy.fail("BatchCommitWriteStreams", None, delay_secs=3600.0)
     flags = flags_of(births_table, dataset, model, proxy)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-m", "sluice", *flags], env=environment) as job:
         wait_until(lambda: bool(proxy.requests["BatchCommitWriteStreams"]) or job.poll() is not None, "the commit")
         assert job.poll() is None

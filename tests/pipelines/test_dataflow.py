@@ -26,11 +26,11 @@ from sluice.pipelines.dataflow import check_settings, job_name, label_value, mod
 from sluice.pipelines.options import BatchOptions
 from sluice.pipelines.runner import beam_options, make_pipeline
 from sluice.pipelines.sdist import find_setup_file
-from tests.dataflow_service import dataflow_service
+from tests.support.dataflow.service import dataflow_service
+from tests.support.paths import ROOT
 
 NEEDED = {"project": "my-project", "region": "us-central1", "temp_location": "gs://bucket/tmp"}
 IN_WORKER, SERVED = "gs://bucket/models/criteo", "grpc://host:8500/criteo/versions/3"
-ROOT = Path(__file__).parent.parent.parent
 
 
 def options_of(*flags: str, **needed: str) -> PipelineOptions:

@@ -24,16 +24,16 @@ from packaging.requirements import Requirement
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.sdist import find_setup_file
-from tests.dataflow_cases import CASES, LOCALLY, REMOTELY, Places, read_file
-from tests.dataflow_service import DataflowService, Job, dataflow_service
-from tests.hermetic import declared, make_venv, run_worker, undeclared
 from tests.pipelines.test_batch_gcs import names, upload
-from tests.servers import BigQuery, Gcs, Pubsub
-from tests.streams import Ends, make_ends
-from tests.transforms.bigquery_cases import load, make_births
-from tests.zoo_models import ZooSample
+from tests.support.bigquery.cases import load, make_births
+from tests.support.dataflow.cases import CASES, LOCALLY, REMOTELY, Places, read_file
+from tests.support.dataflow.hermetic import declared, make_venv, run_worker, undeclared
+from tests.support.dataflow.service import DataflowService, Job, dataflow_service
+from tests.support.paths import ROOT
+from tests.support.pubsub.streams import Ends, make_ends
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery, Gcs, Pubsub
 
-ROOT = Path(__file__).parent.parent.parent
 IMAGE = "example.com/sluice:1"
 # What run_dataflow.sh runs instead of `sluice`: the same, and it says at its end whether it has loaded TensorFlow.
 SLUICE = f"""#!{sys.executable}

@@ -18,11 +18,12 @@ from sluice.pipelines.runner import beam_options, make_pipeline
 from sluice.pipelines.streaming_graph import build_streaming
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import plan_streaming
-from tests.servers import Pubsub
-from tests.streams import every_sink
-from tests.zoo_models import ZooSample
+from tests.support.paths import GOLDEN
+from tests.support.pubsub.streams import every_sink
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import Pubsub
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "streaming_graph.json"
+GRAPH = GOLDEN / "streaming_graph.json"
 FLAGS = ["--runner=DataflowRunner", "--dry_run=True", "--project=my-project", "--region=r", "--streaming"]
 
 
@@ -53,9 +54,9 @@ def graph_of(options: StreamingOptions) -> dict[str, Any]:
 
 
 def test_a_running_job_can_be_replaced_by_this_one(options: StreamingOptions, tmp_path: Path) -> None:
-    found = tmp_path / GOLDEN.name
+    found = tmp_path / GRAPH.name
     found.write_text(json.dumps(graph_of(options), indent=2, sort_keys=True) + "\n")
-    assert found.read_text() == GOLDEN.read_text(), (
-        f"jobs that run cannot be updated to this graph, or lose data. If it is meant: cp {found} {GOLDEN}, and say in "
+    assert found.read_text() == GRAPH.read_text(), (
+        f"jobs that run cannot be updated to this graph, or lose data. If it is meant: cp {found} {GRAPH}, and say in "
         "CHANGELOG.md that they have to be drained"
     )

@@ -15,10 +15,10 @@ import pytest
 from sluice.pipelines import cli
 from sluice.pipelines.demo_streaming import figures_line
 from sluice.pipelines.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
-from tests.fakes_stream import FIGURES
-from tests.servers import require
-from tests.streams import wait_until
-from tests.zoo_models import ZooSample
+from tests.support.pubsub.fakes_stream import FIGURES
+from tests.support.pubsub.streams import wait_until
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import require
 
 
 def session_of(pid: str) -> int:

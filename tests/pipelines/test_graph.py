@@ -14,8 +14,8 @@ from sluice.pipelines.options import BatchOptions
 from sluice.pipelines.plan import plan_batch
 from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
 from sluice.transforms.batches import RecordBatchCoder
-from tests.servers import BigQuery
-from tests.zoo_models import ZooSample
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery
 
 # Changed on purpose only; CHANGELOG.md says so when it is.
 LABELS = [

@@ -10,8 +10,8 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.pipelines.health import HOST, HealthServer
 from sluice.pipelines.stream_stats import StreamFigures
-from tests.fakes_stream import FIGURES
-from tests.servers import free_port
+from tests.support.pubsub.fakes_stream import FIGURES
+from tests.support.servers import free_port
 
 STUCK = dataclasses.replace(FIGURES, secs_since_progress=600.0)
 DRAINING = dataclasses.replace(FIGURES, draining=True)

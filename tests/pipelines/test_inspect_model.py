@@ -24,7 +24,7 @@ from sluice.pipelines.inspect_model import describe
 from sluice.pipelines.inspect_text import render
 from sluice.transforms.decode import InputSpec
 from sluice.transforms.decode_json import decode_object
-from tests.saved_models import CASES, ModelCase, build_case
+from tests.support.saved_models.cases import CASES, ModelCase, build_case
 
 BY_NAME = {case.name: case for case in CASES}
 

@@ -20,8 +20,8 @@ from sluice.pipelines import cli
 from sluice.pipelines.latency import LatencyOptions, read
 from sluice.pipelines.latency_report import Tally, begin_us, quantiles_ms, render
 from sluice.transforms.subscription import Received, SubscriptionLost
-from tests.fakes import PATIENCE_SECS
-from tests.servers import Pubsub
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.servers import Pubsub
 
 START_US = 1_700_000_000_000_000
 

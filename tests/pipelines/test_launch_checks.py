@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sluice.pipelines.cli import main
-from tests.zoo_models import ZooSample
+from tests.support.saved_models.zoo import ZooSample
 
 
 def refusal(flags: list[str], capsys: pytest.CaptureFixture[str]) -> str:

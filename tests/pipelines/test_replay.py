@@ -17,8 +17,8 @@ from sluice.transforms import replay_failures
 from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.beam_files import match_files, write_text
 from sluice.transforms.failures import Failure, to_json
-from tests.pubsub_service import TOPIC, aborts, refuses_poison, service
-from tests.servers import Gcs, Pubsub
+from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
+from tests.support.servers import Gcs, Pubsub
 
 FAILURE = Failure("predict", "Unavailable", "gone", "s#message_id=1", b"{}", (("k", "v"),))
 

@@ -8,8 +8,8 @@ import pytest
 from sluice.pipelines.segments import _backoff_secs, run_segments
 from sluice.transforms.message_buffer import BundleOptions
 from sluice.transforms.message_source import MessageSource, Segment, SourceOptions
-from tests.memory_subscription import MemorySubscription
-from tests.streams import wait_until
+from tests.support.pubsub.memory_subscription import MemorySubscription
+from tests.support.pubsub.streams import wait_until
 
 BUNDLES = BundleOptions(max_messages=5, interval_secs=0.0, idle_secs=0.01)
 

@@ -12,7 +12,7 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.serve import DESCRIPTION
-from tests.model_servers import GrpcClient, RestClient, arrays, served
+from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, served
 
 
 def test_it_serves_until_it_is_told_to_end_and_comes_back_on_its_ports(cases: Callable[[str], str]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import GRPC, REST, uri_at
-from tests.model_servers import model_server
-from tests.zoo_models import ZooSample
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.serving.backends import GRPC, REST, uri_at
+from tests.support.serving.model_servers import model_server
 
 _MAX_RESIDENT_MB = 400
 

@@ -20,9 +20,9 @@ from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.store import ModelConfig
 from sluice.pipelines.cli import main
 from sluice.transforms import metrics
-from tests.backends import GRPC, REST, uri_at
-from tests.fakes import PATIENCE_SECS
-from tests.model_servers import model_server, served
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.serving.backends import GRPC, REST, uri_at
+from tests.support.serving.model_servers import model_server, served
 
 # The model takes the root of x and raises on any batch with a negative one.
 ROWS = 5000

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sluice.pipelines.cli import main
-from tests.backends import GRPC, REST, SERVED, Uris
-from tests.servers import free_port
-from tests.zoo_models import ZooSample
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import free_port
+from tests.support.serving.backends import GRPC, REST, SERVED, Uris
 
 
 def refusal(flags: list[str], capsys: pytest.CaptureFixture[str]) -> str:

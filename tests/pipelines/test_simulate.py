@@ -19,8 +19,8 @@ from sluice.models.errors import UsageError
 from sluice.models.zoo.sample import write_samples
 from sluice.pipelines import cli, simulate
 from sluice.pipelines.simulate import SimulateOptions, Simulation, file_rows, zoo_rows
-from tests.pubsub_service import TOPIC, aborts, refuses_poison, service
-from tests.servers import Pubsub
+from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
+from tests.support.servers import Pubsub
 
 ROWS = [[b'{"x":1}', b'{"x":2}'], [b'{"x":3}']]
 

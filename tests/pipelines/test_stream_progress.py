@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sluice.pipelines.stream_progress import StreamProgress, render_line
 from sluice.pipelines.stream_stats import StreamFigures
-from tests.fakes_stream import FIGURES, NOTHING
+from tests.support.pubsub.fakes_stream import FIGURES, NOTHING
 
 AWAY = dataclasses.replace(FIGURES, reachable=False, draining=True)
 DRAINING = dataclasses.replace(FIGURES, draining=True, failures=0, restarts=0)

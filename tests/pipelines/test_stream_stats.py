@@ -11,8 +11,8 @@ from sluice.pipelines import stream_stats as module
 from sluice.pipelines.stream_stats import StreamFigures, StreamStats
 from sluice.transforms import metrics
 from sluice.transforms.message_source import Stats
-from tests.fakes import FakeClock
-from tests.fakes_stream import FIGURES, NOTHING, FakeSource, received
+from tests.support.fakes import FakeClock
+from tests.support.pubsub.fakes_stream import FIGURES, NOTHING, FakeSource, received
 
 # The wall clock of these tests stands still.
 WALL_SECS = 1_700_000_000

@@ -9,8 +9,8 @@ import pytest
 
 from sluice.pipelines.stream_stats import StreamStats
 from sluice.pipelines.stream_summary import StreamSummary, render, stream_summary, to_json
-from tests.fakes import FakeClock
-from tests.fakes_stream import FIGURES, NOTHING, received
+from tests.support.fakes import FakeClock
+from tests.support.pubsub.fakes_stream import FIGURES, NOTHING, received
 
 TALLY = {
     "rows_read": 1_234_567,

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.servers import BigQuery, Pubsub
-from tests.streams import LocalJob, ask, make_ends, wait_until
-from tests.zoo_models import ZooSample
+from tests.support.pubsub.streams import LocalJob, ask, make_ends, wait_until
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery, Pubsub
 
 
 def ids_of(messages: list[Any]) -> list[str]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
-from tests.pubsub_proxy import pubsub_proxy
-from tests.servers import BigQuery, Pubsub
-from tests.streams import PATIENCE_SECS, Ends, LocalJob, ProcessJob, make_ends, wait_until
-from tests.zoo_models import ZooSample
+from tests.support.pubsub.proxy import pubsub_proxy
+from tests.support.pubsub.streams import PATIENCE_SECS, Ends, LocalJob, ProcessJob, make_ends, wait_until
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery, Pubsub
 
 COUNT = 20_000
 # How long the topic takes nothing.

@@ -17,9 +17,9 @@ from sluice.pipelines.streaming_plan import StreamingPlan, plan_streaming
 from sluice.pipelines.table_options import STREAMING_INSERTS
 from sluice.transforms.fused import check_fused
 from tests.pipelines.test_graph import labels
-from tests.servers import Pubsub
-from tests.streams import every_sink
-from tests.zoo_models import ZooSample
+from tests.support.pubsub.streams import every_sink
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import Pubsub
 
 # Changed on purpose only; CHANGELOG.md says so when it is.
 BEHIND_THE_SOURCE = [

@@ -9,8 +9,8 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
-from tests.servers import Pubsub, free_port
-from tests.streams import Ends, make_ends
+from tests.support.pubsub.streams import Ends, make_ends
+from tests.support.servers import Pubsub, free_port
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_job_that_would_feed_itself(
 def test_flags_that_mean_nothing_are_named(
     ends: Ends, cases: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.streams import LocalJob
+    from tests.support.pubsub.streams import LocalJob
 
     with LocalJob([f"--model={cases('picky')}", *ends.flags, "--id_label=id", "--runner=direct"]) as job:
         assert job.stop() == 0

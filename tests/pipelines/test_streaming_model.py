@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.followed import export_version
-from tests.servers import Pubsub
-from tests.streams import Ends, LocalJob, make_ends
+from tests.support.pubsub.streams import Ends, LocalJob, make_ends
+from tests.support.saved_models.followed import export_version
+from tests.support.servers import Pubsub
 
 
 @pytest.fixture(scope="module")

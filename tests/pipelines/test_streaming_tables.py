@@ -14,10 +14,10 @@ from sluice.pipelines.cli import main
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import make_tables, plan_streaming
 from sluice.transforms import bigquery_clients, bigquery_table
-from tests.bigquery_proxy import bigquery_proxy
-from tests.servers import BigQuery, Pubsub
-from tests.streams import LocalJob, make_ends, wait_until
-from tests.zoo_models import ZooSample
+from tests.support.bigquery.proxy import bigquery_proxy
+from tests.support.pubsub.streams import LocalJob, make_ends, wait_until
+from tests.support.saved_models.zoo import ZooSample
+from tests.support.servers import BigQuery, Pubsub
 
 # Of a table that lacks `_model`, and whose `note` takes JSON alone.
 NARROW = [

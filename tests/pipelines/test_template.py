@@ -28,9 +28,9 @@ from sluice.pipelines.options import BatchOptions
 from sluice.pipelines.runner import beam_options
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.template import OPTIONS, metadata, template_fields, to_json, to_text
-from tests.gcloud import gcloud_environment
+from tests.support.dataflow.gcloud import gcloud_environment
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 PIPELINES = tuple(OPTIONS)
 SECRETS = {"rpc_headers"}
 MACHINE_FILES = {"rpc_ca_file", "rpc_token_file"}

@@ -15,9 +15,10 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.transforms.beam_files import open_binary, write_text
-from tests.servers import Gcs, Pubsub
+from tests.support.paths import ROOT
+from tests.support.servers import Gcs, Pubsub
 
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+DEPLOY = ROOT / "deploy"
 
 
 def upload(directory: str, target: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.pipelines import zoo as command
+from tests.support.paths import ROOT
 
 
 def parse(*args: str) -> argparse.Namespace:
@@ -65,6 +66,5 @@ def test_its_flags_do_not_import_tensorflow() -> None:
         "zoo.zoo.get('criteo').make_rows(5, 1);"
         "print([name for name in ('tensorflow', 'apache_beam', 'tfx_bsl') if name in sys.modules])"
     )
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sluice.models.errors import SluiceError
 from sluice.transforms import append_requests, append_rows
 from sluice.transforms.append_rows import AppendOptions, AppendStream, Refused
-from tests.fakes_append import AppendService
+from tests.support.bigquery.fakes_append import AppendService
 
 SCHEMA = pa.schema([("id", pa.int64())])
 

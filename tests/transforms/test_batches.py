@@ -20,7 +20,7 @@ from sluice.transforms.batches import (
     with_origin,
     with_payload,
 )
-from tests.transforms.encode_cases import batches
+from tests.support.formats.encode_cases import batches
 
 CODER = RecordBatchCoder()
 

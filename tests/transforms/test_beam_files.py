@@ -17,8 +17,8 @@ from sluice.models.followed_model import FollowedModel
 from sluice.models.interface import ModelOptions
 from sluice.models.uri import ModelSpec
 from sluice.transforms.beam_files import BeamFiles, remove_old_copies
-from tests.followed import SHARD, Opener, write_version
-from tests.servers import Gcs
+from tests.support.saved_models.followed import SHARD, Opener, write_version
+from tests.support.servers import Gcs
 
 PARTS = ("saved_model.pb", "variables/variables.index", SHARD)
 

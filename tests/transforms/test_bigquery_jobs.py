@@ -10,8 +10,8 @@ from google.cloud import bigquery as google
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from sluice.transforms.bigquery_table import open_client
-from tests.http_proxy import Proxy, proxy_of
-from tests.servers import BigQuery
+from tests.support.servers import BigQuery
+from tests.support.serving.http_proxy import Proxy, proxy_of
 
 FIELDS = [{"name": "n", "type": "INTEGER"}]
 

@@ -8,7 +8,7 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.transforms.bigquery_table import TableOptions, ensure_table, open_client, parse_table_id, table_fields
 from sluice.transforms.table_layout import TableLayout, parse_layout
-from tests.servers import BigQuery, free_port
+from tests.support.servers import BigQuery, free_port
 
 SCHEMA = pa.schema(
     [

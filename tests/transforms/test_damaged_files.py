@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
 from sluice.transforms.failures import READ
 from sluice.transforms.file_ranges import is_file_error
-from tests.transforms.decode_cases import (
+from tests.support.formats.decode_cases import (
     COLUMNS,
     WRITERS,
     origins_of,

@@ -18,7 +18,7 @@ from sluice.models.errors import CorruptFile
 from sluice.transforms.avro_container import _long, read_header
 from sluice.transforms.decode import AVRO, Decoded, InputSpec
 from sluice.transforms.decode_avro import arrow_schema, read_avro
-from tests.transforms.decode_cases import AVRO_SCHEMA, COLUMNS, origins_of, rows_of, sample_rows, to_avro
+from tests.support.formats.decode_cases import AVRO_SCHEMA, COLUMNS, origins_of, rows_of, sample_rows, to_avro
 
 SPEC = InputSpec(AVRO, COLUMNS)
 UTC = datetime.UTC

@@ -16,7 +16,7 @@ from sluice.models.errors import CorruptFile
 from sluice.transforms.decode import CSV, CsvOptions, Decoded, InputSpec
 from sluice.transforms.decode_csv import decode_csv
 from sluice.transforms.lines import line_block
-from tests.transforms.decode_cases import origins_of, payloads_of, positions_of, rows_of
+from tests.support.formats.decode_cases import origins_of, payloads_of, positions_of, rows_of
 
 COLUMNS = (
     ("id", pa.int64()),

@@ -12,7 +12,7 @@ from sluice.models.protos import message_class
 from sluice.models.reserved import FILE, PAYLOAD, POSITION
 from sluice.transforms.decode import TFRECORD, Decoded, InputSpec
 from sluice.transforms.decode_examples import decode_examples, example_schema
-from tests.transforms.decode_cases import example, origins_of, payloads_of, rows_of
+from tests.support.formats.decode_cases import example, origins_of, payloads_of, rows_of
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("i", pa.int64()),

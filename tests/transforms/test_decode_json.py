@@ -12,7 +12,7 @@ from sluice.transforms.decode import JSONL, Decoded, InputSpec
 from sluice.transforms.decode_json import decode_json, decode_object
 from sluice.transforms.json_values import coerce
 from sluice.transforms.lines import line_block
-from tests.transforms.decode_cases import origins_of, payloads_of, positions_of, rows_of
+from tests.support.formats.decode_cases import origins_of, payloads_of, positions_of, rows_of
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.int64()),

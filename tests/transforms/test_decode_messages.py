@@ -25,7 +25,7 @@ from sluice.transforms.decode_datum import datum_schema
 from sluice.transforms.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
 from sluice.transforms.json_values import coerce
 from sluice.transforms.messages import MESSAGE_SCHEMA, message_batch
-from tests.transforms.decode_cases import example
+from tests.support.formats.decode_cases import example
 
 SOURCE = "projects/p/subscriptions/s"
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (

@@ -9,7 +9,7 @@ import pytest
 from sluice.models.errors import CorruptFile
 from sluice.transforms.decode import PARQUET, Decoded, InputSpec
 from sluice.transforms.decode_parquet import group_shares, open_parquet, read_parquet
-from tests.transforms.decode_cases import COLUMNS, origins_of, put, rows_of, sample_rows, to_parquet
+from tests.support.formats.decode_cases import COLUMNS, origins_of, put, rows_of, sample_rows, to_parquet
 
 SPEC = InputSpec(PARQUET, COLUMNS)
 

@@ -12,7 +12,7 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode import check_output_spec, open_encoder
 from sluice.transforms.encode_base import EXTENSIONS, FORMATS, OutputSpec, join, parts, select_columns
-from tests.transforms.encode_cases import WriteOnlyFile, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import WriteOnlyFile, batches, encode, encode_batch, patient
 
 
 def spec_of(format_name: str, kind: pa.DataType, flatten: bool = False, name: str = "x") -> OutputSpec:

@@ -14,7 +14,7 @@ from sluice.models.errors import SluiceError
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_avro import _joined_fields, _varints, avro_schema
 from sluice.transforms.encode_base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
-from tests.transforms.encode_cases import UTC, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch, patient
 from tests.transforms.test_encode_json import utc
 
 AVRO_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,4}", fullmatch=True)

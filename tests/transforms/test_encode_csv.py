@@ -15,7 +15,7 @@ from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import OutputSpec, select_columns, shown_schema, shown_type
 from sluice.transforms.encode_json import json_texts
-from tests.transforms.encode_cases import SCALARS, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import SCALARS, batches, encode, encode_batch, patient
 from tests.transforms.test_encode_json import back, utc
 
 

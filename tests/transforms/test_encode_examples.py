@@ -13,7 +13,7 @@ from sluice.models.reserved import PAYLOAD
 from sluice.models.tfrecord import read_records
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import OutputSpec, shown_type
-from tests.transforms.encode_cases import FEATURES, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import FEATURES, batches, encode, encode_batch, patient
 
 Example = message_class("tensorflow.Example")
 

@@ -16,7 +16,7 @@ from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import OutputSpec, shown_type
-from tests.transforms.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, patient, values
+from tests.support.formats.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, patient, values
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 

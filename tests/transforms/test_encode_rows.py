@@ -12,7 +12,7 @@ from sluice.models.reserved import ATTRIBUTES, PAYLOAD
 from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.encode_rows import encode_rows
-from tests.transforms.encode_cases import TEXT, batches, encode_batch, patient
+from tests.support.formats.encode_cases import TEXT, batches, encode_batch, patient
 
 MAP = pa.map_(pa.string(), pa.string())
 RAW = OutputSpec("jsonl", pa.schema([("y", pa.int64())]), raw=True)

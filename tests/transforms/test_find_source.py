@@ -9,16 +9,7 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
 from sluice.transforms.find_source import Source, find_source
-from tests.transforms.decode_cases import (
-    COLUMNS,
-    FORMATS,
-    WRITERS,
-    example,
-    put,
-    sample_rows,
-    to_avro,
-    to_parquet,
-)
+from tests.support.formats.decode_cases import COLUMNS, FORMATS, WRITERS, example, put, sample_rows, to_avro, to_parquet
 
 
 def find(pattern: str | Path, format_: str = "", **csv: str | tuple[str, ...]) -> Source:

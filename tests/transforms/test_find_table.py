@@ -15,9 +15,9 @@ from sluice.transforms.decode import BIGQUERY, CsvOptions
 from sluice.transforms.find_table import FoundTable, find_query, find_table
 from sluice.transforms.plan_input import Wanted, plan_input
 from sluice.transforms.schema import bigquery_to_arrow_schema
-from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
-from tests.servers import BigQuery
-from tests.transforms.bigquery_cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
+from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
+from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.servers import BigQuery
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
-from tests.fakes import FakeClock
-from tests.fakes_stream import Leases
+from tests.support.fakes import FakeClock
+from tests.support.pubsub.fakes_stream import Leases
 
 LEASE_SECS = 30
 EXTEND = f"extend by {LEASE_SECS}"

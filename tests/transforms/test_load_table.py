@@ -36,8 +36,8 @@ from sluice.transforms.table_layout import TableLayout
 from sluice.transforms.table_target import TableTarget, plan_table
 from sluice.transforms.write_files import Shard, Target, WriteFailures
 from sluice.transforms.write_load_files import WriteLoadFiles
-from tests.http_proxy import Proxy, proxy_of
-from tests.servers import BigQuery, Gcs
+from tests.support.servers import BigQuery, Gcs
+from tests.support.serving.http_proxy import Proxy, proxy_of
 from tests.transforms.test_write_table import EVERY_TYPE, comparable
 
 UTC = datetime.UTC

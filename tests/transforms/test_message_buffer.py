@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sluice.transforms.message_buffer import BundleOptions, MessageBuffer
 from sluice.transforms.subscription import Received
-from tests.fakes import PATIENCE_SECS
-from tests.fakes_stream import received
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.pubsub.fakes_stream import received
 
 TICK_SECS = 2.0**-20  # so that sums of them are exact
 

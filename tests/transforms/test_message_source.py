@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sluice.transforms.message_buffer import BundleOptions
 from sluice.transforms.message_source import Bundle, MessageSource, Segment, SourceOptions
 from sluice.transforms.subscription import Received, SubscriptionLost
-from tests.fakes import PATIENCE_SECS
-from tests.memory_subscription import MemorySubscription
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.pubsub.memory_subscription import MemorySubscription
 
 QUICK = BundleOptions(max_messages=10, interval_secs=0.0, idle_secs=0.01)
 

@@ -19,9 +19,9 @@ from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.uri import parse_model_uri
 from sluice.transforms.model_handler import SluiceModelHandler, predict_rows
-from tests.backends import BACKENDS, Uris
-from tests.fakes import FakeModel
-from tests.saved_models import CASES
+from tests.support.fakes import FakeModel
+from tests.support.saved_models.cases import CASES
+from tests.support.serving.backends import BACKENDS, Uris
 
 PLAIN = [case for case in CASES if case.example_spec is None and case.name not in ("ragged_output", "scalar_output")]
 

@@ -11,7 +11,7 @@ from sluice.models.signature import ColumnSpec, Signature, TensorSpec
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
 from sluice.transforms.find_source import Source
 from sluice.transforms.plan_input import InputPlan, Wanted, check_sample, plan_input
-from tests.transforms.decode_cases import put, to_avro
+from tests.support.formats.decode_cases import put, to_avro
 
 OUTPUT = TensorSpec("score", "float32", (None,))
 

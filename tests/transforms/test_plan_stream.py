@@ -24,11 +24,11 @@ from sluice.transforms.decode import AVRO, JSONL, TFRECORD, InputSpec
 from sluice.transforms.decode_messages import MessageSpec, decode_messages
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
-from tests.saved_models import CASES, ModelCase
-from tests.transforms.decode_cases import example
+from tests.support.formats.decode_cases import example
+from tests.support.saved_models.cases import CASES, ModelCase
+from tests.support.saved_models.zoo import ZooSample
 from tests.transforms.test_decode_messages import batch_of
 from tests.transforms.test_plan_input import FEATURES, MODEL, UNKNOWN_FEATURES, signature
-from tests.zoo_models import ZooSample
 
 TEXT = signature(text="string")
 TAKEN = (("age", pa.int64()), ("height", pa.float32()), ("name", pa.string()))

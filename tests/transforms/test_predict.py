@@ -34,7 +34,7 @@ def recipe(cases: Callable[[str], str]) -> ModelRecipe:
 
 @pytest.fixture
 def expected(cases: Callable[[str], str], recipe: ModelRecipe) -> Callable[[float], float]:
-    from tests.saved_models import CASES
+    from tests.support.saved_models.cases import CASES
 
     case = next(case for case in CASES if case.name == "picky")
     output = next(iter(case.expected([{"x": 1.0}])))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sluice.models.errors import SluiceError
 from sluice.transforms.publish import MAX_REQUEST_MESSAGES, Messages, Publisher
 from sluice.transforms.publish_sender import PublishOptions
-from tests.fakes import PATIENCE_SECS
-from tests.pubsub_service import TOPIC, Gate, aborts, refuses_poison, service
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.pubsub.service import TOPIC, Gate, aborts, refuses_poison, service
 
 TRANSIENT = [
     "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "ABORTED", "UNKNOWN", "CANCELLED",

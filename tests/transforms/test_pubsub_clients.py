@@ -4,7 +4,7 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError
 
 from sluice.transforms import pubsub_clients
-from tests.servers import Pubsub
+from tests.support.servers import Pubsub
 
 
 def test_what_is_published_is_pulled_and_acknowledged(pubsub: Pubsub) -> None:

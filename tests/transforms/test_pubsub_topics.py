@@ -8,8 +8,8 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
 from sluice.transforms.pubsub_topics import check_topic, create_topic
-from tests.pubsub_service import TOPIC, aborts, service, takes
-from tests.servers import Pubsub
+from tests.support.pubsub.service import TOPIC, aborts, service, takes
+from tests.support.servers import Pubsub
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from sluice.transforms.decode import BIGQUERY, InputSpec
 from sluice.transforms.find_table import FoundTable, find_query, find_table
 from sluice.transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream
 from sluice.transforms.read_files import MAX_BATCH_ROWS
-from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
-from tests.servers import BigQuery
-from tests.transforms.bigquery_cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
+from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
+from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.servers import BigQuery
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from sluice.transforms.replay_failures import (
     open_final_place,
     replay,
 )
-from tests.fakes import FakeClock
-from tests.servers import Gcs
+from tests.support.fakes import FakeClock
+from tests.support.servers import Gcs
 
 FAILURE = Failure("predict", "Unavailable", "gone", "s#message_id=1", b"\xff{}", (("k", "v"),), "m", 3, attempt=2)
 NOW = datetime.datetime(2026, 1, 31, 23, 59, 58, tzinfo=datetime.UTC)

@@ -15,7 +15,7 @@ from sluice.transforms.batches import origin_of
 from sluice.transforms.decode import CSV, JSONL, InputSpec
 from sluice.transforms.file_ranges import FileRange
 from sluice.transforms.read_files import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
-from tests.transforms.decode_cases import put
+from tests.support.formats.decode_cases import put
 
 COLUMNS = (("id", pa.int64()), ("zip", pa.string()))
 

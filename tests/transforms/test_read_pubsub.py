@@ -29,8 +29,8 @@ from sluice.transforms.message_source import MessageSource, SourceOptions
 from sluice.transforms.messages import MESSAGE_SCHEMA, parse_time, times_us
 from sluice.transforms.read_pubsub import ReadMessages, _Gather, close_source, open_source, to_batch
 from sluice.transforms.subscription import Received
-from tests.fakes import PATIENCE_SECS
-from tests.memory_subscription import MemorySubscription
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.pubsub.memory_subscription import MemorySubscription
 
 # What the DoFns of a test leave behind: they run in this process, but are pickled.
 SEEN: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from sluice.transforms.bigquery_table import TableOptions, ensure_fields, table_
 from sluice.transforms.table_target import has_rows, plan_table, required_columns
 from sluice.transforms.write_failure_rows import plan_failure_table
 from sluice.transforms.write_failure_table import FIELDS, ensure_failure_table
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 SCHEMA = pa.schema([("id", pa.int64()), ("one", pa.struct([pa.field("x", pa.string(), nullable=False)]))])
 KEY = "projects/p/locations/us/keyRings/r/cryptoKeys/k"

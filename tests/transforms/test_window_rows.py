@@ -29,7 +29,7 @@ from sluice.models.errors import SluiceError
 from sluice.models.reserved import EVENT_TIME
 from sluice.transforms.messages import TIME
 from sluice.transforms.window_rows import ExplodeRows, WindowRows, explode_rows, split_by_window
-from tests.transforms.encode_cases import patient
+from tests.support.formats.encode_cases import patient
 
 SECOND = 1_000_000
 

@@ -49,8 +49,9 @@ from sluice.transforms.table_target import TableTarget, has_rows, plan_table
 from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows
 from sluice.transforms.write_files import Target, WriteFailures
 from sluice.transforms.write_streams import Pace, RowStream, commit_groups, make_stream
-from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
-from tests.servers import BigQuery
+from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.paths import ROOT
+from tests.support.servers import BigQuery
 from tests.transforms.test_write_table import EVERY_TYPE, comparable
 
 UTC = datetime.UTC
@@ -623,7 +624,7 @@ streams, _ = write(plan(sys.argv[1]), batch_of(list(range(1000))))
 print(len(streams), flush=True)
 time.sleep(60)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", script, target.table], stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     assert process.stdout.readline() == b"1\n"

@@ -17,8 +17,8 @@ from sluice.transforms import write_failure_table
 from sluice.transforms.failures import PAYLOAD_MODES, Failure
 from sluice.transforms.table_rows import MAX_ROW_BYTES
 from sluice.transforms.write_failure_table import FIELDS, WriteFailureTable, ensure_failure_table, failure_row
-from tests.http_proxy import Proxy, proxy_of
-from tests.servers import BigQuery, free_port
+from tests.support.servers import BigQuery, free_port
+from tests.support.serving.http_proxy import Proxy, proxy_of
 
 FAILURE = Failure(
     stage="predict",

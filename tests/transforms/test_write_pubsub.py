@@ -27,10 +27,10 @@ from sluice.transforms.message_attributes import failure_message, messages_of
 from sluice.transforms.messages import message_batch, with_envelope
 from sluice.transforms.publish_sender import PublishOptions
 from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
-from tests.fakes import PATIENCE_SECS
-from tests.pubsub_service import TOPIC, Gate, aborts, refuses_poison, service
-from tests.servers import Pubsub
-from tests.transforms.encode_cases import patient
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.formats.encode_cases import patient
+from tests.support.pubsub.service import TOPIC, Gate, aborts, refuses_poison, service
+from tests.support.servers import Pubsub
 
 SPEC = OutputSpec("jsonl", pa.schema([("x", pa.string()), ("y", pa.int64())]))
 TIME_US = 1_700_000_000_123_456

@@ -37,7 +37,7 @@ from sluice.transforms.write_stream_files import (
     check_stream_target,
     put_in_place,
 )
-from tests.servers import Gcs
+from tests.support.servers import Gcs
 
 SCHEMA = pa.schema([("a", pa.int64()), ("s", pa.string())])
 NAME = re.compile(r"out-\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}\.")

@@ -22,8 +22,8 @@ from sluice.transforms.bigquery_table import ensure_table
 from sluice.transforms.failures import ENCODE, WRITE, Failure
 from sluice.transforms.messages import message_batch
 from sluice.transforms.write_table import WriteTable
-from tests.http_proxy import Proxy, proxy_of
-from tests.servers import BigQuery
+from tests.support.servers import BigQuery
+from tests.support.serving.http_proxy import Proxy, proxy_of
 
 UTC = datetime.UTC
 NOW = 1_750_000_000.25

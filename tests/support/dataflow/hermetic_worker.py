@@ -1,4 +1,4 @@
-"""Runs graphs that were staged for Dataflow, in a process that has what a worker has: `tests.hermetic.run_worker`.
+"""Runs graphs that were staged for Dataflow, in a process that has what a worker has: `hermetic.run_worker` starts it.
 
 It imports nothing of the checkout. Usage: hermetic_worker.py REQUEST.json, where the request is
 {"graphs": {NAME: GS_PATH}, "messages": [BASE64, ...]}; prints {NAME: ERROR or ""} as its last line, "modules" among the

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from sluice.models.cache import open_model
 from sluice.models.interface import ModelOptions
-from tests.model_servers import HAS_TENSORFLOW_MODEL_SERVER, model_server, tensorflow_model_server
-from tests.saved_models import ModelCase
+from tests.support.saved_models.cases import ModelCase
+from tests.support.serving.model_servers import HAS_TENSORFLOW_MODEL_SERVER, model_server, tensorflow_model_server
 
 SAVED_MODEL, GRPC, REST = "saved_model", "grpc", "rest"
 # TF Serving itself, where tensorflow_model_server is on PATH.

@@ -23,7 +23,7 @@ import urllib3
 from sluice.models.server.faults import Faults
 from sluice.models.server.reference import ReferenceServer, ServerOptions
 from sluice.models.server.store import ModelConfig
-from tests.servers import answers, free_port, running
+from tests.support.servers import answers, free_port, running
 
 _START_SECS = 60.0
 _STOP_SECS = 10.0

@@ -17,7 +17,6 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import grpc
@@ -28,6 +27,7 @@ from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, ReceivedMessage, SubscriberClient
 
 from sluice.pipelines import pubsub_emulator as emulator
+from tests.support.paths import ROOT
 
 Found = TypeVar("Found")
 
@@ -293,7 +293,7 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 
 # `make test` sets it up; it has Python 3.13, which the emulator needs.
-_BIGQUERY_VENV = Path(__file__).parent.parent / ".venv-bigquery"
+_BIGQUERY_VENV = ROOT / ".venv-bigquery"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sluice.transforms.beam_files import open_binary
 from tests.pipelines.test_batch_gcs import names
-from tests.servers import BigQuery, Gcs
+from tests.support.servers import BigQuery, Gcs
 
 LOCALLY, REMOTELY = "locally", "remotely"
 

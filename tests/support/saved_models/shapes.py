@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.saved_models_case import Columns, ModelCase, Row, save_function
+from tests.support.saved_models.case import Columns, ModelCase, Row, save_function
 
 
 def _image(height: int, width: int, seed: int) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.tickets import Prediction, Ticket
-from tests.fakes import PATIENCE_SECS, FakeModel
+from tests.support.fakes import PATIENCE_SECS, FakeModel
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from sluice.pipelines.stream_stats import StreamFigures
 from sluice.transforms.message_source import Stats
 from sluice.transforms.subscription import Received
-from tests.fakes import PATIENCE_SECS
+from tests.support.fakes import PATIENCE_SECS
 
 FIGURES = StreamFigures(
     seconds=3725.04,

@@ -15,7 +15,7 @@ from sluice.models.serving_grpc import GrpcModel
 from sluice.models.signature import Signature
 from sluice.models.tensor_proto import from_tensor, to_tensor
 from sluice.models.uri import parse_model_uri
-from tests.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 _NUMBERS = {"int64": 9, "string": 7, "float32": 1}

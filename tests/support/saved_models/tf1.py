@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from typing import Any
 
-from tests.saved_models_case import Columns, ModelCase, Row, write_lines
+from tests.support.saved_models.case import Columns, ModelCase, Row, write_lines
 
 # Churn, as a tf.estimator classifier exports it. Every value is a multiple of 1/16, so float32 holds all sums exactly.
 PLANS = [b"basic", b"family", b"pro"]

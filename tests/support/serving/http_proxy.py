@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from tests.local_server import Handler, LocalServer
+from tests.support.serving.local_server import Handler, LocalServer
 
 _TIMEOUT_SECS = 30
 

@@ -13,8 +13,8 @@ from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 from sluice.transforms.bigquery_clients import close, read_client, write_client
-from tests.bigquery_proxy import BigQueryProxy, bigquery_proxy
-from tests.servers import BigQuery
+from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.servers import BigQuery
 
 ROWS = pa.record_batch({"id": pa.array(range(10), pa.int64())})
 

@@ -18,7 +18,7 @@ from sluice.models.interface import EndpointOptions, ModelOptions
 from sluice.models.serving_rest import RestModel
 from sluice.models.signature import Signature
 from sluice.models.uri import parse_model_uri
-from tests.fakes import X_TO_Y, double, x_feeds
+from tests.support.fakes import X_TO_Y, double, x_feeds
 
 # How long a trickling server waits between bytes.
 _TRICKLE_SECS = 0.01

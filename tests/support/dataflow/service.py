@@ -1,4 +1,4 @@
-"""A Dataflow service on localhost that takes jobs and keeps them. It runs none: tests/hermetic.py does.
+"""A Dataflow service on localhost that takes jobs and keeps them. It runs none: hermetic.py does.
 
 It answers what Beam's DataflowRunner (`--dataflow_endpoint=URL --no_auth`) and gcloud
 (`CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW=URL/`) ask, as in
@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from tests.local_server import Handler, LocalServer
+from tests.support.serving.local_server import Handler, LocalServer
 
 _NAME = re.compile(r"/v1b3/projects/(?P<project>[^/]+)(/locations/(?P<region>[^/]+))?/(?P<rest>[^?]*)")
 _BATCH, _STREAMING = (1, "JOB_TYPE_BATCH"), (2, "JOB_TYPE_STREAMING")

@@ -14,7 +14,7 @@ from sluice.transforms.bigquery_clients import close, read_client
 from sluice.transforms.decode import BIGQUERY, Decoded, InputSpec
 from sluice.transforms.find_table import FoundTable
 from sluice.transforms.read_bigquery import open_streams, read_stream
-from tests.servers import BigQuery
+from tests.support.servers import BigQuery
 
 SCALARS = {
     "INTEGER": (pa.int64(), [1, -(2**63), 2**53 + 1]),

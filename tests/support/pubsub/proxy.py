@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.pubsub_v1.types import PublishRequest
 
-from tests.servers import Pubsub
+from tests.support.servers import Pubsub
 
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Each pull that waits for messages has a thread of its own.

@@ -20,8 +20,8 @@ from sluice.pipelines import pubsub_emulator
 from sluice.pipelines.inspect_model import describe
 from sluice.transforms import beam_files
 from sluice.transforms.beam_files import BeamFiles, match_files
-from tests.saved_models import CASES, build_case
-from tests.servers import (
+from tests.support.saved_models.cases import CASES, build_case
+from tests.support.servers import (
     BigQuery,
     Gcs,
     Pubsub,

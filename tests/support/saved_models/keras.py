@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.saved_models_case import Columns, ModelCase, Row
+from tests.support.saved_models.case import Columns, ModelCase, Row
 
 # Multiples of 1/8 or 1/4: float32 holds every sum before the sigmoid exactly.
 HIDDEN = np.array([[0.5, -1.0], [1.0, 0.25], [-0.5, 2.0]])

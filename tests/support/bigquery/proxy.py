@@ -23,7 +23,7 @@ import pyarrow as pa
 from google.cloud.bigquery_storage_v1 import types
 from google.rpc import status_pb2
 
-from tests.servers import BigQuery
+from tests.support.servers import BigQuery
 
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Each stream that is open has a thread of its own.

@@ -11,8 +11,19 @@ from __future__ import annotations
 
 import os
 
-from tests import saved_models_columns, saved_models_keras, saved_models_shapes, saved_models_tf1
-from tests.saved_models_case import ModelCase
+from tests.support.saved_models import (
+    columns as saved_models_columns,
+)
+from tests.support.saved_models import (
+    keras as saved_models_keras,
+)
+from tests.support.saved_models import (
+    shapes as saved_models_shapes,
+)
+from tests.support.saved_models import (
+    tf1 as saved_models_tf1,
+)
+from tests.support.saved_models.case import ModelCase
 
 __all__ = ["CASES", "ModelCase", "build_case"]
 

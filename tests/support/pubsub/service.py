@@ -14,7 +14,7 @@ from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest, TestIamPermi
 from google.pubsub_v1.types import GetTopicRequest, PublishRequest, PublishResponse, Topic
 
 from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
-from tests.fakes import PATIENCE_SECS
+from tests.support.fakes import PATIENCE_SECS
 
 TOPIC = "projects/p/topics/made-up"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from tests.saved_models_case import Columns, ModelCase, Row, save_function, write_lines
+from tests.support.saved_models.case import Columns, ModelCase, Row, save_function, write_lines
 
 CURRENCIES = {b"NO": b"NOK", b"IT": b"EUR", b"US": b"USD"}
 

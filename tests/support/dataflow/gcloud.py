@@ -10,8 +10,8 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.local_server import Handler, LocalServer
-from tests.servers import require
+from tests.support.servers import require
+from tests.support.serving.local_server import Handler, LocalServer
 
 _NO_GCLOUD = "gcloud is not installed: see https://cloud.google.com/sdk/docs/install"
 # Where packages put it, if it is not on PATH.

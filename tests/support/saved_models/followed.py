@@ -15,7 +15,7 @@ from sluice.models.interface import ModelOptions, Outputs
 from sluice.models.protos import message_class
 from sluice.models.uri import ModelSpec
 from sluice.models.versions import Version
-from tests.fakes import FakeModel, double
+from tests.support.fakes import FakeModel, double
 
 FLOAT, STRING, INT64 = 1, 7, 9
 SHARD = "variables/variables.data-00000-of-00001"
