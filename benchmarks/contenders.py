@@ -255,7 +255,7 @@ CONTENDERS: dict[str, dict[str, Contender]] = {
 
 def count_rows(prefix: str) -> int:
     """Returns how many rows a contender has written."""
-    from sluice.models.tfrecord import read_records
+    from sluice.models.tensors.tfrecord import read_records
 
     rows = 0
     for path in glob.glob(f"{prefix}*"):

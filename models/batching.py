@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from sluice.models.binding import Feeds
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
@@ -16,6 +15,7 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
+from sluice.models.tensors.binding import Feeds
 
 
 @dataclasses.dataclass(frozen=True)

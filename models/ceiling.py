@@ -3,8 +3,8 @@
 import logging
 
 from sluice.models.batching import byte_count, row_count
-from sluice.models.binding import Feeds
 from sluice.models.errors import BatchTooLarge, MessageTooLarge
+from sluice.models.tensors.binding import Feeds
 
 _LOG = logging.getLogger(__name__)
 

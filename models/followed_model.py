@@ -15,7 +15,6 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from sluice.models.batching import byte_count, row_count, slice_feeds
-from sluice.models.binding import Bound, Feeds, bind
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.generations import Generations
@@ -23,6 +22,7 @@ from sluice.models.interface import Model, ModelOptions, Outputs, check_outputs
 from sluice.models.saved_model import SavedModel, read_signature
 from sluice.models.signature import Signature
 from sluice.models.signature_fit import check_fit
+from sluice.models.tensors.binding import Bound, Feeds, bind
 from sluice.models.uri import ModelSpec
 from sluice.models.versions import Version, list_versions, read_meta_graph, what_is_missing
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.binding import Bound, Feeds
 from sluice.models.errors import BadOutput
 from sluice.models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from sluice.models.tensors.binding import Bound, Feeds
 
 
 @dataclasses.dataclass(frozen=True)

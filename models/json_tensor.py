@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from sluice.models.binding import Feeds
 from sluice.models.errors import BadOutput
 from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
+from sluice.models.tensors.binding import Feeds
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # TF Serving refuses what it reads as more than the largest float32, and its parser (RapidJSON, in its fast mode) reads

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.binding import Bound, Feeds, bind
 from sluice.models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotFound
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import ModelOptions, Outputs, arrow_values
@@ -21,7 +20,8 @@ from sluice.models.reasons import reason
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.signature_reader import pick_signature, read_signatures
 from sluice.models.tensorflow_import import tensorflow
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.binding import Bound, Feeds, bind
+from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import ModelSpec
 from sluice.models.versions import Version, find_version, read_meta_graph
 

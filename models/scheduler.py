@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from sluice.models.batching import Isolation, Outcome, RowFailure, byte_count, merge, pad, row_count, slice_feeds
-from sluice.models.binding import Feeds
 from sluice.models.budget import ByteBudget
 from sluice.models.ceiling import Ceiling
 from sluice.models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
@@ -19,6 +18,7 @@ from sluice.models.interface import Model, Outputs, check_outputs
 from sluice.models.padding import Padding
 from sluice.models.retry import Retry
 from sluice.models.scheduler_options import FAIL, SchedulerOptions
+from sluice.models.tensors.binding import Feeds
 from sluice.models.tickets import CallStats, Segment, Ticket, complete, share
 from sluice.models.waiting import Waiting
 from sluice.models.watchdog import Watchdog

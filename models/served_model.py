@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from sluice.models.binding import Bound, bind
 from sluice.models.interface import EndpointOptions, ModelOptions
 from sluice.models.signature import Signature
 from sluice.models.signature_reader import pick_signature
+from sluice.models.tensors.binding import Bound, bind
 from sluice.models.uri import ModelSpec
 
 # (spec, options, timeout_secs) to a model's signatures by name, and the version that its server has now.

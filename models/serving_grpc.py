@@ -12,7 +12,6 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sluice.models import not_found
-from sluice.models.binding import Feeds
 from sluice.models.certificates import ssl_context
 from sluice.models.credentials import Credentials
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, Unavailable
@@ -23,6 +22,7 @@ from sluice.models.serving_errors import error_of, is_not_served
 from sluice.models.signature import Signature
 from sluice.models.signature_reader import read_served_signatures
 from sluice.models.tensor_proto import from_tensor, to_tensor
+from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
 
 _SERVICE = "/tensorflow.serving.PredictionService/"

@@ -16,7 +16,6 @@ import urllib3
 from google.protobuf import json_format
 
 from sluice.models import not_found
-from sluice.models.binding import Feeds
 from sluice.models.certificates import ssl_context
 from sluice.models.credentials import Credentials
 from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
@@ -28,6 +27,7 @@ from sluice.models.served_model import ServedModel
 from sluice.models.serving_errors import error_of, is_not_served
 from sluice.models.signature import UNSERVED, Signature
 from sluice.models.signature_reader import read_served_signatures
+from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
 
 # Types that TF Serving has no JSON form for: it refuses them with UNIMPLEMENTED. tensorflow_serving/util/json_tensor.cc

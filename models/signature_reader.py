@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from sluice.models.errors import SignatureError
-from sluice.models.example_features import example_features
 from sluice.models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec, tensor_spec
+from sluice.models.tensors.example_features import example_features
 
 # How TF 2 exports mark the op that initialises the model; nothing to serve.
 _HIDDEN = "__saved_model_init_op"

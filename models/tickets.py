@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.batching import Outcome, RowFailure, byte_count, merge_key, row_count
-from sluice.models.binding import Feeds
 from sluice.models.errors import SluiceError
 from sluice.models.interface import Outputs, concat_outputs
+from sluice.models.tensors.binding import Feeds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from benchmarks.streaming_jobs import Prediction
 from benchmarks.streaming_memory import measure
 from benchmarks.streaming_runs import latency_of, rate_of, turns_of
 from sluice.models.protos import message_class
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.tfrecord import read_records
 from tests.support.bigquery.cases import load, make_births
 from tests.support.paths import ROOT
 from tests.support.saved_models.zoo import ZooSample

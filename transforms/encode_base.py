@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.models.column_types import is_list
 from sluice.models.errors import SluiceError
+from sluice.models.tensors.column_types import is_list
 
 Text = TypeVar("Text", str, bytes)
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.models.column_types import is_list
 from sluice.models.reserved import PAYLOAD
+from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode_base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
 from sluice.transforms.encode_json import json_texts, json_unsupported
 from sluice.transforms.encode_text import column_text, has_text

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.models import tfrecord
-from sluice.models.column_types import is_list
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
+from sluice.models.tensors import tfrecord
+from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode_base import OutputSpec, parts, select_columns, shown_schema
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
-from sluice.models.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
+from sluice.models.tensors.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
 from sluice.transforms.avro_container import read_header
 from sluice.transforms.beam_files import open_binary, open_text
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, CsvOptions, Decoded, InputSpec, file_failure

@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile, UsageError
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.avro_container import read_header
 from sluice.transforms.beam_files import match_files, open_binary, open_text
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions

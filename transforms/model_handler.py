@@ -14,12 +14,12 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from sluice.models.batching import RowFailure
-from sluice.models.binding import Bound
 from sluice.models.cache import ModelRecipe, shared_scheduler
 from sluice.models.errors import CallError, UsageError
 from sluice.models.files import ModelFiles
 from sluice.models.scheduler import Scheduler
 from sluice.models.signature import ColumnSpec, Signature
+from sluice.models.tensors.binding import Bound
 from sluice.models.tickets import Prediction
 from sluice.transforms.beam_files import BeamFiles
 from sluice.transforms.outputs import rows_of

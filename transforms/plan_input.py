@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from sluice.models.binding import bind
-from sluice.models.column_types import type_fits
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature
+from sluice.models.tensors.binding import bind
+from sluice.models.tensors.column_types import type_fits
 from sluice.transforms.decode import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
 from sluice.transforms.file_ranges import read_range, split_file
 from sluice.transforms.find_source import SAMPLE_ROWS, Source

@@ -12,12 +12,12 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.batching import RowFailure
-from sluice.models.binding import Group
 from sluice.models.cache import ModelRecipe, shared_scheduler
 from sluice.models.files import ModelFiles
 from sluice.models.followed_model import take_changes
 from sluice.models.scheduler import Scheduler
 from sluice.models.signature import Signature
+from sluice.models.tensors.binding import Group
 from sluice.models.tickets import Prediction, Ticket
 from sluice.transforms import metrics
 from sluice.transforms.batches import failure_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sluice.models.column_types import is_list
 from sluice.models.errors import UsageError
+from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode_base import shown_type
 
 _ARROW_TYPES = {

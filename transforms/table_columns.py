@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.models.column_types import is_list
 from sluice.models.errors import SluiceError
+from sluice.models.tensors.column_types import is_list
 from sluice.transforms.bigquery_table import PREDICTED_AT
 from sluice.transforms.encode_base import find_column, same_kind, shown_type
 from sluice.transforms.schema import bigquery_to_arrow_schema

@@ -4,8 +4,8 @@ import os
 import shutil
 from typing import Any
 
-from sluice.models import tfrecord
 from sluice.models.protos import message_class
+from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import ZooModel, feature_arrays
 
 # Where TensorFlow Serving looks: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.h

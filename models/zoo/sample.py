@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from sluice.models import tfrecord
 from sluice.models.errors import UsageError
+from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import ZooModel, to_numpy
 
 ID = "id"

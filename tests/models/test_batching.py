@@ -19,9 +19,9 @@ from sluice.models.batching import (
     row_count,
     slice_feeds,
 )
-from sluice.models.binding import Feeds
 from sluice.models.errors import BatchTooLarge, Unavailable
 from sluice.models.interface import Outputs
+from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import FakeModel, double, refusing, x_feeds
 
 

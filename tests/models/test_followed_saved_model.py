@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice.models.binding import Feeds
 from sluice.models.cache import open_model
 from sluice.models.errors import ModelNotFound
 from sluice.models.followed_model import Changes, FollowedModel
@@ -20,6 +19,7 @@ from sluice.models.interface import ModelOptions
 from sluice.models.saved_model import SavedModel
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
+from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import ModelSpec
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.followed import export_version

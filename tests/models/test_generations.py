@@ -8,10 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 
-from sluice.models.binding import Feeds
 from sluice.models.errors import BadInput
 from sluice.models.generations import Generations
 from sluice.models.interface import Outputs
+from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, FakeModel, refusing, x_feeds
 
 

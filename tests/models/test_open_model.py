@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sluice.models import tfrecord
 from sluice.models.cache import open_model
 from sluice.models.errors import BadInput, ModelNotFound, SignatureError
 from sluice.models.interface import Model, ModelOptions
@@ -20,6 +19,7 @@ from sluice.models.protos import message_class
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import ColumnSpec
+from sluice.models.tensors import tfrecord
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.case import save_function
 from tests.support.saved_models.cases import CASES, ModelCase

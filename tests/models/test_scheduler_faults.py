@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.models.binding import Feeds
 from sluice.models.errors import (
     BatchTooLarge,
     Cancelled,
@@ -26,6 +25,7 @@ from sluice.models.interface import Outputs
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.binding import Feeds
 from sluice.models.tickets import Prediction
 from tests.support.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
 from tests.support.scheduling import outcome, scheduling, values

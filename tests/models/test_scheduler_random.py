@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.models.batching import byte_count
-from sluice.models.binding import Feeds
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
@@ -28,6 +27,7 @@ from sluice.models.interface import Outputs
 from sluice.models.scheduler import Scheduler
 from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.binding import Feeds
 from sluice.models.tickets import Prediction, Ticket
 from tests.support.fakes import PATIENCE_SECS, FakeModel
 

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sluice.models import tfrecord, zoo
+from sluice.models import zoo
 from sluice.models.errors import UsageError
 from sluice.models.protos import message_class
+from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import BLOCK_ROWS, ZooModel, feature_arrays, to_numpy
 from sluice.models.zoo.export import WARMUP_FILE
 from sluice.models.zoo.quality import area_under_curve, held_out_score, run_signature

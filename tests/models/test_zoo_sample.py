@@ -11,8 +11,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from sluice.models import tfrecord, zoo
+from sluice.models import zoo
 from sluice.models.errors import UsageError
+from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import ZooModel
 from sluice.models.zoo.sample import WRITERS, sample_chunks, write_samples
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.binding import Bound, Feeds, bind
 from sluice.models.errors import BadInput, BatchTooLarge
 from sluice.models.interface import Outputs
 from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.binding import Bound, Feeds, bind
 
 # Nothing that a test waits for takes this long: it makes a deadlock a failure, not a hang.
 PATIENCE_SECS = 30

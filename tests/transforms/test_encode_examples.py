@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sluice.models.errors import SluiceError
 from sluice.models.protos import message_class
 from sluice.models.reserved import PAYLOAD
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import OutputSpec, shown_type
 from tests.support.formats.encode_cases import FEATURES, batches, encode, encode_batch, patient

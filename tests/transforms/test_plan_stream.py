@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from sluice.models import zoo
-from sluice.models.binding import Bound, bind
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.signatures import find_model
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.binding import Bound, bind
+from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import parse_model_uri
 from sluice.transforms.beam_files import BeamFiles
 from sluice.transforms.decode import AVRO, JSONL, TFRECORD, InputSpec

@@ -23,7 +23,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from fastavro import reader
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.beam_files import match_files, open_binary
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.failures import Failure

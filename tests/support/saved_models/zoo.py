@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sluice.models import zoo
 from sluice.models.protos import message_class
-from sluice.models.tfrecord import read_records
+from sluice.models.tensors.tfrecord import read_records
 from sluice.models.zoo.quality import run_signature
 from sluice.models.zoo.sample import sample_chunks, write_samples
 

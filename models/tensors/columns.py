@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.models.column_types import is_list, is_raw_bytes, is_text, leaf_fits
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, arrow_type, numpy_dtype
+from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits
 
 _ONE = np.ones((1, 1), np.int64)
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
-from sluice.models.tfrecord import (
+from sluice.models.tensors.tfrecord import (
     FOOTER_BYTES,
     HEADER_BYTES,
     candidate_starts,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.models.binding import Bound, bind
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.binding import Bound, bind
 from tests.support.columns_twin import Misfit, arrays, expected_row, fitting_arrays, same
 
 INPUTS = st.builds(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sluice.models.example_features import example_features
 from sluice.models.protos import message_class
 from sluice.models.signature import ColumnSpec
+from sluice.models.tensors.example_features import example_features
 
 TYPES = {"float32": 1, "string": 7, "int64": 9}
 INPUT = "examples:0"

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.models.binding import bind
-from sluice.models.columns import RowErrors
-from sluice.models.examples import encode_examples
 from sluice.models.protos import message_class
 from sluice.models.reserved import PAYLOAD
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.models.tensors.binding import bind
+from sluice.models.tensors.columns import RowErrors
+from sluice.models.tensors.examples import encode_examples
 from tests.support.columns_twin import Misfit, arrays, expected_row, fitting_arrays, may_hold
 
 FEATURES = st.builds(

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.models.column_types import is_list, is_text, leaf_fits, plain_type
-from sluice.models.columns import RowErrors, bind_column, misfit_reason, null_reason, plain
 from sluice.models.reserved import is_reserved
 from sluice.models.signature import ColumnSpec, arrow_type
+from sluice.models.tensors.column_types import is_list, is_text, leaf_fits, plain_type
+from sluice.models.tensors.columns import RowErrors, bind_column, misfit_reason, null_reason, plain
 
 # The three kinds of tf.train.Feature.
 _KINDS = {"string": pa.binary(), "float32": pa.float32(), "int64": pa.int64()}

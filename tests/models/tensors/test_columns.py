@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.models.column_types import is_list, type_fits
-from sluice.models.columns import RowErrors, bind_column, default_value
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec
+from sluice.models.tensors.column_types import is_list, type_fits
+from sluice.models.tensors.columns import RowErrors, bind_column, default_value
 from tests.support.columns_twin import DTYPES, SHAPES, Misfit, arrays, expected_row, same
 
 

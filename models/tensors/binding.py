@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.columns import RowErrors, TensorColumn, bind_column
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.models.tensors.columns import RowErrors, TensorColumn, bind_column
 
 Feeds = dict[str, np.ndarray]
 
@@ -81,7 +81,7 @@ def _examples(
     spec = ColumnSpec(name, "string", signature.inputs[0].row_shape)
     if batch.schema.get_field_index(name) >= 0 and name not in {feature.name for feature in signature.columns}:
         return _column(batch, spec, errors, defaults)
-    from sluice.models.examples import encode_examples
+    from sluice.models.tensors.examples import encode_examples
 
     encoded = encode_examples(batch, signature.columns, errors, defaults)
     return TensorColumn(encoded, np.ones((batch.num_rows, len(spec.shape)), np.int64))

@@ -1,0 +1,1 @@
+"""Columns to tensors: how rows bind to a signature, tf.Examples, TFRecord."""
