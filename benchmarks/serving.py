@@ -39,8 +39,8 @@ LATENCY_ROWS, ROWS_PER_SECOND = 300, 50
 
 def open_client(uri: str, **options: Any) -> Any:
     """Returns a scheduler of a model, as a worker has it."""
+    from sluice.models.batching.options import SchedulerOptions
     from sluice.models.cache import ModelRecipe, open_scheduler
-    from sluice.models.scheduler_options import SchedulerOptions
     from sluice.models.uri import parse_model_uri
 
     return open_scheduler(ModelRecipe(parse_model_uri(uri), scheduler=SchedulerOptions(**options)))

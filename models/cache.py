@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.followed_model import open_followed_model
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.saved_model import open_saved_model
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature
 from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.models.versions import find_version

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from sluice.models.batching import byte_count, row_count, slice_feeds
+from sluice.models.batching.mini_batch import byte_count, row_count, slice_feeds
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.generations import Generations

@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 _ONE_PROCESS, _MORE_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
 # Each thread works on a bundle. While the model is busy with the rows of some, the others decode and encode.
 _THREADS = 12
-# A bundle waits for its answers most of the time; this many calls may be under way (models.scheduler_options).
+# A bundle waits for its answers most of the time; this many calls may be under way (models.batching.options).
 _ENDPOINT_THREADS = 32
 
 _ACCELERATOR, _DRIVER = "worker_accelerator=", "install-nvidia-driver"

@@ -3,9 +3,9 @@
 import dataclasses
 import sys
 
+from sluice.models.batching.options import ON_UNAVAILABLE, SchedulerOptions
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
-from sluice.models.scheduler_options import ON_UNAVAILABLE, SchedulerOptions
 from sluice.models.signature import DEFAULT_SIGNATURE
 from sluice.pipelines.flags import flag, parse_bool, parse_headers, parse_sizes
 

@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sluice.models.batching.options import SchedulerOptions
     from sluice.models.cache import ModelRecipe, open_model
     from sluice.models.interface import Model, ModelOptions, Outputs
-    from sluice.models.scheduler_options import SchedulerOptions
     from sluice.models.uri import parse_model_uri
     from sluice.transforms.commit import Commit
     from sluice.transforms.commit_files import FilesPlace
@@ -48,7 +48,7 @@ _HOMES = {
     "ReadMessages": "sluice.transforms.read_pubsub",
     "ReadTable": "sluice.transforms.read_bigquery",
     "Result": "sluice.transforms.failures",
-    "SchedulerOptions": "sluice.models.scheduler_options",
+    "SchedulerOptions": "sluice.models.batching.options",
     "SluiceModelHandler": "sluice.transforms.model_handler",
     "TablePlace": "sluice.transforms.commit_table",
     "WindowRows": "sluice.transforms.window_rows",

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
-from sluice.models.batching import RowFailure
+from sluice.models.batching.mini_batch import RowFailure
+from sluice.models.batching.scheduler import Scheduler
+from sluice.models.batching.tickets import Prediction
 from sluice.models.cache import ModelRecipe, shared_scheduler
 from sluice.models.errors import CallError, UsageError
 from sluice.models.files import ModelFiles
-from sluice.models.scheduler import Scheduler
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import Bound
-from sluice.models.tickets import Prediction
 from sluice.transforms.beam_files import BeamFiles
 from sluice.transforms.outputs import rows_of
 
@@ -36,7 +36,7 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
     Args:
       recipe: which model, and how rows are gathered into calls.
       on_failure: what becomes of a row that cannot be predicted: "raise" fails the batch, as RunInference knows it;
-        "return" gives a `models.batching.RowFailure` as its inference, and the others their predictions.
+        "return" gives a `models.batching.mini_batch.RowFailure` as its inference, and the others their predictions.
       files: where the model's files are; Beam's FileSystems by default.
       batching: `min_batch_size` and the other arguments of Beam's ModelHandler.
     """

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.batching.tickets import Prediction
 from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
 from sluice.models.tensors.binding import Group
-from sluice.models.tickets import Prediction
 
 MODEL_COLUMN, VERSION_COLUMN = "_model", "_version"
 

@@ -11,14 +11,14 @@ import pyarrow as pa
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from sluice.models.batching import RowFailure
+from sluice.models.batching.mini_batch import RowFailure
+from sluice.models.batching.scheduler import Scheduler
+from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.cache import ModelRecipe, shared_scheduler
 from sluice.models.files import ModelFiles
 from sluice.models.followed_model import take_changes
-from sluice.models.scheduler import Scheduler
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
-from sluice.models.tickets import Prediction, Ticket
 from sluice.transforms import metrics
 from sluice.transforms.batches import failure_of
 from sluice.transforms.beam_files import BeamFiles

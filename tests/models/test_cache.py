@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import ModelRecipe, _Cache
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import ModelFiles
 from sluice.models.interface import ModelOptions
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.uri import ModelSpec
 from tests.support.fakes import PATIENCE_SECS, FakeModel, x_feeds
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import open_model
 from sluice.models.errors import BadInput, ModelNotFound, SignatureError
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.protos import message_class
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import ColumnSpec
 from sluice.models.tensors import tfrecord
 from tests.support.fakes import PATIENCE_SECS

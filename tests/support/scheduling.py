@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
-from sluice.models.tickets import Prediction, Ticket
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
+from sluice.models.batching.tickets import Prediction, Ticket
 from tests.support.fakes import PATIENCE_SECS, FakeModel
 
 

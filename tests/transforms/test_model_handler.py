@@ -12,11 +12,11 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from sluice.models.batching import RowFailure
+from sluice.models.batching.mini_batch import RowFailure
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import ModelRecipe, clear_cache
 from sluice.models.errors import CallError, UsageError
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.uri import parse_model_uri
 from sluice.transforms.model_handler import SluiceModelHandler, predict_rows
 from tests.support.fakes import FakeModel

@@ -2,7 +2,7 @@
 
 import math
 
-from sluice.models.batching import padded_size
+from sluice.models.batching.mini_batch import padded_size
 from sluice.models.errors import BatchTooLarge, CallError
 from sluice.models.signature import Signature
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
+from sluice.models.batching.tickets import Prediction
 from sluice.models.errors import (
     BatchTooLarge,
     Cancelled,
@@ -22,11 +25,8 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
-from sluice.models.tickets import Prediction
 from tests.support.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
 from tests.support.scheduling import outcome, scheduling, values
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from sluice.models.batching.watchdog import Watchdog
 from sluice.models.errors import TimedOut
-from sluice.models.watchdog import Watchdog
 from tests.support.fakes import PATIENCE_SECS
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.retry import Retry
 from sluice.models.errors import (
     BadInput,
     BadOutput,
@@ -23,8 +25,6 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
-from sluice.models.retry import Retry
-from sluice.models.scheduler_options import SchedulerOptions
 
 ANSWER = Outputs({})
 

@@ -4,9 +4,9 @@ import collections
 import math
 from collections.abc import Hashable
 
-from sluice.models.ceiling import Ceiling
-from sluice.models.scheduler_options import SchedulerOptions
-from sluice.models.tickets import Segment, Ticket
+from sluice.models.batching.ceiling import Ceiling
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.tickets import Segment, Ticket
 
 
 class Waiting:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.models.batching import RowFailure, row_count
+from sluice.models.batching.mini_batch import RowFailure, row_count
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
 from sluice.models.errors import BadInput, BatchTooLarge, UsageError
 from sluice.models.interface import Outputs
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds

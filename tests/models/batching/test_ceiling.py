@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from sluice.models.ceiling import Ceiling
+from sluice.models.batching.ceiling import Ceiling
 from sluice.models.errors import BatchTooLarge, MessageTooLarge
 from tests.support.fakes import x_feeds
 

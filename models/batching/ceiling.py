@@ -2,7 +2,7 @@
 
 import logging
 
-from sluice.models.batching import byte_count, row_count
+from sluice.models.batching.mini_batch import byte_count, row_count
 from sluice.models.errors import BatchTooLarge, MessageTooLarge
 from sluice.models.tensors.binding import Feeds
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
 from sluice.models.errors import Cancelled
 from sluice.models.interface import Outputs
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from tests.support.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
 from tests.support.scheduling import outcome, scheduling, values
 

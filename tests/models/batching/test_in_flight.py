@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sluice.models.in_flight import InFlightLimit
+from sluice.models.batching.in_flight import InFlightLimit
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.models.batching import (
+from sluice.models.batching.mini_batch import (
     Isolation,
     Outcome,
     RowFailure,

@@ -9,19 +9,28 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from sluice.models.batching import Isolation, Outcome, RowFailure, byte_count, merge, pad, row_count, slice_feeds
-from sluice.models.budget import ByteBudget
-from sluice.models.ceiling import Ceiling
+from sluice.models.batching.budget import ByteBudget
+from sluice.models.batching.ceiling import Ceiling
+from sluice.models.batching.in_flight import InFlightLimit
+from sluice.models.batching.mini_batch import (
+    Isolation,
+    Outcome,
+    RowFailure,
+    byte_count,
+    merge,
+    pad,
+    row_count,
+    slice_feeds,
+)
+from sluice.models.batching.options import FAIL, SchedulerOptions
+from sluice.models.batching.padding import Padding
+from sluice.models.batching.retry import Retry
+from sluice.models.batching.tickets import CallStats, Segment, Ticket, complete, share
+from sluice.models.batching.waiting import Waiting
+from sluice.models.batching.watchdog import Watchdog
 from sluice.models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
-from sluice.models.in_flight import InFlightLimit
 from sluice.models.interface import Model, Outputs, check_outputs
-from sluice.models.padding import Padding
-from sluice.models.retry import Retry
-from sluice.models.scheduler_options import FAIL, SchedulerOptions
 from sluice.models.tensors.binding import Feeds
-from sluice.models.tickets import CallStats, Segment, Ticket, complete, share
-from sluice.models.waiting import Waiting
-from sluice.models.watchdog import Watchdog
 
 # A lone row that breaks a server is at fault if the server has answered others so short a time before.
 _LATELY_SECS = 5.0

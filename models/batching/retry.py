@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable
 
+from sluice.models.batching.options import SchedulerOptions
 from sluice.models.errors import (
     CallError,
     OutOfMemory,
@@ -22,7 +23,6 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
-from sluice.models.scheduler_options import SchedulerOptions
 
 _LOG = logging.getLogger(__name__)
 

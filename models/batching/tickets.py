@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.batching import Outcome, RowFailure, byte_count, merge_key, row_count
+from sluice.models.batching.mini_batch import Outcome, RowFailure, byte_count, merge_key, row_count
 from sluice.models.errors import SluiceError
 from sluice.models.interface import Outputs, concat_outputs
 from sluice.models.tensors.binding import Feeds

@@ -12,7 +12,10 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.models.batching import byte_count
+from sluice.models.batching.mini_batch import byte_count
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
+from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
@@ -24,11 +27,8 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
-from sluice.models.scheduler import Scheduler
-from sluice.models.scheduler_options import SchedulerOptions
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
-from sluice.models.tickets import Prediction, Ticket
 from tests.support.fakes import PATIENCE_SECS, FakeModel
 
 # A row is its number, written as often as its request is wide; the answer is its number plus one half, and its name.

@@ -1,0 +1,1 @@
+"""How rows gather into calls: the scheduler, tickets, retries, limits."""
