@@ -68,7 +68,7 @@ def child(contender: str, format_: str, sizes: list[int], runs: int) -> None:
     import apache_beam  # noqa: F401  imports are not what is measured
 
     from benchmarks.contenders import CONTENDERS, clear, count_rows
-    from sluice.models.tensorflow_import import tensorflow
+    from sluice.models.saved_model.tensorflow_import import tensorflow
 
     tensorflow()
     run = CONTENDERS[format_][contender]

@@ -32,7 +32,7 @@ def clear(prefix: str) -> None:
 
 def load(model: str, signature: str, inputs: Sequence[str]) -> Callable[..., np.ndarray]:
     """Returns a function of the inputs' arrays, in order, that gives `score` float32 [rows]."""
-    from sluice.models.tensorflow_import import tensorflow
+    from sluice.models.saved_model.tensorflow_import import tensorflow
 
     tf = tensorflow()
     session = tf.compat.v1.Session(graph=tf.Graph())
@@ -98,7 +98,7 @@ def loop_csv(source: str, model: str, prefix: str) -> None:
 
 def loop_examples(source: str, model: str, prefix: str) -> None:
     """One thread, no Beam: TensorFlow's reader, the model, TensorFlow's writer."""
-    from sluice.models.tensorflow_import import tensorflow
+    from sluice.models.saved_model.tensorflow_import import tensorflow
 
     tf = tensorflow()
     call = load(model, "serving_examples", ["examples"])

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.files import LocalFiles, ModelFiles
-from sluice.models.followed_model import open_followed_model
 from sluice.models.interface import Model, ModelOptions
-from sluice.models.saved_model import open_saved_model
+from sluice.models.saved_model.followed import open_followed_model
+from sluice.models.saved_model.loader import open_saved_model
+from sluice.models.saved_model.versions import find_version
 from sluice.models.signature import Signature
 from sluice.models.uri import ModelSpec, parse_model_uri
-from sluice.models.versions import find_version
 
 # A client ends its calls at their deadline by itself; the scheduler gives up one that has not, so much later.
 _GRACE_SECS = 5.0

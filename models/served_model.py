@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.saved_model.signature_reader import pick_signature
 from sluice.models.signature import Signature
-from sluice.models.signature_reader import pick_signature
 from sluice.models.tensors.binding import Bound, bind
 from sluice.models.uri import ModelSpec
 

@@ -19,7 +19,7 @@ from sluice.models.errors import (
     TimedOut,
     Unavailable,
 )
-from sluice.models.reasons import reason
+from sluice.models.saved_model.reasons import reason
 
 # Texts by which a code that means several things is told apart, lower case.
 # tensorflow/core/kernels/batching_util/shared_batch_scheduler.h, new and old: more rows than max_batch_size.

@@ -17,10 +17,10 @@ from sluice.models.credentials import Credentials
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, Unavailable
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
+from sluice.models.saved_model.signature_reader import read_served_signatures
 from sluice.models.served_model import ServedModel
 from sluice.models.serving_errors import error_of, is_not_served
 from sluice.models.signature import Signature
-from sluice.models.signature_reader import read_served_signatures
 from sluice.models.tensor_proto import from_tensor, to_tensor
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec

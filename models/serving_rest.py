@@ -23,10 +23,10 @@ from sluice.models.http_calls import HttpCalls
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.protos import message_class
+from sluice.models.saved_model.signature_reader import read_served_signatures
 from sluice.models.served_model import ServedModel
 from sluice.models.serving_errors import error_of, is_not_served
 from sluice.models.signature import UNSERVED, Signature
-from sluice.models.signature_reader import read_served_signatures
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
 

@@ -4,10 +4,10 @@ import dataclasses
 
 from sluice.models.files import ModelFiles
 from sluice.models.interface import EndpointOptions
+from sluice.models.saved_model.signature_reader import read_signatures
+from sluice.models.saved_model.versions import Version, find_version, read_meta_graph
 from sluice.models.signature import Signature
-from sluice.models.signature_reader import read_signatures
 from sluice.models.uri import ModelSpec
-from sluice.models.versions import Version, find_version, read_meta_graph
 
 
 @dataclasses.dataclass(frozen=True)

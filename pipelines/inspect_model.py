@@ -11,11 +11,11 @@ import pyarrow as pa
 from sluice.models.errors import SignatureError, UsageError
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import EndpointOptions
+from sluice.models.saved_model.signature_reader import pick_signature
+from sluice.models.saved_model.versions import what_is_missing
 from sluice.models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
-from sluice.models.signature_reader import pick_signature
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.uri import parse_model_uri
-from sluice.models.versions import what_is_missing
 from sluice.pipelines import flags
 from sluice.pipelines.inspect_text import Description, render
 from sluice.pipelines.model_options import EndpointFlags

@@ -11,8 +11,8 @@ from google.auth.exceptions import GoogleAuthError
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.saved_model.signature_reader import pick_signature
 from sluice.models.signature import ColumnSpec, Signature
-from sluice.models.signature_reader import pick_signature
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.tensors.columns import default_value
 from sluice.models.uri import ModelSpec, parse_model_uri

@@ -164,7 +164,7 @@ def _settle_memory(plan: Any) -> None:
     """Has the garbage collector leave alone what is imported: to look through it takes a quarter of a second, in which
     no message gets on."""
     if plan.recipe.spec.endpoint is None:
-        from sluice.models.tensorflow_import import tensorflow
+        from sluice.models.saved_model.tensorflow_import import tensorflow
 
         tensorflow()
     gc.collect()

@@ -16,7 +16,7 @@ from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.cache import ModelRecipe, shared_scheduler
 from sluice.models.files import ModelFiles
-from sluice.models.followed_model import take_changes
+from sluice.models.saved_model.followed import take_changes
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
 from sluice.transforms import metrics

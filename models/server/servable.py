@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from sluice.models.interface import ModelOptions
-from sluice.models.saved_model import load_session
+from sluice.models.saved_model.loader import load_session
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.server.status import invalid, tensorflow_status
-from sluice.models.tensorflow_import import tensorflow
 
 
 class Servable:

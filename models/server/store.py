@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import LocalFiles
+from sluice.models.saved_model.versions import find_version, find_versions
 from sluice.models.server.servable import Servable
 from sluice.models.server.status import StatusError, invalid
-from sluice.models.versions import find_version, find_versions
 
 LATEST = "latest"
 _FILES = LocalFiles()

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.server.status import invalid
-from sluice.models.tensorflow_import import tensorflow
 
 # tensorflow/core/framework/tensor.proto: where Tensor::AsProtoField puts the values of each dtype. TF Serving answers
 # so (servables/tensorflow/predict_util.cc, kAsProtoField), unless --enable_serialization_as_tensor_content.

@@ -58,7 +58,7 @@ class ZooModel:
         Returns:
           The directory of the new version. It appears complete: a server that polls `base_dir` never sees half of it.
         """
-        from sluice.models.tensorflow_import import tensorflow
+        from sluice.models.saved_model.tensorflow_import import tensorflow
 
         tensorflow()  # quietly; the functions below find it imported
         from sluice.models.zoo.export import export_model

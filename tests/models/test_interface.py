@@ -11,7 +11,7 @@ import pytest
 
 from sluice.models.errors import BadOutput
 from sluice.models.interface import Outputs, arrow_values, check_outputs, concat_outputs
-from sluice.models.saved_model import _as_array
+from sluice.models.saved_model.loader import _as_array
 from sluice.models.signature import TensorSpec
 
 SCORES = TensorSpec("scores", "float32", (None, 2))

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.models.test_saved_models import feed_row
+from tests.models.saved_model.test_saved_models import feed_row
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.serving.model_servers import (
     HAS_TENSORFLOW_MODEL_SERVER,

@@ -10,8 +10,8 @@ import pytest
 
 from sluice.models.errors import SignatureError
 from sluice.models.protos import message_class
+from sluice.models.saved_model.signature_reader import pick_signature, read_signatures
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec, tensor_spec
-from sluice.models.signature_reader import pick_signature, read_signatures
 
 FLOAT, STRING, INT64, COMPLEX64, BFLOAT16 = 1, 7, 9, 8, 14
 

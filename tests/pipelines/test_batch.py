@@ -145,8 +145,8 @@ def test_csv_lines_are_carried_as_they_are(cases, tmp_path: Path) -> None:  # ty
 
 def _inputs(model: str) -> list[str]:
     from sluice.models.files import LocalFiles
-    from sluice.models.signature_reader import read_signatures
-    from sluice.models.versions import read_meta_graph
+    from sluice.models.saved_model.signature_reader import read_signatures
+    from sluice.models.saved_model.versions import read_meta_graph
 
     signature = read_signatures(read_meta_graph(model, LocalFiles()))["predict"]
     return [spec.name for spec in signature.inputs]

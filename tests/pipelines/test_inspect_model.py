@@ -16,9 +16,9 @@ import pytest
 from sluice.models.errors import ModelNotFound, SignatureError, UsageError
 from sluice.models.files import LocalFiles
 from sluice.models.protos import message_class
-from sluice.models.signature_reader import read_signatures
+from sluice.models.saved_model.signature_reader import read_signatures
+from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.tensors.binding import bind
-from sluice.models.versions import read_meta_graph
 from sluice.pipelines import inspect_model
 from sluice.pipelines.inspect_model import describe
 from sluice.pipelines.inspect_text import render

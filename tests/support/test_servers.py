@@ -15,7 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from sluice.models.cache import open_model
-from sluice.models.versions import Version, find_version
+from sluice.models.saved_model.versions import Version, find_version
 from sluice.pipelines import pubsub_emulator
 from sluice.pipelines.inspect_model import describe
 from sluice.transforms import beam_files

@@ -13,8 +13,8 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.files import copy_directory
-from sluice.models.followed_model import FollowedModel
 from sluice.models.interface import ModelOptions
+from sluice.models.saved_model.followed import FollowedModel
 from sluice.models.uri import ModelSpec
 from sluice.transforms.beam_files import BeamFiles, remove_old_copies
 from tests.support.saved_models.followed import SHARD, Opener, write_version

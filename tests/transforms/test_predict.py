@@ -16,8 +16,8 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.cache import ModelRecipe, clear_cache, shared_scheduler
 from sluice.models.errors import ModelNotFound
-from sluice.models.followed_model import Changes, FollowedModel, take_changes
 from sluice.models.interface import ModelOptions
+from sluice.models.saved_model.followed import Changes, FollowedModel, take_changes
 from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.transforms.predict import FAILURES, Predict, _Predict
 

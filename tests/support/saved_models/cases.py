@@ -3,7 +3,7 @@
     for case in CASES:
         directory = build_case(case, tmp_path)
 
-Nothing here imports TensorFlow before a case is built. `tests/models/test_saved_models.py` proves the answers with
+Nothing here imports TensorFlow before a case is built. `test_saved_models.py` proves the answers with
 TensorFlow alone, so that a test of ours that disagrees with `case.expected` has found a fault in our code.
 """
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sluice.models.files import LocalFiles, ModelFiles
-from sluice.models.followed_model import FollowedModel
 from sluice.models.interface import ModelOptions, Outputs
 from sluice.models.protos import message_class
+from sluice.models.saved_model.followed import FollowedModel
+from sluice.models.saved_model.versions import Version
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import ModelSpec
-from sluice.models.versions import Version
 from tests.support.fakes import FakeModel, double
 
 FLOAT, STRING, INT64 = 1, 7, 9

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from sluice.models.errors import ModelNotFound
-from sluice.models.followed_model import Changes
 from sluice.models.interface import Outputs
+from sluice.models.saved_model.followed import Changes
 from tests.support.fakes import double, refusing, x_feeds
 from tests.support.saved_models.followed import FLOAT, SHARD, Setting, write_version
 

@@ -12,7 +12,7 @@ import pytest
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import LocalFiles, copy_directory
 from sluice.models.protos import message_class
-from sluice.models.versions import Version, find_version, find_versions, read_meta_graph, what_is_missing
+from sluice.models.saved_model.versions import Version, find_version, find_versions, read_meta_graph, what_is_missing
 
 FILES = LocalFiles()
 

@@ -16,9 +16,9 @@ from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import open_model
 from sluice.models.errors import ModelNotFound
-from sluice.models.followed_model import Changes, FollowedModel
 from sluice.models.interface import ModelOptions
-from sluice.models.saved_model import SavedModel
+from sluice.models.saved_model.followed import Changes, FollowedModel
+from sluice.models.saved_model.loader import SavedModel
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import ModelSpec
 from tests.support.fakes import PATIENCE_SECS

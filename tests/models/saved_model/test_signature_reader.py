@@ -10,9 +10,9 @@ import pytest
 from sluice.models.errors import SignatureError
 from sluice.models.files import LocalFiles
 from sluice.models.protos import message_class
+from sluice.models.saved_model.signature_reader import pick_signature, read_served_signatures, read_signatures
+from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.signature import UNSERVED, Signature, TensorSpec
-from sluice.models.signature_reader import pick_signature, read_served_signatures, read_signatures
-from sluice.models.versions import read_meta_graph
 from tests.support.saved_models.cases import CASES
 
 PREDICT = "tensorflow/serving/predict"

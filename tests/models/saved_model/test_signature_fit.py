@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sluice.models.errors import SignatureError
+from sluice.models.saved_model.signature_fit import check_fit
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
-from sluice.models.signature_fit import check_fit
 from tests.support.fakes import X_TO_Y
 
 X, (TEXT, Y) = X_TO_Y.inputs[0], X_TO_Y.outputs

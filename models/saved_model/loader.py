@@ -16,14 +16,14 @@ from sluice.models.errors import BadInput, BatchTooLarge, CorruptFile, ModelNotF
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import ModelOptions, Outputs, arrow_values
 from sluice.models.protos import message_class
-from sluice.models.reasons import reason
+from sluice.models.saved_model.reasons import reason
+from sluice.models.saved_model.signature_reader import pick_signature, read_signatures
+from sluice.models.saved_model.tensorflow_import import tensorflow
+from sluice.models.saved_model.versions import Version, find_version, read_meta_graph
 from sluice.models.signature import Signature, TensorSpec
-from sluice.models.signature_reader import pick_signature, read_signatures
-from sluice.models.tensorflow_import import tensorflow
 from sluice.models.tensors.binding import Bound, Feeds, bind
 from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import ModelSpec
-from sluice.models.versions import Version, find_version, read_meta_graph
 
 _LOG = logging.getLogger(__name__)
 

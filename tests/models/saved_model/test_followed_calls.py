@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sluice.models.errors import BadInput, ModelNotFound, SignatureError
-from sluice.models.followed_model import Changes, _sample, take_changes
 from sluice.models.interface import Outputs
+from sluice.models.saved_model.followed import Changes, _sample, take_changes
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, X_TO_Y, FakeModel, double, x_feeds

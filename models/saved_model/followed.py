@@ -17,14 +17,14 @@ import pyarrow as pa
 from sluice.models.batching.mini_batch import byte_count, row_count, slice_feeds
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
 from sluice.models.files import LocalFiles, ModelFiles
-from sluice.models.generations import Generations
 from sluice.models.interface import Model, ModelOptions, Outputs, check_outputs
-from sluice.models.saved_model import SavedModel, read_signature
+from sluice.models.saved_model.generations import Generations
+from sluice.models.saved_model.loader import SavedModel, read_signature
+from sluice.models.saved_model.signature_fit import check_fit
+from sluice.models.saved_model.versions import Version, list_versions, read_meta_graph, what_is_missing
 from sluice.models.signature import Signature
-from sluice.models.signature_fit import check_fit
 from sluice.models.tensors.binding import Bound, Feeds, bind
 from sluice.models.uri import ModelSpec
-from sluice.models.versions import Version, list_versions, read_meta_graph, what_is_missing
 
 # Not this module's own logger: which version predicts is news of the job, and is shown with its other news.
 _LOG = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 import pytest
 
 from sluice.models.errors import BadInput
-from sluice.models.generations import Generations
 from sluice.models.interface import Outputs
+from sluice.models.saved_model.generations import Generations
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, FakeModel, refusing, x_feeds
 
