@@ -58,10 +58,10 @@ def open_model(
             return open_followed_model(spec, options, files, signature)
         return open_saved_model(spec, options, files)
     if spec.endpoint.protocol == "grpc":
-        from sluice.models.serving_grpc import GrpcModel
+        from sluice.models.endpoints.grpc import GrpcModel
 
         return GrpcModel(spec, options, signature)
-    from sluice.models.serving_rest import RestModel
+    from sluice.models.endpoints.rest import RestModel
 
     return RestModel(spec, options, signature)
 

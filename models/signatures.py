@@ -42,11 +42,11 @@ def find_model(spec: ModelSpec, files: ModelFiles, options: EndpointOptions, tim
         signatures = read_signatures(read_meta_graph(found.directory, files))
         return FoundModel(dataclasses.replace(spec, version=found.number), signatures, found.number, found)
     if spec.endpoint.protocol == "grpc":
-        from sluice.models.serving_grpc import fetch_signatures as fetch_over_grpc
+        from sluice.models.endpoints.grpc import fetch_signatures as fetch_over_grpc
 
         signatures, version = fetch_over_grpc(spec, options, timeout_secs)
     else:
-        from sluice.models.serving_rest import fetch_signatures as fetch_over_rest
+        from sluice.models.endpoints.rest import fetch_signatures as fetch_over_rest
 
         signatures, version = fetch_over_rest(spec, options, timeout_secs)
     return FoundModel(spec, signatures, version, None)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sluice.models.endpoints.rest import RestModel
 from sluice.models.interface import EndpointOptions, ModelOptions
-from sluice.models.serving_rest import RestModel
 from sluice.models.signature import Signature
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import X_TO_Y, double, x_feeds

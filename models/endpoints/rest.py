@@ -15,17 +15,17 @@ import orjson
 import urllib3
 from google.protobuf import json_format
 
-from sluice.models import not_found
-from sluice.models.certificates import ssl_context
-from sluice.models.credentials import Credentials
+from sluice.models.endpoints import not_found
+from sluice.models.endpoints.base import ServedModel
+from sluice.models.endpoints.certificates import ssl_context
+from sluice.models.endpoints.credentials import Credentials
+from sluice.models.endpoints.errors import error_of, is_not_served
+from sluice.models.endpoints.http_calls import HttpCalls
+from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
-from sluice.models.http_calls import HttpCalls
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
-from sluice.models.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.protos import message_class
 from sluice.models.saved_model.signature_reader import read_served_signatures
-from sluice.models.served_model import ServedModel
-from sluice.models.serving_errors import error_of, is_not_served
 from sluice.models.signature import UNSERVED, Signature
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
@@ -100,7 +100,7 @@ class RestModel(ServedModel):
         """Returns the server's answer for these tensors. It does not say which version gave it.
 
         Raises:
-          CallError: the server refused, broke, or cannot be reached; see models.serving_errors.
+          CallError: the server refused, broke, or cannot be reached; see models.endpoints.errors.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
         answer = self._client.predict(self._encode(feeds, self.signature), self._timeout_secs)

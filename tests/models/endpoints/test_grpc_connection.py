@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 import pytest
 
+from sluice.models.endpoints.grpc import fetch_signatures
 from sluice.models.errors import CallError, ModelNotFound, TimedOut, Unavailable, UsageError
 from sluice.models.interface import EndpointOptions
-from sluice.models.serving_grpc import fetch_signatures
 from sluice.models.uri import parse_model_uri
 from tests.support.certificates import Certificate
 from tests.support.fakes import PATIENCE_SECS, X_TO_Y, x_feeds

@@ -108,7 +108,7 @@ _BY_CODE: dict[str, type[CallError]] = {
 
 
 # What gRPC says of an answer that is none of gRPC's, in C++ (http_client_filter.cc) and Go, and what the HTTP status
-# means; as in models.serving_rest, others are a refusal below 500 and a fault above.
+# means; as in models.endpoints.rest, others are a refusal below 500 and a fault above.
 _HTTP_ANSWER = re.compile(
     r"(?:received http2 header with status|unexpected http status code received from server): (\d{3})", re.IGNORECASE
 )

@@ -23,10 +23,10 @@ from google.auth import jwt
 from google.auth.crypt import RSASigner
 from google.auth.exceptions import RefreshError
 
-from sluice.models.credentials import Credentials, GoogleToken
+from sluice.models.endpoints.credentials import Credentials, GoogleToken
+from sluice.models.endpoints.grpc import fetch_signatures
 from sluice.models.errors import ModelNotFound, Unavailable, UsageError
 from sluice.models.interface import EndpointOptions
-from sluice.models.serving_grpc import fetch_signatures
 from sluice.models.uri import Endpoint, ModelSpec
 from tests.support.servers import free_port
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
+from sluice.models.endpoints.errors import error_of, is_not_served
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
@@ -18,7 +19,6 @@ from sluice.models.errors import (
     TimedOut,
     Unavailable,
 )
-from sluice.models.serving_errors import error_of, is_not_served
 
 ADDRESS = "models:8500"
 

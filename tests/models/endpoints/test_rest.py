@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sluice.models.endpoints.rest import fetch_signatures
 from sluice.models.errors import (
     BadInput,
     BadOutput,
@@ -33,7 +34,6 @@ from sluice.models.errors import (
     UsageError,
 )
 from sluice.models.interface import EndpointOptions
-from sluice.models.serving_rest import fetch_signatures
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.uri import parse_model_uri
 from tests.support.certificates import Certificate

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.errors import BadOutput
-from sluice.models.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.signature import Signature, TensorSpec, numpy_dtype
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import urllib3
 
+from sluice.models.endpoints.http_calls import HttpCalls
 from sluice.models.errors import BadOutput, TimedOut, Unavailable
-from sluice.models.http_calls import HttpCalls
 from sluice.models.uri import Endpoint
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.servers import free_port

@@ -11,17 +11,17 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from sluice.models import not_found
-from sluice.models.certificates import ssl_context
-from sluice.models.credentials import Credentials
+from sluice.models.endpoints import not_found
+from sluice.models.endpoints.base import ServedModel
+from sluice.models.endpoints.certificates import ssl_context
+from sluice.models.endpoints.credentials import Credentials
+from sluice.models.endpoints.errors import error_of, is_not_served
+from sluice.models.endpoints.tensor_proto import from_tensor, to_tensor
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, Unavailable
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
 from sluice.models.saved_model.signature_reader import read_served_signatures
-from sluice.models.served_model import ServedModel
-from sluice.models.serving_errors import error_of, is_not_served
 from sluice.models.signature import Signature
-from sluice.models.tensor_proto import from_tensor, to_tensor
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
 
@@ -101,7 +101,7 @@ class GrpcModel(ServedModel):
         """Returns the server's answer for these tensors.
 
         Raises:
-          CallError: the server refused, broke, or cannot be reached; see models.serving_errors.
+          CallError: the server refused, broke, or cannot be reached; see models.endpoints.errors.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
         request = self._request_class.FromString(self._request_without_inputs)
