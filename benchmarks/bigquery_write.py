@@ -66,9 +66,9 @@ def batch(table: str, rows: int) -> None:
 
 
 def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str) -> None:
-    from sluice.transforms.commit import Commit, Judgement
     from sluice.transforms.commit_files import FilesPlace
     from sluice.transforms.commit_table import TablePlace
+    from sluice.transforms.core.commit import Commit, Judgement
     from sluice.transforms.write_files import Target, WriteFailures
 
     failures = Target(f"{directory}/failures", ".jsonl", f"{directory}/temp")

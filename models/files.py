@@ -1,4 +1,4 @@
-"""Where a model's files come from. Local disk here; Beam's FileSystems in transforms/beam_files.py."""
+"""Where a model's files come from. Local disk here; Beam's FileSystems in transforms/core/beam_files.py."""
 
 import contextlib
 import glob

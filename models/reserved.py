@@ -4,13 +4,13 @@ PREFIX = "_sluice_"
 
 # dictionary<int32, string>: the file that a row came from.
 FILE = PREFIX + "file"
-# int64: the row's place there, in the unit that the file column's origin states (see transforms/batches.py).
+# int64: the row's place there, in the unit that the file column's origin states (see transforms/core/batches.py).
 POSITION = PREFIX + "position"
 # binary: the row as it stood in the source: a CSV line, a JSON object, a serialized tf.Example.
 PAYLOAD = PREFIX + "payload"
 
 
-# What surrounds a message from Pub/Sub; see transforms/messages.py. The first is string.
+# What surrounds a message from Pub/Sub; see transforms/core/messages.py. The first is string.
 MESSAGE_ID = PREFIX + "message_id"
 # timestamp[us, UTC]: when the service took the message, and when what it tells of happened.
 PUBLISH_TIME = PREFIX + "publish_time"

@@ -61,8 +61,8 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     from sluice.pipelines.graph import build_batch
     from sluice.pipelines.progress import Progress
     from sluice.pipelines.runner import is_local, make_pipeline
-    from sluice.transforms import metrics
-    from sluice.transforms.commit import clean_up, forbid_commits
+    from sluice.transforms.core import metrics
+    from sluice.transforms.core.commit import clean_up, forbid_commits
 
     metrics.reset_tally()
     forbid_commits(False)
@@ -95,8 +95,8 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
 
 def _state(error: BaseException | None) -> str:
     """Returns whether the predictions of a local job are in place. One that was interrupted will not begin to."""
-    from sluice.transforms import metrics
-    from sluice.transforms.commit import forbid_commits
+    from sluice.transforms.core import metrics
+    from sluice.transforms.core.commit import forbid_commits
 
     forbid_commits(_is_interrupt(error))
     if _is_under_way():
@@ -105,7 +105,7 @@ def _state(error: BaseException | None) -> str:
 
 
 def _is_under_way() -> bool:
-    from sluice.transforms import metrics
+    from sluice.transforms.core import metrics
 
     tally = metrics.tally()
     return tally.get(metrics.COMMITS_BEGUN, 0) > tally.get(metrics.COMMITS_DONE, 0)
@@ -154,7 +154,7 @@ def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, er
     if summary.failure_files:
         _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
     if options.summary_file:
-        from sluice.transforms.beam_files import write_text
+        from sluice.transforms.core.beam_files import write_text
 
         write_text(options.summary_file, to_json(summary) + "\n")
 
@@ -163,7 +163,7 @@ def _explain(path: str, files: int) -> None:
     """Shows the first failure, and says so where files could not be read to their end."""
     import json
 
-    from sluice.transforms.beam_files import open_binary
+    from sluice.transforms.core.beam_files import open_binary
 
     with open_binary(path) as file:
         failure = json.loads(file.readline())

@@ -6,7 +6,7 @@ import apache_beam as beam
 
 from sluice.pipelines.batch_places import FailurePlaces, FilesOutput, TableOutput
 from sluice.pipelines.plan import BatchPlan
-from sluice.transforms.commit import Commit
+from sluice.transforms.core.commit import Commit
 from sluice.transforms.predict import Predict
 from sluice.transforms.read_files import ReadFiles
 from sluice.transforms.write_files import WriteFailures, WriteFiles

@@ -19,7 +19,7 @@ from sluice.models.uri import parse_model_uri
 from sluice.pipelines import flags
 from sluice.pipelines.inspect_text import Description, render
 from sluice.pipelines.model_options import EndpointFlags
-from sluice.transforms.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
+from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from sluice.transforms.schema import arrow_to_bigquery_schema
 
 
@@ -57,7 +57,7 @@ def _files(uri: str) -> ModelFiles:
     spec = parse_model_uri(uri)
     if spec.endpoint or "://" not in spec.uri:
         return LocalFiles()
-    from sluice.transforms.beam_files import BeamFiles  # imports Beam, for seconds
+    from sluice.transforms.core.beam_files import BeamFiles  # imports Beam, for seconds
 
     return BeamFiles()
 

@@ -100,7 +100,7 @@ class Tally:
 
 def begin_us(attributes: Mapping[str, str]) -> int | None:
     """Returns when a prediction's row was sent, or else published, in microseconds since the epoch; None: not known."""
-    from sluice.transforms.messages import parse_time
+    from sluice.transforms.core.messages import parse_time
 
     sent = attributes.get("sent", "")
     if sent.isdecimal():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Self, TextIO
 
 from sluice.pipelines.display import AUTO, Display, terminal_width
-from sluice.transforms.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
+from sluice.transforms.core.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
 
 # The rate is that of this long ago until now: steady enough to be read, and a stall shows.
 _RATE_SECS = 5.0
@@ -143,7 +143,7 @@ class Progress(Display):
     """Shows, while its `with` block runs, how far a job has got.
 
     Args:
-      tally: what this process has counted, by the names in transforms.metrics.
+      tally: what this process has counted, by the names in transforms.core.metrics.
       total: of the input; 0 if not known.
       counter: what of the tally is to come to the total: bytes_read, or rows_read.
       clock: seconds that only run forward.

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_stages(stages: tuple[str, ...]) -> None:
-    from sluice.transforms import failures
+    from sluice.transforms.core import failures
 
     known = (failures.READ, failures.DECODE, failures.BIND, failures.PREDICT, failures.ENCODE, failures.WRITE)
     for stage in stages:
@@ -163,7 +163,7 @@ def _replay(
 ) -> BaseException | None:
     """Returns what ended it before its time."""
     from sluice.pipelines.progress import Progress
-    from sluice.transforms.metrics import ROWS_FAILED, ROWS_PREDICTED
+    from sluice.transforms.core.metrics import ROWS_FAILED, ROWS_PREDICTED
     from sluice.transforms.replay_failures import ABSENT, REFUSED, SENT, TRIED, ReplayRules, replay
 
     rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit)

@@ -5,7 +5,7 @@ from typing import Any
 from sluice.pipelines.batch_places import FilesOutput, TableOutput
 from sluice.pipelines.plan import BatchPlan
 from sluice.pipelines.summary import Summary, from_counters
-from sluice.transforms import metrics
+from sluice.transforms.core import metrics
 from sluice.transforms.write_files import existing_files
 
 

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
       UsageError: the topic cannot be published to, or the rows cannot be read; nothing has been sent.
     """
     options = from_namespace(SimulateOptions, args)
-    from sluice.transforms.prefetch import prefetch
+    from sluice.transforms.core.prefetch import prefetch
     from sluice.transforms.publish import Publisher
     from sluice.transforms.publish_sender import PublishOptions
     from sluice.transforms.pubsub_topics import check_topic, create_topic

@@ -103,7 +103,7 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
     from sluice.pipelines.health import HealthServer
     from sluice.pipelines.stream_progress import StreamProgress
     from sluice.pipelines.stream_stats import StreamStats
-    from sluice.transforms import metrics
+    from sluice.transforms.core import metrics
     from sluice.transforms.read_pubsub import close_source
 
     metrics.reset_tally()
@@ -217,8 +217,8 @@ def _signals(source: Any) -> Iterator[None]:
 
 def _summarise(options: StreamingOptions, plan: Any, stats: Any, figures: Any) -> None:
     from sluice.pipelines.stream_summary import render, stream_summary, to_json
-    from sluice.transforms import metrics
-    from sluice.transforms.beam_files import write_text
+    from sluice.transforms.core import metrics
+    from sluice.transforms.core.beam_files import write_text
 
     summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri)
     sys.stderr.write(render(summary) + "\n")

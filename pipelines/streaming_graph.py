@@ -4,8 +4,8 @@ import apache_beam as beam
 
 from sluice.pipelines.streaming_plan import FailurePlaces, StreamingPlan, StreamTable
 from sluice.pipelines.table_options import STREAMING_INSERTS
+from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode_messages import DecodeMessages
-from sluice.transforms.failures import Failure
 from sluice.transforms.predict import Predict
 from sluice.transforms.read_pubsub import ReadMessages
 from sluice.transforms.table_columns import append_schema

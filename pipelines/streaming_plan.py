@@ -11,8 +11,8 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.table_options import STORAGE_WRITE_API
-from sluice.transforms.beam_files import open_binary
 from sluice.transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
+from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.plan_output import parse_output
 from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.table_layout import parse_layout

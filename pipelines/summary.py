@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Names that transforms.metrics gives; not imported from there, because it imports Beam.
+# Names that transforms.core.metrics gives; not imported from there, because it imports Beam.
 ROWS_READ, ROWS_PREDICTED, ROWS_FAILED = "rows_read", "rows_predicted", "rows_failed"
 BATCH_SIZE, PREDICT_LATENCY_MSEC, MODEL_LOAD_MSEC = "batch_size", "predict_latency_msec", "model_load_msec"
 RPC_RETRIES, THROTTLED_SECS = "rpc_retries", "cumulativeThrottlingSeconds"

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from sluice.models.cache import ModelRecipe, open_model
     from sluice.models.interface import Model, ModelOptions, Outputs
     from sluice.models.uri import parse_model_uri
-    from sluice.transforms.commit import Commit
     from sluice.transforms.commit_files import FilesPlace
     from sluice.transforms.commit_table import TablePlace
+    from sluice.transforms.core.commit import Commit
+    from sluice.transforms.core.failures import Failure, Result
     from sluice.transforms.decode_messages import DecodeMessages
-    from sluice.transforms.failures import Failure, Result
     from sluice.transforms.model_handler import SluiceModelHandler
     from sluice.transforms.predict import Predict
     from sluice.transforms.read_bigquery import ReadTable
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 # Where each public name lives.
 _HOMES = {
-    "Commit": "sluice.transforms.commit",
+    "Commit": "sluice.transforms.core.commit",
     "DecodeMessages": "sluice.transforms.decode_messages",
     "ExplodeRows": "sluice.transforms.window_rows",
-    "Failure": "sluice.transforms.failures",
+    "Failure": "sluice.transforms.core.failures",
     "FilesPlace": "sluice.transforms.commit_files",
     "Model": "sluice.models.interface",
     "ModelOptions": "sluice.models.interface",
@@ -47,7 +47,7 @@ _HOMES = {
     "ReadFiles": "sluice.transforms.read_files",
     "ReadMessages": "sluice.transforms.read_pubsub",
     "ReadTable": "sluice.transforms.read_bigquery",
-    "Result": "sluice.transforms.failures",
+    "Result": "sluice.transforms.core.failures",
     "SchedulerOptions": "sluice.models.batching.options",
     "SluiceModelHandler": "sluice.transforms.model_handler",
     "TablePlace": "sluice.transforms.commit_table",

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.transforms.batches import payload_of
 from sluice.transforms.convert import convert_or_mark
+from sluice.transforms.core.batches import payload_of
 from sluice.transforms.decode import Decoded, InputSpec, finish, row_failure
 
 
@@ -16,7 +16,7 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
 
     Args:
       batch: has all of the job's columns, and maybe others.
-      origin: of the batch, as transforms.batches.with_origin takes it.
+      origin: of the batch, as transforms.core.batches.with_origin takes it.
       position: of its first row.
     """
     bad = np.zeros(batch.num_rows, bool)

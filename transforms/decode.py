@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from sluice.transforms import metrics
-from sluice.transforms.batches import with_origin, with_payload
-from sluice.transforms.failures import DECODE, READ, Failure
+from sluice.transforms.core import metrics
+from sluice.transforms.core.batches import with_origin, with_payload
+from sluice.transforms.core.failures import DECODE, READ, Failure
 
 CSV, JSONL, PARQUET, AVRO, TFRECORD = "csv", "jsonl", "parquet", "avro", "tfrecord"
 # Of no file: a table, or what a query gives.

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.avro_container import SYNC_BYTES, AvroHeader, find_marker, read_block
-from sluice.transforms.batches import json_payload
+from sluice.transforms.core.batches import json_payload
 from sluice.transforms.decode import Decoded, InputSpec, finish, row_failure
 
 # The rows of several blocks make one batch, up to this many.

@@ -9,8 +9,8 @@ import pyarrow.csv as pa_csv
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.convert import convert_or_mark, parse_texts
+from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
-from sluice.transforms.failures import Failure
 from sluice.transforms.json_values import parse_json
 from sluice.transforms.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
 

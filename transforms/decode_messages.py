@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.reserved import DELIVERY_ATTEMPT, PAYLOAD, POSITION
-from sluice.transforms.batches import failure_of
-from sluice.transforms.composite import Composite
 from sluice.transforms.convert import convert_or_mark
+from sluice.transforms.core.batches import failure_of
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
+from sluice.transforms.core.messages import with_envelope
 from sluice.transforms.decode import INVALID_ROW, Decoded, InputSpec, count_decoded, finish, row_failure
 from sluice.transforms.decode_avro import avro_columns
 from sluice.transforms.decode_datum import read_datum
 from sluice.transforms.decode_examples import decode_examples
 from sluice.transforms.decode_json import decode_json
-from sluice.transforms.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
 from sluice.transforms.lines import BOM, LineBlock
-from sluice.transforms.messages import with_envelope
 
 JSON, EXAMPLE, AVRO, RAW = "json", "example", "avro", "raw"
 FORMATS = (JSON, EXAMPLE, AVRO, RAW)
@@ -56,7 +56,7 @@ def decode_messages(messages: pa.RecordBatch, spec: MessageSpec) -> Decoded:
     Every message is one row or one failure; what becomes of it does not depend on those beside it.
 
     Args:
-      messages: of transforms.messages.MESSAGE_SCHEMA.
+      messages: of transforms.core.messages.MESSAGE_SCHEMA.
     """
     if not messages.num_rows:
         return Decoded()
@@ -170,7 +170,7 @@ def refuse_redelivered(messages: pa.RecordBatch, max_delivery_attempts: int) -> 
 
 
 class DecodeMessages(Composite):
-    """Decodes micro-batches of messages (transforms.messages.MESSAGE_SCHEMA) into RecordBatches of the job's columns,
+    """Decodes micro-batches of messages (of MESSAGE_SCHEMA) into RecordBatches of the job's columns,
     with all columns of MESSAGE_SCHEMA behind them.
 
     Every message comes out once: in a row, or as a `Failure`. Rows and failures keep the window and the timestamp of

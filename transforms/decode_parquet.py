@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.beam_files import open_binary
 from sluice.transforms.conform import conform
+from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode import Decoded, InputSpec
 
 BATCH_ROWS = 4096

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.batches import failure_of
+from sluice.transforms.core.batches import failure_of
+from sluice.transforms.core.failures import ENCODE, Failure
+from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.encode_json import json_objects
-from sluice.transforms.failures import ENCODE, Failure
-from sluice.transforms.outputs import MODEL_COLUMN, VERSION_COLUMN
 
 
 def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], np.ndarray | None, list[Failure]]:

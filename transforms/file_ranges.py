@@ -15,7 +15,7 @@ import pyarrow as pa
 from sluice.models.errors import CorruptFile
 from sluice.models.tensors.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
 from sluice.transforms.avro_container import read_header
-from sluice.transforms.beam_files import open_binary, open_text
+from sluice.transforms.core.beam_files import open_binary, open_text
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, CsvOptions, Decoded, InputSpec, file_failure
 from sluice.transforms.decode_avro import read_avro
 from sluice.transforms.decode_csv import decode_csv, find_open_quote, open_quote_failures

@@ -11,7 +11,7 @@ import pyarrow as pa
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.avro_container import read_header
-from sluice.transforms.beam_files import match_files, open_binary, open_text
+from sluice.transforms.core.beam_files import match_files, open_binary, open_text
 from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
 from sluice.transforms.decode_avro import arrow_schema
 from sluice.transforms.decode_examples import example_schema

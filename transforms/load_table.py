@@ -14,7 +14,7 @@ from google.cloud import bigquery
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from sluice.transforms.bigquery_table import open_client, parse_table_id
-from sluice.transforms.places import in_groups
+from sluice.transforms.core.places import in_groups
 from sluice.transforms.read_session import quoted
 from sluice.transforms.staging_table import drop_staging, staging_id, staging_table
 from sluice.transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns

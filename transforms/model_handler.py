@@ -21,8 +21,8 @@ from sluice.models.errors import CallError, UsageError
 from sluice.models.files import ModelFiles
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import Bound
-from sluice.transforms.beam_files import BeamFiles
-from sluice.transforms.outputs import rows_of
+from sluice.transforms.core.beam_files import BeamFiles
+from sluice.transforms.core.outputs import rows_of
 
 Row = Mapping[str, Any]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
+from sluice.transforms.core.messages import MESSAGE_ID_COLUMN
 from sluice.transforms.decode import AVRO as AVRO_FILE
 from sluice.transforms.decode import JSONL, TFRECORD, CsvOptions, InputSpec
 from sluice.transforms.decode_datum import datum_schema
@@ -17,7 +18,6 @@ from sluice.transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageS
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.find_source import Source
-from sluice.transforms.messages import MESSAGE_ID_COLUMN
 from sluice.transforms.plan_input import InputPlan, Wanted, near_name, plan_input, some_names
 from sluice.transforms.plan_output import added_columns, table_columns
 

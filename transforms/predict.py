@@ -19,12 +19,12 @@ from sluice.models.files import ModelFiles
 from sluice.models.saved_model.followed import take_changes
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
-from sluice.transforms import metrics
-from sluice.transforms.batches import failure_of
-from sluice.transforms.beam_files import BeamFiles
-from sluice.transforms.composite import Composite
-from sluice.transforms.failures import BIND, PREDICT, Failure, Result
-from sluice.transforms.outputs import append_outputs
+from sluice.transforms.core import metrics
+from sluice.transforms.core.batches import failure_of
+from sluice.transforms.core.beam_files import BeamFiles
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import BIND, PREDICT, Failure, Result
+from sluice.transforms.core.outputs import append_outputs
 
 FAILURES = "failures"
 

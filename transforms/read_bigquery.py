@@ -13,8 +13,8 @@ from google.cloud.bigquery_storage_v1 import types
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.bigquery_clients import close, read_client
-from sluice.transforms.composite import Composite
 from sluice.transforms.conform import conform
+from sluice.transforms.core.composite import Composite
 from sluice.transforms.decode import Decoded, InputSpec
 from sluice.transforms.find_source import SAMPLE_ROWS
 from sluice.transforms.read_files import FAILURES, TALLY, Read, emit_decoded

@@ -18,14 +18,14 @@ from google.pubsub_v1.types import PullResponse
 
 from sluice.models.errors import CorruptFile, SluiceError, UsageError
 from sluice.transforms import pubsub_clients
-from sluice.transforms.beam_files import match_files, open_text
-from sluice.transforms.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
+from sluice.transforms.core.beam_files import match_files, open_text
+from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
 from sluice.transforms.file_ranges import DAMAGE
 from sluice.transforms.lines import read_blocks
 
 _LOG = logging.getLogger(__name__)
 
-# What `transforms.failures.to_record` puts before the hash of a payload that is private.
+# What `transforms.core.failures.to_record` puts before the hash of a payload that is private.
 _HASHED = "sha256:"
 # The most that one request may pull, and that one may acknowledge with its ids below 512 KB.
 # https://cloud.google.com/pubsub/quotas#resource_limits
@@ -53,7 +53,7 @@ class StoredFailure:
 
 
 def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
-    """Returns a failure as `transforms.failures.to_json` wrote it.
+    """Returns a failure as `transforms.core.failures.to_json` wrote it.
 
     Raises:
       SluiceError: it is not one.

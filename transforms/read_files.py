@@ -7,13 +7,13 @@ import apache_beam as beam
 import pyarrow as pa
 
 from sluice.models.errors import UsageError
-from sluice.transforms.batches import slices
-from sluice.transforms.beam_files import match_files
-from sluice.transforms.composite import Composite
+from sluice.transforms.core.batches import slices
+from sluice.transforms.core.beam_files import match_files
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.prefetch import prefetch
 from sluice.transforms.decode import Decoded, InputSpec, count_decoded, file_failure
-from sluice.transforms.failures import Failure
 from sluice.transforms.file_ranges import FileRange, is_file_error, read_range, split_file
-from sluice.transforms.prefetch import prefetch
 
 # A batch holds at most this many rows: enough for vectorised work, small enough that several are in work at once.
 MAX_BATCH_ROWS = 4096

@@ -23,10 +23,10 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.reserved import EVENT_TIME
-from sluice.transforms import metrics
+from sluice.transforms.core import metrics
+from sluice.transforms.core.messages import message_batch, parse_time, times_us
 from sluice.transforms.event_clock import EventClock
 from sluice.transforms.message_source import MessageSource, Segment, SourceOptions
-from sluice.transforms.messages import message_batch, parse_time, times_us
 from sluice.transforms.subscription import Received, Subscription
 
 # A bundle is cut into batches of so many rows, so that the model works on one while the next is decoded.
@@ -37,7 +37,7 @@ _SLACK_SECS = 10.0
 
 
 class ReadMessages(beam.PTransform):
-    """Reads messages as RecordBatches of `transforms.messages.MESSAGE_SCHEMA`, the event time of each beside it.
+    """Reads messages as RecordBatches of `transforms.core.messages.MESSAGE_SCHEMA`, the event time of each beside it.
 
     Args:
       native: read with Beam's ReadFromPubSub, as on Dataflow, where its runner acknowledges what it has made durable.

@@ -15,8 +15,8 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from sluice.models.errors import UsageError
-from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
-from sluice.transforms.beam_files import delete_files
+from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.message_attributes import is_carried
 from sluice.transforms.publish import Messages, Publisher
 from sluice.transforms.read_failures import FailureSource, StoredFailure

@@ -16,8 +16,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import EVENT_TIME, is_reserved
-from sluice.transforms.composite import Composite
-from sluice.transforms.messages import times_us
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.messages import times_us
 
 
 class WindowRows(Composite):

@@ -16,12 +16,13 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from sluice.transforms import bigquery_clients, metrics
+from sluice.transforms import bigquery_clients
 from sluice.transforms.append_rows import AppendOptions, AppendStream, Refused
-from sluice.transforms.composite import Composite
+from sluice.transforms.core import metrics
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import WRITE, Failure
+from sluice.transforms.core.messages import with_message_id
 from sluice.transforms.encode_rows import scored_failure
-from sluice.transforms.failures import WRITE, Failure
-from sluice.transforms.messages import with_message_id
 from sluice.transforms.table_columns import append_columns
 from sluice.transforms.write_files import FAILURES, write_rows
 from sluice.transforms.write_streams import RowStream, make_stream, table_path

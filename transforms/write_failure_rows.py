@@ -10,7 +10,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.append_rows import Refused
-from sluice.transforms.failures import FULL, Failure
+from sluice.transforms.core.failures import FULL, Failure
 from sluice.transforms.schema import bigquery_to_arrow_schema
 from sluice.transforms.table_target import TableTarget
 from sluice.transforms.write_bigquery import PendingRows

@@ -15,7 +15,7 @@ import apache_beam as beam
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery_table import TableOptions, ensure_fields
-from sluice.transforms.failures import FULL, HASH, Failure, to_record
+from sluice.transforms.core.failures import FULL, HASH, Failure, to_record
 from sluice.transforms.table_rows import MAX_ROW_BYTES, Row, insertable
 from sluice.transforms.write_table import InsertRows
 
@@ -44,7 +44,7 @@ FIELDS = (
 _MAX_ERROR_CHARACTERS = 10_000
 # What the note on a payload that is cut takes, at most.
 _NOTE_BYTES = 300
-# What the origins of messages have, see transforms.batches.origin_of.
+# What the origins of messages have, see transforms.core.batches.origin_of.
 _MESSAGE_ORIGIN = "#message_id="
 
 

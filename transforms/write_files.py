@@ -22,13 +22,13 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.transforms import metrics
-from sluice.transforms.batches import failure_of
-from sluice.transforms.beam_files import delete_files, match_files
-from sluice.transforms.composite import Composite
+from sluice.transforms.core import metrics
+from sluice.transforms.core.batches import failure_of
+from sluice.transforms.core.beam_files import delete_files, match_files
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import ENCODE, FULL, Failure, to_json
 from sluice.transforms.encode import open_encoder
 from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.failures import ENCODE, FULL, Failure, to_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class WriteFailures(beam.PTransform):
     """Writes failures as JSON Lines; gives the `Shard`s, which `FilesPlace` puts in their place.
 
     Args:
-      payload_mode: see transforms.failures.to_record.
+      payload_mode: see transforms.core.failures.to_record.
     """
 
     def __init__(self, target: Target, payload_mode: str = FULL) -> None:

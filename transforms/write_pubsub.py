@@ -15,10 +15,10 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
-from sluice.transforms import metrics
+from sluice.transforms.core import metrics
+from sluice.transforms.core.failures import FULL, WRITE, Failure
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.encode_rows import encode_rows, scored_failure
-from sluice.transforms.failures import FULL, WRITE, Failure
 from sluice.transforms.message_attributes import failure_message, messages_of
 from sluice.transforms.publish import Messages, Publisher
 from sluice.transforms.publish_sender import PublishOptions, Refused
@@ -51,7 +51,7 @@ class WriteFailureMessages(beam.PTransform):
 
     Args:
       topic: projects/P/topics/T.
-      payload_mode: see transforms.failures.to_record. What would be too large a message has the payload's hash.
+      payload_mode: see transforms.core.failures.to_record. What would be too large a message has the payload's hash.
     """
 
     def __init__(self, topic: str, payload_mode: str = FULL, retry_secs: float = PublishOptions.retry_secs) -> None:

@@ -20,10 +20,10 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.beam_files import HIDDEN, check_name
-from sluice.transforms.composite import Composite
+from sluice.transforms.core.beam_files import HIDDEN, check_name
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import FULL, Failure
 from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.failures import FULL, Failure
 from sluice.transforms.write_files import (
     BatchFormat,
     FailureFormat,
@@ -99,7 +99,7 @@ class WriteFailureFiles(Composite):
     """Writes failures as JSON Lines; gives nothing.
 
     Args:
-      payload_mode: see transforms.failures.to_record.
+      payload_mode: see transforms.core.failures.to_record.
       suffix: one that ends in .gz makes packed files.
       max_rows, max_bytes: see StreamTarget.
     """

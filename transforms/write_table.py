@@ -19,12 +19,12 @@ from google.api_core.retry import Retry, if_exception_type
 from google.cloud import bigquery
 
 from sluice.models.errors import SluiceError
-from sluice.transforms import metrics
-from sluice.transforms.batches import failure_of
 from sluice.transforms.bigquery_table import open_client, parse_table_id
-from sluice.transforms.composite import Composite
-from sluice.transforms.failures import WRITE, Failure
-from sluice.transforms.messages import with_message_id
+from sluice.transforms.core import metrics
+from sluice.transforms.core.batches import failure_of
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import WRITE, Failure
+from sluice.transforms.core.messages import with_message_id
 from sluice.transforms.table_rows import MAX_ROW_BYTES, BatchRow, Row, coarse_schema, table_rows
 from sluice.transforms.write_files import write_rows
 

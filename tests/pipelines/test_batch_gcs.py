@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.pipelines.cli import main
-from sluice.transforms.beam_files import match_files, open_binary
+from sluice.transforms.core.beam_files import match_files, open_binary
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import Gcs
 

@@ -13,7 +13,7 @@ from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options import BatchOptions
 from sluice.pipelines.plan import plan_batch
 from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
-from sluice.transforms.batches import RecordBatchCoder
+from sluice.transforms.core.batches import RecordBatchCoder
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery
 

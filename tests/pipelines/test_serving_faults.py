@@ -19,7 +19,7 @@ from sluice.models.server.faults import Faults
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.store import ModelConfig
 from sluice.pipelines.cli import main
-from sluice.transforms import metrics
+from sluice.transforms.core import metrics
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.serving.backends import GRPC, REST, uri_at
 from tests.support.serving.model_servers import model_server, served

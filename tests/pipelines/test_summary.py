@@ -9,7 +9,7 @@ import pytest
 
 from sluice.pipelines import summary as module
 from sluice.pipelines.summary import Summary, from_counters, render, to_json
-from sluice.transforms import metrics
+from sluice.transforms.core import metrics
 
 COUNTERS = {
     "bytes_read": 31_000_000,

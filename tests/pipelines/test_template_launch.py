@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
-from sluice.transforms.beam_files import open_binary, write_text
+from sluice.transforms.core.beam_files import open_binary, write_text
 from tests.support.paths import ROOT
 from tests.support.servers import Gcs, Pubsub
 

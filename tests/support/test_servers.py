@@ -18,8 +18,8 @@ from sluice.models.cache import open_model
 from sluice.models.saved_model.versions import Version, find_version
 from sluice.pipelines import pubsub_emulator
 from sluice.pipelines.inspect_model import describe
-from sluice.transforms import beam_files
-from sluice.transforms.beam_files import BeamFiles, match_files
+from sluice.transforms.core import beam_files
+from sluice.transforms.core.beam_files import BeamFiles, match_files
 from tests.support.saved_models.cases import CASES, build_case
 from tests.support.servers import (
     BigQuery,

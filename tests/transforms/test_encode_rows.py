@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.reserved import ATTRIBUTES, PAYLOAD
-from sluice.transforms.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.encode_rows import encode_rows
 from tests.support.formats.encode_cases import TEXT, batches, encode_batch, patient

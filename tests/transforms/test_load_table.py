@@ -27,9 +27,9 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms import load_table
 from sluice.transforms.bigquery_jobs import JobRunner
 from sluice.transforms.bigquery_table import PREDICTED_AT, TableOptions, table_fields
-from sluice.transforms.commit import Commit, Committed, Judgement
 from sluice.transforms.commit_files import FilesPlace
-from sluice.transforms.failures import ENCODE, Failure
+from sluice.transforms.core.commit import Commit, Committed, Judgement
+from sluice.transforms.core.failures import ENCODE, Failure
 from sluice.transforms.load_table import LoadPlace, load_groups
 from sluice.transforms.loadable import check_loadable
 from sluice.transforms.table_layout import TableLayout

@@ -16,9 +16,9 @@ from google.cloud.bigquery_storage_v1 import types
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import is_reserved
-from sluice.transforms import metrics
-from sluice.transforms.batches import origin_of
 from sluice.transforms.bigquery_clients import close, read_client
+from sluice.transforms.core import metrics
+from sluice.transforms.core.batches import origin_of
 from sluice.transforms.decode import BIGQUERY, InputSpec
 from sluice.transforms.find_table import FoundTable, find_query, find_table
 from sluice.transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream

@@ -24,9 +24,9 @@ from sluice.models.reserved import (
     PAYLOAD,
     PUBLISH_TIME,
 )
+from sluice.transforms.core.messages import MESSAGE_SCHEMA, parse_time, times_us
 from sluice.transforms.message_buffer import BundleOptions
 from sluice.transforms.message_source import MessageSource, SourceOptions
-from sluice.transforms.messages import MESSAGE_SCHEMA, parse_time, times_us
 from sluice.transforms.read_pubsub import ReadMessages, _Gather, close_source, open_source, to_batch
 from sluice.transforms.subscription import Received
 from tests.support.fakes import PATIENCE_SECS

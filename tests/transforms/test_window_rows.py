@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import EVENT_TIME
-from sluice.transforms.messages import TIME
+from sluice.transforms.core.messages import TIME
 from sluice.transforms.window_rows import ExplodeRows, WindowRows, explode_rows, split_by_window
 from tests.support.formats.encode_cases import patient
 

@@ -39,11 +39,11 @@ from sluice.transforms import (
     write_streams,
 )
 from sluice.transforms.bigquery_table import ensure_table
-from sluice.transforms.commit import Commit, Committed, Judgement
 from sluice.transforms.commit_files import FilesPlace
 from sluice.transforms.commit_table import TablePlace
-from sluice.transforms.failures import ENCODE, WRITE, Failure
-from sluice.transforms.messages import message_batch
+from sluice.transforms.core.commit import Commit, Committed, Judgement
+from sluice.transforms.core.failures import ENCODE, WRITE, Failure
+from sluice.transforms.core.messages import message_batch
 from sluice.transforms.table_columns import append_schema
 from sluice.transforms.table_target import TableTarget, has_rows, plan_table
 from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from sluice.transforms import write_failure_rows
 from sluice.transforms.append_rows import Refused
-from sluice.transforms.failures import Failure
+from sluice.transforms.core.failures import Failure
 from sluice.transforms.table_target import TableTarget
 from sluice.transforms.write_failure_rows import SCHEMA, WriteFailureRows
 

@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms import write_failure_table
-from sluice.transforms.failures import PAYLOAD_MODES, Failure
+from sluice.transforms.core.failures import PAYLOAD_MODES, Failure
 from sluice.transforms.table_rows import MAX_ROW_BYTES
 from sluice.transforms.write_failure_table import FIELDS, WriteFailureTable, ensure_failure_table, failure_row
 from tests.support.servers import BigQuery, free_port

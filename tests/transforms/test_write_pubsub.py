@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import ATTRIBUTES, PAYLOAD
-from sluice.transforms import metrics
+from sluice.transforms.core import metrics
+from sluice.transforms.core.failures import FULL, HASH, Failure
+from sluice.transforms.core.messages import message_batch, with_envelope
 from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.failures import FULL, HASH, Failure
 from sluice.transforms.message_attributes import failure_message, messages_of
-from sluice.transforms.messages import message_batch, with_envelope
 from sluice.transforms.publish_sender import PublishOptions
 from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
 from tests.support.fakes import PATIENCE_SECS

@@ -24,9 +24,9 @@ from fastavro import reader
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.tensors.tfrecord import read_records
-from sluice.transforms.beam_files import match_files, open_binary
+from sluice.transforms.core.beam_files import match_files, open_binary
+from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.failures import Failure
 from sluice.transforms.write_files import BatchFormat, FailureFormat
 from sluice.transforms.write_stream_files import (
     StreamTarget,

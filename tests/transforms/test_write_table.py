@@ -19,8 +19,8 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import MESSAGE_ID
 from sluice.transforms import write_table
 from sluice.transforms.bigquery_table import ensure_table
-from sluice.transforms.failures import ENCODE, WRITE, Failure
-from sluice.transforms.messages import message_batch
+from sluice.transforms.core.failures import ENCODE, WRITE, Failure
+from sluice.transforms.core.messages import message_batch
 from sluice.transforms.write_table import WriteTable
 from tests.support.servers import BigQuery
 from tests.support.serving.http_proxy import Proxy, proxy_of

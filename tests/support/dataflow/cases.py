@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from sluice.transforms.beam_files import open_binary
+from sluice.transforms.core.beam_files import open_binary
 from tests.pipelines.test_batch_gcs import names
 from tests.support.servers import BigQuery, Gcs
 

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from sluice.models.reserved import ATTRIBUTES, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
-from sluice.transforms.failures import Failure
+from sluice.transforms.core.failures import Failure
 
 # An attribute of a message that was tried before: how often, from 1. `sluice replay` sets it.
 ATTEMPT_ATTRIBUTE = "sluice_attempt"

@@ -16,7 +16,7 @@ from sluice.models.files import copy_directory
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.followed import FollowedModel
 from sluice.models.uri import ModelSpec
-from sluice.transforms.beam_files import BeamFiles, remove_old_copies
+from sluice.transforms.core.beam_files import BeamFiles, remove_old_copies
 from tests.support.saved_models.followed import SHARD, Opener, write_version
 from tests.support.servers import Gcs
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sluice.transforms.failures import FIELDS, Failure, to_json, to_record
+from sluice.transforms.core.failures import FIELDS, Failure, to_json, to_record
 
 FAILURE = Failure(
     stage="decode",

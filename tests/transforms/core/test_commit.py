@@ -8,8 +8,8 @@ import pytest
 
 from sluice.models.errors import SluiceError, TooManyFailures
 from sluice.pipelines import batch
-from sluice.transforms import metrics
-from sluice.transforms.commit import Commit, Committed, Judgement, clean_up, forbid_commits
+from sluice.transforms.core import metrics
+from sluice.transforms.core.commit import Commit, Committed, Judgement, clean_up, forbid_commits
 
 
 @dataclasses.dataclass(frozen=True)

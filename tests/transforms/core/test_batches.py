@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.batches import (
+from sluice.transforms.core.batches import (
     RecordBatchCoder,
     json_payload,
     origin_of,

@@ -47,7 +47,7 @@ class Failure:
     timestamp: float = dataclasses.field(default_factory=time.time)
 
 
-# What a row of a failures file holds; tests/transforms/test_failures.py pins it.
+# What a row of a failures file holds; tests/transforms/core/test_failures.py pins it.
 FIELDS = (
     "timestamp",
     "stage",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.transforms.prefetch import prefetch
+from sluice.transforms.core.prefetch import prefetch
 
 
 @given(st.lists(st.integers()), st.integers(1, 4))

@@ -9,9 +9,9 @@ from typing import Any
 import apache_beam as beam
 
 from sluice.models.errors import SluiceError, TooManyFailures
-from sluice.transforms import metrics
-from sluice.transforms.composite import Composite
-from sluice.transforms.places import Place
+from sluice.transforms.core import metrics
+from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.places import Place
 
 _LOG = logging.getLogger(__name__)
 
