@@ -26,7 +26,7 @@ class _Count(beam.DoFn):
 
 
 def sluice(table: str, rows: int) -> None:
-    from sluice.transforms.decode import BIGQUERY, InputSpec
+    from sluice.transforms.decode.spec import BIGQUERY, InputSpec
     from sluice.transforms.find_table import find_table
     from sluice.transforms.read_bigquery import ReadTable
 

@@ -24,7 +24,7 @@ from sluice.pipelines.options import BatchOptions
 from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import Judgement
-from sluice.transforms.decode import JSONL, CsvOptions, InputSpec
+from sluice.transforms.decode.spec import JSONL, CsvOptions, InputSpec
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.find_source import Source, find_source
 from sluice.transforms.plan_input import InputPlan, Wanted, check_rows, check_sample, plan_input

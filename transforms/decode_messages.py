@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.reserved import DELIVERY_ATTEMPT, PAYLOAD, POSITION
-from sluice.transforms.convert import convert_or_mark
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
 from sluice.transforms.core.messages import with_envelope
-from sluice.transforms.decode import INVALID_ROW, Decoded, InputSpec, count_decoded, finish, row_failure
-from sluice.transforms.decode_avro import avro_columns
-from sluice.transforms.decode_datum import read_datum
-from sluice.transforms.decode_examples import decode_examples
-from sluice.transforms.decode_json import decode_json
-from sluice.transforms.lines import BOM, LineBlock
+from sluice.transforms.decode.avro import avro_columns
+from sluice.transforms.decode.convert import convert_or_mark
+from sluice.transforms.decode.datum import read_datum
+from sluice.transforms.decode.examples import decode_examples
+from sluice.transforms.decode.json import decode_json
+from sluice.transforms.decode.lines import BOM, LineBlock
+from sluice.transforms.decode.spec import INVALID_ROW, Decoded, InputSpec, count_decoded, finish, row_failure
 
 JSON, EXAMPLE, AVRO, RAW = "json", "example", "avro", "raw"
 FORMATS = (JSON, EXAMPLE, AVRO, RAW)

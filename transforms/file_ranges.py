@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
 from sluice.models.tensors.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
-from sluice.transforms.avro_container import read_header
 from sluice.transforms.core.beam_files import open_binary, open_text
-from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, CsvOptions, Decoded, InputSpec, file_failure
-from sluice.transforms.decode_avro import read_avro
-from sluice.transforms.decode_csv import decode_csv, find_open_quote, open_quote_failures
-from sluice.transforms.decode_examples import decode_examples
-from sluice.transforms.decode_json import decode_json
-from sluice.transforms.decode_parquet import group_shares, open_parquet, read_parquet
-from sluice.transforms.lines import LineBlock, open_quotes, read_blocks, stray_returns
+from sluice.transforms.decode.avro import read_avro
+from sluice.transforms.decode.avro_container import read_header
+from sluice.transforms.decode.csv import decode_csv, find_open_quote, open_quote_failures
+from sluice.transforms.decode.examples import decode_examples
+from sluice.transforms.decode.json import decode_json
+from sluice.transforms.decode.lines import LineBlock, open_quotes, read_blocks, stray_returns
+from sluice.transforms.decode.parquet import group_shares, open_parquet, read_parquet
+from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, CsvOptions, Decoded, InputSpec, file_failure
 
 # One range is some hundred milliseconds of work: enough to be worth a shuffle, small enough to spread over workers.
 RANGE_BYTES = 16 << 20

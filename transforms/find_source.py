@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.tensors.tfrecord import read_records
-from sluice.transforms.avro_container import read_header
 from sluice.transforms.core.beam_files import match_files, open_binary, open_text
-from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
-from sluice.transforms.decode_avro import arrow_schema
-from sluice.transforms.decode_examples import example_schema
-from sluice.transforms.decode_parquet import open_parquet
+from sluice.transforms.decode.avro import arrow_schema
+from sluice.transforms.decode.avro_container import read_header
+from sluice.transforms.decode.examples import example_schema
+from sluice.transforms.decode.lines import read_blocks
+from sluice.transforms.decode.parquet import open_parquet
+from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
 from sluice.transforms.file_ranges import DAMAGE, csv_names
-from sluice.transforms.lines import read_blocks
 
 # How many rows of the first file are looked at before a job starts.
 SAMPLE_ROWS = 100

@@ -11,7 +11,7 @@ from google.cloud import bigquery
 from sluice.models.errors import UsageError
 from sluice.transforms.bigquery_clients import close, read_client
 from sluice.transforms.bigquery_table import open_client, parse_table_id
-from sluice.transforms.decode import BIGQUERY
+from sluice.transforms.decode.spec import BIGQUERY
 from sluice.transforms.find_source import Source
 from sluice.transforms.partitions import partition_restriction
 from sluice.transforms.read_session import TableInput, dry_run, open_session, refusal, session_schema

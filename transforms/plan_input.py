@@ -12,10 +12,10 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
-from sluice.transforms.decode import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
+from sluice.transforms.decode.json_values import form_of
+from sluice.transforms.decode.spec import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
 from sluice.transforms.file_ranges import read_range, split_file
 from sluice.transforms.find_source import SAMPLE_ROWS, Source
-from sluice.transforms.json_values import form_of
 
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10

@@ -10,7 +10,7 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
-from sluice.transforms.decode import CSV, CsvOptions
+from sluice.transforms.decode.spec import CSV, CsvOptions
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import EXTENSIONS, FORMATS, RAW_FORMATS, OutputSpec
 from sluice.transforms.find_source import Source

@@ -11,9 +11,9 @@ import pyarrow as pa
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
 from sluice.transforms.core.messages import MESSAGE_ID_COLUMN
-from sluice.transforms.decode import AVRO as AVRO_FILE
-from sluice.transforms.decode import JSONL, TFRECORD, CsvOptions, InputSpec
-from sluice.transforms.decode_datum import datum_schema
+from sluice.transforms.decode.datum import datum_schema
+from sluice.transforms.decode.spec import AVRO as AVRO_FILE
+from sluice.transforms.decode.spec import JSONL, TFRECORD, CsvOptions, InputSpec
 from sluice.transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 from sluice.transforms.encode import check_output_spec
 from sluice.transforms.encode_base import OutputSpec

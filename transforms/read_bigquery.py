@@ -13,9 +13,9 @@ from google.cloud.bigquery_storage_v1 import types
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.bigquery_clients import close, read_client
-from sluice.transforms.conform import conform
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.decode import Decoded, InputSpec
+from sluice.transforms.decode.conform import conform
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from sluice.transforms.find_source import SAMPLE_ROWS
 from sluice.transforms.read_files import FAILURES, TALLY, Read, emit_decoded
 from sluice.transforms.read_session import PASSING, TableInput, open_session, refusal, session_schema

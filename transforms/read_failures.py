@@ -20,8 +20,8 @@ from sluice.models.errors import CorruptFile, SluiceError, UsageError
 from sluice.transforms import pubsub_clients
 from sluice.transforms.core.beam_files import match_files, open_text
 from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
+from sluice.transforms.decode.lines import read_blocks
 from sluice.transforms.file_ranges import DAMAGE
-from sluice.transforms.lines import read_blocks
 
 _LOG = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from sluice.models.tensors.binding import bind
 from sluice.pipelines import inspect_model
 from sluice.pipelines.inspect_model import describe
 from sluice.pipelines.inspect_text import render
-from sluice.transforms.decode import InputSpec
-from sluice.transforms.decode_json import decode_object
+from sluice.transforms.decode.json import decode_object
+from sluice.transforms.decode.spec import InputSpec
 from tests.support.saved_models.cases import CASES, ModelCase, build_case
 
 BY_NAME = {case.name: case for case in CASES}

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluice.transforms.core.failures import READ
-from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
+from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
 from sluice.transforms.file_ranges import is_file_error
 from tests.support.formats.decode_cases import (
     COLUMNS,

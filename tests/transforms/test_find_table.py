@@ -11,7 +11,7 @@ from google.cloud.bigquery_storage_v1 import types
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
-from sluice.transforms.decode import BIGQUERY, CsvOptions
+from sluice.transforms.decode.spec import BIGQUERY, CsvOptions
 from sluice.transforms.find_table import FoundTable, find_query, find_table
 from sluice.transforms.plan_input import Wanted, plan_input
 from sluice.transforms.schema import bigquery_to_arrow_schema

@@ -5,7 +5,7 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
-from sluice.transforms.decode import BIGQUERY, InputSpec
+from sluice.transforms.decode.spec import BIGQUERY, InputSpec
 from sluice.transforms.plan_input import InputPlan
 from sluice.transforms.plan_output import added_columns, table_columns
 

@@ -20,7 +20,7 @@ from sluice.models.tensors.binding import Bound, bind
 from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import parse_model_uri
 from sluice.transforms.core.beam_files import BeamFiles
-from sluice.transforms.decode import AVRO, JSONL, TFRECORD, InputSpec
+from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, InputSpec
 from sluice.transforms.decode_messages import MessageSpec, decode_messages
 from sluice.transforms.encode_base import OutputSpec
 from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream

@@ -19,7 +19,7 @@ from sluice.models.reserved import is_reserved
 from sluice.transforms.bigquery_clients import close, read_client
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
-from sluice.transforms.decode import BIGQUERY, InputSpec
+from sluice.transforms.decode.spec import BIGQUERY, InputSpec
 from sluice.transforms.find_table import FoundTable, find_query, find_table
 from sluice.transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream
 from sluice.transforms.read_files import MAX_BATCH_ROWS

@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from sluice.models.reserved import is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
-from sluice.transforms.decode import CSV, JSONL, InputSpec
+from sluice.transforms.decode.spec import CSV, JSONL, InputSpec
 from sluice.transforms.file_ranges import FileRange
 from sluice.transforms.read_files import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
 from tests.support.formats.decode_cases import put

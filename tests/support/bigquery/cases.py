@@ -11,7 +11,7 @@ from google.cloud import bigquery
 
 from sluice.models.zoo import natality
 from sluice.transforms.bigquery_clients import close, read_client
-from sluice.transforms.decode import BIGQUERY, Decoded, InputSpec
+from sluice.transforms.decode.spec import BIGQUERY, Decoded, InputSpec
 from sluice.transforms.find_table import FoundTable
 from sluice.transforms.read_bigquery import open_streams, read_stream
 from tests.support.servers import BigQuery

@@ -14,7 +14,7 @@ from sluice.models.protos import message_class
 from sluice.models.reserved import is_reserved
 from sluice.models.tensors.tfrecord import write_records
 from sluice.transforms.core.batches import origin_of, payload_of
-from sluice.transforms.decode import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
+from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
 from sluice.transforms.file_ranges import FileRange, read_range, split_file
 
 FORMATS = (CSV, JSONL, PARQUET, AVRO, TFRECORD)

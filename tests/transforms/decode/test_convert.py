@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.convert import convert_or_mark, parse_texts, text_converter
+from sluice.transforms.decode.convert import convert_or_mark, parse_texts, text_converter
 
 UTC = datetime.UTC
 NAN = math.nan

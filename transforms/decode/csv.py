@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.convert import convert_or_mark, parse_texts
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
-from sluice.transforms.json_values import parse_json
-from sluice.transforms.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
+from sluice.transforms.decode.convert import convert_or_mark, parse_texts
+from sluice.transforms.decode.json_values import parse_json
+from sluice.transforms.decode.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
 
 
 def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:

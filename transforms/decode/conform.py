@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.transforms.convert import convert_or_mark
 from sluice.transforms.core.batches import payload_of
-from sluice.transforms.decode import Decoded, InputSpec, finish, row_failure
+from sluice.transforms.decode.convert import convert_or_mark
+from sluice.transforms.decode.spec import Decoded, InputSpec, finish, row_failure
 
 
 def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:

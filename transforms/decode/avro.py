@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.avro_container import SYNC_BYTES, AvroHeader, find_marker, read_block
 from sluice.transforms.core.batches import json_payload
-from sluice.transforms.decode import Decoded, InputSpec, finish, row_failure
+from sluice.transforms.decode.avro_container import SYNC_BYTES, AvroHeader, find_marker, read_block
+from sluice.transforms.decode.spec import Decoded, InputSpec, finish, row_failure
 
 # The rows of several blocks make one batch, up to this many.
 _BATCH_ROWS = 4096

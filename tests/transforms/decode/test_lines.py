@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms import lines
-from sluice.transforms.lines import LineBlock, line_block, open_quotes, read_blocks, stray_returns, unpaired_quotes
+from sluice.transforms.decode import lines
+from sluice.transforms.decode.lines import (
+    LineBlock,
+    line_block,
+    open_quotes,
+    read_blocks,
+    stray_returns,
+    unpaired_quotes,
+)
 
 # What matters to lines, and little else, so that short texts meet all cases.
 DATA = st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b'"', b'""', b",", b"a", b"bc", b"\xc3\xa9"]), max_size=24).map(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.json_values import coerce, form_of, from_form, parse_json
+from sluice.transforms.decode.json_values import coerce, form_of, from_form, parse_json
 
 STRUCT = pa.struct([("day", pa.date32()), ("n", pa.list_(pa.int64()))])
 LISTS = pa.list_(pa.int64())

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.conform import conform
 from sluice.transforms.core.beam_files import open_binary
-from sluice.transforms.decode import Decoded, InputSpec
+from sluice.transforms.decode.conform import conform
+from sluice.transforms.decode.spec import Decoded, InputSpec
 
 BATCH_ROWS = 4096
 

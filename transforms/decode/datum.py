@@ -14,8 +14,8 @@ import pyarrow as pa
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.avro_container import without_logical_types
-from sluice.transforms.decode_avro import arrow_schema
+from sluice.transforms.decode.avro import arrow_schema
+from sluice.transforms.decode.avro_container import without_logical_types
 
 _MARKER = b"\xc3\x01"
 _FINGERPRINT = "CRC-64-AVRO"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
-from sluice.transforms.convert import text_converter
+from sluice.transforms.decode.convert import text_converter
 
 # https://protobuf.dev/programming-guides/json/: what a double that JSON cannot write looks like.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -10,8 +10,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from sluice.models.protos import message_class
-from sluice.transforms.convert import convert_or_mark
-from sluice.transforms.decode import Decoded, InputSpec, finish, halve, row_failure
+from sluice.transforms.decode.convert import convert_or_mark
+from sluice.transforms.decode.spec import Decoded, InputSpec, finish, halve, row_failure
 
 
 def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:

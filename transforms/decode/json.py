@@ -9,9 +9,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from sluice.transforms.decode import Decoded, InputSpec, finish, halve, row_failure
-from sluice.transforms.json_values import coerce, form_of, from_form
-from sluice.transforms.lines import LineBlock
+from sluice.transforms.decode.json_values import coerce, form_of, from_form
+from sluice.transforms.decode.lines import LineBlock
+from sluice.transforms.decode.spec import Decoded, InputSpec, finish, halve, row_failure
 
 # So many rows are looked at for the form of a column's values, as long as they are null.
 _FORM_ROWS = 20

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sluice.models.protos import message_class
 from sluice.models.reserved import FILE, PAYLOAD, POSITION
-from sluice.transforms.decode import TFRECORD, Decoded, InputSpec
-from sluice.transforms.decode_examples import decode_examples, example_schema
+from sluice.transforms.decode.examples import decode_examples, example_schema
+from sluice.transforms.decode.spec import TFRECORD, Decoded, InputSpec
 from tests.support.formats.decode_cases import example, origins_of, payloads_of, rows_of
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.avro_container import _long, read_header
-from sluice.transforms.decode import AVRO, Decoded, InputSpec
-from sluice.transforms.decode_avro import arrow_schema, read_avro
+from sluice.transforms.decode.avro import arrow_schema, read_avro
+from sluice.transforms.decode.avro_container import _long, read_header
+from sluice.transforms.decode.spec import AVRO, Decoded, InputSpec
 from tests.support.formats.decode_cases import AVRO_SCHEMA, COLUMNS, origins_of, rows_of, sample_rows, to_avro
 
 SPEC = InputSpec(AVRO, COLUMNS)
