@@ -20,8 +20,8 @@ from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import plan_streaming
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode_messages import DecodeMessages
-from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.encode_rows import encode_rows
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.rows import encode_rows
 from sluice.transforms.fused import check_fused
 from sluice.transforms.message_attributes import messages_of
 from sluice.transforms.message_source import SourceOptions

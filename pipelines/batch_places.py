@@ -12,7 +12,7 @@ from sluice.pipelines.table_options import FILE_LOADS
 from sluice.transforms.commit_files import FilesPlace
 from sluice.transforms.core.beam_files import HIDDEN
 from sluice.transforms.core.places import Place
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.plan_output import Destination, failures_target
 from sluice.transforms.write_files import Target, check_writable, existing_files
 

@@ -252,8 +252,8 @@ def zoo_rows(name: str) -> Iterator[list[bytes]]:
     """Yields the sample input of a model as JSON objects, without an end; no training has seen these rows."""
     from sluice.models.zoo.base import BLOCK_ROWS
     from sluice.models.zoo.sample import sample_chunks
-    from sluice.transforms.encode_base import OutputSpec
-    from sluice.transforms.encode_json import json_objects
+    from sluice.transforms.encode.base import OutputSpec
+    from sluice.transforms.encode.json import json_objects
 
     for chunk in sample_chunks(zoo.get(name), sys.maxsize, seed=2, chunk_rows=BLOCK_ROWS):
         yield json_objects(chunk, OutputSpec("jsonl", chunk.schema)).to_pylist()

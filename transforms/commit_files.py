@@ -8,7 +8,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import delete_files, match_files
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.write_files import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
 
 

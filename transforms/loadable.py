@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import shown_type
+from sluice.transforms.encode.base import shown_type
 
 _REMEDY = "give --write_method storage_write_api, or leave the column out with --exclude_columns"
 # Texts that BigQuery parses as it loads them: one that it does not take fails the job, and every row with it.

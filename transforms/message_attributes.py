@@ -13,7 +13,7 @@ from sluice.models.reserved import ATTRIBUTES, MESSAGE_ID, ORDERING_KEY, PUBLISH
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.failures import HASH, Failure, to_json
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
-from sluice.transforms.encode_text import column_text
+from sluice.transforms.encode.text import column_text
 from sluice.transforms.publish import MAX_REQUEST_BYTES, Messages
 
 MODEL_ATTRIBUTE, VERSION_ATTRIBUTE = "sluice_model", "sluice_version"

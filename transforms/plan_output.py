@@ -11,8 +11,8 @@ from sluice.models.signature import Signature
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from sluice.transforms.decode.spec import CSV, CsvOptions
-from sluice.transforms.encode import check_output_spec
-from sluice.transforms.encode_base import EXTENSIONS, FORMATS, RAW_FORMATS, OutputSpec
+from sluice.transforms.encode.base import EXTENSIONS, FORMATS, RAW_FORMATS, OutputSpec
+from sluice.transforms.encode.encoders import check_output_spec
 from sluice.transforms.find_source import Source
 from sluice.transforms.plan_input import InputPlan
 from sluice.transforms.schema import arrow_to_bigquery_schema

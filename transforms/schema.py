@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import shown_type
+from sluice.transforms.encode.base import shown_type
 
 _ARROW_TYPES = {
     "INTEGER": pa.int64(),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from sluice.models.errors import SluiceError
 from sluice.models.tensors.column_types import is_list
 from sluice.transforms.bigquery_table import PREDICTED_AT
-from sluice.transforms.encode_base import find_column, same_kind, shown_type
+from sluice.transforms.encode.base import find_column, same_kind, shown_type
 from sluice.transforms.schema import bigquery_to_arrow_schema
 
 _MICROSECONDS = pa.timestamp("us", "UTC")

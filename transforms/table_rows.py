@@ -17,8 +17,8 @@ import pyarrow as pa
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import MESSAGE_ID
 from sluice.transforms.bigquery_table import PREDICTED_AT
-from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.encode_json import JsonEncoder
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.json import JsonEncoder
 
 # Of a row, as the client sends it: what its envelope leaves of a request's 10 MB.
 MAX_ROW_BYTES = 9_500_000

@@ -22,7 +22,7 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import WRITE, Failure
 from sluice.transforms.core.messages import with_message_id
-from sluice.transforms.encode_rows import scored_failure
+from sluice.transforms.encode.rows import scored_failure
 from sluice.transforms.table_columns import append_columns
 from sluice.transforms.write_files import FAILURES, write_rows
 from sluice.transforms.write_streams import RowStream, make_stream, table_path

@@ -27,8 +27,8 @@ from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.beam_files import delete_files, match_files
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import ENCODE, FULL, Failure, to_json
-from sluice.transforms.encode import open_encoder
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.encoders import open_encoder
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.encode_parquet import ParquetEncoder
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.parquet import ParquetEncoder
 from sluice.transforms.table_columns import append_columns
 from sluice.transforms.table_target import TableTarget
 from sluice.transforms.write_files import Target, WriteFiles

@@ -17,8 +17,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sluice.models.errors import SluiceError
 from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import FULL, WRITE, Failure
-from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.encode_rows import encode_rows, scored_failure
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.rows import encode_rows, scored_failure
 from sluice.transforms.message_attributes import failure_message, messages_of
 from sluice.transforms.publish import Messages, Publisher
 from sluice.transforms.publish_sender import PublishOptions, Refused

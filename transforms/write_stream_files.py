@@ -23,7 +23,7 @@ from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FULL, Failure
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.write_files import (
     BatchFormat,
     FailureFormat,

@@ -22,7 +22,7 @@ from sluice.models.uri import parse_model_uri
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, InputSpec
 from sluice.transforms.decode_messages import MessageSpec, decode_messages
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 from tests.support.formats.decode_cases import example
 from tests.support.saved_models.cases import CASES, ModelCase

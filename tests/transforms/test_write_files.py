@@ -12,7 +12,7 @@ from sluice.models.errors import SluiceError, TooManyFailures, UsageError
 from sluice.transforms.commit_files import FilesPlace, put_in_place
 from sluice.transforms.core.commit import Commit, Judgement
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.write_files import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))

@@ -23,7 +23,7 @@ from sluice.models.reserved import ATTRIBUTES, PAYLOAD
 from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import FULL, HASH, Failure
 from sluice.transforms.core.messages import message_batch, with_envelope
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.message_attributes import failure_message, messages_of
 from sluice.transforms.publish_sender import PublishOptions
 from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages

@@ -26,7 +26,7 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.write_files import BatchFormat, FailureFormat
 from sluice.transforms.write_stream_files import (
     StreamTarget,
@@ -238,7 +238,7 @@ import os, signal, sys
 import apache_beam as beam, pyarrow as pa
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from sluice.transforms import write_stream_files
-from sluice.transforms.encode import OutputSpec
+from sluice.transforms.encode.encoders import OutputSpec
 
 write_stream_files.put_in_place = lambda path, name: os.kill(os.getpid(), signal.SIGKILL)
 batch = pa.RecordBatch.from_pydict({"a": [1, 2]})

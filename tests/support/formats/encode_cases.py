@@ -9,8 +9,8 @@ import pyarrow as pa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.encode import open_encoder
-from sluice.transforms.encode_base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.encoders import open_encoder
 
 # The first text that is drawn, and the first call of an encoder, take seconds on a busy machine.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

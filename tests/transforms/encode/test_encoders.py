@@ -10,8 +10,8 @@ from hypothesis import given
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import PAYLOAD
-from sluice.transforms.encode import check_output_spec, open_encoder
-from sluice.transforms.encode_base import EXTENSIONS, FORMATS, OutputSpec, join, parts, select_columns
+from sluice.transforms.encode.base import EXTENSIONS, FORMATS, OutputSpec, join, parts, select_columns
+from sluice.transforms.encode.encoders import check_output_spec, open_encoder
 from tests.support.formats.encode_cases import WriteOnlyFile, batches, encode, encode_batch, patient
 
 
@@ -296,7 +296,7 @@ def test_a_raw_row_without_its_source_is_an_error(format_name: str) -> None:
 
 def test_importing_the_encoders_imports_neither_beam_nor_tensorflow() -> None:
     code = (
-        "import sys, sluice.transforms.encode, sluice.transforms.schema; "
+        "import sys, sluice.transforms.encode.encoders, sluice.transforms.schema; "
         "print({'apache_beam', 'tensorflow'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.reserved import PAYLOAD
-from sluice.transforms.encode import check_output_spec
-from sluice.transforms.encode_base import OutputSpec, select_columns, shown_schema, shown_type
-from sluice.transforms.encode_json import json_texts
+from sluice.transforms.encode.base import OutputSpec, select_columns, shown_schema, shown_type
+from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.encode.json import json_texts
 from tests.support.formats.encode_cases import SCALARS, batches, encode, encode_batch, patient
-from tests.transforms.test_encode_json import back, utc
+from tests.transforms.encode.test_json import back, utc
 
 
 def read(data: bytes) -> list[list[str]]:

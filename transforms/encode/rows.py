@@ -9,12 +9,12 @@ from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.failures import ENCODE, Failure
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
-from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.encode_json import json_objects
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.json import json_objects
 
 
 def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], np.ndarray | None, list[Failure]]:
-    """Returns rows as JSON objects, each on one line and without a line end; see transforms.encode_json.JsonEncoder.
+    """Returns rows as JSON objects, each on one line and without a line end; see transforms.encode.json.JsonEncoder.
 
     Returns also int64 [objects]: the rows that they are of, in order (None: every row has one), and a failure for each
     row that has none: a value does not fit its column in `spec`, or, of a raw spec, its own text is not a JSON object.

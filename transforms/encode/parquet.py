@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import OutputSpec, select_columns
+from sluice.transforms.encode.base import OutputSpec, select_columns
 
 # A row group is what a reader takes at once; batches of a few hundred rows would make files of tiny ones.
 _GROUP_ROWS = 64 << 10

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.encode import check_output_spec
-from sluice.transforms.encode_avro import _joined_fields, _varints, avro_schema
-from sluice.transforms.encode_base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
+from sluice.transforms.encode.avro import _joined_fields, _varints, avro_schema
+from sluice.transforms.encode.base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
+from sluice.transforms.encode.encoders import check_output_spec
 from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch, patient
-from tests.transforms.test_encode_json import utc
+from tests.transforms.encode.test_json import utc
 
 AVRO_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,4}", fullmatch=True)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sluice.models.reserved import ATTRIBUTES, PAYLOAD
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
-from sluice.transforms.encode_base import OutputSpec
-from sluice.transforms.encode_rows import encode_rows
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.rows import encode_rows
 from tests.support.formats.encode_cases import TEXT, batches, encode_batch, patient
 
 MAP = pa.map_(pa.string(), pa.string())

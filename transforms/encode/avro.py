@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from sluice.models.errors import SluiceError
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import (
+from sluice.transforms.encode.base import (
     OutputSpec,
     data_bytes,
     join,

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
-from sluice.transforms.encode_json import json_texts, json_unsupported
-from sluice.transforms.encode_text import column_text, has_text
+from sluice.transforms.encode.base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
+from sluice.transforms.encode.json import json_texts, json_unsupported
+from sluice.transforms.encode.text import column_text, has_text
 
 # What pandas and pyarrow read back as floats (pyarrow takes `nan` for null unless `null_values` says otherwise).
 _NONFINITE = ("nan", "inf", "-inf")

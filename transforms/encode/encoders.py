@@ -6,12 +6,12 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from sluice.models.errors import UsageError
-from sluice.transforms.encode_avro import AvroEncoder, avro_bad_name, avro_unsupported
-from sluice.transforms.encode_base import FORMATS, Encoder, OutputSpec, shown_schema, shown_type
-from sluice.transforms.encode_csv import CsvEncoder, csv_unsupported
-from sluice.transforms.encode_examples import ExampleEncoder, example_unsupported
-from sluice.transforms.encode_json import JsonEncoder, json_unsupported
-from sluice.transforms.encode_parquet import ParquetEncoder, parquet_unsupported
+from sluice.transforms.encode.avro import AvroEncoder, avro_bad_name, avro_unsupported
+from sluice.transforms.encode.base import FORMATS, Encoder, OutputSpec, shown_schema, shown_type
+from sluice.transforms.encode.csv import CsvEncoder, csv_unsupported
+from sluice.transforms.encode.examples import ExampleEncoder, example_unsupported
+from sluice.transforms.encode.json import JsonEncoder, json_unsupported
+from sluice.transforms.encode.parquet import ParquetEncoder, parquet_unsupported
 
 _ENCODERS: dict[str, Callable[[BinaryIO, OutputSpec], Encoder]] = {
     "csv": CsvEncoder,

@@ -10,7 +10,7 @@ from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors import tfrecord
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import OutputSpec, parts, select_columns, shown_schema
+from sluice.transforms.encode.base import OutputSpec, parts, select_columns, shown_schema
 
 
 def example_unsupported(kind: pa.DataType) -> str | None:

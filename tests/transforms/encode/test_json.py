@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
-from sluice.transforms.encode import check_output_spec
-from sluice.transforms.encode_base import OutputSpec, shown_type
+from sluice.transforms.encode.base import OutputSpec, shown_type
+from sluice.transforms.encode.encoders import check_output_spec
 from tests.support.formats.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, patient, values
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode_base import (
+from sluice.transforms.encode.base import (
     OutputSpec,
     data_bytes,
     join,
@@ -24,7 +24,7 @@ from sluice.transforms.encode_base import (
     select_columns,
     shown_schema,
 )
-from sluice.transforms.encode_text import column_text, has_text
+from sluice.transforms.encode.text import column_text, has_text
 
 # JSON has no such numbers; these strings are the proto3 mapping: https://protobuf.dev/programming-guides/json/
 _NONFINITE = ('"NaN"', '"Infinity"', '"-Infinity"')

@@ -1,0 +1,1 @@
+"""Columns to bytes: one file per format, and the spec that names them."""
