@@ -66,10 +66,10 @@ def batch(table: str, rows: int) -> None:
 
 
 def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str) -> None:
-    from sluice.transforms.commit_files import FilesPlace
     from sluice.transforms.commit_table import TablePlace
     from sluice.transforms.core.commit import Commit, Judgement
-    from sluice.transforms.write_files import Target, WriteFailures
+    from sluice.transforms.files.commit import FilesPlace
+    from sluice.transforms.files.write import Target, WriteFailures
 
     failures = Target(f"{directory}/failures", ".jsonl", f"{directory}/temp")
     shards = written.failures | WriteFailures(failures)

@@ -7,9 +7,9 @@ import apache_beam as beam
 from sluice.pipelines.batch_places import FailurePlaces, FilesOutput, TableOutput
 from sluice.pipelines.plan import BatchPlan
 from sluice.transforms.core.commit import Commit
+from sluice.transforms.files.read import ReadFiles
+from sluice.transforms.files.write import WriteFailures, WriteFiles
 from sluice.transforms.predict import Predict
-from sluice.transforms.read_files import ReadFiles
-from sluice.transforms.write_files import WriteFailures, WriteFiles
 
 
 def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:

@@ -26,10 +26,10 @@ from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import Judgement
 from sluice.transforms.decode.spec import JSONL, CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.find_source import Source, find_source
+from sluice.transforms.files.find_source import Source, find_source
+from sluice.transforms.files.write import Target, existing_files
 from sluice.transforms.plan_input import InputPlan, Wanted, check_rows, check_sample, plan_input
 from sluice.transforms.plan_output import Destination, is_raw, parse_output, plan_output, table_columns
-from sluice.transforms.write_files import Target, existing_files
 
 if TYPE_CHECKING:
     from sluice.transforms.read_session import TableInput

@@ -6,7 +6,7 @@ from sluice.pipelines.batch_places import FilesOutput, TableOutput
 from sluice.pipelines.plan import BatchPlan
 from sluice.pipelines.summary import Summary, from_counters
 from sluice.transforms.core import metrics
-from sluice.transforms.write_files import existing_files
+from sluice.transforms.files.write import existing_files
 
 
 def summarise(plan: BatchPlan, result: Any, seconds: float, done: bool, judged: bool) -> Summary:

@@ -6,13 +6,13 @@ from sluice.pipelines.streaming_plan import FailurePlaces, StreamingPlan, Stream
 from sluice.pipelines.table_options import STREAMING_INSERTS
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode_messages import DecodeMessages
+from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.predict import Predict
 from sluice.transforms.read_pubsub import ReadMessages
 from sluice.transforms.table_columns import append_schema
 from sluice.transforms.write_bigquery import WriteStreamTable
 from sluice.transforms.write_failure_table import WriteFailureTable
 from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
-from sluice.transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.write_table import WriteTable
 
 

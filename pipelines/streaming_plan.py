@@ -13,11 +13,11 @@ from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.table_options import STORAGE_WRITE_API
 from sluice.transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
 from sluice.transforms.core.beam_files import open_binary
+from sluice.transforms.files.write_stream import check_stream_target
 from sluice.transforms.plan_output import parse_output
 from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.table_layout import parse_layout
 from sluice.transforms.write_failure_table import ensure_failure_table
-from sluice.transforms.write_stream_files import check_stream_target
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from sluice.models.cache import ModelRecipe, open_model
     from sluice.models.interface import Model, ModelOptions, Outputs
     from sluice.models.uri import parse_model_uri
-    from sluice.transforms.commit_files import FilesPlace
     from sluice.transforms.commit_table import TablePlace
     from sluice.transforms.core.commit import Commit
     from sluice.transforms.core.failures import Failure, Result
     from sluice.transforms.decode_messages import DecodeMessages
+    from sluice.transforms.files.commit import FilesPlace
+    from sluice.transforms.files.read import ReadFiles
+    from sluice.transforms.files.write import WriteFailures, WriteFiles
+    from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
     from sluice.transforms.model_handler import SluiceModelHandler
     from sluice.transforms.predict import Predict
     from sluice.transforms.read_bigquery import ReadTable
-    from sluice.transforms.read_files import ReadFiles
     from sluice.transforms.read_pubsub import ReadMessages
     from sluice.transforms.window_rows import ExplodeRows, WindowRows
     from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows
     from sluice.transforms.write_failure_rows import WriteFailureRows
     from sluice.transforms.write_failure_table import WriteFailureTable
-    from sluice.transforms.write_files import WriteFailures, WriteFiles
     from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
-    from sluice.transforms.write_stream_files import WriteFailureFiles, WriteStreamFiles
     from sluice.transforms.write_table import WriteTable
 
 # Where each public name lives.
@@ -38,13 +38,13 @@ _HOMES = {
     "DecodeMessages": "sluice.transforms.decode_messages",
     "ExplodeRows": "sluice.transforms.window_rows",
     "Failure": "sluice.transforms.core.failures",
-    "FilesPlace": "sluice.transforms.commit_files",
+    "FilesPlace": "sluice.transforms.files.commit",
     "Model": "sluice.models.interface",
     "ModelOptions": "sluice.models.interface",
     "ModelRecipe": "sluice.models.cache",
     "Outputs": "sluice.models.interface",
     "Predict": "sluice.transforms.predict",
-    "ReadFiles": "sluice.transforms.read_files",
+    "ReadFiles": "sluice.transforms.files.read",
     "ReadMessages": "sluice.transforms.read_pubsub",
     "ReadTable": "sluice.transforms.read_bigquery",
     "Result": "sluice.transforms.core.failures",
@@ -52,14 +52,14 @@ _HOMES = {
     "SluiceModelHandler": "sluice.transforms.model_handler",
     "TablePlace": "sluice.transforms.commit_table",
     "WindowRows": "sluice.transforms.window_rows",
-    "WriteFailureFiles": "sluice.transforms.write_stream_files",
+    "WriteFailureFiles": "sluice.transforms.files.write_stream",
     "WriteFailureMessages": "sluice.transforms.write_pubsub",
     "WriteFailureRows": "sluice.transforms.write_failure_rows",
     "WriteFailureTable": "sluice.transforms.write_failure_table",
-    "WriteFailures": "sluice.transforms.write_files",
-    "WriteFiles": "sluice.transforms.write_files",
+    "WriteFailures": "sluice.transforms.files.write",
+    "WriteFiles": "sluice.transforms.files.write",
     "WriteMessages": "sluice.transforms.write_pubsub",
-    "WriteStreamFiles": "sluice.transforms.write_stream_files",
+    "WriteStreamFiles": "sluice.transforms.files.write_stream",
     "WriteStreamTable": "sluice.transforms.write_bigquery",
     "WriteTable": "sluice.transforms.write_table",
     "WriteTableRows": "sluice.transforms.write_bigquery",

@@ -12,7 +12,7 @@ from sluice.models.errors import UsageError
 from sluice.transforms.bigquery_clients import close, read_client
 from sluice.transforms.bigquery_table import open_client, parse_table_id
 from sluice.transforms.decode.spec import BIGQUERY
-from sluice.transforms.find_source import Source
+from sluice.transforms.files.find_source import Source
 from sluice.transforms.partitions import partition_restriction
 from sluice.transforms.read_session import TableInput, dry_run, open_session, refusal, session_schema
 from sluice.transforms.schema import bigquery_to_arrow_schema

@@ -15,10 +15,10 @@ from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery_jobs import JobFailed, JobRunner, with_key
 from sluice.transforms.bigquery_table import open_client, parse_table_id
 from sluice.transforms.core.places import in_groups
+from sluice.transforms.files.write import OpenShard, Shard, Target, remove_temp
 from sluice.transforms.read_session import quoted
 from sluice.transforms.staging_table import drop_staging, staging_id, staging_table
 from sluice.transforms.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns
-from sluice.transforms.write_files import OpenShard, Shard, Target, remove_temp
 from sluice.transforms.write_load_files import LoadFormat
 
 # What one job may load: https://cloud.google.com/bigquery/quotas#load_jobs

@@ -14,8 +14,8 @@ from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
 from sluice.transforms.decode.json_values import form_of
 from sluice.transforms.decode.spec import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
-from sluice.transforms.file_ranges import read_range, split_file
-from sluice.transforms.find_source import SAMPLE_ROWS, Source
+from sluice.transforms.files.find_source import SAMPLE_ROWS, Source
+from sluice.transforms.files.ranges import read_range, split_file
 
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10

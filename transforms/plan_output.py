@@ -13,10 +13,10 @@ from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_
 from sluice.transforms.decode.spec import CSV, CsvOptions
 from sluice.transforms.encode.base import EXTENSIONS, FORMATS, RAW_FORMATS, OutputSpec
 from sluice.transforms.encode.encoders import check_output_spec
-from sluice.transforms.find_source import Source
+from sluice.transforms.files.find_source import Source
+from sluice.transforms.files.write import Target
 from sluice.transforms.plan_input import InputPlan
 from sluice.transforms.schema import arrow_to_bigquery_schema
-from sluice.transforms.write_files import Target
 
 
 @dataclasses.dataclass(frozen=True)

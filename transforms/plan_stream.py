@@ -17,7 +17,7 @@ from sluice.transforms.decode.spec import JSONL, TFRECORD, CsvOptions, InputSpec
 from sluice.transforms.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.encoders import check_output_spec
-from sluice.transforms.find_source import Source
+from sluice.transforms.files.find_source import Source
 from sluice.transforms.plan_input import InputPlan, Wanted, near_name, plan_input, some_names
 from sluice.transforms.plan_output import added_columns, table_columns
 

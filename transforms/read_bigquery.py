@@ -16,8 +16,8 @@ from sluice.transforms.bigquery_clients import close, read_client
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.decode.conform import conform
 from sluice.transforms.decode.spec import Decoded, InputSpec
-from sluice.transforms.find_source import SAMPLE_ROWS
-from sluice.transforms.read_files import FAILURES, TALLY, Read, emit_decoded
+from sluice.transforms.files.find_source import SAMPLE_ROWS
+from sluice.transforms.files.read import FAILURES, TALLY, Read, emit_decoded
 from sluice.transforms.read_session import PASSING, TableInput, open_session, refusal, session_schema
 
 _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.1, 10.0

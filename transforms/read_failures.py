@@ -21,7 +21,7 @@ from sluice.transforms import pubsub_clients
 from sluice.transforms.core.beam_files import match_files, open_text
 from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
 from sluice.transforms.decode.lines import read_blocks
-from sluice.transforms.file_ranges import DAMAGE
+from sluice.transforms.files.ranges import DAMAGE
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ import numpy as np
 from sluice.models.errors import UsageError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import delete_files
+from sluice.transforms.files.write_stream import StreamTarget, check_stream_target, open_file, put_in_place
 from sluice.transforms.message_attributes import is_carried
 from sluice.transforms.publish import Messages, Publisher
 from sluice.transforms.read_failures import FailureSource, StoredFailure
-from sluice.transforms.write_stream_files import StreamTarget, check_stream_target, open_file, put_in_place
 
 _LOG = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class FinalObjects:
 
 
 class _Plain:
-    """Bytes as they are. See transforms.write_files.Format."""
+    """Bytes as they are. See transforms.files.write.Format."""
 
     def open(self, file: BinaryIO) -> "_Plain":
         self._file = file

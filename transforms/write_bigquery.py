@@ -23,8 +23,8 @@ from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import WRITE, Failure
 from sluice.transforms.core.messages import with_message_id
 from sluice.transforms.encode.rows import scored_failure
+from sluice.transforms.files.write import FAILURES, write_rows
 from sluice.transforms.table_columns import append_columns
-from sluice.transforms.write_files import FAILURES, write_rows
 from sluice.transforms.write_streams import RowStream, make_stream, table_path
 
 _Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]

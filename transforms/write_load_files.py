@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.parquet import ParquetEncoder
+from sluice.transforms.files.write import Target, WriteFiles
 from sluice.transforms.table_columns import append_columns
 from sluice.transforms.table_target import TableTarget
-from sluice.transforms.write_files import Target, WriteFiles
 
 
 class WriteLoadFiles(WriteFiles):

@@ -25,8 +25,8 @@ from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import WRITE, Failure
 from sluice.transforms.core.messages import with_message_id
+from sluice.transforms.files.write import write_rows
 from sluice.transforms.table_rows import MAX_ROW_BYTES, BatchRow, Row, coarse_schema, table_rows
-from sluice.transforms.write_files import write_rows
 
 # Of a request. BigQuery recommends 500 rows; and the client's JSON, with a space after every comma, may be half as long
 # again as what is counted here.

@@ -27,14 +27,14 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms import load_table
 from sluice.transforms.bigquery_jobs import JobRunner
 from sluice.transforms.bigquery_table import PREDICTED_AT, TableOptions, table_fields
-from sluice.transforms.commit_files import FilesPlace
 from sluice.transforms.core.commit import Commit, Committed, Judgement
 from sluice.transforms.core.failures import ENCODE, Failure
+from sluice.transforms.files.commit import FilesPlace
+from sluice.transforms.files.write import Shard, Target, WriteFailures
 from sluice.transforms.load_table import LoadPlace, load_groups
 from sluice.transforms.loadable import check_loadable
 from sluice.transforms.table_layout import TableLayout
 from sluice.transforms.table_target import TableTarget, plan_table
-from sluice.transforms.write_files import Shard, Target, WriteFailures
 from sluice.transforms.write_load_files import WriteLoadFiles
 from tests.support.servers import BigQuery, Gcs
 from tests.support.serving.http_proxy import Proxy, proxy_of

@@ -20,9 +20,9 @@ from sluice.transforms.bigquery_clients import close, read_client
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
 from sluice.transforms.decode.spec import BIGQUERY, InputSpec
+from sluice.transforms.files.read import MAX_BATCH_ROWS
 from sluice.transforms.find_table import FoundTable, find_query, find_table
 from sluice.transforms.read_bigquery import ReadTable, open_streams, read_sample, read_stream
-from sluice.transforms.read_files import MAX_BATCH_ROWS
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
 from tests.support.servers import BigQuery

@@ -7,9 +7,9 @@ import pytest
 from google.cloud import bigquery
 
 from sluice.transforms import commit_table
+from sluice.transforms.files.write import Target
 from sluice.transforms.load_table import LoadPlace
 from sluice.transforms.table_target import TableTarget
-from sluice.transforms.write_files import Target
 
 KEY = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
 SCHEMA = pa.schema([("id", pa.int64())])

@@ -39,15 +39,15 @@ from sluice.transforms import (
     write_streams,
 )
 from sluice.transforms.bigquery_table import ensure_table
-from sluice.transforms.commit_files import FilesPlace
 from sluice.transforms.commit_table import TablePlace
 from sluice.transforms.core.commit import Commit, Committed, Judgement
 from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
+from sluice.transforms.files.commit import FilesPlace
+from sluice.transforms.files.write import Target, WriteFailures
 from sluice.transforms.table_columns import append_schema
 from sluice.transforms.table_target import TableTarget, has_rows, plan_table
 from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows
-from sluice.transforms.write_files import Target, WriteFailures
 from sluice.transforms.write_streams import Pace, RowStream, commit_groups, make_stream
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
 from tests.support.paths import ROOT

@@ -13,7 +13,7 @@ from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.core.prefetch import prefetch
 from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded, file_failure
-from sluice.transforms.file_ranges import FileRange, is_file_error, read_range, split_file
+from sluice.transforms.files.ranges import FileRange, is_file_error, read_range, split_file
 
 # A batch holds at most this many rows: enough for vectorised work, small enough that several are in work at once.
 MAX_BATCH_ROWS = 4096

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
-from sluice.transforms.file_ranges import csv_head, is_file_error, read_range, split_file
+from sluice.transforms.files.ranges import csv_head, is_file_error, read_range, split_file
 from tests.support.formats.decode_cases import (
     COLUMNS,
     FORMATS,

@@ -9,11 +9,11 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 from sluice.models.errors import SluiceError, TooManyFailures, UsageError
-from sluice.transforms.commit_files import FilesPlace, put_in_place
 from sluice.transforms.core.commit import Commit, Judgement
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.write_files import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
+from sluice.transforms.files.commit import FilesPlace, put_in_place
+from sluice.transforms.files.write import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
 BATCH = pa.RecordBatch.from_pydict({"a": [1, 2, 3]})

@@ -8,7 +8,7 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
-from sluice.transforms.find_source import Source, find_source
+from sluice.transforms.files.find_source import Source, find_source
 from tests.support.formats.decode_cases import COLUMNS, FORMATS, WRITERS, example, put, sample_rows, to_avro, to_parquet
 
 

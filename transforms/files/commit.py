@@ -9,7 +9,7 @@ from apache_beam.io.filesystems import FileSystems
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import delete_files, match_files
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.write_files import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
+from sluice.transforms.files.write import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
 
 
 @dataclasses.dataclass(frozen=True)

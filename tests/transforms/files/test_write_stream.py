@@ -27,8 +27,8 @@ from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.write_files import BatchFormat, FailureFormat
-from sluice.transforms.write_stream_files import (
+from sluice.transforms.files.write import BatchFormat, FailureFormat
+from sluice.transforms.files.write_stream import (
     StreamTarget,
     WriteFailureFiles,
     WriteStreamFiles,

@@ -17,7 +17,7 @@ from sluice.transforms.decode.examples import example_schema
 from sluice.transforms.decode.lines import read_blocks
 from sluice.transforms.decode.parquet import open_parquet
 from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
-from sluice.transforms.file_ranges import DAMAGE, csv_names
+from sluice.transforms.files.ranges import DAMAGE, csv_names
 
 # How many rows of the first file are looked at before a job starts.
 SAMPLE_ROWS = 100

@@ -13,8 +13,8 @@ from sluice.models.reserved import is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
 from sluice.transforms.decode.spec import CSV, JSONL, InputSpec
-from sluice.transforms.file_ranges import FileRange
-from sluice.transforms.read_files import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
+from sluice.transforms.files.ranges import FileRange
+from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
 from tests.support.formats.decode_cases import put
 
 COLUMNS = (("id", pa.int64()), ("zip", pa.string()))

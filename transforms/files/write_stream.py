@@ -24,7 +24,7 @@ from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FULL, Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.write_files import (
+from sluice.transforms.files.write import (
     BatchFormat,
     FailureFormat,
     Format,

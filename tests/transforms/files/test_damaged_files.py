@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sluice.transforms.core.failures import READ
 from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
-from sluice.transforms.file_ranges import is_file_error
+from sluice.transforms.files.ranges import is_file_error
 from tests.support.formats.decode_cases import (
     COLUMNS,
     WRITERS,
