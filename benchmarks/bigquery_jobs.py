@@ -151,7 +151,7 @@ def send_beam_to_emulator(url: str, put: Callable[[Any, str, Any], None] = setat
     """Makes Beam's clients of BigQuery in this process go to the emulator, for which they have no option.
 
     Args:
-      url: of its REST API; that of the Storage API is where transforms.bigquery_clients finds it.
+      url: of its REST API; that of the Storage API is where transforms.bigquery.clients finds it.
       put: sets an attribute.
     """
     import google.auth
@@ -160,7 +160,7 @@ def send_beam_to_emulator(url: str, put: Callable[[Any, str, Any], None] = setat
     from apache_beam.io.gcp.internal.clients.bigquery import BigqueryV2
     from google.auth.credentials import AnonymousCredentials
 
-    from sluice.transforms.bigquery_clients import read_client
+    from sluice.transforms.bigquery.clients import read_client
 
     # There are none. Beam would look for them for minutes, and then ask the user.
     put(_Credentials, "_credentials", _ApitoolsCredentialsAdapter(AnonymousCredentials()))

@@ -26,9 +26,9 @@ class _Count(beam.DoFn):
 
 
 def sluice(table: str, rows: int) -> None:
+    from sluice.transforms.bigquery.find_table import find_table
+    from sluice.transforms.bigquery.read import ReadTable
     from sluice.transforms.decode.spec import BIGQUERY, InputSpec
-    from sluice.transforms.find_table import find_table
-    from sluice.transforms.read_bigquery import ReadTable
 
     found = find_table(table)
     spec = InputSpec(BIGQUERY, tuple(found.source.types.items()))

@@ -56,8 +56,8 @@ def scored_rows(number: int) -> list[dict[str, Any]]:
 
 def batch(table: str, rows: int) -> None:
     """The sinks of a batch job: pending streams, and the commit."""
-    from sluice.transforms.table_target import plan_table
-    from sluice.transforms.write_bigquery import WriteTableRows
+    from sluice.transforms.bigquery.table_target import plan_table
+    from sluice.transforms.bigquery.write import WriteTableRows
 
     target = plan_table(table, _SCHEMA, f"job-{uuid.uuid4().hex}")
     with tempfile.TemporaryDirectory() as directory, _pipeline() as pipeline:
@@ -66,7 +66,7 @@ def batch(table: str, rows: int) -> None:
 
 
 def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str) -> None:
-    from sluice.transforms.commit_table import TablePlace
+    from sluice.transforms.bigquery.commit import TablePlace
     from sluice.transforms.core.commit import Commit, Judgement
     from sluice.transforms.files.commit import FilesPlace
     from sluice.transforms.files.write import Target, WriteFailures
@@ -79,9 +79,9 @@ def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str
 
 def stream(table: str, rows: int) -> None:
     """The sink of a streaming job: the default stream."""
-    from sluice.transforms.bigquery_table import ensure_table
-    from sluice.transforms.table_columns import append_schema
-    from sluice.transforms.write_bigquery import WriteStreamTable
+    from sluice.transforms.bigquery.table import ensure_table
+    from sluice.transforms.bigquery.table_columns import append_schema
+    from sluice.transforms.bigquery.write import WriteStreamTable
 
     schema = append_schema(_SCHEMA, ensure_table(table, _SCHEMA))
     with _pipeline() as pipeline:
@@ -90,8 +90,8 @@ def stream(table: str, rows: int) -> None:
 
 def insert_all(table: str, rows: int) -> None:
     """The sink of a streaming job that inserts rows by tabledata.insertAll, as Beam's does."""
-    from sluice.transforms.bigquery_table import ensure_table
-    from sluice.transforms.write_table import WriteTable
+    from sluice.transforms.bigquery.table import ensure_table
+    from sluice.transforms.bigquery.write_inserts import WriteTable
 
     ensure_table(table, _SCHEMA)
     with _pipeline() as pipeline:
@@ -101,7 +101,7 @@ def insert_all(table: str, rows: int) -> None:
 def beam_inserts(table: str, rows: int) -> None:
     from apache_beam.io.gcp.bigquery import BigQueryDisposition, WriteToBigQuery
 
-    from sluice.transforms.bigquery_table import ensure_table
+    from sluice.transforms.bigquery.table import ensure_table
 
     ensure_table(table, _SCHEMA)
     sink = WriteToBigQuery(

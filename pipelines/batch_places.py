@@ -17,7 +17,7 @@ from sluice.transforms.files.write import Target, check_writable, existing_files
 from sluice.transforms.plan_output import Destination, failures_target
 
 if TYPE_CHECKING:
-    from sluice.transforms.table_target import TableTarget
+    from sluice.transforms.bigquery.table_target import TableTarget
 
 _GCS = "gs://"
 
@@ -40,7 +40,7 @@ class TableOutput:
 
     Attributes:
       files: of load jobs: where they are written first; None: rows are appended by the Storage Write API.
-      storage_endpoint: see transforms.bigquery_clients.write_client.
+      storage_endpoint: see transforms.bigquery.clients.write_client.
     """
 
     target: "TableTarget"
@@ -50,10 +50,10 @@ class TableOutput:
     @property
     def place(self) -> Place:
         if self.files:
-            from sluice.transforms.load_table import LoadPlace
+            from sluice.transforms.bigquery.load_table import LoadPlace
 
             return LoadPlace(self.target, self.files)
-        from sluice.transforms.commit_table import TablePlace
+        from sluice.transforms.bigquery.commit import TablePlace
 
         return TablePlace(self.target, endpoint=self.storage_endpoint)
 
@@ -73,7 +73,7 @@ class FailurePlaces:
         if self.files:
             yield FilesPlace(self.files)
         if self.table:
-            from sluice.transforms.commit_table import TablePlace
+            from sluice.transforms.bigquery.commit import TablePlace
 
             yield TablePlace(self.table, endpoint=self.storage_endpoint)
 
@@ -108,15 +108,15 @@ def plan_output_table(options: BatchOptions, schema: pa.Schema, job: str, temp_l
     """Returns where rows of a table go; makes the table unless it is there.
 
     Args:
-      schema: see transforms.table_target.plan_table.
+      schema: see transforms.bigquery.table_target.plan_table.
       temp_location: a directory where a load job may read files; "": there is none.
 
     Raises:
       UsageError: the table does not fit, or cannot be made.
     """
-    from sluice.transforms.bigquery_table import TableOptions
-    from sluice.transforms.table_layout import parse_layout
-    from sluice.transforms.table_target import plan_table
+    from sluice.transforms.bigquery.table import TableOptions
+    from sluice.transforms.bigquery.table_layout import parse_layout
+    from sluice.transforms.bigquery.table_target import plan_table
 
     layout = parse_layout(options.partition_by, options.cluster_by)
     files = _load_files(temp_location, job) if options.write_method == FILE_LOADS else None
@@ -152,7 +152,7 @@ def plan_failure_places(options: BatchOptions, files: Target | None, job: str) -
     """
     table = None
     if options.failures_table:
-        from sluice.transforms.write_failure_rows import plan_failure_table
+        from sluice.transforms.bigquery.write_failure_rows import plan_failure_table
 
         table = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
     storage_endpoint = options.bigquery_storage_endpoint or None

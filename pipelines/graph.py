@@ -26,7 +26,7 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
 def _reader(plan: BatchPlan) -> beam.PTransform:
     if plan.table is None:
         return ReadFiles(plan.pattern, plan.input)
-    from sluice.transforms.read_bigquery import ReadTable
+    from sluice.transforms.bigquery.read import ReadTable
 
     return ReadTable(plan.table, plan.input)
 
@@ -35,10 +35,10 @@ def _writer(output: FilesOutput | TableOutput) -> beam.PTransform:
     if isinstance(output, FilesOutput):
         return WriteFiles(output.target, output.spec)
     if output.files:
-        from sluice.transforms.write_load_files import WriteLoadFiles
+        from sluice.transforms.bigquery.write_load_files import WriteLoadFiles
 
         return WriteLoadFiles(output.target, output.files)
-    from sluice.transforms.write_bigquery import WriteTableRows
+    from sluice.transforms.bigquery.write import WriteTableRows
 
     return WriteTableRows(output.target.rows_table, output.target.schema, endpoint=output.storage_endpoint)
 
@@ -48,7 +48,7 @@ def _failure_writers(failures: FailurePlaces) -> Any:
     if failures.files:
         yield "WriteFailures", WriteFailures(failures.files, failures.payload_mode)
     if failures.table:
-        from sluice.transforms.write_failure_rows import WriteFailureRows
+        from sluice.transforms.bigquery.write_failure_rows import WriteFailureRows
 
         table = WriteFailureRows(failures.table, failures.payload_mode, endpoint=failures.storage_endpoint)
         yield "WriteFailuresTable", table

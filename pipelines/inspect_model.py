@@ -19,8 +19,8 @@ from sluice.models.uri import parse_model_uri
 from sluice.pipelines import flags
 from sluice.pipelines.inspect_text import Description, render
 from sluice.pipelines.model_options import EndpointFlags
+from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
-from sluice.transforms.schema import arrow_to_bigquery_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

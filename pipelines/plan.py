@@ -32,7 +32,7 @@ from sluice.transforms.plan_input import InputPlan, Wanted, check_rows, check_sa
 from sluice.transforms.plan_output import Destination, is_raw, parse_output, plan_output, table_columns
 
 if TYPE_CHECKING:
-    from sluice.transforms.read_session import TableInput
+    from sluice.transforms.bigquery.read_session import TableInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
 
 def _check_bigquery(options: BatchOptions) -> None:
     if options.input_table or options.input_query or options.output_table or options.failures_table:
-        from sluice.transforms.bigquery_clients import check_endpoints
+        from sluice.transforms.bigquery.clients import check_endpoints
 
         check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
 
@@ -124,7 +124,7 @@ def _find_input(options: BatchOptions, project: str) -> _Input:
     csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
     if options.input:
         return _Input(find_source(options.input, options.input_format, csv), csv)
-    from sluice.transforms.find_table import find_query, find_table
+    from sluice.transforms.bigquery.find_table import find_query, find_table
 
     endpoints = options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None
     if options.input_query:
@@ -139,7 +139,7 @@ def _check_sample(found: _Input, plan: InputPlan, signature: Signature, defaults
     if found.table is None:
         check_sample(found.source, plan, signature, defaults)
         return
-    from sluice.transforms.read_bigquery import read_sample
+    from sluice.transforms.bigquery.read import read_sample
 
     check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
 

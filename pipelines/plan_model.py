@@ -18,8 +18,8 @@ from sluice.models.tensors.columns import default_value
 from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.pipelines.options import BatchOptions
 from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.transforms.bigquery.schema import read_schema_file
 from sluice.transforms.core.beam_files import BeamFiles, open_binary
-from sluice.transforms.schema import read_schema_file
 
 # How long a model's server may take to say what it serves.
 _LAUNCH_TIMEOUT_SECS = 15.0

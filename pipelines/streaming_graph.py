@@ -4,16 +4,16 @@ import apache_beam as beam
 
 from sluice.pipelines.streaming_plan import FailurePlaces, StreamingPlan, StreamTable
 from sluice.pipelines.table_options import STREAMING_INSERTS
+from sluice.transforms.bigquery.table_columns import append_schema
+from sluice.transforms.bigquery.write import WriteStreamTable
+from sluice.transforms.bigquery.write_failure_table import WriteFailureTable
+from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode_messages import DecodeMessages
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.predict import Predict
 from sluice.transforms.read_pubsub import ReadMessages
-from sluice.transforms.table_columns import append_schema
-from sluice.transforms.write_bigquery import WriteStreamTable
-from sluice.transforms.write_failure_table import WriteFailureTable
 from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
-from sluice.transforms.write_table import WriteTable
 
 
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:

@@ -11,13 +11,13 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.table_options import STORAGE_WRITE_API
-from sluice.transforms.bigquery_table import TableOptions, ensure_table, parse_table_id, table_fields
+from sluice.transforms.bigquery.table import TableOptions, ensure_table, parse_table_id, table_fields
+from sluice.transforms.bigquery.table_layout import parse_layout
+from sluice.transforms.bigquery.write_failure_table import ensure_failure_table
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.files.write_stream import check_stream_target
 from sluice.transforms.plan_output import parse_output
 from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
-from sluice.transforms.table_layout import parse_layout
-from sluice.transforms.write_failure_table import ensure_failure_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,8 @@ class StreamTable:
       schema: of the rows, without `_predicted_at`.
       fields: of the table, in the form of BigQuery's JSON schemas; until `make_tables`, of one that is made for them.
       options: how `make_tables` may make or change it.
-      endpoint: see transforms.bigquery_table.open_client.
-      storage_endpoint: see transforms.bigquery_clients.write_client.
+      endpoint: see transforms.bigquery.table.open_client.
+      storage_endpoint: see transforms.bigquery.clients.write_client.
     """
 
     table_id: str
@@ -162,7 +162,7 @@ def _stream_table(options: StreamingOptions, schema: pa.Schema | None) -> Stream
         return None
     parse_table_id(options.output_table)
     if options.write_method == STORAGE_WRITE_API:
-        from sluice.transforms.bigquery_clients import check_endpoints
+        from sluice.transforms.bigquery.clients import check_endpoints
 
         check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
     return StreamTable(

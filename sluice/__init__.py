@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from sluice.models.cache import ModelRecipe, open_model
     from sluice.models.interface import Model, ModelOptions, Outputs
     from sluice.models.uri import parse_model_uri
-    from sluice.transforms.commit_table import TablePlace
+    from sluice.transforms.bigquery.commit import TablePlace
+    from sluice.transforms.bigquery.read import ReadTable
+    from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
+    from sluice.transforms.bigquery.write_failure_rows import WriteFailureRows
+    from sluice.transforms.bigquery.write_failure_table import WriteFailureTable
+    from sluice.transforms.bigquery.write_inserts import WriteTable
     from sluice.transforms.core.commit import Commit
     from sluice.transforms.core.failures import Failure, Result
     from sluice.transforms.decode_messages import DecodeMessages
@@ -23,14 +28,9 @@ if TYPE_CHECKING:
     from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
     from sluice.transforms.model_handler import SluiceModelHandler
     from sluice.transforms.predict import Predict
-    from sluice.transforms.read_bigquery import ReadTable
     from sluice.transforms.read_pubsub import ReadMessages
     from sluice.transforms.window_rows import ExplodeRows, WindowRows
-    from sluice.transforms.write_bigquery import WriteStreamTable, WriteTableRows
-    from sluice.transforms.write_failure_rows import WriteFailureRows
-    from sluice.transforms.write_failure_table import WriteFailureTable
     from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
-    from sluice.transforms.write_table import WriteTable
 
 # Where each public name lives.
 _HOMES = {
@@ -46,23 +46,23 @@ _HOMES = {
     "Predict": "sluice.transforms.predict",
     "ReadFiles": "sluice.transforms.files.read",
     "ReadMessages": "sluice.transforms.read_pubsub",
-    "ReadTable": "sluice.transforms.read_bigquery",
+    "ReadTable": "sluice.transforms.bigquery.read",
     "Result": "sluice.transforms.core.failures",
     "SchedulerOptions": "sluice.models.batching.options",
     "SluiceModelHandler": "sluice.transforms.model_handler",
-    "TablePlace": "sluice.transforms.commit_table",
+    "TablePlace": "sluice.transforms.bigquery.commit",
     "WindowRows": "sluice.transforms.window_rows",
     "WriteFailureFiles": "sluice.transforms.files.write_stream",
     "WriteFailureMessages": "sluice.transforms.write_pubsub",
-    "WriteFailureRows": "sluice.transforms.write_failure_rows",
-    "WriteFailureTable": "sluice.transforms.write_failure_table",
+    "WriteFailureRows": "sluice.transforms.bigquery.write_failure_rows",
+    "WriteFailureTable": "sluice.transforms.bigquery.write_failure_table",
     "WriteFailures": "sluice.transforms.files.write",
     "WriteFiles": "sluice.transforms.files.write",
     "WriteMessages": "sluice.transforms.write_pubsub",
     "WriteStreamFiles": "sluice.transforms.files.write_stream",
-    "WriteStreamTable": "sluice.transforms.write_bigquery",
-    "WriteTable": "sluice.transforms.write_table",
-    "WriteTableRows": "sluice.transforms.write_bigquery",
+    "WriteStreamTable": "sluice.transforms.bigquery.write",
+    "WriteTable": "sluice.transforms.bigquery.write_inserts",
+    "WriteTableRows": "sluice.transforms.bigquery.write",
     "open_model": "sluice.models.cache",
     "parse_model_uri": "sluice.models.uri",
 }

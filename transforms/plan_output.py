@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
+from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 from sluice.transforms.decode.spec import CSV, CsvOptions
@@ -16,7 +17,6 @@ from sluice.transforms.encode.encoders import check_output_spec
 from sluice.transforms.files.find_source import Source
 from sluice.transforms.files.write import Target
 from sluice.transforms.plan_input import InputPlan
-from sluice.transforms.schema import arrow_to_bigquery_schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def table_columns(plan: InputPlan, signature: Signature, prefix: str) -> pa.Sche
     Raises:
       UsageError: two columns of one name, or a column that a table cannot hold.
     """
-    from sluice.transforms.bigquery_table import PREDICTED_AT
+    from sluice.transforms.bigquery.table import PREDICTED_AT
 
     carried = [pa.field(name, kind) for name, kind in plan.carried]
     added = added_columns(signature, prefix, True, {field.name for field in carried}, (PREDICTED_AT,))

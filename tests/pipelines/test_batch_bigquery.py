@@ -224,7 +224,7 @@ def write_twice(flags: list[str], disposition: str) -> list[int]:
         ("storage_write_api", "append", [0, 0], 2),
         ("storage_write_api", "truncate", [0, 0], 1),
         ("storage_write_api", "empty", [0, 2], 1),
-        ("file_loads", "truncate", [0, 0], 1),  # see tests/transforms/test_load_table.py for the others
+        ("file_loads", "truncate", [0, 0], 1),  # see tests/transforms/bigquery/test_load_table.py for the others
     ],
 )
 def test_dispositions(

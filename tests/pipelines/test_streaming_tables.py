@@ -13,7 +13,8 @@ import pytest
 from sluice.pipelines.cli import main
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import make_tables, plan_streaming
-from sluice.transforms import bigquery_clients, bigquery_table
+from sluice.transforms.bigquery import clients as bigquery_clients
+from sluice.transforms.bigquery import table as bigquery_table
 from tests.support.bigquery.proxy import bigquery_proxy
 from tests.support.pubsub.streams import LocalJob, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample

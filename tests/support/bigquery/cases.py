@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from google.cloud import bigquery
 
 from sluice.models.zoo import natality
-from sluice.transforms.bigquery_clients import close, read_client
+from sluice.transforms.bigquery.clients import close, read_client
+from sluice.transforms.bigquery.find_table import FoundTable
+from sluice.transforms.bigquery.read import open_streams, read_stream
 from sluice.transforms.decode.spec import BIGQUERY, Decoded, InputSpec
-from sluice.transforms.find_table import FoundTable
-from sluice.transforms.read_bigquery import open_streams, read_stream
 from tests.support.servers import BigQuery
 
 SCALARS = {

@@ -59,7 +59,7 @@ class BigQueryProxy:
     """Passes every call on as it is, unless told otherwise.
 
     Attributes:
-      url: http://127.0.0.1:PORT, as the clients of transforms.bigquery_clients take it.
+      url: http://127.0.0.1:PORT, as the clients of transforms.bigquery.clients take it.
       requests: what came, by method; of AppendRows, every append.
       faults: those to come; several of one method wait for the calls that get as far as they say.
       happened: how many have.

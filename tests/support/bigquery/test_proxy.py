@@ -12,7 +12,7 @@ from google.api_core.exceptions import Aborted, NotFound, ResourceExhausted, Ser
 from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
-from sluice.transforms.bigquery_clients import close, read_client, write_client
+from sluice.transforms.bigquery.clients import close, read_client, write_client
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
 from tests.support.servers import BigQuery
 

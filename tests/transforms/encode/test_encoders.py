@@ -296,7 +296,7 @@ def test_a_raw_row_without_its_source_is_an_error(format_name: str) -> None:
 
 def test_importing_the_encoders_imports_neither_beam_nor_tensorflow() -> None:
     code = (
-        "import sys, sluice.transforms.encode.encoders, sluice.transforms.schema; "
+        "import sys, sluice.transforms.encode.encoders, sluice.transforms.bigquery.schema; "
         "print({'apache_beam', 'tensorflow'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

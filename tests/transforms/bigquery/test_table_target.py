@@ -1,0 +1,172 @@
+"""Which tables a batch job writes, at launch, by a client that knows one table."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from google.api_core.exceptions import NotFound
+from google.cloud import bigquery
+
+from sluice.models.errors import UsageError
+from sluice.transforms.bigquery import table as bigquery_table
+from sluice.transforms.bigquery import table_target
+from sluice.transforms.bigquery.table import TableOptions, ensure_fields, table_fields
+from sluice.transforms.bigquery.table_target import has_rows, plan_table, required_columns
+from sluice.transforms.bigquery.write_failure_rows import plan_failure_table
+from sluice.transforms.bigquery.write_failure_table import FIELDS, ensure_failure_table
+from tests.support.servers import free_port
+
+SCHEMA = pa.schema([("id", pa.int64()), ("one", pa.struct([pa.field("x", pa.string(), nullable=False)]))])
+KEY = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
+
+
+class Client:
+    """Knows the tables that it is given, and takes what is made."""
+
+    def __init__(self, *tables: bigquery.Table) -> None:
+        self.tables = {str(table.reference): table for table in tables}
+        self.timeouts: list[float] = []
+
+    def get_table(self, table: Any, retry: Any, timeout: float) -> bigquery.Table:
+        self.timeouts.append(retry._timeout)
+        if str(table) not in self.tables:
+            raise NotFound("there is none")
+        return self.tables[str(table)]
+
+    def create_table(self, table: bigquery.Table, exists_ok: bool, retry: Any, timeout: float) -> bigquery.Table:
+        assert exists_ok
+        self.timeouts.append(retry._timeout)
+        return self.tables.setdefault(str(table.reference), table)
+
+    def list_rows(self, table: Any, max_results: int, retry: Any, timeout: float) -> list[Any]:
+        self.timeouts.append(retry._timeout)
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def table(fields: Any = None, kind: str = "TABLE", **more: Any) -> bigquery.Table:
+    return bigquery.Table.from_api_repr(
+        {
+            "tableReference": {"projectId": "p", "datasetId": "d", "tableId": "t"},
+            "schema": {"fields": table_fields(SCHEMA) if fields is None else fields},
+            "type": kind,
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns a function that has all calls go to a Client of these tables."""
+
+    def serve(*tables: bigquery.Table) -> Client:
+        client = Client(*tables)
+        for module in (bigquery_table, table_target):
+            monkeypatch.setattr(module, "open_client", lambda *_: client)
+        return client
+
+    return serve
+
+
+def modes(found: bigquery.Table) -> list[str]:
+    return required_columns(field.to_api_repr() for field in found.schema)
+
+
+# Tables with REQUIRED columns ---------------------------------------------------------------------------------------
+
+
+def test_required_columns() -> None:
+    inner = {"name": "x", "type": "STRING", "mode": "REQUIRED"}
+    fields = [
+        {"name": "id", "type": "INTEGER", "mode": "REQUIRED"},
+        {"name": "n", "type": "INTEGER"},
+        {"name": "many", "type": "RECORD", "mode": "REPEATED", "fields": [inner, {**inner, "mode": "NULLABLE"}]},
+    ]
+    assert required_columns(fields) == ["id", "many.x"]
+
+
+@pytest.mark.parametrize("name", ["id", "one.x"])
+def test_a_table_with_required_columns_is_not_replaced_by_a_query(serve: Any, name: str) -> None:
+    fields = table_fields(SCHEMA)
+    fields[0]["mode"] = "REQUIRED" if name == "id" else "NULLABLE"
+    fields[1]["fields"][0]["mode"] = "REQUIRED" if name == "one.x" else "NULLABLE"
+    client = serve(table(fields))
+    text = (
+        rf"truncate: table p.d.t has REQUIRED columns \({name}\), .* give --write_method file_loads, .* NULLABLE in the"
+    )
+    with pytest.raises(UsageError, match=text):
+        plan_table("p.d.t", SCHEMA, "j", "truncate")
+    assert list(client.tables) == ["p.d.t"]  # there is none for rows to wait in
+    assert plan_table("p.d.t", SCHEMA, "j", "truncate", loaded=True).rows_table == "p.d.t"
+    assert plan_table("p.d.t", SCHEMA, "j").rows_table == "p.d.t"
+
+
+def test_a_table_that_is_made_for_it_has_none(serve: Any) -> None:
+    client = serve()
+    target = plan_table("p.d.t", SCHEMA, "j", "truncate")
+    assert modes(client.tables["p.d.t"]) == []
+    assert target.schema.field("one").type.field("x").nullable
+    loaded = serve()
+    plan_table("p.d.t", SCHEMA, "j", "truncate", loaded=True)
+    assert modes(loaded.tables["p.d.t"]) == ["one.x"]
+
+
+def test_rows_wait_in_a_table_of_the_same_key(serve: Any) -> None:
+    fields = [{**field, "mode": "NULLABLE"} for field in table_fields(SCHEMA)]
+    fields[1]["fields"] = [{"name": "x", "type": "STRING", "mode": "NULLABLE"}]
+    client = serve(table(fields, encryptionConfiguration={"kmsKeyName": KEY}))
+    target = plan_table("p.d.t", SCHEMA, "job-1", "truncate", retry_secs=7.0)
+    assert target.rows_table == "p.d.sluice_tmp_job_1"
+    staging = client.tables[target.rows_table]
+    assert staging.encryption_configuration.kms_key_name == KEY
+    assert staging.schema == client.tables["p.d.t"].schema
+    assert set(client.timeouts) == {7.0}
+
+
+# Tables that are not written to ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "EXTERNAL", "MATERIALIZED_VIEW", "SNAPSHOT"])
+def test_what_is_no_table_is_refused(serve: Any, kind: str) -> None:
+    serve(table(kind=kind))
+    text = f"p.d.t is no table but of the type {kind.lower().replace('_', ' ')}, which is not written to: name a table"
+    with pytest.raises(UsageError, match=text):
+        plan_table("p.d.t", SCHEMA, "j")
+
+
+def test_partitions_are_for_load_jobs(serve: Any) -> None:
+    client = serve(table())
+    named = "p.d.t$20260102"
+    text = r"p\.d\.t\$20260102: rows are not appended to single partitions: name the table"
+    for disposition in ("append", "empty"):
+        with pytest.raises(UsageError, match=f"{text}; a batch job writes to one with --write_method file_loads"):
+            plan_table(named, SCHEMA, "j", disposition)
+    with pytest.raises(UsageError, match=f"{text}; a batch job"):
+        ensure_fields(named, table_fields(SCHEMA))  # as a stream does
+    for plan in (ensure_failure_table, lambda table_id: plan_failure_table(table_id, "j")):
+        with pytest.raises(UsageError, match=f"{text}$"):
+            plan(named)
+    assert plan_table(named, SCHEMA, "j", loaded=True).table == named
+    assert list(client.tables) == ["p.d.t"]
+
+
+def test_failures_go_to_a_table(serve: Any) -> None:
+    serve(table(list(FIELDS), "VIEW"))
+    with pytest.raises(UsageError, match="is no table but of the type view"):
+        plan_failure_table("p.d.t", "j")
+
+
+# A server that does not answer --------------------------------------------------------------------------------------
+
+
+def test_whether_there_are_rows_is_asked_for_so_long(serve: Any) -> None:
+    client = serve(table())
+    plan_table("p.d.t", SCHEMA, "j", "empty", TableOptions(), retry_secs=7.0)
+    assert client.timeouts == [7.0, 7.0, 7.0]
+
+
+def test_nobody_says_whether_there_are_rows() -> None:
+    with pytest.raises(UsageError, match=r"BigQuery does not show whether it has rows: .*refused"):
+        has_rows("p.d.t", f"http://127.0.0.1:{free_port()}", retry_secs=0.1)

@@ -1,0 +1,1 @@
+"""BigQuery as the source and the sink of rows, in Arrow both ways."""

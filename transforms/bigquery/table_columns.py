@@ -1,0 +1,160 @@
+"""Scored rows as the Storage Write API takes them: Arrow, in types that fit the fields of the table.
+
+https://cloud.google.com/bigquery/docs/supported-data-types#supported-arrow-data-types
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sluice.models.errors import SluiceError
+from sluice.models.tensors.column_types import is_list
+from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
+from sluice.transforms.bigquery.table import PREDICTED_AT
+from sluice.transforms.encode.base import find_column, same_kind, shown_type
+
+_MICROSECONDS = pa.timestamp("us", "UTC")
+# What BigQuery's times go from and to: 0001-01-01 to 9999-12-31, and one day; in days, and in microseconds.
+_DAYS = (-719_162, 2_932_896)
+_MICROS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
+_DAY_MICROS = (0, 86_399_999_999)
+
+
+def append_schema(schema: pa.Schema, fields: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Returns the columns to append to a table, `_predicted_at` as the last of them.
+
+    Args:
+      schema: of the scored rows, without `_predicted_at`.
+      fields: the table's, in the form of BigQuery's JSON schemas; they fit (see transforms.bigquery.table).
+    """
+    there = {field["name"].lower(): field for field in fields}
+    predicted_at = there[PREDICTED_AT]
+    sent = [_sent_field(field, there[field.name.lower()]) for field in schema]
+    return pa.schema([*sent, pa.field(PREDICTED_AT, _MICROSECONDS, predicted_at.get("mode") != "REQUIRED")])
+
+
+def _sent_field(field: pa.Field, there: Mapping[str, Any]) -> pa.Field:
+    kind = shown_type(field.type)
+    if is_list(kind):
+        return pa.field(field.name, pa.list_(_sent_type(kind.value_type, there)))
+    return pa.field(field.name, _sent_type(kind, there), there.get("mode") != "REQUIRED")
+
+
+def _sent_type(kind: pa.DataType, there: Mapping[str, Any]) -> pa.DataType:
+    """Returns the type that goes into the field: the field's own, or a narrower one that holds the values as well."""
+    if pa.types.is_struct(kind):
+        inner = {field["name"].lower(): field for field in there["fields"]}
+        return pa.struct([_sent_field(field, inner[field.name.lower()]) for field in kind])
+    target = bigquery_to_arrow_schema([{**there, "mode": "NULLABLE"}]).field(0).type
+    if pa.types.is_signed_integer(kind) and target == pa.int64():
+        return kind
+    return kind if kind == pa.float32() and target == pa.float64() else target
+
+
+def append_columns(batch: pa.RecordBatch, schema: pa.Schema, predicted_at: datetime.datetime) -> pa.RecordBatch:
+    """Returns a batch's rows as they are appended.
+
+    Dictionaries become their values; a list that is null becomes an empty one; nanoseconds are cut off.
+
+    Args:
+      schema: see `append_schema`.
+      predicted_at: in UTC.
+
+    Raises:
+      SluiceError: a column is missing, is of another kind, or has a value that BigQuery does not take in it.
+    """
+    columns = [_convert(find_column(batch, field.name), field, field.name) for field in schema if not _is_ours(field)]
+    when = pa.repeat(pa.scalar(predicted_at, _MICROSECONDS), batch.num_rows)
+    return pa.RecordBatch.from_arrays([*columns, when], schema=schema)
+
+
+def _is_ours(field: pa.Field) -> bool:
+    return bool(field.name == PREDICTED_AT)
+
+
+def _convert(array: pa.Array, field: pa.Field, path: str, absent: int = 0) -> pa.Array:
+    """Returns the column as the field has it.
+
+    Args:
+      absent: how many of the nulls stand in records that are null themselves.
+    """
+    if array.null_count > absent and not field.nullable:
+        raise SluiceError(f"column '{path}' is REQUIRED in the table, and null here")
+    try:
+        array = _plain(array)
+        if pa.types.is_null(array.type):
+            array = array.cast(field.type)
+        if pa.types.is_list(field.type):
+            return _convert_lists(array, field, path)
+        if pa.types.is_struct(field.type):
+            return _convert_records(array, field, path)
+        return _convert_values(array, field.type, path)
+    except pa.ArrowException as error:
+        raise SluiceError(f"column '{path}': {array.type} does not fit {field.type} of the table: {error}") from error
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Returns the array without extension types, dictionaries and maps."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        return array.dictionary_decode()
+    return array.cast(shown_type(array.type)) if isinstance(array, pa.MapArray) else array
+
+
+def _convert_lists(array: pa.Array, field: pa.Field, path: str) -> pa.Array:
+    _check_kind(is_list(array.type), array, field.type, path)
+    values = array.flatten()
+    if values.null_count:
+        raise SluiceError(f"column '{path}' has a null in a list; BigQuery's REPEATED columns hold none")
+    values = _convert(values, field.type.value_field, path)
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values, type=field.type)
+
+
+def _convert_records(array: pa.Array, field: pa.Field, path: str) -> pa.Array:
+    _check_kind(pa.types.is_struct(array.type), array, field.type, path)
+    by_name = dict(zip((each.name for each in array.type), array.flatten(), strict=True))
+    columns = [
+        _convert(by_name[inner.name], inner, f"{path}.{inner.name}", absent=array.null_count) for inner in field.type
+    ]
+    mask = array.is_null() if array.null_count else None
+    return pa.StructArray.from_arrays(columns, fields=list(field.type), mask=mask)
+
+
+def _convert_values(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
+    if array.type != kind:
+        shown = shown_type(array.type)
+        fits = same_kind(shown, kind) or (pa.types.is_integer(shown) and pa.types.is_decimal(kind))
+        _check_kind(fits, array, kind, path)
+        # Of times, what is finer than a microsecond is cut off. Nothing else may change.
+        array = array.cast(kind, safe=getattr(array.type, "unit", "") != "ns")
+    if pa.types.is_string(kind):
+        array.validate(full=True)  # nobody has made sure that it is UTF-8
+    elif bounds := _bounds(kind):
+        _check_range(array, bounds, path)
+    return array
+
+
+def _check_kind(fits: bool, array: pa.Array, kind: pa.DataType, path: str) -> None:
+    if not fits:
+        raise SluiceError(f"column '{path}' is {kind} in the table, found {array.type}")
+
+
+def _bounds(kind: pa.DataType) -> tuple[int, int] | None:
+    if pa.types.is_timestamp(kind):
+        return _MICROS
+    if pa.types.is_date(kind):
+        return _DAYS
+    return _DAY_MICROS if pa.types.is_time(kind) else None
+
+
+def _check_range(array: pa.Array, bounds: tuple[int, int], path: str) -> None:
+    found = pc.min_max(array.view(pa.int32() if bounds is _DAYS else pa.int64())).as_py()
+    if found["min"] is not None and not bounds[0] <= found["min"] <= found["max"] <= bounds[1]:
+        raise SluiceError(f"column '{path}' has a {array.type} out of what BigQuery holds: years 1 to 9999, one day")
