@@ -25,8 +25,8 @@ from sluice.pipelines.demo import make_model
 from sluice.pipelines.latency import LatencyOptions, read
 from sluice.pipelines.latency_report import Report, Tally, begin_us, quantiles_ms
 from sluice.pipelines.simulate import SimulateOptions
-from sluice.transforms.pubsub_clients import subscriber
-from sluice.transforms.pubsub_subscription import PubsubSubscription
+from sluice.transforms.pubsub.clients import subscriber
+from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SOAK.md")
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from sluice.pipelines.latency import LatencyOptions, read
 from sluice.pipelines.latency_report import Tally, begin_us
-from sluice.transforms.pubsub_clients import subscriber
-from sluice.transforms.pubsub_subscription import PubsubSubscription
+from sluice.transforms.pubsub.clients import subscriber
+from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 from tests.support.pubsub.streams import Ends, ProcessJob
 
 # The longest that anything is waited for.

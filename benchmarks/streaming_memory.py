@@ -19,15 +19,15 @@ from sluice.pipelines.simulate import zoo_rows
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import plan_streaming
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode_messages import DecodeMessages
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows
-from sluice.transforms.fused import check_fused
-from sluice.transforms.message_attributes import messages_of
-from sluice.transforms.message_source import SourceOptions
 from sluice.transforms.plan_stream import StreamPlan
 from sluice.transforms.predict import Predict
-from sluice.transforms.read_pubsub import ReadMessages, close_source, open_source
+from sluice.transforms.pubsub.decode_messages import DecodeMessages
+from sluice.transforms.pubsub.fused import check_fused
+from sluice.transforms.pubsub.message_attributes import messages_of
+from sluice.transforms.pubsub.message_source import SourceOptions
+from sluice.transforms.pubsub.read import ReadMessages, close_source, open_source
 from tests.support.pubsub.memory_subscription import MemorySubscription
 
 _NAME = "projects/benchmark/subscriptions/memory"

@@ -154,7 +154,7 @@ def emulator() -> Iterator[str]:
       RuntimeError: see pipelines.pubsub_emulator.
     """
     from sluice.pipelines.pubsub_emulator import running_emulator
-    from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
+    from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 
     before = os.environ.get(EMULATOR_VARIABLE)
     with running_emulator() as host:
@@ -169,8 +169,8 @@ def emulator() -> Iterator[str]:
 
 def make_ends() -> None:
     """Makes the topics, the subscription that the job reads, and the one that sees its predictions."""
-    from sluice.transforms.pubsub_clients import subscriber
-    from sluice.transforms.pubsub_topics import create_topic
+    from sluice.transforms.pubsub.clients import subscriber
+    from sluice.transforms.pubsub.topics import create_topic
 
     for topic in (INPUT_TOPIC, OUTPUT_TOPIC, FAILURES_TOPIC):
         create_topic(topic)
@@ -257,7 +257,7 @@ class Job:
 
 def warm_up(job: Job) -> None:
     """Waits until the job has scored a message: its start is not what is measured. Takes the prediction away."""
-    from sluice.transforms.pubsub_clients import subscriber
+    from sluice.transforms.pubsub.clients import subscriber
 
     job.wait_until(lambda figures: figures["ready"], "the job takes messages", _START_SECS)
     simulate(_one_row())
@@ -284,8 +284,8 @@ def simulate(options: Any, pause: Callable[[float], None] = time.sleep) -> Any:
       SluiceError: rows could not be published.
     """
     from sluice.pipelines.simulate import Simulation, zoo_rows
-    from sluice.transforms.publish import Publisher
-    from sluice.transforms.publish_sender import PublishOptions
+    from sluice.transforms.pubsub.publish import Publisher
+    from sluice.transforms.pubsub.publish_sender import PublishOptions
 
     rows = next(zoo_rows(MODEL))  # no more: to make rows would take time from the job
     publisher: Publisher[int] = Publisher(options.topic, PublishOptions())
@@ -338,8 +338,8 @@ class _Kept(Tally):
 def _read(tally: Tally, count: int) -> None:
     """Reads the predictions of so many rows, or those that come in time."""
     from sluice.pipelines.latency import LatencyOptions, read
-    from sluice.transforms.pubsub_clients import subscriber
-    from sluice.transforms.pubsub_subscription import PubsubSubscription
+    from sluice.transforms.pubsub.clients import subscriber
+    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 
     with contextlib.closing(PubsubSubscription(subscriber(), OUTPUT)) as subscription:
         read(subscription, tally, LatencyOptions(subscription=OUTPUT, count=count, seconds=_REST_SECS))

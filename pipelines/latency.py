@@ -96,7 +96,7 @@ def read(subscription: Any, tally: Tally, options: LatencyOptions, clock: Callab
     """Reads until enough has come, or the time is over.
 
     Args:
-      subscription: a transforms.subscription.Subscription.
+      subscription: a transforms.pubsub.subscription.Subscription.
 
     Raises:
       UsageError: it cannot be read.
@@ -145,8 +145,8 @@ def _open(name: str) -> Any:
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
 
-    from sluice.transforms.pubsub_clients import subscriber
-    from sluice.transforms.pubsub_subscription import PubsubSubscription
+    from sluice.transforms.pubsub.clients import subscriber
+    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 
     try:
         client = subscriber()

@@ -59,7 +59,7 @@ class Tally:
         return len(self._ids)
 
     def add(self, messages: Sequence[Any]) -> None:
-        """Counts transforms.subscription.Received."""
+        """Counts transforms.pubsub.subscription.Received."""
         with self._lock:
             for message in messages:
                 self._add(message)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from sluice.pipelines.outcome import reason
-from sluice.transforms.message_source import MessageSource
+from sluice.transforms.pubsub.message_source import MessageSource
 
 _LOG = logging.getLogger(__name__)
 

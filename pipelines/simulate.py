@@ -91,9 +91,9 @@ def run(args: argparse.Namespace) -> int:
     """
     options = from_namespace(SimulateOptions, args)
     from sluice.transforms.core.prefetch import prefetch
-    from sluice.transforms.publish import Publisher
-    from sluice.transforms.publish_sender import PublishOptions
-    from sluice.transforms.pubsub_topics import check_topic, create_topic
+    from sluice.transforms.pubsub.publish import Publisher
+    from sluice.transforms.pubsub.publish_sender import PublishOptions
+    from sluice.transforms.pubsub.topics import check_topic, create_topic
 
     if options.create and create_topic(options.topic):
         _LOG.info("Created %s", options.topic)
@@ -121,7 +121,7 @@ class Simulation:
     """Publishes rows as they are due.
 
     Args:
-      publisher: a transforms.publish.Publisher.
+      publisher: a transforms.pubsub.publish.Publisher.
       chunks: rows as JSON.
       clock: seconds, monotonic; `wall`: seconds since the epoch; `pause` waits for so many seconds.
       run_id: what ids begin with.
@@ -210,7 +210,7 @@ class Simulation:
             _LOG.warning("%g rows/s are more than can be sent from here: %.1f s behind", self._options.rate, secs)
 
     def _send(self, rows: list[bytes]) -> None:
-        from sluice.transforms.publish import Messages
+        from sluice.transforms.pubsub.publish import Messages
 
         sent = str(round(self._wall() * 1e6))
         numbers = range(self.sent, self.sent + len(rows))

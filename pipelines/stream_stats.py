@@ -11,8 +11,8 @@ import numpy as np
 
 from sluice.pipelines.histogram import Histogram
 from sluice.pipelines.summary import BATCH_SIZE, ROWS_FAILED, ROWS_PREDICTED, RPC_RETRIES, THROTTLED_SECS
-from sluice.transforms.message_source import MessageSource
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.message_source import MessageSource
+from sluice.transforms.pubsub.subscription import Received
 
 # Figures of the present are those of so many seconds.
 _RECENT_SECS = 10

@@ -104,7 +104,7 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
     from sluice.pipelines.stream_progress import StreamProgress
     from sluice.pipelines.stream_stats import StreamStats
     from sluice.transforms.core import metrics
-    from sluice.transforms.read_pubsub import close_source
+    from sluice.transforms.pubsub.read import close_source
 
     metrics.reset_tally()
     stats = StreamStats(metrics.tally, metrics.means)
@@ -129,11 +129,11 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
 
 def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any, Any]:
     """Begins to pull; returns the plan with what was found out of the subscription, and the source."""
-    from sluice.transforms.message_buffer import BundleOptions
-    from sluice.transforms.message_source import SourceOptions
-    from sluice.transforms.pubsub_clients import subscriber
-    from sluice.transforms.pubsub_subscription import PubsubSubscription, check_subscription, make_subscription
-    from sluice.transforms.read_pubsub import open_source
+    from sluice.transforms.pubsub.clients import subscriber
+    from sluice.transforms.pubsub.message_buffer import BundleOptions
+    from sluice.transforms.pubsub.message_source import SourceOptions
+    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription, check_subscription, make_subscription
+    from sluice.transforms.pubsub.read import open_source
 
     client = subscriber()
     if plan.subscription:
@@ -175,7 +175,7 @@ def _segment(plan: Any, beam: Any) -> Callable[[], None]:
     """Returns what runs the pipeline of a segment. It is built once: that takes longer than to run it anew."""
     from sluice.pipelines.runner import local_graph, make_pipeline, run_graph
     from sluice.pipelines.streaming_graph import build_streaming
-    from sluice.transforms.fused import check_fused
+    from sluice.transforms.pubsub.fused import check_fused
 
     pipeline = make_pipeline(beam)
     build_streaming(pipeline, plan)

@@ -9,11 +9,11 @@ from sluice.transforms.bigquery.write import WriteStreamTable
 from sluice.transforms.bigquery.write_failure_table import WriteFailureTable
 from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode_messages import DecodeMessages
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.predict import Predict
-from sluice.transforms.read_pubsub import ReadMessages
-from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
+from sluice.transforms.pubsub.decode_messages import DecodeMessages
+from sluice.transforms.pubsub.read import ReadMessages
+from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages
 
 
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:

@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from sluice.transforms.bigquery.write_inserts import WriteTable
     from sluice.transforms.core.commit import Commit
     from sluice.transforms.core.failures import Failure, Result
-    from sluice.transforms.decode_messages import DecodeMessages
     from sluice.transforms.files.commit import FilesPlace
     from sluice.transforms.files.read import ReadFiles
     from sluice.transforms.files.write import WriteFailures, WriteFiles
     from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
     from sluice.transforms.model_handler import SluiceModelHandler
     from sluice.transforms.predict import Predict
-    from sluice.transforms.read_pubsub import ReadMessages
+    from sluice.transforms.pubsub.decode_messages import DecodeMessages
+    from sluice.transforms.pubsub.read import ReadMessages
+    from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages
     from sluice.transforms.window_rows import ExplodeRows, WindowRows
-    from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages
 
 # Where each public name lives.
 _HOMES = {
     "Commit": "sluice.transforms.core.commit",
-    "DecodeMessages": "sluice.transforms.decode_messages",
+    "DecodeMessages": "sluice.transforms.pubsub.decode_messages",
     "ExplodeRows": "sluice.transforms.window_rows",
     "Failure": "sluice.transforms.core.failures",
     "FilesPlace": "sluice.transforms.files.commit",
@@ -45,7 +45,7 @@ _HOMES = {
     "Outputs": "sluice.models.interface",
     "Predict": "sluice.transforms.predict",
     "ReadFiles": "sluice.transforms.files.read",
-    "ReadMessages": "sluice.transforms.read_pubsub",
+    "ReadMessages": "sluice.transforms.pubsub.read",
     "ReadTable": "sluice.transforms.bigquery.read",
     "Result": "sluice.transforms.core.failures",
     "SchedulerOptions": "sluice.models.batching.options",
@@ -53,12 +53,12 @@ _HOMES = {
     "TablePlace": "sluice.transforms.bigquery.commit",
     "WindowRows": "sluice.transforms.window_rows",
     "WriteFailureFiles": "sluice.transforms.files.write_stream",
-    "WriteFailureMessages": "sluice.transforms.write_pubsub",
+    "WriteFailureMessages": "sluice.transforms.pubsub.write",
     "WriteFailureRows": "sluice.transforms.bigquery.write_failure_rows",
     "WriteFailureTable": "sluice.transforms.bigquery.write_failure_table",
     "WriteFailures": "sluice.transforms.files.write",
     "WriteFiles": "sluice.transforms.files.write",
-    "WriteMessages": "sluice.transforms.write_pubsub",
+    "WriteMessages": "sluice.transforms.pubsub.write",
     "WriteStreamFiles": "sluice.transforms.files.write_stream",
     "WriteStreamTable": "sluice.transforms.bigquery.write",
     "WriteTable": "sluice.transforms.bigquery.write_inserts",

@@ -23,7 +23,7 @@ from benchmarks.soak import (
     verdict,
     windows,
 )
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.subscription import Received
 
 COUNTS = Counts(published=100, acknowledged=100, predicted=100, came_back=100, failed=0, restarts=0)
 

@@ -19,7 +19,7 @@ from sluice.models.errors import UsageError
 from sluice.pipelines import cli
 from sluice.pipelines.latency import LatencyOptions, read
 from sluice.pipelines.latency_report import Tally, begin_us, quantiles_ms, render
-from sluice.transforms.subscription import Received, SubscriptionLost
+from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.servers import Pubsub
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from sluice.pipelines.cli import main
-from sluice.transforms import replay_failures
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import Failure, to_json
+from sluice.transforms.pubsub import replay_failures
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import Gcs, Pubsub
 

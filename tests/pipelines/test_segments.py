@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from sluice.pipelines.segments import _backoff_secs, run_segments
-from sluice.transforms.message_buffer import BundleOptions
-from sluice.transforms.message_source import MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.message_buffer import BundleOptions
+from sluice.transforms.pubsub.message_source import MessageSource, Segment, SourceOptions
 from tests.support.pubsub.memory_subscription import MemorySubscription
 from tests.support.pubsub.streams import wait_until
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sluice.pipelines import stream_stats as module
 from sluice.pipelines.stream_stats import StreamFigures, StreamStats
 from sluice.transforms.core import metrics
-from sluice.transforms.message_source import Stats
+from sluice.transforms.pubsub.message_source import Stats
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import FIGURES, NOTHING, FakeSource, received
 

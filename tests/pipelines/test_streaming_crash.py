@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
+from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from tests.support.pubsub.proxy import pubsub_proxy
 from tests.support.pubsub.streams import PATIENCE_SECS, Ends, LocalJob, ProcessJob, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample

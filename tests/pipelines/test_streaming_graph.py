@@ -15,7 +15,7 @@ from sluice.pipelines.streaming_graph import build_streaming
 from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import StreamingPlan, plan_streaming
 from sluice.pipelines.table_options import STREAMING_INSERTS
-from sluice.transforms.fused import check_fused
+from sluice.transforms.pubsub.fused import check_fused
 from tests.pipelines.test_graph import labels
 from tests.support.pubsub.streams import every_sink
 from tests.support.saved_models.zoo import ZooSample

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from sluice.pipelines.cli import main
-from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
+from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from tests.support.pubsub.streams import Ends, make_ends
 from tests.support.servers import Pubsub, free_port
 
@@ -111,8 +111,8 @@ def test_flags_that_mean_nothing_are_named(
 def test_a_topics_own_subscription_is_kept_as_long_as_something_is_in_it(
     pubsub: Pubsub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from sluice.transforms.pubsub_clients import subscriber
-    from sluice.transforms.pubsub_subscription import PubsubSubscription, make_subscription
+    from sluice.transforms.pubsub.clients import subscriber
+    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription, make_subscription
 
     name = make_subscription(subscriber(), pubsub.make_topic())
     PubsubSubscription(subscriber(), name, temporary=True).close(left=12)

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from sluice.pipelines.stream_stats import StreamFigures
-from sluice.transforms.message_source import Stats
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.message_source import Stats
+from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 
 FIGURES = StreamFigures(
@@ -43,7 +43,7 @@ def received(number: int, size: int = 1, publish_time: int = 0) -> Received:
 
 @dataclasses.dataclass
 class FakeSource:
-    """What StreamStats asks a source for. See transforms.message_source.MessageSource."""
+    """What StreamStats asks a source for. See transforms.pubsub.message_source.MessageSource."""
 
     stats: Stats = dataclasses.field(default_factory=Stats)
     buffered: int = 0

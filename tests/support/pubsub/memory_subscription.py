@@ -5,14 +5,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from sluice.transforms.subscription import Received, SubscriptionLost
+from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 
 # A pull that finds nothing waits so long, unless it is interrupted.
 _EMPTY_SECS = 30.0
 
 
 class MemorySubscription:
-    """See transforms.subscription.Subscription. What is given back comes again, first, and counts as an attempt.
+    """See transforms.pubsub.subscription.Subscription. What is given back comes again, first, and counts as an attempt.
 
     Attributes:
       acknowledged: ids, in the order of their acknowledgements.

@@ -13,7 +13,7 @@ import pytest
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest, TestIamPermissionsResponse
 from google.pubsub_v1.types import GetTopicRequest, PublishRequest, PublishResponse, Topic
 
-from sluice.transforms.pubsub_clients import EMULATOR_VARIABLE
+from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from tests.support.fakes import PATIENCE_SECS
 
 TOPIC = "projects/p/topics/made-up"

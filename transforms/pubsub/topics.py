@@ -8,7 +8,7 @@ from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 
 from sluice.models.errors import UsageError
-from sluice.transforms import pubsub_clients
+from sluice.transforms.pubsub import clients as pubsub_clients
 
 _LOG = logging.getLogger(__name__)
 

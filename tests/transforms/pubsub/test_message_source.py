@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.message_buffer import BundleOptions
-from sluice.transforms.message_source import Bundle, MessageSource, Segment, SourceOptions
-from sluice.transforms.subscription import Received, SubscriptionLost
+from sluice.transforms.pubsub.message_buffer import BundleOptions
+from sluice.transforms.pubsub.message_source import Bundle, MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription
 

@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from sluice.transforms.subscription import Subscription
+from sluice.transforms.pubsub.subscription import Subscription
 
 _LOG = logging.getLogger(__name__)
 

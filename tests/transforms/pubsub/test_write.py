@@ -24,9 +24,9 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import FULL, HASH, Failure
 from sluice.transforms.core.messages import message_batch, with_envelope
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.message_attributes import failure_message, messages_of
-from sluice.transforms.publish_sender import PublishOptions
-from sluice.transforms.write_pubsub import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
+from sluice.transforms.pubsub.message_attributes import failure_message, messages_of
+from sluice.transforms.pubsub.publish_sender import PublishOptions
+from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.formats.encode_cases import patient
 from tests.support.pubsub.service import TOPIC, Gate, aborts, refuses_poison, service

@@ -19,9 +19,9 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import FULL, WRITE, Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows, scored_failure
-from sluice.transforms.message_attributes import failure_message, messages_of
-from sluice.transforms.publish import Messages, Publisher
-from sluice.transforms.publish_sender import PublishOptions, Refused
+from sluice.transforms.pubsub.message_attributes import failure_message, messages_of
+from sluice.transforms.pubsub.publish import Messages, Publisher
+from sluice.transforms.pubsub.publish_sender import PublishOptions, Refused
 
 
 class WriteMessages(beam.PTransform):

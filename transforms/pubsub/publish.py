@@ -13,8 +13,8 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 from google.pubsub_v1.types import PublishRequest
 
-from sluice.transforms import pubsub_clients
-from sluice.transforms.publish_sender import PublishOptions, Refused, Sender, Tag
+from sluice.transforms.pubsub import clients as pubsub_clients
+from sluice.transforms.pubsub.publish_sender import PublishOptions, Refused, Sender, Tag
 
 # https://cloud.google.com/pubsub/quotas#resource_limits
 MAX_REQUEST_MESSAGES = 1000

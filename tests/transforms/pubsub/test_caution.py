@@ -2,8 +2,8 @@
 
 import pytest
 
-from sluice.transforms.caution import Allowance, is_suspect, most_in_bundle
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.caution import Allowance, is_suspect, most_in_bundle
+from sluice.transforms.pubsub.subscription import Received
 
 
 def message(delivery: int) -> Received:

@@ -3,7 +3,7 @@
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
 
-from sluice.transforms import pubsub_clients
+from sluice.transforms.pubsub import clients as pubsub_clients
 from tests.support.servers import Pubsub
 
 

@@ -25,10 +25,10 @@ from sluice.models.reserved import (
     PUBLISH_TIME,
 )
 from sluice.transforms.core.messages import MESSAGE_SCHEMA, parse_time, times_us
-from sluice.transforms.message_buffer import BundleOptions
-from sluice.transforms.message_source import MessageSource, SourceOptions
-from sluice.transforms.read_pubsub import ReadMessages, _Gather, close_source, open_source, to_batch
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.message_buffer import BundleOptions
+from sluice.transforms.pubsub.message_source import MessageSource, SourceOptions
+from sluice.transforms.pubsub.read import ReadMessages, _Gather, close_source, open_source, to_batch
+from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription
 

@@ -20,8 +20,8 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import PAYLOAD_MODES, Failure, to_json, to_record
-from sluice.transforms.read_failures import FailureFiles, FailureMessages, StoredFailure, parse_failure
-from sluice.transforms.replay_failures import (
+from sluice.transforms.pubsub.read_failures import FailureFiles, FailureMessages, StoredFailure, parse_failure
+from sluice.transforms.pubsub.replay_failures import (
     ABSENT,
     SENT,
     SKIPPED,

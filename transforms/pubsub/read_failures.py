@@ -17,11 +17,11 @@ from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1.types import PullResponse
 
 from sluice.models.errors import CorruptFile, SluiceError, UsageError
-from sluice.transforms import pubsub_clients
 from sluice.transforms.core.beam_files import match_files, open_text
 from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES, Failure, to_json
 from sluice.transforms.decode.lines import read_blocks
 from sluice.transforms.files.ranges import DAMAGE
+from sluice.transforms.pubsub import clients as pubsub_clients
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import FixedWindows
 
 from sluice.models.errors import UsageError
-from sluice.transforms.fused import check_fused
-from sluice.transforms.read_pubsub import ReadMessages
+from sluice.transforms.pubsub.fused import check_fused
+from sluice.transforms.pubsub.read import ReadMessages
 
 REMEDY = (
     "on a local runner everything behind the source has to be one fused stage, or messages would be acknowledged "

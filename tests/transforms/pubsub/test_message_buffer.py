@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.message_buffer import BundleOptions, MessageBuffer
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.message_buffer import BundleOptions, MessageBuffer
+from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.fakes_stream import received
 

@@ -8,7 +8,7 @@ a dead-letter policy counts deliveries; of others all messages pass for new.
 
 from collections.abc import Sequence
 
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.subscription import Received
 
 # By delivery, from the second on; the last stands for all further ones.
 _HELD = (256, 16, 1)

@@ -24,7 +24,7 @@ from sluice.transforms.core.messages import MESSAGE_SCHEMA, message_batch
 from sluice.transforms.decode.datum import datum_schema
 from sluice.transforms.decode.json_values import coerce
 from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, Decoded, InputSpec
-from sluice.transforms.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
+from sluice.transforms.pubsub.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
 from tests.support.formats.decode_cases import example
 
 SOURCE = "projects/p/subscriptions/s"

@@ -14,7 +14,7 @@ from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.failures import HASH, Failure, to_json
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from sluice.transforms.encode.text import column_text
-from sluice.transforms.publish import MAX_REQUEST_BYTES, Messages
+from sluice.transforms.pubsub.publish import MAX_REQUEST_BYTES, Messages
 
 MODEL_ATTRIBUTE, VERSION_ATTRIBUTE = "sluice_model", "sluice_version"
 # Of the message that a prediction is for: by its id, a consumer drops what comes twice.

@@ -1,6 +1,6 @@
 """What a subscription gives, pulled ahead on threads of its own and handed out in bundles: the local streaming source.
 
-No Beam here: `transforms.read_pubsub` puts it behind a splittable DoFn. A message that was pulled is held until it is
+No Beam here: `transforms.pubsub.read` puts it behind a splittable DoFn. A message that was pulled is held until it is
 acknowledged, which its bundle does once all its rows are written, or given back.
 """
 
@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from sluice.transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
-from sluice.transforms.message_buffer import BundleOptions, MessageBuffer
-from sluice.transforms.reachability import Reachability
-from sluice.transforms.subscription import Received, Subscription, SubscriptionLost
+from sluice.transforms.pubsub.lease_keeper import IDS_A_REQUEST, LeaseKeeper
+from sluice.transforms.pubsub.message_buffer import BundleOptions, MessageBuffer
+from sluice.transforms.pubsub.reachability import Reachability
+from sluice.transforms.pubsub.subscription import Received, Subscription, SubscriptionLost
 
 # Between pulls that fail.
 _MAX_BACKOFF_SECS = 10.0

@@ -18,9 +18,9 @@ from sluice.models.errors import UsageError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.files.write_stream import StreamTarget, check_stream_target, open_file, put_in_place
-from sluice.transforms.message_attributes import is_carried
-from sluice.transforms.publish import Messages, Publisher
-from sluice.transforms.read_failures import FailureSource, StoredFailure
+from sluice.transforms.pubsub.message_attributes import is_carried
+from sluice.transforms.pubsub.publish import Messages, Publisher
+from sluice.transforms.pubsub.read_failures import FailureSource, StoredFailure
 
 _LOG = logging.getLogger(__name__)
 

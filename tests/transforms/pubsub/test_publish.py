@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.publish import MAX_REQUEST_MESSAGES, Messages, Publisher
-from sluice.transforms.publish_sender import PublishOptions
+from sluice.transforms.pubsub.publish import MAX_REQUEST_MESSAGES, Messages, Publisher
+from sluice.transforms.pubsub.publish_sender import PublishOptions
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.service import TOPIC, Gate, aborts, refuses_poison, service
 

@@ -3,7 +3,7 @@
 Beam's local Pub/Sub source acknowledges messages before they are processed. Ours is a splittable DoFn that never splits
 and never ends: each of its bundles holds the messages that have arrived, and acknowledges them in bundle finalization,
 which the runner calls once everything behind the source has finished them. That holds only as long as everything is one
-fused stage; `transforms.fused` checks it.
+fused stage; `transforms.pubsub.fused` checks it.
 """
 
 import threading
@@ -25,9 +25,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sluice.models.reserved import EVENT_TIME
 from sluice.transforms.core import metrics
 from sluice.transforms.core.messages import message_batch, parse_time, times_us
-from sluice.transforms.event_clock import EventClock
-from sluice.transforms.message_source import MessageSource, Segment, SourceOptions
-from sluice.transforms.subscription import Received, Subscription
+from sluice.transforms.pubsub.event_clock import EventClock
+from sluice.transforms.pubsub.message_source import MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.subscription import Received, Subscription
 
 # A bundle is cut into batches of so many rows, so that the model works on one while the next is decoded.
 _BATCH_ROWS = 1024

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.lease_keeper import IDS_A_REQUEST, LeaseKeeper
+from sluice.transforms.pubsub.lease_keeper import IDS_A_REQUEST, LeaseKeeper
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import Leases
 

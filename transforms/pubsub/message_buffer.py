@@ -5,8 +5,8 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-from sluice.transforms.caution import Allowance, is_suspect, most_in_bundle
-from sluice.transforms.subscription import Received
+from sluice.transforms.pubsub.caution import Allowance, is_suspect, most_in_bundle
+from sluice.transforms.pubsub.subscription import Received
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.transforms.reachability import Reachability
+from sluice.transforms.pubsub.reachability import Reachability
 
 
 def test_it_is_away_after_some_failures_in_a_row_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""A Pub/Sub subscription as `transforms.message_source` reads it: unary pulls, which several threads may have open.
+"""A Pub/Sub subscription as `message_source` reads it: unary pulls, which several threads may have open.
 
 Streaming pull would be the service's own way; with the emulator it gives a tenth of the messages a second.
 """
@@ -14,7 +14,7 @@ from google.api_core import exceptions
 from google.pubsub_v1 import types
 
 from sluice.models.errors import UsageError
-from sluice.transforms.subscription import Received, SubscriptionLost
+from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.Stat
 
 
 class PubsubSubscription:
-    """See `transforms.subscription.Subscription`.
+    """See `transforms.pubsub.subscription.Subscription`.
 
     Args:
       client: a `google.cloud.pubsub_v1.SubscriberClient`.

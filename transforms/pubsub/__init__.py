@@ -1,0 +1,1 @@
+"""Pub/Sub as the source and the sink of rows."""
