@@ -57,7 +57,7 @@ def sluice_columns(source: str, model: str, prefix: str) -> None:
 def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
     from sluice.models.cache import clear_cache
     from sluice.pipelines.graph import build_batch
-    from sluice.pipelines.options import BatchOptions
+    from sluice.pipelines.options.batch import BatchOptions
     from sluice.pipelines.plan import plan_batch
     from sluice.pipelines.runner import beam_options, make_pipeline
 

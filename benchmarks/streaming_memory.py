@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from benchmarks.streaming_runs import HEAD
 from sluice.models.cache import ModelRecipe
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.runner import beam_options, make_pipeline
 from sluice.pipelines.simulate import zoo_rows
-from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.streaming_plan import plan_streaming
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec

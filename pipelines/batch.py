@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sluice.models.errors import TooManyFailures
-from sluice.pipelines.flags import add_arguments, from_namespace
-from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.flags import add_arguments, from_namespace
 from sluice.pipelines.outcome import (
     EXIT_FAILED,
     EXIT_FAILURES,

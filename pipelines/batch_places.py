@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options import BatchOptions
-from sluice.pipelines.table_options import FILE_LOADS
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.table import FILE_LOADS
 from sluice.transforms.core.beam_files import HIDDEN
 from sluice.transforms.core.places import Place
 from sluice.transforms.encode.base import OutputSpec

@@ -24,10 +24,10 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.uri import ModelSpec
 from sluice.pipelines.job_options import check_not_given, set_job_options
-from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.runner import is_dataflow
 from sluice.pipelines.sdist import find_setup_file
-from sluice.pipelines.streaming_options import StreamingOptions
 
 _LOG = logging.getLogger(__name__)
 

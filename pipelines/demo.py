@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the demo; returns the exit code of its batch job."""
     from sluice.pipelines.batch import run as run_batch
-    from sluice.pipelines.options import BatchOptions
+    from sluice.pipelines.options.batch import BatchOptions
 
     model, sample = os.path.join(args.output, "model"), os.path.join(args.output, f"{MODEL}-{args.rows}.csv")
     _prepare(args.output, sample, args.rows)

@@ -16,9 +16,9 @@ from sluice.models.saved_model.versions import what_is_missing
 from sluice.models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.uri import parse_model_uri
-from sluice.pipelines import flags
 from sluice.pipelines.inspect_text import Description, render
-from sluice.pipelines.model_options import EndpointFlags
+from sluice.pipelines.options import flags
+from sluice.pipelines.options.model import EndpointFlags
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 

@@ -20,7 +20,7 @@ from sluice.pipelines.batch_places import (
     plan_failure_places,
     plan_output_table,
 )
-from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import Judgement

@@ -16,8 +16,8 @@ from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.tensors.columns import default_value
 from sluice.models.uri import ModelSpec, parse_model_uri
-from sluice.pipelines.options import BatchOptions
-from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.bigquery.schema import read_schema_file
 from sluice.transforms.core.beam_files import BeamFiles, open_binary
 

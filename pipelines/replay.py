@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.pipelines.flags import add_arguments as add_flags
-from sluice.pipelines.flags import flag, from_namespace, parse_bool, parse_names
-from sluice.pipelines.options import PROGRESS
+from sluice.pipelines.options.batch import PROGRESS
+from sluice.pipelines.options.flags import add_arguments as add_flags
+from sluice.pipelines.options.flags import flag, from_namespace, parse_bool, parse_names
 from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 _LOG = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
-from sluice.pipelines.options import BatchOptions
-from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.streaming import StreamingOptions
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

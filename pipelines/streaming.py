@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.flags import add_arguments, from_namespace
+from sluice.pipelines.options.flags import add_arguments, from_namespace
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, is_about_server, reason
-from sluice.pipelines.streaming_options import StreamingOptions
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
+from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.options.table import STORAGE_WRITE_API
 from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
-from sluice.pipelines.streaming_options import StreamingOptions
-from sluice.pipelines.table_options import STORAGE_WRITE_API
 from sluice.transforms.bigquery.table import TableOptions, ensure_table, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import parse_layout
 from sluice.transforms.bigquery.write_failure_table import ensure_failure_table

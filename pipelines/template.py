@@ -12,9 +12,9 @@ import sys
 from typing import Any
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.flags import GROUPS, parse_bool
-from sluice.pipelines.options import BatchOptions
-from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.flags import GROUPS, parse_bool
+from sluice.pipelines.options.streaming import StreamingOptions
 
 Field = dataclasses.Field[Any]
 Parameter = dict[str, Any]

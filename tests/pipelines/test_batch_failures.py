@@ -121,7 +121,7 @@ def test_input_that_is_gone_when_the_job_runs_fails_it(
     criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sluice.pipelines.batch import _run
-    from sluice.pipelines.options import BatchOptions
+    from sluice.pipelines.options.batch import BatchOptions
     from sluice.pipelines.plan import plan_batch
     from sluice.pipelines.runner import beam_options
 

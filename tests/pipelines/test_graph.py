@@ -10,7 +10,7 @@ from apache_beam.runners import pipeline_context
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.graph import build_batch
-from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan import plan_batch
 from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
 from sluice.transforms.core.batches import RecordBatchCoder

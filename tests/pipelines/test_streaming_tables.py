@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sluice.pipelines.cli import main
-from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.streaming_plan import make_tables, plan_streaming
 from sluice.transforms.bigquery import clients as bigquery_clients
 from sluice.transforms.bigquery import table as bigquery_table

@@ -22,11 +22,18 @@ from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines import cli
 from sluice.pipelines.dataflow import set_defaults
-from sluice.pipelines.flags import from_namespace, parse_bool, parse_headers, parse_names, parse_pairs, parse_sizes
 from sluice.pipelines.job_options import parameters_of
-from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.flags import (
+    from_namespace,
+    parse_bool,
+    parse_headers,
+    parse_names,
+    parse_pairs,
+    parse_sizes,
+)
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.runner import beam_options
-from sluice.pipelines.streaming_options import StreamingOptions
 from sluice.pipelines.template import OPTIONS, metadata, template_fields, to_json, to_text
 from tests.support.dataflow.gcloud import gcloud_environment
 from tests.support.paths import ROOT
@@ -285,7 +292,7 @@ def test_the_scripts_run(pipeline: str) -> None:
 
 def test_a_choice_is_still_checked() -> None:
     parser = argparse.ArgumentParser()
-    from sluice.pipelines.flags import add_arguments
+    from sluice.pipelines.options.flags import add_arguments
 
     add_arguments(parser, BatchOptions)
     with pytest.raises(SystemExit):

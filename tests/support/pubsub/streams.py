@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice.pipelines.cli import main
-from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.pubsub.read import open_sources
 from tests.support.servers import Pubsub, free_port
 

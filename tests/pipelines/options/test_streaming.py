@@ -7,8 +7,8 @@ import math
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.flags import add_arguments, from_namespace
-from sluice.pipelines.streaming_options import StreamingOptions
+from sluice.pipelines.options.flags import add_arguments, from_namespace
+from sluice.pipelines.options.streaming import StreamingOptions
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
 FLAGS = {

@@ -3,7 +3,7 @@
 import dataclasses
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.flags import flag, parse_bool, parse_names
+from sluice.pipelines.options.flags import flag, parse_bool, parse_names
 
 STORAGE_WRITE_API, FILE_LOADS, STREAMING_INSERTS = "storage_write_api", "file_loads", "streaming_inserts"
 

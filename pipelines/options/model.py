@@ -7,7 +7,7 @@ from sluice.models.batching.options import ON_UNAVAILABLE, SchedulerOptions
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.signature import DEFAULT_SIGNATURE
-from sluice.pipelines.flags import flag, parse_bool, parse_headers, parse_sizes
+from sluice.pipelines.options.flags import flag, parse_bool, parse_headers, parse_sizes
 
 REST_FORMATS = ("columns", "rows")
 

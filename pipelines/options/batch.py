@@ -3,9 +3,9 @@
 import dataclasses
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.flags import flag, parse_bool, parse_names, parse_pairs
-from sluice.pipelines.model_options import ModelFlags
-from sluice.pipelines.table_options import FILE_LOADS, STORAGE_WRITE_API, TableFlags
+from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs
+from sluice.pipelines.options.model import ModelFlags
+from sluice.pipelines.options.table import FILE_LOADS, STORAGE_WRITE_API, TableFlags
 
 FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
 PAYLOAD_MODES = ("full", "hash", "none")

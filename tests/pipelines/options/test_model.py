@@ -7,8 +7,8 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
-from sluice.pipelines.flags import add_arguments
-from sluice.pipelines.model_options import EndpointFlags, ModelFlags
+from sluice.pipelines.options.flags import add_arguments
+from sluice.pipelines.options.model import EndpointFlags, ModelFlags
 
 NAN, INF = math.nan, math.inf
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.flags import add_arguments, from_namespace, parse_headers, parse_pairs, parse_sizes
-from sluice.pipelines.options import BatchOptions
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.flags import add_arguments, from_namespace, parse_headers, parse_pairs, parse_sizes
 
 # Flags are an interface: changed on purpose only; CHANGELOG.md says so when they are.
 FLAGS = {
