@@ -58,7 +58,7 @@ def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
     from sluice.models.cache import clear_cache
     from sluice.pipelines.graph import build_batch
     from sluice.pipelines.options.batch import BatchOptions
-    from sluice.pipelines.plan import plan_batch
+    from sluice.pipelines.plan.batch import plan_batch
     from sluice.pipelines.runner import beam_options, make_pipeline
 
     clear_cache()  # every run loads its model, as those of the others do

@@ -15,13 +15,13 @@ import pyarrow as pa
 from benchmarks.streaming_runs import HEAD
 from sluice.models.cache import ModelRecipe
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.plan.stream import StreamPlan
+from sluice.pipelines.plan.streaming import plan_streaming
 from sluice.pipelines.runner import beam_options, make_pipeline
 from sluice.pipelines.simulate import zoo_rows
-from sluice.pipelines.streaming_plan import plan_streaming
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows
-from sluice.transforms.plan_stream import StreamPlan
 from sluice.transforms.predict import Predict
 from sluice.transforms.pubsub.decode_messages import DecodeMessages
 from sluice.transforms.pubsub.fused import check_fused

@@ -44,7 +44,7 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
     from sluice.pipelines.dataflow import check_settings, set_defaults
-    from sluice.pipelines.plan import plan_batch
+    from sluice.pipelines.plan.batch import plan_batch
     from sluice.pipelines.runner import beam_options, check_reachable
 
     beam = beam_options(beam_flags)

@@ -4,8 +4,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from sluice.pipelines.batch_places import FailurePlaces, FilesOutput, TableOutput
-from sluice.pipelines.plan import BatchPlan
+from sluice.pipelines.plan.batch import BatchPlan
+from sluice.pipelines.plan.places import FailurePlaces, FilesOutput, TableOutput
 from sluice.transforms.core.commit import Commit
 from sluice.transforms.files.read import ReadFiles
 from sluice.transforms.files.write import WriteFailures, WriteFiles

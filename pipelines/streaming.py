@@ -34,8 +34,8 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
     from sluice.pipelines.dataflow import check_settings
+    from sluice.pipelines.plan.streaming import make_tables, plan_streaming
     from sluice.pipelines.runner import beam_options, check_reachable, check_streams, is_local
-    from sluice.pipelines.streaming_plan import make_tables, plan_streaming
 
     beam = beam_options(beam_flags)
     check_streams(beam)

@@ -3,7 +3,7 @@
 import apache_beam as beam
 
 from sluice.pipelines.options.table import STREAMING_INSERTS
-from sluice.pipelines.streaming_plan import FailurePlaces, StreamingPlan, StreamTable
+from sluice.pipelines.plan.streaming import FailurePlaces, StreamingPlan, StreamTable
 from sluice.transforms.bigquery.table_columns import append_schema
 from sluice.transforms.bigquery.write import WriteStreamTable
 from sluice.transforms.bigquery.write_failure_table import WriteFailureTable

@@ -122,7 +122,7 @@ def test_input_that_is_gone_when_the_job_runs_fails_it(
 ) -> None:
     from sluice.pipelines.batch import _run
     from sluice.pipelines.options.batch import BatchOptions
-    from sluice.pipelines.plan import plan_batch
+    from sluice.pipelines.plan.batch import plan_batch
     from sluice.pipelines.runner import beam_options
 
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"

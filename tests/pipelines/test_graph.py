@@ -11,7 +11,7 @@ from apache_beam.runners import pipeline_context
 from sluice.models.errors import UsageError
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan import plan_batch
+from sluice.pipelines.plan.batch import plan_batch
 from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
 from sluice.transforms.core.batches import RecordBatchCoder
 from tests.support.saved_models.zoo import ZooSample

@@ -12,7 +12,7 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.streaming_plan import make_tables, plan_streaming
+from sluice.pipelines.plan.streaming import make_tables, plan_streaming
 from sluice.transforms.bigquery import clients as bigquery_clients
 from sluice.transforms.bigquery import table as bigquery_table
 from tests.support.bigquery.proxy import bigquery_proxy

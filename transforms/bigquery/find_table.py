@@ -24,7 +24,7 @@ _SNAPSHOT = "SNAPSHOT"
 
 
 class FoundTable(NamedTuple):
-    """The input as it is found at launch, for `transforms.plan_input` and for `transforms.bigquery.read`.
+    """The input as it is found at launch, for `pipelines.plan.input` and for `transforms.bigquery.read`.
 
     Attributes:
       rows: None if it is not known; before the row restriction.

@@ -33,7 +33,7 @@ class ReadTable(Composite):
 
     Args:
       table: what `transforms.bigquery.find_table` has found.
-      spec: the columns to read; `transforms.plan_input` derives it.
+      spec: the columns to read; `pipelines.plan.input` derives it.
       retry_secs: for how long a stream that gives nothing is tried again.
     """
 

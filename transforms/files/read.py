@@ -37,7 +37,7 @@ class ReadFiles(Composite):
 
     Args:
       pattern: a glob.
-      spec: what the files hold; `pipelines.plan` derives it from a model and a sample of the input.
+      spec: what the files hold; `pipelines.plan.batch` derives it from a model and a sample of the input.
     """
 
     def __init__(self, pattern: str, spec: InputSpec) -> None:

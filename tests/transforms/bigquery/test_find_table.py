@@ -11,10 +11,10 @@ from google.cloud.bigquery_storage_v1 import types
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
+from sluice.pipelines.plan.input import Wanted, plan_input
 from sluice.transforms.bigquery.find_table import FoundTable, find_query, find_table
 from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
 from sluice.transforms.decode.spec import BIGQUERY, CsvOptions
-from sluice.transforms.plan_input import Wanted, plan_input
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
 from tests.support.servers import BigQuery

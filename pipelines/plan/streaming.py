@@ -10,14 +10,14 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.table import STORAGE_WRITE_API
-from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.plan.output import parse_output
+from sluice.pipelines.plan.stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.bigquery.table import TableOptions, ensure_table, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import parse_layout
 from sluice.transforms.bigquery.write_failure_table import ensure_failure_table
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.files.write_stream import check_stream_target
-from sluice.transforms.plan_output import parse_output
-from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ import pyarrow as pa
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.table import FILE_LOADS
+from sluice.pipelines.plan.output import Destination, failures_target
 from sluice.transforms.core.beam_files import HIDDEN
 from sluice.transforms.core.places import Place
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.commit import FilesPlace
 from sluice.transforms.files.write import Target, check_writable, existing_files
-from sluice.transforms.plan_output import Destination, failures_target
 
 if TYPE_CHECKING:
     from sluice.transforms.bigquery.table_target import TableTarget

@@ -156,7 +156,7 @@ def test_an_output_without_rows_is_refused_unless_left_out(
 def test_the_checks_and_the_help_import_no_tensorflow(criteo: ZooSample, tmp_path: Path) -> None:
     check = (
         "import sys, sluice.pipelines.batch; assert 'tensorflow' not in sys.modules;"
-        "from sluice.pipelines.plan import plan_batch; from sluice.pipelines.options.batch import BatchOptions;"
+        "from sluice.pipelines.plan.batch import plan_batch; from sluice.pipelines.options.batch import BatchOptions;"
         f"files = dict(input={criteo.path('csv')!r}, model={criteo.model!r}, output={str(tmp_path / 'o.csv')!r});"
         "plan_batch(BatchOptions(**files));"
         "import sluice.pipelines.graph; assert 'tensorflow' not in sys.modules, 'a launch check imports TensorFlow'"

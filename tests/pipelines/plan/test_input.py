@@ -8,9 +8,9 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.pipelines.plan.input import InputPlan, Wanted, check_sample, plan_input
 from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
 from sluice.transforms.files.find_source import Source
-from sluice.transforms.plan_input import InputPlan, Wanted, check_sample, plan_input
 from tests.support.formats.decode_cases import put, to_avro
 
 OUTPUT = TensorSpec("score", "float32", (None,))

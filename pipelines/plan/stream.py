@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
+from sluice.pipelines.plan.input import InputPlan, Wanted, near_name, plan_input, some_names
+from sluice.pipelines.plan.output import added_columns, table_columns
 from sluice.transforms.core.messages import MESSAGE_ID_COLUMN
 from sluice.transforms.decode.datum import datum_schema
 from sluice.transforms.decode.spec import AVRO as AVRO_FILE
@@ -17,8 +19,6 @@ from sluice.transforms.decode.spec import JSONL, TFRECORD, CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.encoders import check_output_spec
 from sluice.transforms.files.find_source import Source
-from sluice.transforms.plan_input import InputPlan, Wanted, near_name, plan_input, some_names
-from sluice.transforms.plan_output import added_columns, table_columns
 from sluice.transforms.pubsub.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 
 # A file format of the same rows, by the format of messages. Messages that are written in it go in as they are.

@@ -19,16 +19,16 @@ from sluice.models.signatures import find_model
 from sluice.models.tensors.binding import Bound, bind
 from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import parse_model_uri
+from sluice.pipelines.plan.stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, InputSpec
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.plan_stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.pubsub.decode_messages import MessageSpec, decode_messages
+from tests.pipelines.plan.test_input import FEATURES, MODEL, UNKNOWN_FEATURES, signature
 from tests.support.formats.decode_cases import example
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.saved_models.zoo import ZooSample
 from tests.transforms.pubsub.test_decode_messages import batch_of
-from tests.transforms.test_plan_input import FEATURES, MODEL, UNKNOWN_FEATURES, signature
 
 TEXT = signature(text="string")
 TAKEN = (("age", pa.int64()), ("height", pa.float32()), ("name", pa.string()))

@@ -11,7 +11,11 @@ import pyarrow as pa
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
-from sluice.pipelines.batch_places import (
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.plan.input import InputPlan, Wanted, check_rows, check_sample, plan_input
+from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.plan.output import Destination, is_raw, parse_output, plan_output, table_columns
+from sluice.pipelines.plan.places import (
     FailurePlaces,
     FilesOutput,
     TableOutput,
@@ -20,16 +24,12 @@ from sluice.pipelines.batch_places import (
     plan_failure_places,
     plan_output_table,
 )
-from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan_model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import Judgement
 from sluice.transforms.decode.spec import JSONL, CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.find_source import Source, find_source
 from sluice.transforms.files.write import Target, existing_files
-from sluice.transforms.plan_input import InputPlan, Wanted, check_rows, check_sample, plan_input
-from sluice.transforms.plan_output import Destination, is_raw, parse_output, plan_output, table_columns
 
 if TYPE_CHECKING:
     from sluice.transforms.bigquery.read_session import TableInput

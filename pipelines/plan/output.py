@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
+from sluice.pipelines.plan.input import InputPlan
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
@@ -16,7 +17,6 @@ from sluice.transforms.encode.base import EXTENSIONS, FORMATS, RAW_FORMATS, Outp
 from sluice.transforms.encode.encoders import check_output_spec
 from sluice.transforms.files.find_source import Source
 from sluice.transforms.files.write import Target
-from sluice.transforms.plan_input import InputPlan
 
 
 @dataclasses.dataclass(frozen=True)

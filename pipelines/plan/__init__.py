@@ -1,0 +1,1 @@
+"""Launch checks: model, input and output against each other."""
