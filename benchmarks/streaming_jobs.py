@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sluice.pipelines.latency import LatencyOptions, read
-from sluice.pipelines.latency_report import Tally, begin_us
+from sluice.pipelines.progress.latency_report import Tally, begin_us
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 from tests.support.pubsub.streams import Ends, ProcessJob

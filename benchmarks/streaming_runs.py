@@ -27,7 +27,7 @@ from benchmarks.streaming_jobs import (
     sluice,
     wait_for,
 )
-from sluice.pipelines.latency_report import quantiles_ms
+from sluice.pipelines.progress.latency_report import quantiles_ms
 from sluice.transforms.pubsub.message_source import SourceOptions
 from tests.support.pubsub.streams import Ends, ProcessJob, make_ends
 from tests.support.servers import Pubsub

@@ -13,7 +13,7 @@ from typing import Any
 from sluice.models.errors import TooManyFailures
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import add_arguments, from_namespace
-from sluice.pipelines.outcome import (
+from sluice.pipelines.progress.outcome import (
     EXIT_FAILED,
     EXIT_FAILURES,
     EXIT_INTERRUPTED,
@@ -59,7 +59,7 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
 
 def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     from sluice.pipelines.graph import build_batch
-    from sluice.pipelines.progress import Progress
+    from sluice.pipelines.progress.batch import Progress
     from sluice.pipelines.runner import is_local, make_pipeline
     from sluice.transforms.core import metrics
     from sluice.transforms.core.commit import clean_up, forbid_commits
@@ -145,8 +145,8 @@ def _announce(plan: Any) -> None:
 
 
 def _summarise(options: BatchOptions, plan: Any, result: Any, seconds: float, error: BaseException | None) -> None:
-    from sluice.pipelines.report import summarise
-    from sluice.pipelines.summary import render, to_json
+    from sluice.pipelines.progress.report import summarise
+    from sluice.pipelines.progress.summary import render, to_json
 
     judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures were put in place, then
     summary = summarise(plan, result, seconds, done=error is None, judged=judged)

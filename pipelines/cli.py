@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
 _EPILOG = """examples:

@@ -19,8 +19,8 @@ from typing import Any
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.demo import MODEL, make_model, say
-from sluice.pipelines.latency_report import Tally
-from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.progress.latency_report import Tally
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 
 _PROJECT = "projects/sluice-demo"
 # What runs here has them in an emulator of its own.
@@ -118,7 +118,7 @@ def _demonstrate(load: Any, model: str) -> int:
 
 def _show(tally: "_Kept", sent: int) -> int:
     """Shows what came back; returns the exit code."""
-    from sluice.pipelines.latency_report import render
+    from sluice.pipelines.progress.latency_report import render
 
     report = tally.report()
     say("\nThe first predictions, some of their fields:\n")
@@ -314,8 +314,8 @@ class _Lines:
 
 def figures_line(figures: dict[str, Any]) -> str:
     """Returns the figures of a health port as the job's own progress line has them."""
-    from sluice.pipelines.stream_progress import render_line
-    from sluice.pipelines.stream_stats import StreamFigures
+    from sluice.pipelines.progress.stream_stats import StreamFigures
+    from sluice.pipelines.progress.streaming import render_line
 
     if not figures:
         return "no answer from the job"

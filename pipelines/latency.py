@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.pipelines.display import Display
-from sluice.pipelines.latency_report import Tally, render
 from sluice.pipelines.options.batch import PROGRESS
 from sluice.pipelines.options.flags import add_arguments as add_flags
 from sluice.pipelines.options.flags import flag, from_namespace
-from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.progress.display import Display
+from sluice.pipelines.progress.latency_report import Tally, render
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.options.batch import PROGRESS
 from sluice.pipelines.options.flags import add_arguments as add_flags
 from sluice.pipelines.options.flags import flag, from_namespace, parse_bool, parse_names
-from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 _LOG = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _replay(
     options: ReplayOptions, source: Any, publisher: Any, final: Any, counts: "collections.Counter[str]"
 ) -> BaseException | None:
     """Returns what ended it before its time."""
-    from sluice.pipelines.progress import Progress
+    from sluice.pipelines.progress.batch import Progress
     from sluice.transforms.core.metrics import ROWS_FAILED, ROWS_PREDICTED
     from sluice.transforms.pubsub.replay_failures import ABSENT, REFUSED, SENT, TRIED, ReplayRules, replay
 

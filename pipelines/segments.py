@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from sluice.pipelines.outcome import reason
+from sluice.pipelines.progress.outcome import reason
 from sluice.transforms.pubsub.message_source import MessageSource
 
 _LOG = logging.getLogger(__name__)

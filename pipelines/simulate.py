@@ -16,11 +16,11 @@ import numpy as np
 
 from sluice.models import zoo
 from sluice.models.errors import SluiceError, UsageError
-from sluice.pipelines.display import Display
 from sluice.pipelines.options.batch import PROGRESS
 from sluice.pipelines.options.flags import add_arguments as add_flags
 from sluice.pipelines.options.flags import flag, from_namespace, parse_bool
-from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.progress.display import Display
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.flags import add_arguments, from_namespace
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, is_about_server, reason
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, is_about_server, reason
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,9 +100,9 @@ def _launch(options: StreamingOptions, plan: Any, beam: Any) -> int:
 
 
 def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
-    from sluice.pipelines.health import HealthServer
-    from sluice.pipelines.stream_progress import StreamProgress
-    from sluice.pipelines.stream_stats import StreamStats
+    from sluice.pipelines.progress.health import HealthServer
+    from sluice.pipelines.progress.stream_stats import StreamStats
+    from sluice.pipelines.progress.streaming import StreamProgress
     from sluice.transforms.core import metrics
     from sluice.transforms.pubsub.read import close_source
 
@@ -216,7 +216,7 @@ def _signals(source: Any) -> Iterator[None]:
 
 
 def _summarise(options: StreamingOptions, plan: Any, stats: Any, figures: Any) -> None:
-    from sluice.pipelines.stream_summary import render, stream_summary, to_json
+    from sluice.pipelines.progress.stream_summary import render, stream_summary, to_json
     from sluice.transforms.core import metrics
     from sluice.transforms.core.beam_files import write_text
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sluice.pipelines.stream_stats import StreamStats
-from sluice.pipelines.stream_summary import StreamSummary, render, stream_summary, to_json
+from sluice.pipelines.progress.stream_stats import StreamStats
+from sluice.pipelines.progress.stream_summary import StreamSummary, render, stream_summary, to_json
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import FIGURES, NOTHING, received
 
@@ -154,5 +154,5 @@ def test_retries_without_a_wait() -> None:
 
 
 def test_it_needs_no_beam() -> None:
-    script = "import sys, sluice.pipelines.stream_summary; sys.exit('apache_beam' in sys.modules)"
+    script = "import sys, sluice.pipelines.progress.stream_summary; sys.exit('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from sluice.pipelines.display import AUTO, Display, terminal_width
-from sluice.pipelines.progress import clock_time
-from sluice.pipelines.stream_stats import StreamFigures
+from sluice.pipelines.progress.batch import clock_time
+from sluice.pipelines.progress.display import AUTO, Display, terminal_width
+from sluice.pipelines.progress.stream_stats import StreamFigures
 
 
 class StreamProgress(Display):

@@ -20,7 +20,7 @@ from sluice.models.errors import (
     Unavailable,
     UsageError,
 )
-from sluice.pipelines.outcome import error_text, is_about_server, reason
+from sluice.pipelines.progress.outcome import error_text, is_about_server, reason
 
 # As a runner whose workers are processes passes on what was raised there.
 BEHIND = """\

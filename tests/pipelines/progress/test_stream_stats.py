@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.pipelines import stream_stats as module
-from sluice.pipelines.stream_stats import StreamFigures, StreamStats
+from sluice.pipelines.progress import stream_stats as module
+from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
 from sluice.transforms.core import metrics
 from sluice.transforms.pubsub.message_source import Stats
 from tests.support.fakes import FakeClock

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.stream_stats import StreamFigures
+from sluice.pipelines.progress.stream_stats import StreamFigures
 
 HOST = "127.0.0.1"
 

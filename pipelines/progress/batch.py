@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Self, TextIO
 
-from sluice.pipelines.display import AUTO, Display, terminal_width
+from sluice.pipelines.progress.display import AUTO, Display, terminal_width
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
 
 # The rate is that of this long ago until now: steady enough to be read, and a stall shows.

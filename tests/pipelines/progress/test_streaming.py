@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.pipelines.stream_progress import StreamProgress, render_line
-from sluice.pipelines.stream_stats import StreamFigures
+from sluice.pipelines.progress.stream_stats import StreamFigures
+from sluice.pipelines.progress.streaming import StreamProgress, render_line
 from tests.support.pubsub.fakes_stream import FIGURES, NOTHING
 
 AWAY = dataclasses.replace(FIGURES, reachable=False, draining=True)

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.health import HOST, HealthServer
-from sluice.pipelines.stream_stats import StreamFigures
+from sluice.pipelines.progress.health import HOST, HealthServer
+from sluice.pipelines.progress.stream_stats import StreamFigures
 from tests.support.pubsub.fakes_stream import FIGURES
 from tests.support.servers import free_port
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.pipelines.display import terminal_width
-from sluice.pipelines.progress import Meter, Progress, Reading, Sample, clock_time, render_line, render_log
+from sluice.pipelines.progress.batch import Meter, Progress, Reading, Sample, clock_time, render_line, render_log
+from sluice.pipelines.progress.display import terminal_width
 
 HALFWAY = Sample(
     rows=1_234_567,

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sluice.pipelines import summary as module
-from sluice.pipelines.summary import Summary, from_counters, render, to_json
+from sluice.pipelines.progress import summary as module
+from sluice.pipelines.progress.summary import Summary, from_counters, render, to_json
 from sluice.transforms.core import metrics
 
 COUNTERS = {
@@ -188,5 +188,5 @@ def test_as_many_files_are_named_as_a_user_would_read(count: int, lines: int) ->
 
 
 def test_it_needs_no_beam() -> None:
-    script = "import sys, sluice.pipelines.summary; sys.exit('apache_beam' in sys.modules)"
+    script = "import sys, sluice.pipelines.progress.summary; sys.exit('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

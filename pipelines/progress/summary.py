@@ -106,7 +106,7 @@ def failures_by_stage(counters: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 
 def to_json(summary: Summary) -> str:
-    """Returns the summary as one JSON object. Its keys are an interface: tests/pipelines/test_summary.py pins them."""
+    """Returns the summary as one JSON object. Its keys are an interface: test_summary.py pins them."""
     record: dict[str, Any] = {
         "rows_in": summary.rows_in,
         "predictions": summary.predictions,

@@ -1,4 +1,4 @@
-"""When and where a display shows its lines. tests/pipelines/test_progress.py draws whole runs of it."""
+"""When and where a display shows its lines. tests/pipelines/progress/test_batch.py draws whole runs of it."""
 
 import io
 import logging
@@ -7,7 +7,7 @@ from typing import TextIO
 
 import pytest
 
-from sluice.pipelines.display import Display
+from sluice.pipelines.progress.display import Display
 
 
 class Terminal(io.StringIO):

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sluice.pipelines.stream_stats import StreamFigures, StreamStats
-from sluice.pipelines.summary import failures_by_stage
+from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
+from sluice.pipelines.progress.summary import failures_by_stage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sluice.pipelines.histogram import Histogram
-from sluice.pipelines.summary import BATCH_SIZE, ROWS_FAILED, ROWS_PREDICTED, RPC_RETRIES, THROTTLED_SECS
+from sluice.pipelines.progress.histogram import Histogram
+from sluice.pipelines.progress.summary import BATCH_SIZE, ROWS_FAILED, ROWS_PREDICTED, RPC_RETRIES, THROTTLED_SECS
 from sluice.transforms.pubsub.message_source import MessageSource
 from sluice.transforms.pubsub.subscription import Received
 
