@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sluice on Dataflow: jobs, Flex Templates, and what to do with a job that runs. Settings become command lines of `sluice`
-# and `gcloud` here, and nothing else: what a job needs of Dataflow is decided in pipelines/dataflow.py.
+# and `gcloud` here, and nothing else: what a job needs of Dataflow is decided in pipelines/dataflow/defaults.py.
 set -euo pipefail
 ((BASH_VERSINFO[0] >= 4)) || { echo "run_dataflow.sh: bash 4 or newer is needed, this is $BASH_VERSION" >&2; exit 2; }
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -56,10 +56,10 @@ def sluice_columns(source: str, model: str, prefix: str) -> None:
 
 def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
     from sluice.models.cache import clear_cache
+    from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
     from sluice.pipelines.graph import build_batch
     from sluice.pipelines.options.batch import BatchOptions
     from sluice.pipelines.plan.batch import plan_batch
-    from sluice.pipelines.runner import beam_options, make_pipeline
 
     clear_cache()  # every run loads its model, as those of the others do
     examples = source.endswith(".tfrecord")
@@ -149,7 +149,7 @@ def runinference_csv(source: str, model: str, prefix: str) -> None:
     import apache_beam as beam
     from apache_beam.ml.inference.base import RunInference
 
-    from sluice.pipelines.runner import beam_options, make_pipeline
+    from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 
     with make_pipeline(beam_options([])) as pipeline:
         (
@@ -167,7 +167,7 @@ def runinference_examples(source: str, model: str, prefix: str) -> None:
     import apache_beam as beam
     from apache_beam.ml.inference.base import RunInference
 
-    from sluice.pipelines.runner import beam_options, make_pipeline
+    from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 
     with make_pipeline(beam_options([])) as pipeline:
         (
@@ -223,7 +223,7 @@ def row_example(fields: Sequence[str]) -> bytes:
 
 
 def _tfx_pipeline() -> Any:
-    from sluice.pipelines.runner import beam_options, make_pipeline
+    from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 
     return make_pipeline(beam_options([]))
 

@@ -43,9 +43,9 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-    from sluice.pipelines.dataflow import check_settings, set_defaults
+    from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
+    from sluice.pipelines.dataflow.runner import beam_options, check_reachable
     from sluice.pipelines.plan.batch import plan_batch
-    from sluice.pipelines.runner import beam_options, check_reachable
 
     beam = beam_options(beam_flags)
     check_reachable(options, beam)
@@ -58,9 +58,9 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
 
 
 def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
+    from sluice.pipelines.dataflow.runner import is_local, make_pipeline
     from sluice.pipelines.graph import build_batch
     from sluice.pipelines.progress.batch import Progress
-    from sluice.pipelines.runner import is_local, make_pipeline
     from sluice.transforms.core import metrics
     from sluice.transforms.core.commit import clean_up, forbid_commits
 

@@ -19,7 +19,8 @@ exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not f
 
 
 def _parser() -> argparse.ArgumentParser:
-    from sluice.pipelines import latency, replay, serve, simulate, template
+    from sluice.pipelines import latency, replay, serve, simulate
+    from sluice.pipelines.dataflow import template
 
     parser = argparse.ArgumentParser(
         "sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter

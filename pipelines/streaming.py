@@ -33,9 +33,9 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     Raises:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
-    from sluice.pipelines.dataflow import check_settings
+    from sluice.pipelines.dataflow.defaults import check_settings
+    from sluice.pipelines.dataflow.runner import beam_options, check_reachable, check_streams, is_local
     from sluice.pipelines.plan.streaming import make_tables, plan_streaming
-    from sluice.pipelines.runner import beam_options, check_reachable, check_streams, is_local
 
     beam = beam_options(beam_flags)
     check_streams(beam)
@@ -74,8 +74,8 @@ def _announce(plan: Any) -> None:
 def _launch(options: StreamingOptions, plan: Any, beam: Any) -> int:
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from sluice.pipelines.dataflow import set_defaults
-    from sluice.pipelines.runner import make_pipeline
+    from sluice.pipelines.dataflow.defaults import set_defaults
+    from sluice.pipelines.dataflow.runner import make_pipeline
     from sluice.pipelines.streaming_graph import build_streaming
 
     beam.view_as(StandardOptions).streaming = True
@@ -173,7 +173,7 @@ def _settle_memory(plan: Any) -> None:
 
 def _segment(plan: Any, beam: Any) -> Callable[[], None]:
     """Returns what runs the pipeline of a segment. It is built once: that takes longer than to run it anew."""
-    from sluice.pipelines.runner import local_graph, make_pipeline, run_graph
+    from sluice.pipelines.dataflow.runner import local_graph, make_pipeline, run_graph
     from sluice.pipelines.streaming_graph import build_streaming
     from sluice.transforms.pubsub.fused import check_fused
 

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
 
-from sluice.pipelines.job_options import parameters_of
-from sluice.pipelines.runner import beam_options
-from sluice.pipelines.template import metadata
-from tests.pipelines.test_template import launched
+from sluice.pipelines.dataflow.job_options import parameters_of
+from sluice.pipelines.dataflow.runner import beam_options
+from sluice.pipelines.dataflow.template import metadata
+from tests.pipelines.dataflow.test_template import launched
 from tests.support.dataflow.gcloud import Uploads, gcloud_environment, uploads
 from tests.support.dataflow.service import DataflowService, dataflow_service
 from tests.support.paths import ROOT

@@ -121,9 +121,9 @@ def test_input_that_is_gone_when_the_job_runs_fails_it(
     criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sluice.pipelines.batch import _run
+    from sluice.pipelines.dataflow.runner import beam_options
     from sluice.pipelines.options.batch import BatchOptions
     from sluice.pipelines.plan.batch import plan_batch
-    from sluice.pipelines.runner import beam_options
 
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(Path(criteo.path("csv")).read_bytes())

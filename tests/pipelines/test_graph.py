@@ -9,10 +9,10 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import pipeline_context
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.dataflow.runner import beam_options, check_reachable, make_pipeline
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch import plan_batch
-from sluice.pipelines.runner import beam_options, check_reachable, make_pipeline
 from sluice.transforms.core.batches import RecordBatchCoder
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery

@@ -23,11 +23,11 @@ from google.api_core.exceptions import GoogleAPIError
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.uri import ModelSpec
-from sluice.pipelines.job_options import check_not_given, set_job_options
+from sluice.pipelines.dataflow.job_options import check_not_given, set_job_options
+from sluice.pipelines.dataflow.runner import is_dataflow
+from sluice.pipelines.dataflow.sdist import find_setup_file
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.runner import is_dataflow
-from sluice.pipelines.sdist import find_setup_file
 
 _LOG = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from apache_beam.runners.portability.stager import Stager
 from packaging.requirements import Requirement
 
 from sluice.pipelines.cli import main
-from sluice.pipelines.sdist import find_setup_file
+from sluice.pipelines.dataflow.sdist import find_setup_file
 from tests.pipelines.test_batch_gcs import names, upload
 from tests.support.bigquery.cases import load, make_births
 from tests.support.dataflow.cases import CASES, LOCALLY, REMOTELY, Places, read_file

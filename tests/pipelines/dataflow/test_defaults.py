@@ -22,10 +22,10 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.interface import ModelOptions
 from sluice.models.uri import ModelSpec, parse_model_uri
-from sluice.pipelines.dataflow import check_settings, job_name, label_value, model_name, set_defaults
+from sluice.pipelines.dataflow.defaults import check_settings, job_name, label_value, model_name, set_defaults
+from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
+from sluice.pipelines.dataflow.sdist import find_setup_file
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.runner import beam_options, make_pipeline
-from sluice.pipelines.sdist import find_setup_file
 from tests.support.dataflow.service import dataflow_service
 from tests.support.paths import ROOT
 

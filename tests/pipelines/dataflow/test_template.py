@@ -21,8 +21,10 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines import cli
-from sluice.pipelines.dataflow import set_defaults
-from sluice.pipelines.job_options import parameters_of
+from sluice.pipelines.dataflow.defaults import set_defaults
+from sluice.pipelines.dataflow.job_options import parameters_of
+from sluice.pipelines.dataflow.runner import beam_options
+from sluice.pipelines.dataflow.template import OPTIONS, metadata, template_fields, to_json, to_text
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import (
     from_namespace,
@@ -33,8 +35,6 @@ from sluice.pipelines.options.flags import (
     parse_sizes,
 )
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.runner import beam_options
-from sluice.pipelines.template import OPTIONS, metadata, template_fields, to_json, to_text
 from tests.support.dataflow.gcloud import gcloud_environment
 from tests.support.paths import ROOT
 

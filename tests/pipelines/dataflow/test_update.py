@@ -14,9 +14,9 @@ import pytest
 from apache_beam.coders import Coder
 from apache_beam.runners import pipeline_context
 
+from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.streaming import plan_streaming
-from sluice.pipelines.runner import beam_options, make_pipeline
 from sluice.pipelines.streaming_graph import build_streaming
 from tests.support.paths import GOLDEN
 from tests.support.pubsub.streams import every_sink

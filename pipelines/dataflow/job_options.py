@@ -7,7 +7,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.template import to_text
+from sluice.pipelines.dataflow.template import to_text
 
 
 class JobOptions(PipelineOptions):

@@ -1,0 +1,1 @@
+"""What a job gets on Dataflow: defaults, templates, the sdist, the runner."""
