@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.batch import DATA
 from sluice.models.errors import SluiceError
-from sluice.pipelines import demo_streaming as demo
-from sluice.pipelines.demo import make_model
-from sluice.pipelines.latency import LatencyOptions, read
+from sluice.pipelines.commands import demo_streaming as demo
+from sluice.pipelines.commands.demo import make_model
+from sluice.pipelines.commands.latency import LatencyOptions, read
+from sluice.pipelines.commands.simulate import SimulateOptions
 from sluice.pipelines.progress.latency_report import Report, Tally, begin_us, quantiles_ms
-from sluice.pipelines.simulate import SimulateOptions
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 

@@ -72,7 +72,7 @@ def run(sizes: Sizes) -> list[str]:
     from benchmarks import streaming_runs as runs
     from benchmarks.streaming_jobs import say
     from benchmarks.streaming_report import BEAM, SLUICE, Figures, sections
-    from sluice.pipelines.pubsub_emulator import running_emulator
+    from sluice.pipelines.commands.pubsub_emulator import running_emulator
     from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
     from tests.support.servers import Pubsub
 

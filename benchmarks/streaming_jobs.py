@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sluice.pipelines.latency import LatencyOptions, read
+from sluice.pipelines.commands.latency import LatencyOptions, read
 from sluice.pipelines.progress.latency_report import Tally, begin_us
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription

@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from benchmarks.streaming_runs import HEAD
 from sluice.models.cache import ModelRecipe
+from sluice.pipelines.commands.simulate import zoo_rows
 from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.stream import StreamPlan
 from sluice.pipelines.plan.streaming import plan_streaming
-from sluice.pipelines.simulate import zoo_rows
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows

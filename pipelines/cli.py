@@ -19,7 +19,7 @@ exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not f
 
 
 def _parser() -> argparse.ArgumentParser:
-    from sluice.pipelines import latency, replay, serve, simulate
+    from sluice.pipelines.commands import latency, replay, serve, simulate
     from sluice.pipelines.dataflow import template
 
     parser = argparse.ArgumentParser(
@@ -74,7 +74,7 @@ def _add_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from sluice.pipelines import inspect_model
+    from sluice.pipelines.commands import inspect_model
 
     parser = commands.add_parser("inspect", help="show a model's signatures, versions and columns", allow_abbrev=False)
     inspect_model.add_arguments(parser)
@@ -82,7 +82,7 @@ def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from sluice.pipelines import zoo
+    from sluice.pipelines.commands import zoo
 
     parser = commands.add_parser("zoo", help="make a model people know, and sample input for it", allow_abbrev=False)
     zoo.add_arguments(parser)
@@ -90,7 +90,7 @@ def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from sluice.pipelines import demo
+    from sluice.pipelines.commands import demo
 
     parser = commands.add_parser("demo", help="make a model, score sample data with it, show what came out")
     demo.add_arguments(parser)
@@ -98,7 +98,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_demo_streaming(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from sluice.pipelines import demo_streaming
+    from sluice.pipelines.commands import demo_streaming
 
     parser = commands.add_parser(
         "demo-streaming", help="score messages of an emulated Pub/Sub, show what came out and how long it took"

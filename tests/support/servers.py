@@ -26,7 +26,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, ReceivedMessage, SubscriberClient
 
-from sluice.pipelines import pubsub_emulator as emulator
+from sluice.pipelines.commands import pubsub_emulator as emulator
 from tests.support.paths import ROOT
 
 Found = TypeVar("Found")

@@ -16,8 +16,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from sluice.models.cache import open_model
 from sluice.models.saved_model.versions import Version, find_version
-from sluice.pipelines import pubsub_emulator
-from sluice.pipelines.inspect_model import describe
+from sluice.pipelines.commands import pubsub_emulator
+from sluice.pipelines.commands.inspect_model import describe
 from sluice.transforms.core import beam_files
 from sluice.transforms.core.beam_files import BeamFiles, match_files
 from tests.support.saved_models.cases import CASES, build_case

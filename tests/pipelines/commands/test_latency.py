@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import UsageError
 from sluice.pipelines import cli
-from sluice.pipelines.latency import LatencyOptions, read
+from sluice.pipelines.commands.latency import LatencyOptions, read
 from sluice.pipelines.progress.latency_report import Tally, begin_us, quantiles_ms, render
 from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sluice.pipelines import cli
-from sluice.pipelines.demo_streaming import figures_line
-from sluice.pipelines.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
+from sluice.pipelines.commands.demo_streaming import figures_line
+from sluice.pipelines.commands.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
 from tests.support.pubsub.fakes_stream import FIGURES
 from tests.support.pubsub.streams import wait_until
 from tests.support.saved_models.zoo import ZooSample

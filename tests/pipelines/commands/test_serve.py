@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sluice.pipelines.cli import main
-from sluice.pipelines.serve import DESCRIPTION
+from sluice.pipelines.commands.serve import DESCRIPTION
 from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, served
 
 

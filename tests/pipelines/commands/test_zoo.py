@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.pipelines import zoo as command
+from sluice.pipelines.commands import zoo as command
 from tests.support.paths import ROOT
 
 

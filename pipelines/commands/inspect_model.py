@@ -16,7 +16,7 @@ from sluice.models.saved_model.versions import what_is_missing
 from sluice.models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.uri import parse_model_uri
-from sluice.pipelines.inspect_text import Description, render
+from sluice.pipelines.commands.inspect_text import Description, render
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.model import EndpointFlags
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
@@ -69,7 +69,7 @@ def describe(
     prefix: str = "",
     endpoint: EndpointOptions | None = None,
 ) -> Description:
-    """Returns what stands at the URI, as JSON values; tests/pipelines/test_inspect_model.py pins the form.
+    """Returns what stands at the URI, as JSON values; tests/pipelines/commands/test_inspect_model.py pins the form.
 
     Args:
       signature_name: the one to describe in full; None: serving_default, or the only one.

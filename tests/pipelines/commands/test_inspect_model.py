@@ -19,9 +19,9 @@ from sluice.models.protos import message_class
 from sluice.models.saved_model.signature_reader import read_signatures
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.tensors.binding import bind
-from sluice.pipelines import inspect_model
-from sluice.pipelines.inspect_model import describe
-from sluice.pipelines.inspect_text import render
+from sluice.pipelines.commands import inspect_model
+from sluice.pipelines.commands.inspect_model import describe
+from sluice.pipelines.commands.inspect_text import render
 from sluice.transforms.decode.json import decode_object
 from sluice.transforms.decode.spec import InputSpec
 from tests.support.saved_models.cases import CASES, ModelCase, build_case

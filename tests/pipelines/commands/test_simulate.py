@@ -17,8 +17,9 @@ import pytest
 from sluice.models import zoo
 from sluice.models.errors import UsageError
 from sluice.models.zoo.sample import write_samples
-from sluice.pipelines import cli, simulate
-from sluice.pipelines.simulate import SimulateOptions, Simulation, file_rows, zoo_rows
+from sluice.pipelines import cli
+from sluice.pipelines.commands import simulate
+from sluice.pipelines.commands.simulate import SimulateOptions, Simulation, file_rows, zoo_rows
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import Pubsub
 

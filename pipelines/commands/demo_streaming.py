@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.pipelines.demo import MODEL, make_model, say
+from sluice.pipelines.commands.demo import MODEL, make_model, say
 from sluice.pipelines.progress.latency_report import Tally
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UsageError: the emulator is not installed, or the flags do not hold.
     """
-    from sluice.pipelines.pubsub_emulator import MISSING, find_emulator
-    from sluice.pipelines.simulate import SimulateOptions
+    from sluice.pipelines.commands.pubsub_emulator import MISSING, find_emulator
+    from sluice.pipelines.commands.simulate import SimulateOptions
 
     load = SimulateOptions(topic=INPUT_TOPIC, rate=args.rate, seconds=args.seconds)
     if not (args.rate and args.seconds):
@@ -151,9 +151,9 @@ def emulator() -> Iterator[str]:
     HOST:PORT.
 
     Raises:
-      RuntimeError: see pipelines.pubsub_emulator.
+      RuntimeError: see pipelines.commands.pubsub_emulator.
     """
-    from sluice.pipelines.pubsub_emulator import running_emulator
+    from sluice.pipelines.commands.pubsub_emulator import running_emulator
     from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 
     before = os.environ.get(EMULATOR_VARIABLE)
@@ -268,7 +268,7 @@ def warm_up(job: Job) -> None:
 
 
 def _one_row() -> Any:
-    from sluice.pipelines.simulate import SimulateOptions
+    from sluice.pipelines.commands.simulate import SimulateOptions
 
     return SimulateOptions(topic=INPUT_TOPIC, rows=1, rate=0.0)
 
@@ -283,7 +283,7 @@ def simulate(options: Any, pause: Callable[[float], None] = time.sleep) -> Any:
     Raises:
       SluiceError: rows could not be published.
     """
-    from sluice.pipelines.simulate import Simulation, zoo_rows
+    from sluice.pipelines.commands.simulate import Simulation, zoo_rows
     from sluice.transforms.pubsub.publish import Publisher
     from sluice.transforms.pubsub.publish_sender import PublishOptions
 
@@ -337,7 +337,7 @@ class _Kept(Tally):
 
 def _read(tally: Tally, count: int) -> None:
     """Reads the predictions of so many rows, or those that come in time."""
-    from sluice.pipelines.latency import LatencyOptions, read
+    from sluice.pipelines.commands.latency import LatencyOptions, read
     from sluice.transforms.pubsub.clients import subscriber
     from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
 

@@ -12,7 +12,7 @@ Description = dict[str, Any]
 
 
 def render(description: Description) -> str:
-    """Returns a description that `pipelines.inspect_model.describe` made as sections of aligned columns."""
+    """Returns a description that `pipelines.commands.inspect_model.describe` made as sections of aligned columns."""
     sections = [
         _table(_head(description), indent=""),
         _section("Versions", [(str(each["version"]), _status(each)) for each in description["versions"]]),
