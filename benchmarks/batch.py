@@ -26,12 +26,13 @@ _SLOW = {"tfx_bsl RunInference": 10}
 def prepare() -> str:
     """Makes the model and the files, unless they are there; returns the model's directory."""
     from sluice.models import zoo
+    from sluice.models.zoo.export import export_model
     from sluice.models.zoo.sample import write_samples
 
     model = os.path.join(DATA, "model")
     criteo = zoo.get("criteo")
     if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
-        criteo.export(model)
+        export_model(criteo, model)
     sizes = {size // share for size in (SMALL, LARGE) for share in (1, *_SLOW.values())}
     wanted = [(size, ("csv", "tfrecord")) for size in sorted(sizes)] + [(HUGE, ("csv",))]
     for rows, formats in wanted:

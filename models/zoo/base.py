@@ -52,19 +52,6 @@ class ZooModel:
         blocks = [self.make_block(np.random.default_rng([seed, block]), BLOCK_ROWS) for block in range(first, last + 1)]
         return pa.concat_batches(blocks).slice(start - first * BLOCK_ROWS, rows)
 
-    def export(self, base_dir: str, rows: int = 20_000, seed: int = 1) -> str:
-        """Trains on `rows` rows and writes `base_dir/1/`, or the next free number.
-
-        Returns:
-          The directory of the new version. It appears complete: a server that polls `base_dir` never sees half of it.
-        """
-        from sluice.models.saved_model.tensorflow_import import tensorflow
-
-        tensorflow()  # quietly; the functions below find it imported
-        from sluice.models.zoo.export import export_model
-
-        return export_model(self, base_dir, rows, seed)
-
 
 def feature_arrays(batch: pa.RecordBatch, label: str) -> dict[str, np.ndarray]:
     """Returns every column but the label: scalars as [rows], strings as object [rows], lists as [rows, length]."""

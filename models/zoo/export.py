@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 from sluice.models.protos import message_class
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import ZooModel, feature_arrays
 
@@ -12,10 +13,13 @@ from sluice.models.zoo.base import ZooModel, feature_arrays
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 
-def export_model(model: ZooModel, base_dir: str, rows: int, seed: int) -> str:
-    """Trains `model` and saves it as the next version under `base_dir`; returns the version's directory."""
-    import tensorflow as tf
+def export_model(model: ZooModel, base_dir: str, rows: int = 20_000, seed: int = 1) -> str:
+    """Trains `model` on so many rows and saves it as `base_dir/1/`, or under the next free number.
 
+    Returns:
+      The directory of the new version. It appears complete: a server that polls `base_dir` never sees half of it.
+    """
+    tf = tensorflow()
     trained = model.train(model.make_rows(rows, seed), seed)
     os.makedirs(base_dir, exist_ok=True)
     version = next_version(base_dir)
@@ -47,8 +51,7 @@ def write_warmup(model: ZooModel, directory: str, seed: int) -> None:
 
 def warmup_log(model: ZooModel, seed: int) -> Any:
     """Returns a tensorflow.serving.PredictionLog: a Predict of `serving_default` with `warmup_rows` rows."""
-    import tensorflow as tf
-
+    tf = tensorflow()
     log = message_class("tensorflow.serving.PredictionLog")()
     request = log.predict_log.request
     request.model_spec.name = model.name

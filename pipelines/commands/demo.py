@@ -51,11 +51,12 @@ def _prepare(directory: str, sample: str, rows: int) -> None:
 def make_model(directory: str) -> str:
     """Makes the model, unless an earlier run has; returns the base path of its versions."""
     from sluice.models.zoo import get
+    from sluice.models.zoo.export import export_model
 
     zoo, model = get(MODEL), os.path.join(directory, "model")
     if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
         say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
-        zoo.export(model)
+        export_model(zoo, model)
     return model
 
 

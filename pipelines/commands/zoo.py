@@ -5,6 +5,7 @@ import os
 
 from sluice.models import zoo
 from sluice.models.errors import UsageError
+from sluice.models.zoo.export import export_model
 from sluice.models.zoo.sample import WRITERS, write_samples
 
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     base_dir = os.path.join(args.export, "model")
     _check_base(base_dir, args.export, model.name)
     print(f"{model.name}: {model.description}")
-    print(f"model   {model.export(base_dir, seed=args.seed)}", flush=True)
+    print(f"model   {export_model(model, base_dir, seed=args.seed)}", flush=True)
     # Another seed: rows that the model was not trained on.
     paths = write_samples(model, args.export, args.rows, args.formats, seed=args.seed + 1)
     for path in paths:

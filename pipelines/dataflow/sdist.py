@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from sluice.models.errors import UsageError
 
 _NAME = "sluice"
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _SETUP = """from setuptools import setup
 
 setup(

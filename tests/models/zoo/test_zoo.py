@@ -14,7 +14,7 @@ from sluice.models.errors import UsageError
 from sluice.models.protos import message_class
 from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import BLOCK_ROWS, ZooModel, feature_arrays, to_numpy
-from sluice.models.zoo.export import WARMUP_FILE
+from sluice.models.zoo.export import WARMUP_FILE, export_model
 from sluice.models.zoo.quality import area_under_curve, held_out_score, run_signature
 from sluice.models.zoo.sample import write_samples
 
@@ -64,7 +64,7 @@ FLOORS = {"criteo": 0.72, "natality": 0.5, "census": 0.78, "mnist": 0.8}
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Every model, trained and exported once."""
     base = tmp_path_factory.mktemp("zoo")
-    return {name: zoo.get(name).export(str(base / name)) for name in zoo.NAMES}
+    return {name: export_model(zoo.get(name), str(base / name)) for name in zoo.NAMES}
 
 
 @pytest.fixture(params=zoo.NAMES)
@@ -193,10 +193,10 @@ def test_the_warm_up_request_is_one_that_the_model_serves(exported: dict[str, st
 
 def test_a_second_export_is_the_next_version_and_leaves_nothing_else(tmp_path: Path) -> None:
     model = zoo.get("natality")
-    first = model.export(str(tmp_path), rows=300)
-    assert model.export(str(tmp_path), rows=300) == str(tmp_path / "2")
+    first = export_model(model, str(tmp_path), rows=300)
+    assert export_model(model, str(tmp_path), rows=300) == str(tmp_path / "2")
     (tmp_path / "7").mkdir()
-    assert model.export(str(tmp_path), rows=300) == str(tmp_path / "8")
+    assert export_model(model, str(tmp_path), rows=300) == str(tmp_path / "8")
     assert first == str(tmp_path / "1")
     assert sorted(os.listdir(tmp_path)) == ["1", "2", "7", "8"]
 
@@ -207,16 +207,15 @@ def test_a_failed_export_leaves_no_version(tmp_path: Path) -> None:
 
     model = zoo.get("natality")
     with pytest.raises(ValueError, match="signature"):
-        dataclasses.replace(model, train=no_signature).export(str(tmp_path), rows=300)
+        export_model(dataclasses.replace(model, train=no_signature), str(tmp_path), rows=300)
     assert os.listdir(tmp_path) == []
 
 
 def test_training_again_gives_the_same_model(tmp_path: Path) -> None:
     model = zoo.get("natality")
     rows = model.make_rows(100, seed=8)
-    pounds = [
-        run_signature(model.export(str(tmp_path), rows=1000, seed=seed), rows)["weight_pounds"] for seed in (5, 5, 6)
-    ]
+    versions = [export_model(model, str(tmp_path), rows=1000, seed=seed) for seed in (5, 5, 6)]
+    pounds = [run_signature(version, rows)["weight_pounds"] for version in versions]
     np.testing.assert_allclose(pounds[0], pounds[1], rtol=1e-4)
     assert np.abs(pounds[0] - pounds[2]).max() > 1e-3
 

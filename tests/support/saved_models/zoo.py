@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from sluice.models import zoo
 from sluice.models.protos import message_class
 from sluice.models.tensors.tfrecord import read_records
+from sluice.models.zoo.export import export_model
 from sluice.models.zoo.quality import run_signature
 from sluice.models.zoo.sample import sample_chunks, write_samples
 
@@ -52,7 +53,7 @@ class ZooSample:
 def make_sample(name: str, directory: Path, rows: int) -> ZooSample:
     """Trains and exports the model, and writes samples in every format."""
     model = zoo.get(name)
-    model.export(str(directory / "model"), rows=4000)
+    export_model(model, str(directory / "model"), rows=4000)
     write_samples(model, str(directory), rows, FORMATS, seed=2)
     return ZooSample(name, str(directory / "model"), str(directory), rows)
 
