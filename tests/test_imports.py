@@ -1,4 +1,4 @@
-"""What may import Beam and TensorFlow, and what a worker needs to have installed. See test_rooms.py for our own imports."""
+"""What may import Beam and TensorFlow, and what workers need installed; test_rooms.py holds our own imports."""
 
 import ast
 import importlib.metadata
