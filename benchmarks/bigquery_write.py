@@ -66,15 +66,15 @@ def batch(table: str, rows: int) -> None:
 
 
 def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str) -> None:
-    from sluice.transforms.bigquery.commit import TablePlace
-    from sluice.transforms.core.commit import Commit, Judgement
-    from sluice.transforms.files.commit import FilesPlace
+    from sluice.transforms.bigquery.commit import TableCommitter
+    from sluice.transforms.core.commit import Commit, FailurePolicy
+    from sluice.transforms.files.commit import FilesCommitter
     from sluice.transforms.files.write import Target, WriteFailures
 
     failures = Target(f"{directory}/failures", ".jsonl", f"{directory}/temp")
     shards = written.failures | WriteFailures(failures)
     tally = batches | "Count" >> beam.Map(lambda each: each.num_rows)
-    (written.streams, shards, tally) | Commit(TablePlace(target), [FilesPlace(failures)], Judgement(0))
+    (written.streams, shards, tally) | Commit(TableCommitter(target), [FilesCommitter(failures)], FailurePolicy(0))
 
 
 def stream(table: str, rows: int) -> None:

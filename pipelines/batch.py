@@ -85,7 +85,7 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     local = is_local(beam)
     state = _state(error) if local else ELSEWHERE
     if local and state != UNDER_WAY:  # elsewhere the job may live on, and needs its files
-        clean_up((plan.output.place, *plan.failures.places))
+        clean_up((plan.output.committer, *plan.failures.committers))
     try:
         _summarise(options, plan, result, time.monotonic() - started, error)
     except Exception as problem:  # noqa: BLE001  the job's outcome stands, whatever its summary says

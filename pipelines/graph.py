@@ -5,7 +5,7 @@ from typing import Any
 import apache_beam as beam
 
 from sluice.pipelines.plan.batch import BatchPlan
-from sluice.pipelines.plan.places import FailurePlaces, FilesOutput, TableOutput
+from sluice.pipelines.plan.sinks import FailureSinks, FilesOutput, TableOutput
 from sluice.transforms.core.commit import Commit
 from sluice.transforms.files.read import ReadFiles
 from sluice.transforms.files.write import WriteFailures, WriteFiles
@@ -19,7 +19,7 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
     parts, refused = scored.rows | "Write" >> _writer(plan.output)
     failures = (read.failures, scored.failures, refused) | "Failures" >> beam.Flatten()
     failure_parts = [failures | label >> writer for label, writer in _failure_writers(plan.failures)]
-    commit = Commit(plan.output.place, list(plan.failures.places), plan.judgement)
+    commit = Commit(plan.output.committer, list(plan.failures.committers), plan.failure_policy)
     return (parts, *failure_parts, read.tally) | "Commit" >> commit
 
 
@@ -43,8 +43,8 @@ def _writer(output: FilesOutput | TableOutput) -> beam.PTransform:
     return WriteTableRows(output.target.rows_table, output.target.schema, endpoint=output.storage_endpoint)
 
 
-def _failure_writers(failures: FailurePlaces) -> Any:
-    """Yields (label, transform), in the order of `FailurePlaces.places`."""
+def _failure_writers(failures: FailureSinks) -> Any:
+    """Yields (label, transform), in the order of `FailureSinks.committers`."""
     if failures.files:
         yield "WriteFailures", WriteFailures(failures.files, failures.payload_mode)
     if failures.table:

@@ -3,7 +3,7 @@
 import apache_beam as beam
 
 from sluice.pipelines.options.table import STREAMING_INSERTS
-from sluice.pipelines.plan.streaming import FailurePlaces, StreamingPlan, StreamTable
+from sluice.pipelines.plan.streaming import FailureSinks, StreamingPlan, StreamTable
 from sluice.transforms.bigquery.table_columns import append_schema
 from sluice.transforms.bigquery.write import WriteStreamTable
 from sluice.transforms.bigquery.write_failure_table import WriteFailureTable
@@ -50,7 +50,7 @@ def _table_sink(table: StreamTable) -> beam.PTransform:
 class WriteStreamFailures(beam.PTransform):
     """Writes failures to each place that there is for them."""
 
-    def __init__(self, places: FailurePlaces) -> None:
+    def __init__(self, places: FailureSinks) -> None:
         super().__init__()
         self._places = places
 

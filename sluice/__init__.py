@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sluice.models.cache import ModelRecipe, open_model
     from sluice.models.interface import Model, ModelOptions, Outputs
     from sluice.models.uri import parse_model_uri
-    from sluice.transforms.bigquery.commit import TablePlace
+    from sluice.transforms.bigquery.commit import TableCommitter
     from sluice.transforms.bigquery.read import ReadTable
     from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
     from sluice.transforms.bigquery.write_failure_rows import WriteFailureRows
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sluice.transforms.bigquery.write_inserts import WriteTable
     from sluice.transforms.core.commit import Commit
     from sluice.transforms.core.failures import Failure, Result
-    from sluice.transforms.files.commit import FilesPlace
+    from sluice.transforms.files.commit import FilesCommitter
     from sluice.transforms.files.read import ReadFiles
     from sluice.transforms.files.write import WriteFailures, WriteFiles
     from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
@@ -38,7 +38,7 @@ _HOMES = {
     "DecodeMessages": "sluice.transforms.pubsub.decode_messages",
     "ExplodeRows": "sluice.transforms.window_rows",
     "Failure": "sluice.transforms.core.failures",
-    "FilesPlace": "sluice.transforms.files.commit",
+    "FilesCommitter": "sluice.transforms.files.commit",
     "Model": "sluice.models.interface",
     "ModelOptions": "sluice.models.interface",
     "ModelRecipe": "sluice.models.cache",
@@ -50,7 +50,7 @@ _HOMES = {
     "Result": "sluice.transforms.core.failures",
     "SchedulerOptions": "sluice.models.batching.options",
     "SluiceModelHandler": "sluice.transforms.model_handler",
-    "TablePlace": "sluice.transforms.bigquery.commit",
+    "TableCommitter": "sluice.transforms.bigquery.commit",
     "WindowRows": "sluice.transforms.window_rows",
     "WriteFailureFiles": "sluice.transforms.files.write_stream",
     "WriteFailureMessages": "sluice.transforms.pubsub.write",
@@ -72,7 +72,7 @@ __all__ = [
     "DecodeMessages",
     "ExplodeRows",
     "Failure",
-    "FilesPlace",
+    "FilesCommitter",
     "Model",
     "ModelOptions",
     "ModelRecipe",
@@ -84,7 +84,7 @@ __all__ = [
     "Result",
     "SchedulerOptions",
     "SluiceModelHandler",
-    "TablePlace",
+    "TableCommitter",
     "WindowRows",
     "WriteFailureFiles",
     "WriteFailureMessages",

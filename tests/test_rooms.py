@@ -21,7 +21,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"interface"},
         {"tensors"},
         {"signature", "uri"},
-        {"errors", "files", "protos", "reserved"},
+        {"errors", "files", "isolate", "protos", "reserved"},
     ],
     "transforms": [
         {"pubsub", "bigquery"},

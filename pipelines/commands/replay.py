@@ -142,14 +142,14 @@ def _open_sinks(options: ReplayOptions) -> Iterator[tuple[Any, Any]]:
     """Gives what publishes, and the final place; both None for a dry run."""
     from sluice.transforms.pubsub.publish import Publisher
     from sluice.transforms.pubsub.publish_sender import PublishOptions
-    from sluice.transforms.pubsub.replay_failures import open_final_place
+    from sluice.transforms.pubsub.replay_failures import open_final_sink
     from sluice.transforms.pubsub.topics import check_topic
 
     check_topic(options.to)
     if options.dry_run:
         yield None, None
         return
-    final = open_final_place(options.final, datetime.datetime.now(datetime.UTC))
+    final = open_final_sink(options.final, datetime.datetime.now(datetime.UTC))
     publisher: Publisher[Any] = Publisher(options.to, PublishOptions())
     try:
         yield publisher, final

@@ -15,17 +15,17 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.input import InputPlan, Wanted, check_rows, check_sample, plan_input
 from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.pipelines.plan.output import Destination, is_raw, parse_output, plan_output, table_columns
-from sluice.pipelines.plan.places import (
-    FailurePlaces,
+from sluice.pipelines.plan.sinks import (
+    FailureSinks,
     FilesOutput,
     TableOutput,
     check_files,
     plan_failure_files,
-    plan_failure_places,
+    plan_failure_sinks,
     plan_output_table,
 )
 from sluice.transforms.core.beam_files import match_files
-from sluice.transforms.core.commit import Judgement
+from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.decode.spec import JSONL, CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.find_source import Source, find_source
@@ -54,8 +54,8 @@ class BatchPlan:
     version: int | None
     output: FilesOutput | TableOutput
     output_prefix: str
-    failures: FailurePlaces
-    judgement: Judgement
+    failures: FailureSinks
+    failure_policy: FailurePolicy
 
 
 def plan_batch(options: BatchOptions, project: str = "", temp_location: str = "") -> BatchPlan:
@@ -100,8 +100,8 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
         version=found.version,
         output=output,
         output_prefix=options.output_prefix,
-        failures=plan_failure_places(options, failure_files, job),
-        judgement=Judgement(options.max_failure_rate),
+        failures=plan_failure_sinks(options, failure_files, job),
+        failure_policy=FailurePolicy(options.max_failure_rate),
     )
 
 

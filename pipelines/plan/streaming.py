@@ -52,7 +52,7 @@ class StreamTable:
 
 
 @dataclasses.dataclass(frozen=True)
-class FailurePlaces:
+class FailureSinks:
     """Where failures go; "" and None: not there."""
 
     topic: str
@@ -85,7 +85,7 @@ class StreamingPlan:
     output_topic: str
     output_table: StreamTable | None
     output_files: FilePlace | None
-    failures: FailurePlaces
+    failures: FailureSinks
 
 
 def plan_streaming(options: StreamingOptions, native: bool) -> StreamingPlan:
@@ -135,7 +135,7 @@ def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
         output_topic=options.output_topic,
         output_table=_stream_table(options, stream.table),
         output_files=FilePlace(destination.prefix, destination.suffix) if destination else None,
-        failures=FailurePlaces(
+        failures=FailureSinks(
             topic=options.failures_topic,
             table=options.failures_table,
             table_endpoint=options.bigquery_endpoint or None,

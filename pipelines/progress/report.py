@@ -3,7 +3,7 @@
 from typing import Any
 
 from sluice.pipelines.plan.batch import BatchPlan
-from sluice.pipelines.plan.places import FilesOutput, TableOutput
+from sluice.pipelines.plan.sinks import FilesOutput, TableOutput
 from sluice.pipelines.progress.summary import Summary, from_counters
 from sluice.transforms.core import metrics
 from sluice.transforms.files.write import existing_files

@@ -20,8 +20,8 @@ _CALL_SECS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class TablePlace:
-    """A table, as a `Place`: its parts are the `RowStream`s that WriteTableRows gave.
+class TableCommitter:
+    """A table, as a `Committer`: its parts are the `RowStream`s that WriteTableRows gave.
 
     The rows are seen all at once; if this never succeeds, none is. But a job that appends more than 10,000 streams, or
     800 GB, needs several commits: if it ends for good between two of them, the rows of the first are there, and once.
@@ -35,7 +35,7 @@ class TablePlace:
     retry_secs: float = 300.0
     endpoint: str | None = None
 
-    def put_in_place(self, streams: Sequence[RowStream]) -> tuple[str, ...]:
+    def commit(self, streams: Sequence[RowStream]) -> tuple[str, ...]:
         client = bigquery_clients.write_client(self.endpoint)
         try:
             ordered = sorted(set(streams), key=lambda stream: stream.name)

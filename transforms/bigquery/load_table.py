@@ -18,7 +18,7 @@ from sluice.transforms.bigquery.staging_table import drop_staging, staging_id, s
 from sluice.transforms.bigquery.table import open_client, parse_table_id
 from sluice.transforms.bigquery.table_target import APPEND, EMPTY, TRUNCATE, TableTarget, required_columns
 from sluice.transforms.bigquery.write_load_files import LoadFormat
-from sluice.transforms.core.places import in_groups
+from sluice.transforms.core.committer import in_groups
 from sluice.transforms.files.write import OpenShard, Shard, Target, remove_temp
 
 # What one job may load: https://cloud.google.com/bigquery/quotas#load_jobs
@@ -34,8 +34,8 @@ _CALL_SECS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadPlace:
-    """A table, as a `Place`: its parts are the `Shard`s that WriteLoadFiles gave.
+class LoadCommitter:
+    """A table, as a `Committer`: its parts are the `Shard`s that WriteLoadFiles gave.
 
     The rows are seen all at once, by one job; if it never succeeds, none is. More files than one job may load are
     first loaded into a table of this job alone, by several.
@@ -52,7 +52,7 @@ class LoadPlace:
     max_bytes: int = _MAX_BYTES
     retry_secs: float = 300.0
 
-    def put_in_place(self, shards: Sequence[Shard]) -> tuple[str, ...]:
+    def commit(self, shards: Sequence[Shard]) -> tuple[str, ...]:
         groups = list(load_groups(shards, self.max_files, self.max_bytes))
         if not groups and self.target.disposition == TRUNCATE:
             groups = [[OpenShard(self.files, LoadFormat(self.target.schema)).finish()]]

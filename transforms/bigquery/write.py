@@ -1,6 +1,6 @@
 """Scored rows to a BigQuery table by the Storage Write API, as Arrow.
 
-A batch job writes them to pending streams, one for each bundle, which nobody sees until TablePlace commits those of
+A batch job writes them to pending streams, one for each bundle, which nobody sees until TableCommitter commits those of
 the bundles that succeeded. A streaming job writes them to the table's default stream, where they are seen at once.
 https://cloud.google.com/bigquery/docs/write-api-batch and https://cloud.google.com/bigquery/docs/write-api-streaming
 """
@@ -38,7 +38,7 @@ class WrittenRows(NamedTuple):
 
 
 class WriteTableRows(Composite):
-    """Writes RecordBatches to pending streams of a table; gives the `RowStream`s, which `TablePlace` commits.
+    """Writes RecordBatches to pending streams of a table; gives the `RowStream`s, which `TableCommitter` commits.
 
     Every row is in its bundle's stream once, or given as a failure, before the bundle is finished. The stream of a
     bundle that fails is never committed, and BigQuery drops it: see transforms.bigquery.write_streams.

@@ -37,7 +37,7 @@ def plan_failure_table(table_id: str, job: str, endpoint: str | None = None) -> 
 
 
 class WriteFailureRows(beam.PTransform):
-    """Writes failures to pending streams of a table; gives the `RowStream`s, which `TablePlace` commits.
+    """Writes failures to pending streams of a table; gives the `RowStream`s, which `TableCommitter` commits.
 
     Args:
       target: `plan_failure_table` gives it.

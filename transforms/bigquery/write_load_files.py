@@ -19,7 +19,7 @@ from sluice.transforms.files.write import Target, WriteFiles
 
 
 class WriteLoadFiles(WriteFiles):
-    """Writes RecordBatches to Parquet; gives the `Shard`s, which `LoadPlace` loads, and failures.
+    """Writes RecordBatches to Parquet; gives the `Shard`s, which `LoadCommitter` loads, and failures.
 
     A row that the table cannot hold is a failure.
 

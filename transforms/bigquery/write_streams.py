@@ -19,7 +19,7 @@ from google.cloud.bigquery_storage_v1.types import StorageError, WriteStream
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery.table import parse_table_id
-from sluice.transforms.core.places import in_groups
+from sluice.transforms.core.committer import in_groups
 
 # BigQuery asks for fewer than 40 to 50 new streams a second of a project, which its processes share; past that, an
 # answer takes half a minute.

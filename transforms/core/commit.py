@@ -10,8 +10,8 @@ import apache_beam as beam
 
 from sluice.models.errors import SluiceError, TooManyFailures
 from sluice.transforms.core import metrics
+from sluice.transforms.core.committer import Committer
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.places import Place
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _forbidden = threading.Event()
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class FailurePolicy:
     """What a job must hold to before its predictions are put in place.
 
     Attributes:
@@ -62,17 +62,19 @@ class Commit(Composite):
 
     Each is there once, however often this step is tried and wherever it is interrupted.
 
-    Takes a tuple: what was written to `place`, what was written to each of `failure_places`, and how many rows were
+    Takes a tuple: what was written to `place`, what was written to each of `failure_committers`, and how many rows were
     read (ints to be summed).
 
     Args:
       place: where the predictions go.
-      failure_places: where the failures go: all of them to each.
+      failure_committers: where the failures go: all of them to each.
     """
 
-    def __init__(self, place: Place, failure_places: Sequence[Place], judgement: Judgement) -> None:
+    def __init__(
+        self, committer: Committer, failure_committers: Sequence[Committer], failure_policy: FailurePolicy
+    ) -> None:
         super().__init__()
-        self._fn = _Commit(place, tuple(failure_places), judgement)
+        self._fn = _Commit(committer, tuple(failure_committers), failure_policy)
 
     def expand(self, written: tuple[beam.PCollection, ...]) -> beam.PCollection:
         begin = written[0].pipeline | "Once" >> beam.Create([0])
@@ -83,39 +85,41 @@ class Commit(Composite):
 class _Commit(beam.DoFn):
     """Counts: commits_begun, commits_done."""
 
-    def __init__(self, place: Place, failure_places: tuple[Place, ...], judgement: Judgement) -> None:
-        self._place = place
-        self._failure_places = failure_places
-        self._judgement = judgement
+    def __init__(
+        self, committer: Committer, failure_committers: tuple[Committer, ...], failure_policy: FailurePolicy
+    ) -> None:
+        self._committer = committer
+        self._failure_committers = failure_committers
+        self._judgement = failure_policy
 
     def process(self, _: int, parts: list[Any], *others: list[Any]) -> Iterator[Committed]:
         *failure_parts, tally = others
         rows_in, predictions = sum(tally), _rows(parts)
         counts = [_rows(each) for each in failure_parts]
         failure_files: list[str] = []
-        for place, each in zip(self._failure_places, failure_parts, strict=True):
-            failure_files += place.put_in_place(each)
+        for committer, each in zip(self._failure_committers, failure_parts, strict=True):
+            failure_files += committer.commit(each)
         try:
             for failures in counts:
                 self._judgement.check(rows_in, predictions, failures)
         except SluiceError:
             self._clean_up()
             raise
-        files = self._put_in_place(parts)
+        files = self._commit(parts)
         self._clean_up()
         yield Committed(rows_in, predictions, counts[0], tuple(files), tuple(failure_files))
 
-    def _put_in_place(self, parts: list[Any]) -> Sequence[str]:
+    def _commit(self, parts: list[Any]) -> Sequence[str]:
         metrics.count(metrics.COMMITS_BEGUN)
         if _forbidden.is_set():
             metrics.count(metrics.COMMITS_BEGUN, -1)
             raise SluiceError("the job was interrupted before its output was put in place")
-        files = self._place.put_in_place(parts)
+        files = self._committer.commit(parts)
         metrics.count(metrics.COMMITS_DONE)
         return files
 
     def _clean_up(self) -> None:
-        clean_up((self._place, *self._failure_places))
+        clean_up((self._committer, *self._failure_committers))
 
 
 def forbid_commits(forbidden: bool) -> None:
@@ -126,11 +130,11 @@ def forbid_commits(forbidden: bool) -> None:
         _forbidden.clear()
 
 
-def clean_up(places: Iterable[Place]) -> None:
+def clean_up(committers: Iterable[Committer]) -> None:
     """Removes what is temporary in places; what cannot be removed is left, for the job's outcome stands."""
-    for place in places:
+    for committer in committers:
         try:
-            place.clean_up()
+            committer.clean_up()
         except Exception as error:  # noqa: BLE001
             _LOG.warning("Something temporary is left behind: %s", error)
 

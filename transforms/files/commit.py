@@ -13,8 +13,8 @@ from sluice.transforms.files.write import BatchFormat, OpenShard, Shard, Target,
 
 
 @dataclasses.dataclass(frozen=True)
-class FilesPlace:
-    """A set of files, as a `Place`: its parts are `Shard`s.
+class FilesCommitter:
+    """A set of files, as a `Committer`: its parts are `Shard`s.
 
     Attributes:
       spec: of the rows: where there are none, one file is written that says so; None: then there is no file.
@@ -23,17 +23,17 @@ class FilesPlace:
     target: Target
     spec: OutputSpec | None = None
 
-    def put_in_place(self, shards: Sequence[Shard]) -> list[str]:
+    def commit(self, shards: Sequence[Shard]) -> list[str]:
         shards = list(set(shards))
         if not shards and self.spec:  # a set of no files would look like a job that has not run
             shards = [OpenShard(self.target, BatchFormat(self.spec)).finish()]
-        return put_in_place(self.target, shards)
+        return rename_shards(self.target, shards)
 
     def clean_up(self) -> None:
         remove_temp(self.target)
 
 
-def put_in_place(target: Target, shards: Iterable[Shard]) -> list[str]:
+def rename_shards(target: Target, shards: Iterable[Shard]) -> list[str]:
     """Renames finished files to their final names, and deletes what an earlier run left under such names.
 
     May be called again after it was interrupted: a file that has been renamed already is left as it is.

@@ -135,7 +135,7 @@ class Written(NamedTuple):
 
 
 class WriteFiles(Composite):
-    """Writes RecordBatches; gives the `Shard`s, which `FilesPlace` puts in their place, and failures.
+    """Writes RecordBatches; gives the `Shard`s, which `FilesCommitter` puts in their place, and failures.
 
     Args:
       spec: what the files hold, or the `Format` that writes them.
@@ -151,7 +151,7 @@ class WriteFiles(Composite):
 
 
 class WriteFailures(beam.PTransform):
-    """Writes failures as JSON Lines; gives the `Shard`s, which `FilesPlace` puts in their place.
+    """Writes failures as JSON Lines; gives the `Shard`s, which `FilesCommitter` puts in their place.
 
     Args:
       payload_mode: see transforms.core.failures.to_record.

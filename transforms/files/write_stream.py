@@ -157,7 +157,7 @@ class _WriteStream(beam.DoFn):
             self._close()
         for file, name in self._files:
             if file.rows:
-                put_in_place(file.path, name)
+                rename_finished(file.path, name)
             else:  # the format holds none of the bundle's rows
                 file.drop()
         self._files = []
@@ -178,7 +178,7 @@ class _WriteStreamBatches(_WriteStream):
 
 
 def open_file(target: StreamTarget, format_: Format) -> tuple[OpenFile, str]:
-    """Returns a new file, under its hidden name, and the name for `put_in_place`."""
+    """Returns a new file, under its hidden name, and the name for `rename_finished`."""
     token = uuid.uuid4().hex
     # Nothing that looks for the suffix finds it, whatever it thinks of hidden files.
     hidden = f"{target.directory}{HIDDEN}{token}.tmp"
@@ -186,7 +186,7 @@ def open_file(target: StreamTarget, format_: Format) -> tuple[OpenFile, str]:
     return OpenFile(hidden, format_, target.suffix.endswith(".gz")), name
 
 
-def put_in_place(path: str, name: str) -> None:
+def rename_finished(path: str, name: str) -> None:
     """Renames a finished file. On a local disk the name, too, outlives a crash of the machine then.
 
     Raises:

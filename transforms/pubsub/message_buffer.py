@@ -5,7 +5,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-from sluice.transforms.pubsub.caution import Allowance, is_suspect, most_in_bundle
+from sluice.transforms.pubsub.poison_guard import PoisonGuard, is_suspect, most_in_bundle
 from sluice.transforms.pubsub.subscription import Received
 
 
@@ -46,7 +46,7 @@ class MessageBuffer:
         self._room = threading.Condition(self._lock)
         self._messages: collections.deque[Received] = collections.deque()
         self._bytes = 0
-        self._allowance = Allowance(options.buffer_messages)
+        self._allowance = PoisonGuard(options.buffer_messages)
         self._reserved = 0  # for pulls that are under way
         self._suspects = 0  # that wait
         self._first_arrived = 0.0  # of those that wait

@@ -17,7 +17,7 @@ import numpy as np
 from sluice.models.errors import UsageError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import delete_files
-from sluice.transforms.files.write_stream import StreamTarget, check_stream_target, open_file, put_in_place
+from sluice.transforms.files.write_stream import StreamTarget, check_stream_target, open_file, rename_finished
 from sluice.transforms.pubsub.message_attributes import is_carried
 from sluice.transforms.pubsub.publish import Messages, Publisher
 from sluice.transforms.pubsub.read_failures import FailureSource, StoredFailure
@@ -64,7 +64,7 @@ def attributes_of(failure: StoredFailure) -> dict[str, str]:
     return kept | {ATTEMPT_ATTRIBUTE: str(failure.attempt + 1)}
 
 
-class FinalPlace(Protocol):
+class FinalSink(Protocol):
     """Where failures go that are not sent."""
 
     def write(self, failures: Sequence[StoredFailure]) -> None:
@@ -77,7 +77,7 @@ class FinalPlace(Protocol):
     def name(self) -> str: ...
 
 
-def open_final_place(path: str, now: datetime.datetime) -> FinalPlace:
+def open_final_sink(path: str, now: datetime.datetime) -> FinalSink:
     """Returns a place that has been found writable.
 
     Args:
@@ -132,7 +132,7 @@ class FinalObjects:
             file, name = open_file(self._target, _Plain())
             file.write(_lines(failures))
             file.close()
-            put_in_place(file.path, name)
+            rename_finished(file.path, name)
 
     def close(self) -> None:
         pass
@@ -160,7 +160,7 @@ def _lines(failures: Sequence[StoredFailure]) -> bytes:
 def replay(
     source: FailureSource,
     publisher: Publisher[StoredFailure] | None,
-    final: FinalPlace | None,
+    final: FinalSink | None,
     rules: ReplayRules,
     counts: "collections.Counter[str]",
 ) -> None:

@@ -1,7 +1,7 @@
 """A fresh environment with a staged sdist and what it declares to need, and nothing else; and a worker in it.
 
 The files are linked from the environment that the tests run in, so that it takes seconds and no network. Whether they
-are what the sdist declares is pip's judgement, which installs the sdist without an index.
+are what the sdist declares is pip's failure_policy, which installs the sdist without an index.
 """
 
 from __future__ import annotations

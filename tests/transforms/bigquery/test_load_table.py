@@ -26,15 +26,15 @@ from google.cloud import bigquery as google
 from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.bigquery import load_table
 from sluice.transforms.bigquery.jobs import JobRunner
-from sluice.transforms.bigquery.load_table import LoadPlace, load_groups
+from sluice.transforms.bigquery.load_table import LoadCommitter, load_groups
 from sluice.transforms.bigquery.loadable import check_loadable
 from sluice.transforms.bigquery.table import PREDICTED_AT, TableOptions, table_fields
 from sluice.transforms.bigquery.table_layout import TableLayout
 from sluice.transforms.bigquery.table_target import TableTarget, plan_table
 from sluice.transforms.bigquery.write_load_files import WriteLoadFiles
-from sluice.transforms.core.commit import Commit, Committed, Judgement
+from sluice.transforms.core.commit import Commit, Committed, FailurePolicy
 from sluice.transforms.core.failures import ENCODE, Failure
-from sluice.transforms.files.commit import FilesPlace
+from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Shard, Target, WriteFailures
 from tests.support.servers import BigQuery, Gcs
 from tests.support.serving.http_proxy import Proxy, proxy_of
@@ -124,7 +124,7 @@ def test_values_of_every_type_come_back(bigquery: BigQuery, table: str, files: T
     batch = pa.record_batch([pa.array(column[1], column[0]) for column in EVERY_TYPE.values()], schema=schema)
     shards, failures = write(target, files, batch)
     assert failures == []
-    LoadPlace(target, files).put_in_place(shards)
+    LoadCommitter(target, files).commit(shards)
     found = sorted(bigquery.rows(table), key=lambda row: row["id"])
     wanted = {name: column[-1] for name, column in EVERY_TYPE.items()}
     wanted["f4"] = pa.array(wanted["f4"], pa.float32()).to_pylist()  # as it is, and not as it is shown
@@ -215,7 +215,7 @@ def test_a_row_that_cannot_be_converted_fails_alone(bigquery: BigQuery, table: s
     assert (failure.stage, failure.error_type) == (ENCODE, "SluiceError")
     assert "column 'text': string does not fit string of the table: Invalid UTF8" in failure.error_message
     assert [shard.rows for shard in shards] == [3]
-    LoadPlace(target, files).put_in_place(shards)
+    LoadCommitter(target, files).commit(shards)
     assert ids_in(bigquery, table) == [1, 3, 4]
 
 
@@ -252,19 +252,19 @@ def test_what_sluice_makes_itself_is_loadable() -> None:
 def test_rows_are_seen_once_they_are_put_in_place(bigquery: BigQuery, table: str, files: Target) -> None:
     target = plan(table)
     shards = shards_of(target, files, 3)
-    place = LoadPlace(target, files)
+    place = LoadCommitter(target, files)
     assert bigquery.rows(table) == []
-    assert place.put_in_place(shards) == ()
+    assert place.commit(shards) == ()
     assert ids_in(bigquery, table) == [0, 1, 2]
-    place.put_in_place([*reversed(shards), shards[0]])  # the step is tried again
+    place.commit([*reversed(shards), shards[0]])  # the step is tried again
     assert ids_in(bigquery, table) == [0, 1, 2]
     place.clean_up()
     assert [match.metadata_list for match in FileSystems.match([f"{files.temp}/**"])] == [[]]
-    pickle.loads(pickle.dumps(place)).put_in_place(shards)  # and again, on another machine, with the files gone
+    pickle.loads(pickle.dumps(place)).commit(shards)  # and again, on another machine, with the files gone
     place.clean_up()
     assert ids_in(bigquery, table) == [0, 1, 2]
     again = plan(table)
-    LoadPlace(again, files).put_in_place(shards_of(again, files, 1))
+    LoadCommitter(again, files).commit(shards_of(again, files, 1))
     assert ids_in(bigquery, table) == [0, 0, 1, 2]
 
 
@@ -277,11 +277,11 @@ def test_one_job_does_what_the_disposition_says(
 ) -> None:
     if disposition != "empty":
         old = plan(table)
-        LoadPlace(old, files).put_in_place(write(old, files, batch_of(7))[0])
+        LoadCommitter(old, files).commit(write(old, files, batch_of(7))[0])
     target = plan(table, SCHEMA, disposition, endpoint=proxy.url)
     shards = shards_of(target, files, 1)
     for _ in range(2):
-        LoadPlace(target, files).put_in_place(shards)
+        LoadCommitter(target, files).commit(shards)
         assert ids_in(bigquery, table) == seen
     project, dataset, name = table.split(".")
     wanted = {
@@ -299,23 +299,23 @@ def test_one_job_does_what_the_disposition_says(
 def test_a_table_that_has_got_rows_is_not_empty(bigquery: BigQuery, table: str, files: Target) -> None:
     target = plan(table, SCHEMA, "empty")
     other = plan(table)
-    LoadPlace(other, files).put_in_place(write(other, files, batch_of(7))[0])
+    LoadCommitter(other, files).commit(write(other, files, batch_of(7))[0])
     for _ in range(2):
         with pytest.raises(SluiceError, match="has got rows since the job began, and --write_disposition empty says"):
-            LoadPlace(target, files).put_in_place(shards_of(target, files, 1))
+            LoadCommitter(target, files).commit(shards_of(target, files, 1))
     assert ids_in(bigquery, table) == [7]
 
 
 def test_no_rows_append_nothing_and_replace_all(bigquery: BigQuery, table: str, files: Target, proxy: Proxy) -> None:
     target = plan(table)
-    LoadPlace(target, files).put_in_place(shards_of(target, files, 2))
+    LoadCommitter(target, files).commit(shards_of(target, files, 2))
     assert write(target, files) == ([], [])
     for disposition in ("append", "empty"):
-        LoadPlace(TableTarget(table, table, target.schema, disposition, "j", proxy.url), files).put_in_place([])
+        LoadCommitter(TableTarget(table, table, target.schema, disposition, "j", proxy.url), files).commit([])
     assert proxy.posted == []
     nothing = plan(table, SCHEMA, "truncate", endpoint=proxy.url)
     for _ in range(2):
-        LoadPlace(nothing, files).put_in_place([])
+        LoadCommitter(nothing, files).commit([])
     assert bigquery.rows(table) == []
     assert {(end, kind, job["writeDisposition"]) for end, kind, job in jobs_in(proxy)} == {
         ("load_0", "load", "WRITE_TRUNCATE_DATA")
@@ -334,7 +334,7 @@ def test_a_load_that_fails_tells_why_and_loads_nothing(bigquery: BigQuery, table
             match=rf"^table {table}: its rows cannot be loaded: job {bigquery.project}:US.sluice_{target.job}_load_0 "
             "failed: Error while reading data, error message: .*",
         ):
-            LoadPlace(target, files).put_in_place([good, bad])
+            LoadCommitter(target, files).commit([good, bad])
     assert bigquery.rows(table) == []
 
 
@@ -343,7 +343,7 @@ def test_a_table_that_is_gone_is_not_made_again(bigquery: BigQuery, table: str, 
     shards = shards_of(target, files, 1)
     bigquery.client.delete_table(table)
     with pytest.raises(SluiceError, match=rf"table {table}: its rows cannot be loaded: .*[Nn]ot found"):
-        LoadPlace(target, files).put_in_place(shards)
+        LoadCommitter(target, files).commit(shards)
     assert tables_beside(bigquery, table) == []
 
 
@@ -352,7 +352,7 @@ def test_what_is_not_allowed_fails_at_once(table: str, files: Target, proxy: Pro
     shards = shards_of(target, files, 1)
     proxy.answers = [(403, {"error": {"message": "no bigquery.jobs.create", "errors": [{"reason": "accessDenied"}]}})]
     with pytest.raises(SluiceError, match=rf"table {table}: its rows cannot be loaded: 403 .*no bigquery.jobs.create"):
-        LoadPlace(target, files).put_in_place(shards)
+        LoadCommitter(target, files).commit(shards)
 
 
 def test_a_request_that_is_not_answered_is_made_again(
@@ -361,7 +361,7 @@ def test_a_request_that_is_not_answered_is_made_again(
     target = plan(table, endpoint=proxy.url)
     shards = shards_of(target, files, 1)
     proxy.answers = [(503, {"error": {"message": "later", "errors": [{"reason": "backendError"}]}})]
-    LoadPlace(target, files).put_in_place(shards)
+    LoadCommitter(target, files).commit(shards)
     assert [end for end, *_ in jobs_in(proxy)] == ["load_0", "load_0"]
     assert ids_in(bigquery, table) == [0]
 
@@ -388,11 +388,11 @@ def test_more_than_one_job_may_load_is_seen_all_at_once(
 ) -> None:
     if disposition != "empty":
         old = plan(table)
-        LoadPlace(old, files).put_in_place(write(old, files, batch_of(7))[0])
+        LoadCommitter(old, files).commit(write(old, files, batch_of(7))[0])
     target = plan(table, SCHEMA, disposition, endpoint=proxy.url)
     shards = shards_of(target, files, 3)
-    place = LoadPlace(target, files, max_files=2)
-    place.put_in_place(shards)
+    place = LoadCommitter(target, files, max_files=2)
+    place.commit(shards)
     assert ids_in(bigquery, table) == seen
     staging = staging_of(target).rsplit(".", 1)[1]
     asked = [
@@ -403,9 +403,9 @@ def test_more_than_one_job_may_load_is_seen_all_at_once(
     assert tables_beside(bigquery, table) == [staging, "t"]
     assert bigquery.client.get_table(staging_of(target)).expires is not None
     place.clean_up()  # the proxy knows no DELETE
-    LoadPlace(dataclasses.replace(target, endpoint=None), files).clean_up()
+    LoadCommitter(dataclasses.replace(target, endpoint=None), files).clean_up()
     assert tables_beside(bigquery, table) == ["t"]
-    place.put_in_place(shards)  # tried again, with the files gone
+    place.commit(shards)  # tried again, with the files gone
     assert (ids_in(bigquery, table), len(jobs_in(proxy))) == (seen, 3)
 
 
@@ -414,7 +414,7 @@ def test_a_table_with_required_columns_is_replaced_by_a_copy(bigquery: BigQuery,
     fields = table_fields(pa.schema([SCHEMA.field("id").with_nullable(False), SCHEMA.field("text")]))
     table = bigquery.make_table(fields)
     target = plan(table, SCHEMA, "truncate", endpoint=proxy.url, loaded=True)
-    LoadPlace(target, files, max_files=1).put_in_place(shards_of(target, files, 2))
+    LoadCommitter(target, files, max_files=1).commit(shards_of(target, files, 2))
     assert ids_in(bigquery, table) == [0, 1]
     end, kind, job = jobs_in(proxy)[-1]
     assert (end, kind, job["writeDisposition"]) == ("load_0", "copy", "WRITE_TRUNCATE")
@@ -442,7 +442,7 @@ def test_a_table_for_rows_to_wait_in_is_laid_out_as_theirs(bigquery: BigQuery, t
         for number in range(2)
         for shard in write(target, files, pa.record_batch([pa.array([number]), pa.array(["x"]), day], schema=schema))[0]
     ]
-    LoadPlace(target, files, max_bytes=1).put_in_place(shards)
+    LoadCommitter(target, files, max_bytes=1).commit(shards)
     assert ids_in(bigquery, table) == [0, 1]
     staging = bigquery.client.get_table(staging_of(target))
     there = bigquery.client.get_table(table)
@@ -469,26 +469,26 @@ def dies(monkeypatch: pytest.MonkeyPatch, at: int, before: bool) -> None:
 def test_loading_that_dies_half_way_goes_on(bigquery: BigQuery, table: str, files: Target) -> None:
     target = plan(table, SCHEMA, "truncate")
     shards = shards_of(target, files, 2)
-    place = LoadPlace(target, files, max_files=1)
+    place = LoadCommitter(target, files, max_files=1)
     for at, before, seen in ((1, False, []), (3, True, []), (3, False, [0, 1])):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SluiceError, match="dead"):
             dies(patch, at, before)
-            place.put_in_place(shards)
+            place.commit(shards)
         assert ids_in(bigquery, table) == seen
-    place.put_in_place(shards)
+    place.commit(shards)
     assert ids_in(bigquery, table) == [0, 1]
 
 
 def test_rows_that_waited_and_are_gone_are_missed(bigquery: BigQuery, table: str, files: Target) -> None:
     target = plan(table)
     shards = shards_of(target, files, 2)
-    place = LoadPlace(target, files, max_files=1)
+    place = LoadCommitter(target, files, max_files=1)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SluiceError, match="dead"):
         dies(patch, 3, True)
-        place.put_in_place(shards)
+        place.commit(shards)
     place.clean_up()
     with pytest.raises(SluiceError, match=rf"{staging_of(target)}, where rows waited, has 0 of 2 rows; .* run the job"):
-        place.put_in_place(shards)
+        place.commit(shards)
     assert bigquery.rows(table) == []
 
 
@@ -519,7 +519,7 @@ def test_a_job_loads_its_rows_and_leaves_no_files(
         tally = rows | "Count" >> beam.Map(lambda batch: batch.num_rows)
         written = rows | "Write" >> WriteLoadFiles(target, files)
         failed = written.failures | "WriteFailures" >> WriteFailures(failures)
-        places = Commit(LoadPlace(target, files), [FilesPlace(failures)], Judgement(0.5))
+        places = Commit(LoadCommitter(target, files), [FilesCommitter(failures)], FailurePolicy(0.5))
         done = (written.shards, failed, tally) | "Commit" >> places
         done | "Keep" >> beam.Map(_keep, f"{tmp_path}/committed")
     assert ids_in(bigquery, table) == [1, 2, 3]

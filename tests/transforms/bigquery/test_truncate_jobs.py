@@ -7,7 +7,7 @@ import pytest
 from google.cloud import bigquery
 
 from sluice.transforms.bigquery import commit as commit_table
-from sluice.transforms.bigquery.load_table import LoadPlace
+from sluice.transforms.bigquery.load_table import LoadCommitter
 from sluice.transforms.bigquery.table_target import TableTarget
 from sluice.transforms.files.write import Target
 
@@ -44,7 +44,7 @@ def shown(disposition: str, like: bigquery.Table) -> tuple[str, Any, Any]:
     """Returns the one job by which rows of several load jobs are seen."""
     target = TableTarget("p.d.t", "p.d.t", SCHEMA, disposition, "j")
     runner = Runner()
-    LoadPlace(target, Target("gs://b/t/rows", ".parquet", "gs://b/t"))._show(runner, "n", like)  # type: ignore[arg-type]
+    LoadCommitter(target, Target("gs://b/t/rows", ".parquet", "gs://b/t"))._show(runner, "n", like)  # type: ignore[arg-type]
     (job,) = runner.jobs
     return job
 
@@ -92,7 +92,9 @@ def test_one_load_job_keeps_the_key() -> None:
         state, error_result = "DONE", None
 
     asked: list[Any] = []
-    place = LoadPlace(TableTarget("p.d.t", "p.d.t", SCHEMA, "truncate", "j"), Target("gs://b/r", ".parquet", "gs://b"))
+    place = LoadCommitter(
+        TableTarget("p.d.t", "p.d.t", SCHEMA, "truncate", "j"), Target("gs://b/r", ".parquet", "gs://b")
+    )
     place._load(Client(), [[]])  # type: ignore[arg-type]
     (config,) = asked
     assert config.destination_encryption_configuration.kms_key_name == KEY

@@ -44,16 +44,16 @@ from sluice.transforms.bigquery import (
 from sluice.transforms.bigquery import (
     write as write_bigquery,
 )
-from sluice.transforms.bigquery.commit import TablePlace
+from sluice.transforms.bigquery.commit import TableCommitter
 from sluice.transforms.bigquery.table import ensure_table
 from sluice.transforms.bigquery.table_columns import append_schema
 from sluice.transforms.bigquery.table_target import TableTarget, has_rows, plan_table
 from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
 from sluice.transforms.bigquery.write_streams import Pace, RowStream, commit_groups, make_stream
-from sluice.transforms.core.commit import Commit, Committed, Judgement
+from sluice.transforms.core.commit import Commit, Committed, FailurePolicy
 from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
-from sluice.transforms.files.commit import FilesPlace
+from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Target, WriteFailures
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
 from tests.support.paths import ROOT
@@ -123,8 +123,8 @@ def write(target: TableTarget, *batches: pa.RecordBatch, **options: Any) -> tupl
 
 
 def commit(target: TableTarget, streams: list[RowStream], endpoint: str | None = None, retry_secs: float = 5.0) -> None:
-    place = TablePlace(target, retry_secs, endpoint)
-    place.put_in_place(streams)
+    place = TableCommitter(target, retry_secs, endpoint)
+    place.commit(streams)
     place.clean_up()
 
 
@@ -553,7 +553,7 @@ def run_job(
         tally = rows | "Count" >> beam.Map(lambda batch: batch.num_rows)
         written = rows | "Write" >> WriteTableRows(target.rows_table, target.schema, 5.0, **extra)
         shards = written.failures | "WriteFailures" >> WriteFailures(failures_target)
-        commit = Commit(TablePlace(target, 5.0, **extra), [FilesPlace(failures_target)], Judgement(rate))
+        commit = Commit(TableCommitter(target, 5.0, **extra), [FilesCommitter(failures_target)], FailurePolicy(rate))
         done = (written.streams, shards, tally) | "Commit" >> commit
         done | "Keep" >> beam.Map(_keep, f"{directory}/committed")
 
@@ -600,7 +600,7 @@ def test_bundles_and_commits_that_are_tried_again_write_every_row_once(
             written = rows | "Write" >> WriteTableRows(target.rows_table, target.schema, 5.0)
             streams = written.streams | "FailWrite" >> beam.ParDo(FailOnce(tmp_path / "write"))
             shards = written.failures | "WriteFailures" >> WriteFailures(failures_target)
-            commit = Commit(TablePlace(target, 5.0), [FilesPlace(failures_target)], Judgement(0))
+            commit = Commit(TableCommitter(target, 5.0), [FilesCommitter(failures_target)], FailurePolicy(0))
             done = (streams, shards, tally) | "Commit" >> commit
             done | "Keep" >> beam.Map(_keep, f"{tmp_path}/committed")
 
@@ -613,8 +613,8 @@ def test_bundles_and_commits_that_are_tried_again_write_every_row_once(
 
 def test_a_commit_step_that_is_run_twice_commits_once(bigquery: BigQuery, target: TableTarget, tmp_path: Path) -> None:
     streams, _ = write(target, batch_of([1, 2]))
-    failures = FilesPlace(Target(f"{tmp_path}/f", ".jsonl", f"{tmp_path}/.temp"))
-    fn = Commit(TablePlace(target, 5.0), [failures], Judgement(0))._fn
+    failures = FilesCommitter(Target(f"{tmp_path}/f", ".jsonl", f"{tmp_path}/.temp"))
+    fn = Commit(TableCommitter(target, 5.0), [failures], FailurePolicy(0))._fn
     found = [list(fn.process(0, each, [], [2])) for each in (streams, streams * 2)]
     assert found == [[Committed(2, 2, 0, (), ())]] * 2
     assert ids_in(bigquery, target.table) == [1, 2]

@@ -9,7 +9,7 @@ import pytest
 from sluice.models.errors import SluiceError, TooManyFailures
 from sluice.pipelines import batch
 from sluice.transforms.core import metrics
-from sluice.transforms.core.commit import Commit, Committed, Judgement, clean_up, forbid_commits
+from sluice.transforms.core.commit import Commit, Committed, FailurePolicy, clean_up, forbid_commits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FakePlace:
     def __init__(self, name: str, calls: list[str], error: Exception | None = None) -> None:
         self._name, self._calls, self._error = name, calls, error
 
-    def put_in_place(self, written: Sequence[Any]) -> list[str]:
+    def commit(self, written: Sequence[Any]) -> list[str]:
         self._calls.append(f"put {self._name}")
         return [part.name for part in written]
 
@@ -48,7 +48,7 @@ def counted() -> Iterator[None]:
 
 def commit(calls: list[str], failures: int = 1, rate: float = 0.5, error: Exception | None = None) -> Committed:
     places = [FakePlace("files", calls, error), FakePlace("table", calls)]
-    fn = Commit(FakePlace("rows", calls, error), places, Judgement(rate))._fn
+    fn = Commit(FakePlace("rows", calls, error), places, FailurePolicy(rate))._fn
     failed = [Part("f", failures)]
     (committed,) = fn.process(0, [Part("a", 2), Part("b", 1)], failed, failed, [3, failures])
     return committed

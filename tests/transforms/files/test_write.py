@@ -1,4 +1,4 @@
-"""Files that appear when they are finished and the job is judged: names, retries, judgement."""
+"""Files that appear when they are finished and the job is judged: names, retries, failure_policy."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 from sluice.models.errors import SluiceError, TooManyFailures, UsageError
-from sluice.transforms.core.commit import Commit, Judgement
+from sluice.transforms.core.commit import Commit, FailurePolicy
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.commit import FilesPlace, put_in_place
+from sluice.transforms.files.commit import FilesCommitter, rename_shards
 from sluice.transforms.files.write import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
@@ -34,7 +34,7 @@ def shards(place: Target, texts: list[str]) -> list[Shard]:
 
 
 def test_shards_are_named_as_beam_names_them(tmp_path: Path) -> None:
-    names = put_in_place(target(tmp_path), shards(target(tmp_path), ["x", "y"]))
+    names = rename_shards(target(tmp_path), shards(target(tmp_path), ["x", "y"]))
     assert names == [f"{tmp_path}/out-00000-of-00002.csv", f"{tmp_path}/out-00001-of-00002.csv"]
     assert [Path(name).read_text() for name in names] == ["x", "y"]
 
@@ -48,7 +48,7 @@ def test_a_commit_that_was_interrupted_is_done_again(done: int, old: bool, tmp_p
     made = shards(place, ["x", "y", "z"])
     for number in range(done):
         Path(made[number].path).rename(place.shard(number, 3))
-    put_in_place(place, made)
+    rename_shards(place, made)
     assert [Path(name).read_text() for name in existing_files(place)] == ["x", "y", "z"]
 
 
@@ -57,10 +57,10 @@ def test_a_shard_that_vanished_is_an_error(tmp_path: Path) -> None:
     made = shards(place, ["x"])
     Path(made[0].path).unlink()
     with pytest.raises(SluiceError, match="vanished"):
-        put_in_place(place, made)
+        rename_shards(place, made)
     Path(place.shard(0, 1)).write_text("of an earlier run")
     with pytest.raises(SluiceError, match="vanished"):
-        put_in_place(place, made)
+        rename_shards(place, made)
 
 
 def test_rows_that_a_format_cannot_hold_fail_alone(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_only_shards_count_as_existing(tmp_path: Path) -> None:
 )
 def test_judgement(rate: float, rows_in: int, predictions: int, failures: int, error: type | None) -> None:
     if error is None:
-        Judgement(rate).check(rows_in, predictions, failures)
+        FailurePolicy(rate).check(rows_in, predictions, failures)
         return
     with pytest.raises(error):
-        Judgement(rate).check(rows_in, predictions, failures)
+        FailurePolicy(rate).check(rows_in, predictions, failures)
 
 
 def run(tmp_path: Path, rows_in: int, failures: int, rate: float, batches: int = 2) -> None:
@@ -109,7 +109,7 @@ def run(tmp_path: Path, rows_in: int, failures: int, rate: float, batches: int =
         failed = pipeline | "Bad" >> beam.Create([Failure("decode", "X", "x", "o")] * failures)
         lost = failed | "WriteBad" >> WriteFailures(bad)
         tally = pipeline | "Tally" >> beam.Create([rows_in])
-        (written.shards, lost, tally) | Commit(FilesPlace(place, SPEC), [FilesPlace(bad)], Judgement(rate))
+        (written.shards, lost, tally) | Commit(FilesCommitter(place, SPEC), [FilesCommitter(bad)], FailurePolicy(rate))
 
 
 def test_commit_puts_predictions_and_failures_in_place_and_cleans_up(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from sluice.transforms.files.write_stream import (
     _WriteStream,
     _WriteStreamBatches,
     check_stream_target,
-    put_in_place,
+    rename_finished,
 )
 from tests.support.servers import Gcs
 
@@ -196,9 +196,9 @@ def test_another_file_is_never_replaced(has_links: bool, tmp_path: Path, monkeyp
     (tmp_path / "old").write_text("old")
     (tmp_path / "new").write_text("new")
     with pytest.raises(SluiceError, match="exists"):
-        put_in_place(f"{tmp_path}/new", f"{tmp_path}/old")
+        rename_finished(f"{tmp_path}/new", f"{tmp_path}/old")
     assert (tmp_path / "old").read_text() == "old"
-    put_in_place(f"{tmp_path}/new", f"{tmp_path}/newer")
+    rename_finished(f"{tmp_path}/new", f"{tmp_path}/newer")
     assert names(tmp_path) == ["newer", "old"]
 
 
@@ -240,7 +240,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from sluice.transforms import write_stream_files
 from sluice.transforms.encode.encoders import OutputSpec
 
-write_stream_files.put_in_place = lambda path, name: os.kill(os.getpid(), signal.SIGKILL)
+write_stream_files.rename_finished = lambda path, name: os.kill(os.getpid(), signal.SIGKILL)
 batch = pa.RecordBatch.from_pydict({"a": [1, 2]})
 with beam.Pipeline(runner=FnApiRunner()) as pipeline:
     written = write_stream_files.WriteStreamFiles(sys.argv[1], ".csv", OutputSpec("csv", batch.schema))
@@ -302,6 +302,6 @@ def test_a_bundle_that_fails_leaves_no_object(bucket: str) -> None:
 def test_a_copy_whose_original_could_not_be_deleted_is_in_place(bucket: str) -> None:
     with FileSystems.create(f"{bucket}/done", compression_type=CompressionTypes.UNCOMPRESSED) as file:
         file.write(b"done")
-    put_in_place(f"{bucket}/.sluice-gone.tmp", f"{bucket}/done")
+    rename_finished(f"{bucket}/.sluice-gone.tmp", f"{bucket}/done")
     with pytest.raises(SluiceError, match="could not be renamed"):
-        put_in_place(f"{bucket}/.sluice-gone.tmp", f"{bucket}/not-done")
+        rename_finished(f"{bucket}/.sluice-gone.tmp", f"{bucket}/not-done")

@@ -28,7 +28,7 @@ from sluice.transforms.pubsub.replay_failures import (
     TRIED,
     ReplayRules,
     attributes_of,
-    open_final_place,
+    open_final_sink,
     replay,
 )
 from tests.support.fakes import FakeClock
@@ -296,7 +296,7 @@ def test_a_service_that_is_away_is_an_error() -> None:
 
 def test_the_final_place_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    place = open_final_place("", NOW)
+    place = open_final_sink("", NOW)
     assert place.name == "replay-final-20260131T235958Z.jsonl"
     failures = [parse_failure(line_of(attempt=n)) for n in (1, 2, 3)]
     place.write(failures[:1])
@@ -305,11 +305,11 @@ def test_the_final_place_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert read(FailureFiles(place.name)) == failures, "it is there before it is closed"
     place.close()
     with pytest.raises(UsageError, match="exists"):
-        open_final_place(place.name, NOW)
+        open_final_sink(place.name, NOW)
 
 
 def test_a_final_place_that_was_not_needed_is_not_there(tmp_path: Path) -> None:
-    open_final_place(f"{tmp_path}/new/final.jsonl", NOW).close()
+    open_final_sink(f"{tmp_path}/new/final.jsonl", NOW).close()
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -317,11 +317,11 @@ def test_a_final_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     for path in (f"{tmp_path}/file/final.jsonl", f"{tmp_path}", f"{tmp_path}/final.jsonl.gz"):
         with pytest.raises(UsageError, match="--final"):
-            open_final_place(path, NOW)
+            open_final_sink(path, NOW)
 
 
 def test_a_final_place_of_objects(gcs: Gcs) -> None:
-    place = open_final_place(gcs.path("final/f.jsonl"), NOW)
+    place = open_final_sink(gcs.path("final/f.jsonl"), NOW)
     assert match_files(gcs.path("final/*")) == []
     failures = [parse_failure(line_of(attempt=n)) for n in (1, 2, 3)]
     for part in (failures[:2], [], failures[2:]):

@@ -11,9 +11,9 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.table import FILE_LOADS
 from sluice.pipelines.plan.output import Destination, failures_target
 from sluice.transforms.core.beam_files import HIDDEN
-from sluice.transforms.core.places import Place
+from sluice.transforms.core.committer import Committer
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.commit import FilesPlace
+from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Target, check_writable, existing_files
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class FilesOutput:
     spec: OutputSpec
 
     @property
-    def place(self) -> Place:
-        return FilesPlace(self.target, self.spec)
+    def committer(self) -> Committer:
+        return FilesCommitter(self.target, self.spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +48,18 @@ class TableOutput:
     storage_endpoint: str | None
 
     @property
-    def place(self) -> Place:
+    def committer(self) -> Committer:
         if self.files:
-            from sluice.transforms.bigquery.load_table import LoadPlace
+            from sluice.transforms.bigquery.load_table import LoadCommitter
 
-            return LoadPlace(self.target, self.files)
-        from sluice.transforms.bigquery.commit import TablePlace
+            return LoadCommitter(self.target, self.files)
+        from sluice.transforms.bigquery.commit import TableCommitter
 
-        return TablePlace(self.target, endpoint=self.storage_endpoint)
+        return TableCommitter(self.target, endpoint=self.storage_endpoint)
 
 
 @dataclasses.dataclass(frozen=True)
-class FailurePlaces:
+class FailureSinks:
     """Where failures go: to files, to a table, or to both; None: not there."""
 
     files: Target | None
@@ -68,14 +68,14 @@ class FailurePlaces:
     storage_endpoint: str | None
 
     @property
-    def places(self) -> Iterator[Place]:
+    def committers(self) -> Iterator[Committer]:
         """In the order of WriteFailures, WriteFailuresTable."""
         if self.files:
-            yield FilesPlace(self.files)
+            yield FilesCommitter(self.files)
         if self.table:
-            from sluice.transforms.bigquery.commit import TablePlace
+            from sluice.transforms.bigquery.commit import TableCommitter
 
-            yield TablePlace(self.table, endpoint=self.storage_endpoint)
+            yield TableCommitter(self.table, endpoint=self.storage_endpoint)
 
 
 def plan_failure_files(options: BatchOptions, destination: Destination | None, job: str) -> Target | None:
@@ -144,7 +144,7 @@ def _load_files(temp_location: str, job: str) -> Target:
     return Target(f"{temp}/rows", ".parquet", temp)
 
 
-def plan_failure_places(options: BatchOptions, files: Target | None, job: str) -> FailurePlaces:
+def plan_failure_sinks(options: BatchOptions, files: Target | None, job: str) -> FailureSinks:
     """Returns where failures go; makes the table unless it is there.
 
     Raises:
@@ -156,4 +156,4 @@ def plan_failure_places(options: BatchOptions, files: Target | None, job: str) -
 
         table = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
     storage_endpoint = options.bigquery_storage_endpoint or None
-    return FailurePlaces(files, table, options.failure_payload, storage_endpoint)
+    return FailureSinks(files, table, options.failure_payload, storage_endpoint)

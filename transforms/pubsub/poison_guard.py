@@ -25,7 +25,7 @@ def most_in_bundle(message: Received, most: int) -> int:
     return min(most, _of(_BUNDLE, message.delivery_attempt, most))
 
 
-class Allowance:
+class PoisonGuard:
     """How many messages may wait that are suspect, or are being pulled, and may be.
 
     Before it is known what comes, that is one; each pull without a suspect doubles it. Once there was a suspect, such a

@@ -15,14 +15,14 @@ class Sized(Protocol):
 Part = TypeVar("Part", bound=Sized)
 
 
-class Place(Protocol):
+class Committer(Protocol):
     """Files, or a table. Picklable.
 
     What has been written is known by the records that its writer gave, one for each part that a bundle finished; each
     has `rows`.
     """
 
-    def put_in_place(self, written: Sequence[Any]) -> Sequence[str]:
+    def commit(self, written: Sequence[Any]) -> Sequence[str]:
         """Has the parts seen, all of them, each once; returns the names of the files, of a table none.
 
         It may be called again, with the same parts, after it was interrupted or has failed.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.transforms.pubsub.caution import Allowance, is_suspect, most_in_bundle
+from sluice.transforms.pubsub.poison_guard import PoisonGuard, is_suspect, most_in_bundle
 from sluice.transforms.pubsub.subscription import Received
 
 
@@ -18,7 +18,7 @@ def test_the_more_often_delivered_the_less_company(delivery: int, most: int) -> 
 
 
 def test_what_is_new_is_soon_pulled_by_the_thousand() -> None:
-    allowance = Allowance(3000)
+    allowance = PoisonGuard(3000)
     seen = [allowance.value]
     while seen[-1] < 3000:
         allowance.note([message(1)])
@@ -30,7 +30,7 @@ def test_what_is_new_is_soon_pulled_by_the_thousand() -> None:
 
 @pytest.mark.parametrize(("delivery", "value"), [(2, 256), (3, 16), (4, 1), (9, 1)])
 def test_a_suspect_makes_wary_for_good(delivery: int, value: int) -> None:
-    allowance = Allowance(3000)
+    allowance = PoisonGuard(3000)
     for _ in range(20):
         allowance.note([message(0)])
     allowance.note([message(1), message(delivery), message(1)])
@@ -41,6 +41,6 @@ def test_a_suspect_makes_wary_for_good(delivery: int, value: int) -> None:
 
 
 def test_no_more_than_there_is_room_for() -> None:
-    allowance = Allowance(5)
+    allowance = PoisonGuard(5)
     allowance.note([message(2)])
     assert allowance.value == 5
