@@ -62,19 +62,17 @@ class Commit(Composite):
 
     Each is there once, however often this step is tried and wherever it is interrupted.
 
-    Takes a tuple: what was written to `place`, what was written to each of `failure_committers`, and how many rows were
-    read (ints to be summed).
+    Takes a tuple: what was written for `committer`, for each of `failure_committers`, and how many rows were read (ints
+    to be summed).
 
     Args:
-      place: where the predictions go.
-      failure_committers: where the failures go: all of them to each.
+      committer: of the predictions.
+      failure_committers: of the failures: each gets all of them.
     """
 
-    def __init__(
-        self, committer: Committer, failure_committers: Sequence[Committer], failure_policy: FailurePolicy
-    ) -> None:
+    def __init__(self, committer: Committer, failure_committers: Sequence[Committer], policy: FailurePolicy) -> None:
         super().__init__()
-        self._fn = _Commit(committer, tuple(failure_committers), failure_policy)
+        self._fn = _Commit(committer, tuple(failure_committers), policy)
 
     def expand(self, written: tuple[beam.PCollection, ...]) -> beam.PCollection:
         begin = written[0].pipeline | "Once" >> beam.Create([0])
@@ -85,12 +83,10 @@ class Commit(Composite):
 class _Commit(beam.DoFn):
     """Counts: commits_begun, commits_done."""
 
-    def __init__(
-        self, committer: Committer, failure_committers: tuple[Committer, ...], failure_policy: FailurePolicy
-    ) -> None:
+    def __init__(self, committer: Committer, failure_committers: tuple[Committer, ...], policy: FailurePolicy) -> None:
         self._committer = committer
         self._failure_committers = failure_committers
-        self._judgement = failure_policy
+        self._policy = policy
 
     def process(self, _: int, parts: list[Any], *others: list[Any]) -> Iterator[Committed]:
         *failure_parts, tally = others
@@ -101,7 +97,7 @@ class _Commit(beam.DoFn):
             failure_files += committer.commit(each)
         try:
             for failures in counts:
-                self._judgement.check(rows_in, predictions, failures)
+                self._policy.check(rows_in, predictions, failures)
         except SluiceError:
             self._clean_up()
             raise
