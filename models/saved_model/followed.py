@@ -1,8 +1,8 @@
 """A SavedModel that follows the versions under its base path while it is called.
 
-The version to follow is the newest complete one that is there, so that going back is removing the newer one. As with TF
-Serving's default policy (core/availability_preserving_policy.h) the next version is loaded before the last one goes,
-and where it cannot be loaded the last one stays.
+It follows the newest complete version, so to roll back, remove the newer one. As in TF Serving's default policy
+(core/availability_preserving_policy.h) the next version is loaded before the last one is unloaded; if the next one
+cannot be loaded, the last one stays.
 """
 
 import dataclasses
@@ -26,26 +26,25 @@ from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Bound, Feeds, bind
 from sluice.models.uri import ModelSpec
 
-# Not this module's own logger: which version predicts is news of the job, and is shown with its other news.
 _LOG = logging.getLogger(__name__)
 
-# So much is kept of the rows that the model was called with, to try a new version on.
+# The most rows and bytes kept of a call, to try a new version with.
 _SAMPLE_ROWS = 32
 _SAMPLE_BYTES = 8 << 20
-# Waits between two looks are drawn from this range, times poll_secs, so that workers do not all look at once.
+# A poll waits poll_secs times a random factor of this range, so that workers do not all poll at once.
 _JITTER = (0.8, 1.2)
 
-# (uri, version, options, files) to the version, loaded.
+# Loads a version.
 OpenVersion = Callable[[str, Version, ModelOptions, ModelFiles], Model]
 
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What became of a model, to be counted.
+    """Changes of a model's version, for metrics.
 
     Attributes:
-      load_msecs: for each version that it went to, what loading and trying it took.
-      rejected: how many versions were not taken.
+      load_msecs: the time to load and try each version that was accepted.
+      rejected: how many versions were rejected.
     """
 
     load_msecs: tuple[float, ...] = ()
@@ -53,23 +52,23 @@ class Changes:
 
 
 class FollowedModel:
-    """The newest complete version under a base path, whichever that is by now. See models.interface.Model.
+    """The current newest complete version under a base path. Implements models.interface.Model.
 
-    A version that is not yet followed has to be unchanged from one look to the next. Then it is loaded, compared with
-    the signature, and called with rows that the version in use has answered. If all that goes well, it gets the calls
-    that begin from then on, and the version before is closed when its last call ends: two versions are in memory
-    meanwhile. A version that fails is rejected, and tried again only once its files change. Where no version is left,
-    the last one stays. Files of the version in use that are overwritten in place are not read again.
+    A new version must be unchanged between two polls. Then it is loaded, its signature is compared, and it is called
+    with rows that the version in use has answered. If all three succeed, calls that begin from then on go to it, and
+    the version before is closed when its last call ends: until then both are in memory. A version that fails is
+    rejected, and tried again only after its files change. If no version is left, the last one stays. Files of the
+    version in use that are overwritten in place are not read again.
 
     Args:
-      signature: which every version has to fit; None: the signature of the version that is found first.
+      signature: every version must fit it; None: the signature of the first version found.
       open_version: loads a version.
       clock: seconds, monotonic.
-      sleep: waits so many seconds between two looks; by default until the model is closed at the latest.
+      sleep: waits this many seconds between two polls; the default wakes when the model is closed.
       uniform: random in [0, 1), for the jitter of those waits.
 
     Raises:
-      ModelNotFound, SignatureError: no version is fit for use; what is wrong with the newest one.
+      ModelNotFound, SignatureError: no version can be used; the text is about the newest one.
     """
 
     remote = False
@@ -86,7 +85,7 @@ class FollowedModel:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self.uri = spec.uri
-        self.version: int | None = None  # until the first one is loaded
+        self.version: int | None = None  # until the first version is loaded
         self._options, self._files = options, files
         self._defaults = dict(options.defaults)
         self._wanted = signature
@@ -94,12 +93,12 @@ class FollowedModel:
         self._closing = threading.Event()
         self._sleep = sleep or self._sleep_until_closed
         self._thread: threading.Thread | None = None
-        self._looks: dict[int | None, str] = {}  # fingerprints of the versions that the last look came upon
-        self._rejected: dict[int | None, str] = {}  # fingerprints of those that were not taken
-        self._troubled = self._deserted = False  # what has been said already
+        self._looks: dict[int | None, str] = {}  # fingerprints of the versions that the last poll found
+        self._rejected: dict[int | None, str] = {}  # fingerprints of the rejected versions
+        self._troubled = self._deserted = False  # whether a failing poll, or a lack of versions, was logged already
         self._sample: Feeds | None = None
         self._sample_due = True
-        self._lock = threading.Lock()  # guards what is to be counted
+        self._lock = threading.Lock()  # guards _changes
         self._changes = Changes()
         first = self._open_first()
         self.version = first.version
@@ -107,14 +106,14 @@ class FollowedModel:
         self._generations = Generations(first)
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
-        """Returns the batch as the tensors that the signature takes, which is that of every version."""
+        """Returns the batch as the signature's input tensors; the signature is the same for every version."""
         return bind(batch, self.signature, self._defaults)
 
     def call(self, feeds: Feeds) -> Outputs:
-        """Returns the outputs of the version that is followed now, and which one that is.
+        """Returns the outputs and the number of the version in use.
 
         Raises:
-          CallError: as the version's own model.
+          CallError: from the version's own model.
         """
         with self._generations.use() as model:
             outputs = model.call(feeds)
@@ -124,28 +123,28 @@ class FollowedModel:
         return outputs
 
     def start(self) -> None:
-        """Begins to look for other versions."""
+        """Starts the thread that polls for other versions."""
         self._thread = threading.Thread(target=self._run, name="sluice-follow", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread and closes the version in use; no call may follow."""
+        """Ends the thread and closes the version in use. No call may follow."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
         self._generations.close()
 
     def take_changes(self) -> Changes:
-        """Returns what is to be counted, once."""
+        """Returns the changes since the last call of this method."""
         with self._lock:
             changes, self._changes = self._changes, Changes()
         return changes
 
     def poll(self) -> None:
-        """Looks once whether another version is to be followed, and goes to it. What goes wrong is logged."""
+        """Switches to another version if one must be followed. Logs errors and raises none."""
         try:
             self._follow()
-        except Exception as error:  # noqa: BLE001  the thread has to live on, and the model to stay
+        except Exception as error:  # noqa: BLE001  the thread must live on, and the model must stay
             if not self._troubled:
                 self._troubled = True
                 text = "Model %s: looking for other versions fails, and version %s stays until it works again: %s: %s"
@@ -182,7 +181,7 @@ class FollowedModel:
                 return
 
     def _take(self, version: Version, look: str) -> bool:
-        """Goes to the version, if it is fit for use; returns whether it is."""
+        """Switches to the version if it can be used; returns whether it can."""
         started = self._clock()
         try:
             model = self._open(version)
@@ -205,13 +204,13 @@ class FollowedModel:
         _LOG.warning("Model %s: version %s is not taken%s: %s", self.uri, version.number, stays, error)
 
     def _open_first(self) -> Model:
-        """Opens the newest version that is fit for use: a worker that starts late must not die of a bad one."""
+        """Opens the newest version that can be used: a worker that starts late must not fail on a bad one."""
         errors: list[Exception] = []
         for version in list_versions(self.uri, self._files):
             look = self._files.fingerprint(version.directory)
             try:
                 return self._open(version)
-            except OSError as error:  # it may be readable at the next look
+            except OSError as error:  # the next poll may be able to read it
                 _LOG.warning("Model %s: version %s cannot be read: %s", self.uri, version.number, error)
                 errors.append(error)
             except SluiceError as error:
@@ -220,11 +219,11 @@ class FollowedModel:
         raise errors[0] if errors else ModelNotFound(f"--model {self.uri}: no version is there any more")
 
     def _open(self, version: Version) -> Model:
-        """Returns the version, loaded and found fit for use.
+        """Returns the version, loaded and tried.
 
         Raises:
-          SluiceError: it is not; the text says why.
-          OSError: it cannot be read now, which says nothing about it.
+          SluiceError: it cannot be used; the text says why.
+          OSError: it cannot be read now, so whether it can be used is not known.
         """
         local = Version(self._files.local_copy(version.directory), version.number)
         try:
@@ -238,9 +237,9 @@ class FollowedModel:
 
     def _load(self, version: Version) -> Model:
         options, files = self._options, LocalFiles()
-        if self._wanted is not None:  # outputs that it has besides are not computed
+        if self._wanted is not None:  # do not compute outputs that the job does not use
             options = dataclasses.replace(options, outputs=tuple(spec.name for spec in self._wanted.outputs))
-        read_meta_graph.cache_clear()  # the directory may have been overwritten since it was read
+        read_meta_graph.cache_clear()  # the files may have been overwritten since they were read
         signature = read_signature(version.directory, options, files)
         if missing := what_is_missing(version.directory, files):
             raise ModelNotFound(missing)
@@ -256,10 +255,10 @@ class FollowedModel:
         return model
 
     def _try(self, model: Model) -> None:
-        """Calls a model before it is used, which also spares the job its slow first call.
+        """Calls a model with the sample before it is used. Its first call, a slow one, is made here too.
 
         Raises:
-          BadOutput: it does not answer rows that the version in use answers.
+          BadOutput: it fails on rows that the version in use answers.
         """
         if self._sample is None:
             return
@@ -270,12 +269,12 @@ class FollowedModel:
             try:
                 check_outputs(self._generations.model.call(feeds), self.signature.outputs, rows)
             except CallError:
-                return  # in so small a call neither does
+                return  # both versions fail on so small a call, so the new one is no worse
             raise BadOutput(f"it fails on {rows} rows that version {self.version} answers: {error}") from error
 
 
 def _sample(feeds: Feeds, signature: Signature) -> Feeds | None:
-    """Returns a copy of a few of the rows; None if they are large. All of them, where the signature fixes how many."""
+    """Returns a copy of a few rows, or of all if the signature fixes the batch size; None if they are too large."""
     rows = row_count(feeds)
     is_fixed = any(spec.shape and spec.shape[0] is not None for spec in signature.inputs)
     for size in (rows,) if is_fixed else (min(rows, _SAMPLE_ROWS), 1):
@@ -288,12 +287,12 @@ def _sample(feeds: Feeds, signature: Signature) -> Feeds | None:
 def open_followed_model(
     spec: ModelSpec, options: ModelOptions, files: ModelFiles, signature: Signature | None = None
 ) -> FollowedModel:
-    """Returns the newest version that is fit for use, and begins to look for others. See FollowedModel."""
+    """Returns a FollowedModel on the newest version that can be used, already polling for others."""
     model = FollowedModel(spec, options, files, signature)
     model.start()
     return model
 
 
 def take_changes(model: Model) -> Changes:
-    """Returns what has become of a model since it was asked last; nothing of one that follows no versions."""
+    """Returns a model's changes since the last call of this function; none for a model that follows no versions."""
     return model.take_changes() if isinstance(model, FollowedModel) else Changes()

@@ -1,4 +1,4 @@
-"""A model that is replaced while it is called: each call has one model to its end."""
+"""Replaces a model while it is called: each call keeps its model until it ends."""
 
 import contextlib
 import threading
@@ -8,7 +8,7 @@ from sluice.models.interface import Model
 
 
 class _Generation:
-    """A loaded version, and how many hold it: the calls under way, and one for being the version in use."""
+    """A loaded version and the number of its holders: each call in flight is one; being the version in use is one."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -16,7 +16,7 @@ class _Generation:
 
 
 class Generations:
-    """The model in use, and those before it that are still being called. Thread-safe."""
+    """The model in use, and its predecessors until their last calls end. Thread-safe."""
 
     def __init__(self, model: Model) -> None:
         self._lock = threading.Lock()
@@ -24,12 +24,12 @@ class Generations:
 
     @property
     def model(self) -> Model:
-        """The one in use; only for whoever could replace it."""
+        """The model in use. Only the thread that may replace it reads this: the model could be closed meanwhile."""
         return self._current.model
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Model]:
-        """Gives the model in use, which stays open meanwhile."""
+        """Yields the model in use, and keeps it open until the context ends."""
         with self._lock:
             generation = self._current
             generation.holders += 1
@@ -39,7 +39,7 @@ class Generations:
             self._let_go(generation)
 
     def replace(self, model: Model) -> None:
-        """Has the calls that begin from now on go to this model."""
+        """Directs calls that begin from now on to this model; closes the one before when its last call ends."""
         with self._lock:
             before, self._current = self._current, _Generation(model)
         self._let_go(before)

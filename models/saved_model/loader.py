@@ -1,7 +1,7 @@
 """A SavedModel in this process: loaded by the graph loader into a Session.
 
-`tf.saved_model.load` fails on real Keras 2 exports under TensorFlow 2.21; the graph loader, whose semantics TF Serving
-follows, loads every kind. TensorFlow is imported when the first model is opened, not before.
+`tf.saved_model.load` fails on real Keras 2 exports under TensorFlow 2.21. The graph loader, which TF Serving uses too,
+loads every kind. TensorFlow is imported when the first model is opened, not before.
 """
 
 import io
@@ -27,17 +27,17 @@ from sluice.models.uri import ModelSpec
 
 _LOG = logging.getLogger(__name__)
 
-# https://www.tensorflow.org/tfx/serving/saved_model_warmup: the file, and how many records at most.
+# The warm-up file and its largest number of records. https://www.tensorflow.org/tfx/serving/saved_model_warmup
 _WARMUP = "assets.extra/tf_serving_warmup_requests"
 _MAX_WARMUP_RECORDS = 1000
 
 
 class SavedModel:
-    """A loaded SavedModel. Calls may come from several threads.
+    """A loaded SavedModel. Thread-safe.
 
     Args:
-      uri: what the user calls it.
-      found: what to load.
+      uri: the model's name in messages: what the user gave.
+      found: the version to load.
 
     Raises:
       ModelNotFound: TensorFlow cannot load it.
@@ -60,15 +60,15 @@ class SavedModel:
             self.warmed_up = self._warm_up(directory)
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
-        """Returns the batch as the tensors that the signature takes."""
+        """Returns the batch as the signature's input tensors."""
         return bind(batch, self.signature, self._defaults)
 
     def call(self, feeds: Feeds) -> Outputs:
         """Returns the outputs for these tensors.
 
         Raises:
-          BadInput: TensorFlow refused the values.
-          BatchTooLarge: memory does not hold this many rows.
+          BadInput: TensorFlow rejected the values.
+          BatchTooLarge: memory does not suffice for this many rows.
         """
         errors = tensorflow().errors
         try:
@@ -84,7 +84,7 @@ class SavedModel:
         self._session.close()
 
     def _warm_up(self, directory: str) -> int:
-        """Replays the recorded requests that name this signature; returns how many."""
+        """Replays the recorded requests for this signature; returns their number."""
         path = os.path.join(directory, _WARMUP)
         if not os.path.exists(path):
             return 0
@@ -102,17 +102,17 @@ def read_signature(directory: str, options: ModelOptions, files: ModelFiles) -> 
     """Returns the signature that the options name, read without TensorFlow.
 
     Raises:
-      SignatureError: there is none of this name, or it cannot be served from columns.
+      SignatureError: the model has none of this name, or it cannot be served from columns.
     """
     signatures = read_signatures(read_meta_graph(directory, files))
     return pick_signature(signatures, options.signature, options.outputs)
 
 
 def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles | None = None) -> SavedModel:
-    """Returns the SavedModel, loaded and warm.
+    """Returns the SavedModel, loaded and warmed up.
 
     Raises:
-      ModelNotFound: nothing complete at the URI, or TensorFlow cannot load it.
+      ModelNotFound: the URI has no complete SavedModel, or TensorFlow cannot load it.
       SignatureError: no such signature, or one that cannot be served from columns.
     """
     files = files or LocalFiles()
@@ -120,7 +120,7 @@ def open_saved_model(spec: ModelSpec, options: ModelOptions, files: ModelFiles |
 
 
 def load_session(directory: str, options: ModelOptions) -> tuple[Any, Any]:
-    """Returns a Session that holds the SavedModel of a local directory, and its MetaGraphDef.
+    """Returns a Session with the SavedModel of a local directory, and its MetaGraphDef.
 
     Raises:
       ModelNotFound: TensorFlow cannot load it.
@@ -132,7 +132,7 @@ def load_session(directory: str, options: ModelOptions) -> tuple[Any, Any]:
     )
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     level = tf.get_logger().level
-    tf.get_logger().setLevel(logging.ERROR)  # the loader warns that it is deprecated, on every load
+    tf.get_logger().setLevel(logging.ERROR)  # every load logs that the loader is deprecated
     try:
         with session.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
@@ -163,7 +163,7 @@ def _as_array(spec: TensorSpec, parts: list[np.ndarray]) -> np.ndarray | pa.Arra
         return parts[0]
     if spec.kind == "ragged":
         values, splits = parts
-    else:  # sparse: the values of each row, in order
+    else:  # sparse: a row is the list of its values, in order
         values, indices, shape = parts
         row = indices[:, 0]
         values = values if (row[1:] >= row[:-1]).all() else values[np.argsort(row, kind="stable")]
@@ -172,7 +172,7 @@ def _as_array(spec: TensorSpec, parts: list[np.ndarray]) -> np.ndarray | pa.Arra
 
 
 def _warmup_feeds(path: str, signature: Signature) -> list[Feeds]:
-    """Returns the Predict requests in a warm-up file that name the signature."""
+    """Returns the inputs of a warm-up file's Predict requests for this signature."""
     tf = tensorflow()
     from tensorflow.core.framework import tensor_pb2
 

@@ -1,6 +1,6 @@
-"""Versions on disk: which numeric directory under a base path is the newest complete SavedModel.
+"""Finds the versions of a SavedModel: the numbered directories under a base path, and whether each is complete.
 
-The layout is TF Serving's: BASE/123/saved_model.pb. A directory that itself holds saved_model.pb has no version.
+The layout is TF Serving's: BASE/123/saved_model.pb. A base path that itself has a saved_model.pb has no version.
 """
 
 import collections
@@ -21,7 +21,7 @@ _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """One loadable SavedModel: its directory, and its number if it stands in a numbered directory."""
+    """The directory of one SavedModel, and its version number; None if the directory has no number."""
 
     directory: str
     number: int | None
@@ -29,10 +29,10 @@ class Version:
 
 @functools.lru_cache(maxsize=2)
 def read_meta_graph(directory: str, files: ModelFiles) -> Any:
-    """Returns the `tensorflow.MetaGraphDef` tagged "serve" of a SavedModel.
+    """Returns a SavedModel's `tensorflow.MetaGraphDef` with the tag "serve".
 
     Raises:
-      ModelNotFound: there is no saved_model.pb, it does not parse, or it has nothing to serve.
+      ModelNotFound: saved_model.pb does not exist, does not parse, or has no such graph.
     """
     path = f"{directory}/{_SAVED_MODEL}"
     if not files.match(path):
@@ -49,7 +49,7 @@ def read_meta_graph(directory: str, files: ModelFiles) -> Any:
 
 
 def what_is_missing(directory: str, files: ModelFiles) -> str | None:
-    """Returns what keeps this directory from being a complete SavedModel, or None if nothing does."""
+    """Returns why this directory is not a complete SavedModel; None if it is one."""
     try:
         meta_graph = read_meta_graph(directory, files)
     except ModelNotFound as error:
@@ -78,7 +78,7 @@ def _has_variables(meta_graph: Any) -> bool:
 
 
 def _assets(meta_graph: Any) -> list[str]:
-    """Names of files under assets/: TensorFlow 2 lists them in a field, TensorFlow 1 in a collection."""
+    """Returns the names of files under assets/. TensorFlow 2 lists them in a field, TensorFlow 1 in a collection."""
     names = [asset.filename for asset in meta_graph.asset_file_def]
     if _ASSETS_KEY in meta_graph.collection_def:
         asset_class = message_class("tensorflow.AssetFileDef")
@@ -88,9 +88,9 @@ def _assets(meta_graph: Any) -> list[str]:
 
 
 def list_versions(base: str, files: ModelFiles) -> list[Version]:
-    """Returns the version directories under a base path that hold a saved_model.pb, newest first.
+    """Returns the numbered directories under a base path that have a saved_model.pb, newest first.
 
-    0007 is version 7, as TF Serving has it.
+    The directory 0007 is version 7, as in TF Serving.
     """
     found: dict[int, Version] = {}
     for path in files.match(f"{base}/*/{_SAVED_MODEL}"):
@@ -101,17 +101,17 @@ def list_versions(base: str, files: ModelFiles) -> list[Version]:
 
 
 def find_versions(base: str, files: ModelFiles) -> list[int]:
-    """Returns the numbers of those versions, newest first."""
+    """Returns the numbers of the versions under a base path, newest first."""
     return [version.number for version in list_versions(base, files) if version.number is not None]
 
 
 def find_version(base: str, files: ModelFiles, wanted: int | None = None) -> Version:
-    """Returns the SavedModel to load: the base itself, its version `wanted`, or its newest complete version.
+    """Returns the SavedModel to load: the base path itself, its version `wanted`, or its newest complete version.
 
     Raises:
-      ModelNotFound: there is none; the text says what was found and what it lacks.
+      ModelNotFound: no complete one exists; the text names what was found and what is missing.
     """
-    read_meta_graph.cache_clear()  # what was read of these directories before may have been overwritten since
+    read_meta_graph.cache_clear()  # the files may have been overwritten since they were read
     if files.match(f"{base}/{_SAVED_MODEL}"):
         problem = what_is_missing(base, files)
         if problem:
