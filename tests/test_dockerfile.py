@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -184,6 +185,42 @@ def test_the_image_holds_sluice_with_its_data(built: Build) -> None:
         assert (built.site / "sluice" / name).is_file(), name
     done = python(built, "-c", "import sluice, importlib.metadata as m; print(sluice.__file__, m.version('sluice'))")
     assert done.stdout.startswith(str(built.site)), done.stderr
+
+
+def test_the_distribution_takes_one_name(built: Build) -> None:
+    code = "import importlib.metadata as m; print(*{file.parts[0] for file in m.files('sluice')})"
+    names = set(python(built, "-c", code).stdout.split())
+    assert {name for name in names if not name.endswith(".dist-info")} == {"sluice", ".."}, "`..` is the command"
+
+
+PIPELINE = """
+import apache_beam as beam
+import pyarrow as pa
+
+import models, pipelines, transforms
+import sluice
+
+assert (models.OWN, pipelines.OWN, transforms.OWN) == ("models", "pipelines", "transforms")
+with beam.Pipeline(runner="FnApiRunner") as pipeline:
+    result = (
+        pipeline
+        | beam.Create([pa.RecordBatch.from_pydict({"x": [1.0, 2.0]})])
+        | sluice.Predict(sluice.ModelRecipe(sluice.parse_model_uri(MODEL)))
+    )
+    result.rows | beam.Map(lambda batch: print(batch.num_rows, "rows"))
+"""
+
+
+def test_a_pipeline_works_beside_folders_of_our_names(
+    built: Build, cases: Callable[[str], str], tmp_path: Path
+) -> None:
+    for name in ("models", "pipelines", "transforms"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"OWN = {name!r}\n")
+    script = tmp_path / "job.py"
+    script.write_text(f"MODEL = {cases('picky')!r}\n{PIPELINE}")
+    done = python(built, str(script))
+    assert done.stdout == "2 rows\n", done.stderr
 
 
 @pytest.mark.parametrize("pipeline", ["batch", "streaming"])

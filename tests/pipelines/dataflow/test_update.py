@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from apache_beam.coders import Coder
+from apache_beam.coders import Coder, registry
 from apache_beam.runners import pipeline_context
 
 from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
@@ -60,3 +61,9 @@ def test_a_running_job_can_be_replaced_by_this_one(options: StreamingOptions, tm
         f"jobs that run cannot be updated to this graph, or lose data. If it is meant: cp {found} {GRAPH}, and say in "
         "CHANGELOG.md that they have to be drained"
     )
+
+
+def test_the_coder_keeps_its_name() -> None:
+    """Dataflow finds the coder of a running job by the module and the class that it was pickled as."""
+    coder = registry.get_coder(pa.RecordBatch)
+    assert f"{type(coder).__module__}.{type(coder).__qualname__}" == "sluice.transforms.core.batches.RecordBatchCoder"
