@@ -22,16 +22,16 @@ from sluice.pipelines.progress.outcome import (
     is_about_server,
     reason,
 )
+from sluice.transforms.core.commit_gate import CommitGate, CommitState
 
 _LOG = logging.getLogger(__name__)
 
-# Whether the predictions of a job are in place.
-NOT_BEGUN, UNDER_WAY, DONE, ELSEWHERE = "not begun", "under way", "done", "elsewhere"
+# None: the job runs elsewhere.
 _OUTCOMES = {
-    NOT_BEGUN: "no output was put in place",
-    UNDER_WAY: "as its output was being put in place: see what {output} holds before you run it again",
-    DONE: "its output is in place: {output}",
-    ELSEWHERE: "no output is put in place unless the job goes on where it runs",
+    CommitState.NOT_BEGUN: "no output was put in place",
+    CommitState.UNDER_WAY: "as its output was being put in place: see what {output} holds before you run it again",
+    CommitState.DONE: "its output is in place: {output}",
+    None: "no output is put in place unless the job goes on where it runs",
 }
 
 
@@ -62,19 +62,19 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     from sluice.pipelines.graph import build_batch
     from sluice.pipelines.progress.batch import Progress
     from sluice.transforms.core import metrics
-    from sluice.transforms.core.commit import clean_up, forbid_commits
+    from sluice.transforms.core.commit import clean_up
 
     metrics.reset_tally()
-    forbid_commits(False)
+    gate = CommitGate()
     pipeline = make_pipeline(beam)
-    build_batch(pipeline, plan)
+    build_batch(pipeline, plan, gate)
     started = time.monotonic()
     error: BaseException | None = None
     result: Any = None
     try:
         total, counter = (plan.source.size, metrics.BYTES_READ) if plan.pattern else (plan.rows or 0, metrics.ROWS_READ)
         shown = options.progress if is_local(beam) else "none"
-        with _patient_interrupt(), Progress(metrics.tally, total, shown, counter):
+        with _patient_interrupt(gate), Progress(metrics.tally, total, shown, counter):
             result = pipeline.run()
             result.wait_until_finish()
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and what it says is shown
@@ -83,8 +83,8 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
         sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
         return EXIT_OK
     local = is_local(beam)
-    state = _state(error) if local else ELSEWHERE
-    if local and state != UNDER_WAY:  # elsewhere the job may live on, and needs its files
+    state = _state(error, gate) if local else None
+    if local and state is not CommitState.UNDER_WAY:  # elsewhere the job may live on, and needs its files
         clean_up((plan.output.committer, *plan.failures.committers))
     try:
         _summarise(options, plan, result, time.monotonic() - started, error)
@@ -93,26 +93,15 @@ def _run(options: BatchOptions, plan: Any, beam: Any) -> int:
     return _exit_code(error, state, options.output_table or options.output)
 
 
-def _state(error: BaseException | None) -> str:
-    """Returns whether the predictions of a local job are in place. One that was interrupted will not begin to."""
-    from sluice.transforms.core import metrics
-    from sluice.transforms.core.commit import forbid_commits
-
-    forbid_commits(_is_interrupt(error))
-    if _is_under_way():
-        return UNDER_WAY
-    return DONE if metrics.tally().get(metrics.COMMITS_DONE) else NOT_BEGUN
-
-
-def _is_under_way() -> bool:
-    from sluice.transforms.core import metrics
-
-    tally = metrics.tally()
-    return tally.get(metrics.COMMITS_BEGUN, 0) > tally.get(metrics.COMMITS_DONE, 0)
+def _state(error: BaseException | None, gate: CommitGate) -> CommitState:
+    """Returns how far the commit of a local job has come. A job that was interrupted does not begin to commit."""
+    if _is_interrupt(error):
+        gate.close()
+    return gate.state
 
 
 @contextlib.contextmanager
-def _patient_interrupt() -> Iterator[None]:
+def _patient_interrupt(gate: CommitGate) -> Iterator[None]:
     """Has ctrl-C wait until output that is being put in place is there; a second one does not."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -121,7 +110,7 @@ def _patient_interrupt() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         nonlocal told
-        if told or not _is_under_way():
+        if told or gate.state is not CommitState.UNDER_WAY:
             signal.default_int_handler(number, frame)
         told = True
         sys.stderr.write("sluice: the output is being put in place, which is waited for; once more to abort\n")
@@ -176,12 +165,12 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and KeyboardInterrupt.__name__ in error_text(error)
 
 
-def _exit_code(error: BaseException | None, state: str, output: str) -> int:
+def _exit_code(error: BaseException | None, state: CommitState | None, output: str) -> int:
     if error is None:
         return EXIT_OK
     outcome = _OUTCOMES[state].format(output=output)
     if _is_interrupt(error):
-        if state == ELSEWHERE:
+        if state is None:
             outcome = "the job itself goes on; cancel it where it runs"
         sys.stderr.write(f"sluice: interrupted; {outcome}\n")
         return EXIT_INTERRUPTED

@@ -7,19 +7,20 @@ import apache_beam as beam
 from sluice.pipelines.plan.batch import BatchPlan
 from sluice.pipelines.plan.sinks import FailureSinks, FilesOutput, TableOutput
 from sluice.transforms.core.commit import Commit
+from sluice.transforms.core.commit_gate import CommitGate
 from sluice.transforms.files.read import ReadFiles
 from sluice.transforms.files.write import WriteFailures, WriteFiles
 from sluice.transforms.predict import Predict
 
 
-def build_batch(pipeline: beam.Pipeline, plan: BatchPlan) -> beam.PCollection:
+def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | None = None) -> beam.PCollection:
     """Wires a job; returns its `Committed`. The labels are an interface: a golden test holds them."""
     read = pipeline | "Read" >> _reader(plan)
     scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
     parts, refused = scored.rows | "Write" >> _writer(plan.output)
     failures = (read.failures, scored.failures, refused) | "Failures" >> beam.Flatten()
     failure_parts = [failures | label >> writer for label, writer in _failure_writers(plan.failures)]
-    commit = Commit(plan.output.committer, list(plan.failures.committers), plan.failure_policy)
+    commit = Commit(plan.output.committer, list(plan.failures.committers), plan.failure_policy, gate)
     return (parts, *failure_parts, read.tally) | "Commit" >> commit
 
 

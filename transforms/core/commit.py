@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,12 +9,11 @@ import apache_beam as beam
 
 from sluice.models.errors import SluiceError, TooManyFailures
 from sluice.transforms.core import metrics
+from sluice.transforms.core.commit_gate import CommitGate
 from sluice.transforms.core.committer import Committer
 from sluice.transforms.core.composite import Composite
 
 _LOG = logging.getLogger(__name__)
-
-_forbidden = threading.Event()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +66,18 @@ class Commit(Composite):
     Args:
       committer: of the predictions.
       failure_committers: of the failures: each gets all of them.
+      gate: keeps this job from committing once it is closed; other jobs of the process have gates of their own.
     """
 
-    def __init__(self, committer: Committer, failure_committers: Sequence[Committer], policy: FailurePolicy) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        failure_committers: Sequence[Committer],
+        policy: FailurePolicy,
+        gate: CommitGate | None = None,
+    ) -> None:
         super().__init__()
-        self._fn = _Commit(committer, tuple(failure_committers), policy)
+        self._fn = _Commit(committer, tuple(failure_committers), policy, gate or CommitGate())
 
     def expand(self, written: tuple[beam.PCollection, ...]) -> beam.PCollection:
         begin = written[0].pipeline | "Once" >> beam.Create([0])
@@ -83,15 +88,18 @@ class Commit(Composite):
 class _Commit(beam.DoFn):
     """Counts: commits_begun, commits_done."""
 
-    def __init__(self, committer: Committer, failure_committers: tuple[Committer, ...], policy: FailurePolicy) -> None:
+    def __init__(
+        self, committer: Committer, failure_committers: tuple[Committer, ...], policy: FailurePolicy, gate: CommitGate
+    ) -> None:
         self._committer = committer
         self._failure_committers = failure_committers
         self._policy = policy
+        self._gate = gate
 
     def process(self, _: int, parts: list[Any], *others: list[Any]) -> Iterator[Committed]:
         *failure_parts, tally = others
         rows_in, predictions = sum(tally), _rows(parts)
-        counts = [_rows(each) for each in failure_parts]
+        counts = [_rows(each) for each in failure_parts] or [0]
         failure_files: list[str] = []
         for committer, each in zip(self._failure_committers, failure_parts, strict=True):
             failure_files += committer.commit(each)
@@ -106,24 +114,16 @@ class _Commit(beam.DoFn):
         yield Committed(rows_in, predictions, counts[0], tuple(files), tuple(failure_files))
 
     def _commit(self, parts: list[Any]) -> Sequence[str]:
-        metrics.count(metrics.COMMITS_BEGUN)
-        if _forbidden.is_set():
-            metrics.count(metrics.COMMITS_BEGUN, -1)
+        if not self._gate.begin():
             raise SluiceError("the job was interrupted before its output was put in place")
+        metrics.count(metrics.COMMITS_BEGUN)
         files = self._committer.commit(parts)
+        self._gate.finish()
         metrics.count(metrics.COMMITS_DONE)
         return files
 
     def _clean_up(self) -> None:
         clean_up((self._committer, *self._failure_committers))
-
-
-def forbid_commits(forbidden: bool) -> None:
-    """Keeps jobs of this process from beginning to put their predictions in place; or lets them again."""
-    if forbidden:
-        _forbidden.set()
-    else:
-        _forbidden.clear()
 
 
 def clean_up(committers: Iterable[Committer]) -> None:

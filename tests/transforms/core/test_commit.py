@@ -1,15 +1,24 @@
 """The last step of a batch job, on places that remember what was asked of them."""
 
 import dataclasses
+import pickle
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
+import pyarrow as pa
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from sluice.models.errors import SluiceError, TooManyFailures
 from sluice.pipelines import batch
 from sluice.transforms.core import metrics
-from sluice.transforms.core.commit import Commit, Committed, FailurePolicy, clean_up, forbid_commits
+from sluice.transforms.core.commit import Commit, Committed, FailurePolicy, clean_up
+from sluice.transforms.core.commit_gate import CommitGate, CommitState
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.files.commit import FilesCommitter
+from sluice.transforms.files.write import Target, WriteFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +52,17 @@ def counted() -> Iterator[None]:
     metrics.reset_tally()
     yield
     metrics.reset_tally()
-    forbid_commits(False)
 
 
-def commit(calls: list[str], failures: int = 1, rate: float = 0.5, error: Exception | None = None) -> Committed:
+def commit(
+    calls: list[str],
+    failures: int = 1,
+    rate: float = 0.5,
+    error: Exception | None = None,
+    gate: CommitGate | None = None,
+) -> Committed:
     places = [FakePlace("files", calls, error), FakePlace("table", calls)]
-    fn = Commit(FakePlace("rows", calls, error), places, FailurePolicy(rate))._fn
+    fn = Commit(FakePlace("rows", calls, error), places, FailurePolicy(rate), gate)._fn
     failed = [Part("f", failures)]
     (committed,) = fn.process(0, [Part("a", 2), Part("b", 1)], failed, failed, [3, failures])
     return committed
@@ -78,10 +92,61 @@ def test_what_cannot_be_tidied_up_does_not_fail_a_job_whose_rows_are_in_place() 
 
 def test_a_job_that_was_interrupted_does_not_begin_to_put_rows_in_place() -> None:
     calls: list[str] = []
-    assert batch._state(KeyboardInterrupt()) == batch.NOT_BEGUN
+    gate = CommitGate()
+    assert batch._state(KeyboardInterrupt(), gate) is CommitState.NOT_BEGUN
     with pytest.raises(SluiceError, match="the job was interrupted before its output was put in place"):
-        commit(calls)
+        commit(calls, gate=gate)
     assert "put rows" not in calls
-    assert batch._state(None) == batch.NOT_BEGUN, "what was taken back does not count as begun"
+    assert batch._state(None, gate) is CommitState.NOT_BEGUN, "a commit that was refused does not count as begun"
+    assert metrics.tally() == {}
+
+
+def test_an_interrupted_job_keeps_no_other_job_from_its_commit() -> None:
+    interrupted, other = CommitGate(), CommitGate()
+    batch._state(KeyboardInterrupt(), interrupted)
+    calls: list[str] = []
+    commit(calls, gate=other)
     commit(calls)
-    assert batch._state(None) == batch.DONE
+    assert calls.count("put rows") == 2
+    assert (batch._state(None, other), interrupted.state) == (CommitState.DONE, CommitState.NOT_BEGUN)
+
+
+def test_a_commit_that_fails_remains_under_way_for_its_own_job_alone() -> None:
+    class BrokenPlace(FakePlace):
+        def commit(self, written: Sequence[Any]) -> list[str]:
+            raise SluiceError("no rights")
+
+    gate, other = CommitGate(), CommitGate()
+    fn = Commit(BrokenPlace("rows", []), [], FailurePolicy(0), gate)._fn
+    with pytest.raises(SluiceError, match="no rights"):
+        list(fn.process(0, [Part("a", 2)], [2]))
+    commit([], gate=other)
+    assert (gate.state, other.state) == (CommitState.UNDER_WAY, CommitState.DONE)
+
+
+def test_copies_of_a_gate_are_the_same_gate_whichever_job_holds_them() -> None:
+    gate, name = CommitGate(), "of another process"
+    copy = pickle.loads(pickle.dumps(gate))
+    gate.close()
+    assert copy is gate and not copy.begin()
+    assert CommitGate(name).begin()
+
+
+def test_a_library_pipeline_commits_after_an_interrupted_job_of_the_same_process(tmp_path: Path) -> None:
+    interrupted = CommitGate()
+    batch._state(KeyboardInterrupt(), interrupted)
+    with pytest.raises(Exception, match="the job was interrupted before its output was put in place"):
+        write_rows(tmp_path / "interrupted", interrupted)
+    assert not list(tmp_path.glob("interrupted-*"))
+    write_rows(tmp_path / "library", None)
+    assert (tmp_path / "library-00000-of-00001.csv").read_text() == "a\n1\n2\n"
+
+
+def write_rows(path: Path, gate: CommitGate | None) -> None:
+    target = Target(str(path), ".csv", f"{path}.temp")
+    spec = OutputSpec("csv", pa.schema([("a", pa.int64())]))
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        rows = pipeline | "Rows" >> beam.Create([pa.RecordBatch.from_pydict({"a": [1, 2]})])
+        written = rows | "Write" >> WriteFiles(target, spec)
+        tally = pipeline | "Tally" >> beam.Create([2])
+        (written.shards, tally) | Commit(FilesCommitter(target, spec), [], FailurePolicy(0), gate)
