@@ -1,6 +1,7 @@
-"""The arithmetic of mini-batches, without threads: merge, pad, call, and find the rows at fault."""
+"""Operations on mini-batches, without threads: merge, slice, pad, call, and find the rows at fault."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
+from sluice.models.isolate import Part, isolate
 from sluice.models.tensors.binding import Feeds
 
 
@@ -29,10 +31,14 @@ class RowFailure:
     type: str
     message: str
 
+    @classmethod
+    def of(cls, error: BaseException) -> "RowFailure":
+        return cls(type(error).__name__, str(error))
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of rows [start, stop) of a call: an answer, one failure for all, or what kept them from it."""
+    """The outcome of rows [start, stop) of a call: outputs, one failure for all, or an error that is not about rows."""
 
     start: int
     stop: int
@@ -40,7 +46,7 @@ class Outcome:
 
 
 def merge_key(feeds: Feeds) -> Hashable:
-    """Returns what two requests must share to go into one call: names, dtypes and inner shapes."""
+    """Returns what requests must share to go into one call: names, dtypes and inner shapes."""
     return tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(feeds.items()))
 
 
@@ -50,18 +56,18 @@ def row_count(feeds: Feeds) -> int:
 
 
 def byte_count(feeds: Feeds, exact: bool = False) -> int:
-    """Returns the bytes that the tensors hold; of strings with the objects around them.
+    """Returns the bytes of the tensors; strings count with their Python objects.
 
     Args:
-      exact: measure every string. Otherwise some of them: measuring all would cost as much as binding them.
+      exact: measure every string. Otherwise a sample: measuring all costs as much as binding them.
     """
     return sum(_string_bytes(array, exact) if array.dtype == object else array.nbytes for array in feeds.values())
 
 
-# Strings are measured on this many entries of an array.
+# How many strings of an array are measured.
 _STRING_SAMPLE = 16
 _SHORT_STRING = 64
-# A bytes object's own size in CPython, and its reference in the array.
+# The size of an empty bytes object in CPython, and of its reference in the array.
 _STRING_OVERHEAD = 33 + 8
 
 
@@ -72,7 +78,7 @@ def _string_bytes(array: np.ndarray, exact: bool) -> int:
     sample = flat[:: max(1, flat.size // _STRING_SAMPLE)].tolist()
     mean = sum(map(len, sample)) / len(sample)
     if exact:
-        values = flat.tolist()  # short ones are joined and measured sooner than each by itself
+        values = flat.tolist()  # joining short strings and measuring once is faster than measuring each
         mean = (len(b"".join(values)) if mean <= _SHORT_STRING else sum(map(len, values))) / flat.size
     return int(flat.size * (mean + _STRING_OVERHEAD))
 
@@ -83,14 +89,14 @@ def slice_feeds(feeds: Feeds, start: int, stop: int) -> Feeds:
 
 
 def merge(parts: Sequence[Feeds]) -> Feeds:
-    """Returns the rows of all parts, one after the other; a single part is not copied."""
+    """Returns the rows of all parts in order; a single part is not copied."""
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def padded_size(rows: int, allowed: Sequence[int]) -> int:
-    """Returns the smallest allowed size that holds the rows; `rows` itself if none is set or none is large enough."""
+    """Returns the smallest allowed size that is at least `rows`; `rows` itself if there is none."""
     return min((size for size in allowed if size >= rows), default=rows)
 
 
@@ -106,17 +112,22 @@ class _AllBreak(SluiceError):
     """The model breaks on every row."""
 
 
+class _ModelError(Exception):
+    """Wraps (as its cause) an exception that is not Sluice's own: only the model's code can have raised it."""
+
+
 class Isolation:
-    """Calls the model on a batch and, where it raises, on ever smaller parts, until each row has its outcome.
+    """Calls the model on a batch and, where it raises, on halves, until each row has its outcome. For one batch.
 
     Args:
       call: answers feeds, or raises.
-      max_extra_calls: how many calls more than one a batch may cost before the parts still in doubt fail as they are.
-      on_ceiling: told of an error and of rows that a call may have, where more were too many. A row that is too large
-        by itself says nothing about the others.
+      max_extra_calls: how many more calls than one a batch may cost. Then the parts still in doubt fail whole. Halving
+        a batch that is too large does not count.
+      on_ceiling: receives an error of too many rows, and rows that a call may have. A row that is too large by itself
+        says nothing about the others.
       raised: errors that are not about rows; `run` raises them.
-      others_pass: whether the model answers other calls meanwhile: if it does not, and breaks on whatever it is called
-        with, then no row is at fault. Given the number of rows.
+      others_pass: whether the model answers other calls meanwhile; receives the number of rows. If it does not, and the
+        model breaks on every call of this batch, then no row is at fault.
     """
 
     def __init__(
@@ -128,12 +139,13 @@ class Isolation:
         others_pass: Callable[[int], bool] = lambda rows: False,
     ) -> None:
         self._call = call
-        self._extra_calls = max_extra_calls
+        self._max_extra_calls = max_extra_calls
         self._on_ceiling = on_ceiling
         self._raised: tuple[type[Exception], ...] = (*raised, Cancelled, _AllBreak)
         self._fails_job = Unavailable in raised
         self._others_pass = others_pass
-        self._rows_too_large = 0
+        self._too_large: list[tuple[int, int, BatchTooLarge]] = []  # parts of which some rows have no outcome yet
+        self._last_huge_row = -1  # too large by itself
         self._passed = False  # some part was answered
         self._broken = 0  # single rows that the server broke on
 
@@ -141,59 +153,76 @@ class Isolation:
         """Returns outcomes that cover every row once, in order.
 
         Raises:
-          SluiceError: one of `raised`; Unavailable where the model breaks on every row, if that is one of them.
+          SluiceError: one of `raised`; Unavailable if the model breaks on every row and Unavailable is in `raised`.
         """
         rows = row_count(feeds)
+        refused = (BatchTooLarge, BadInput, ServerFault, _ModelError)
+        attempt = functools.partial(self._attempt, feeds)
+        outcomes = []
         try:
-            return self._run(feeds, 0, rows)
+            for part in isolate(rows, attempt, refused, self._max_extra_calls, free=BatchTooLarge):
+                outcomes.append(_outcome(part))
+                self._note_ceilings(feeds, part.stop)
         except _AllBreak as error:
             if self._fails_job:
                 raise Unavailable(str(error)) from error
             return [Outcome(0, rows, RowFailure("ServerFault", str(error)))]
+        return outcomes
 
-    def _run(self, feeds: Feeds, start: int, stop: int) -> list[Outcome]:
+    def _attempt(self, feeds: Feeds, start: int, stop: int) -> Outputs | RowFailure:
+        """Calls the model on rows [start, stop). Returns one failure for all of them if halves would fail alike."""
         try:
             outputs = self._call(slice_feeds(feeds, start, stop))
-            self._passed = True
-            return [Outcome(start, stop, outputs)]
         except BatchTooLarge as error:
-            before = self._rows_too_large
-            self._rows_too_large += stop - start == 1
-            outcomes = self._halves(feeds, start, stop, error, free=True)
-            if self._rows_too_large == before:
-                self._on_ceiling(error, _larger_half(error, slice_feeds(feeds, start, stop)))
-            return outcomes
-        except BadInput as error:
+            if stop - start == 1:
+                self._last_huge_row = start
+            else:
+                self._too_large.append((start, stop, error))
+            raise
+        except BadInput:
             self._passed = True  # the model is there, and looks at rows
-            return self._halves(feeds, start, stop, error, free=False)
+            raise
         except ServerFault as error:
             self._broken += stop - start == 1
-            alone = row_count(feeds) == 1
-            if self._broken >= (1 if alone else 2) and not self._passed and not self._others_pass(row_count(feeds)):
-                raise _AllBreak(f"{error}; it is so whatever the rows") from error
-            return self._halves(feeds, start, stop, error, free=False)
+            self._check_all_break(error, row_count(feeds))
+            raise
         except self._raised:
             raise
         except SluiceError as error:
-            return [Outcome(start, stop, RowFailure(type(error).__name__, str(error)))]
-        except Exception as error:  # noqa: BLE001  what a model raises is the model's; its rows get it as their reason
-            return self._halves(feeds, start, stop, error, free=False)
+            return RowFailure.of(error)
+        except Exception as error:
+            raise _ModelError from error
+        self._passed = True
+        return outputs
 
-    def _halves(self, feeds: Feeds, start: int, stop: int, error: Exception, free: bool) -> list[Outcome]:
-        failure = RowFailure(type(error).__name__, str(error))
-        if stop - start == 1:
-            return [Outcome(start, stop, failure)]
-        if not free:
-            if self._extra_calls < 2:
-                note = f"not isolated: one or more of {stop - start} rows called together; {failure.message}"
-                return [Outcome(start, stop, RowFailure(failure.type, note))]
-            self._extra_calls -= 2
-        middle = (start + stop) // 2
-        return [*self._run(feeds, start, middle), *self._run(feeds, middle, stop)]
+    def _check_all_break(self, error: ServerFault, rows: int) -> None:
+        """Raises _AllBreak once two single rows, or the only one, broke the server and nothing was answered."""
+        if self._broken >= min(2, rows) and not self._passed and not self._others_pass(rows):
+            raise _AllBreak(f"{error}; it is so whatever the rows") from error
+
+    def _note_ceilings(self, feeds: Feeds, done: int) -> None:
+        """Reports the parts that were too large and of which all rows, up to `done`, have their outcome now."""
+        while self._too_large and self._too_large[-1][1] <= done:
+            start, stop, error = self._too_large.pop()
+            if self._last_huge_row < start:
+                self._on_ceiling(error, _larger_half(error, slice_feeds(feeds, start, stop)))
+
+
+def _outcome(part: Part[Outputs | RowFailure]) -> Outcome:
+    if part.error is None:
+        assert part.result is not None
+        return Outcome(part.start, part.stop, part.result)
+    cause = part.error.__cause__ if isinstance(part.error, _ModelError) else None
+    failure = RowFailure.of(cause or part.error)
+    rows = part.stop - part.start
+    if rows > 1:
+        note = f"not isolated: one or more of {rows} rows called together; {failure.message}"
+        failure = RowFailure(failure.type, note)
+    return Outcome(part.start, part.stop, failure)
 
 
 def _larger_half(error: BatchTooLarge, feeds: Feeds) -> Feeds:
-    """The half with more of what was too much: rows, or bytes."""
+    """Returns the half with more of what was too much: rows or bytes."""
     rows = row_count(feeds)
     halves = slice_feeds(feeds, 0, rows // 2), slice_feeds(feeds, rows // 2, rows)
     if isinstance(error, MessageTooLarge):

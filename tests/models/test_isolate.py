@@ -55,3 +55,27 @@ def test_other_errors_end_it() -> None:
 def test_what_was_found_before_is_given_as_it_comes() -> None:
     parts = isolate(8, Trial({7}), ValueError)
     assert next(parts).result == [0, 1, 2, 3]
+
+
+class TooLong(ValueError):
+    """A part has too many items."""
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.sets(st.integers(0, 199), max_size=8), st.integers(0, 40))
+def test_free_halves_do_not_count(count: int, longest: int, bad: set[int], extra: int) -> None:
+    trial = Trial({each for each in bad if each < count})
+    free = 0
+
+    def attempt(start: int, stop: int) -> list[int]:
+        nonlocal free
+        if stop - start > longest:
+            free += 1
+            raise TooLong
+        return trial(start, stop)
+
+    parts = list(isolate(count, attempt, ValueError, extra, free=TooLong))
+    assert [each for part in parts for each in range(part.start, part.stop)] == list(range(count))
+    assert all(part.stop - part.start <= longest for part in parts)
+    assert trial.attempts <= 1 + free + extra
+    if extra == 0 and not trial.bad:
+        assert trial.attempts == 1 + free
