@@ -1,53 +1,53 @@
-"""How many bytes may be in work: whoever brings more waits, first come, first served."""
+"""Limits the bytes in work: a request that does not fit waits, first come, first served."""
 
 import collections
 import threading
 from collections.abc import Callable
 
-# How often one who waits is told so.
-_TELL_SECS = 1.0
+# How often `on_wait` is called.
+_ON_WAIT_SECS = 1.0
 
 
 class ByteBudget:
-    """A number of bytes. Its methods are called with the lock held.
+    """A number of bytes that requests share. Call its methods with the lock held.
 
     Args:
-      most: bytes in work at most; a request that has more goes alone.
+      max_bytes: the most bytes in work; a larger request goes alone.
       lock: the scheduler's.
     """
 
-    def __init__(self, most: int, lock: threading.Lock) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int, lock: threading.Lock) -> None:
+        self._max_bytes = max_bytes
         self.used = 0
-        self._room_comes = threading.Condition(lock)
-        self._line: collections.deque[object] = collections.deque()
+        self._changed = threading.Condition(lock)
+        self._queue: collections.deque[object] = collections.deque()
 
-    def take(self, size: int, on_wait: Callable[[], None], check_open: Callable[[], None]) -> None:
-        """Waits until there is room, and takes it.
+    def acquire(self, size: int, on_wait: Callable[[], None], check_open: Callable[[], None]) -> None:
+        """Waits until `size` bytes are free, and takes them.
 
         Args:
           on_wait: called now and then while it waits.
-          check_open: raises where there is nothing to wait for any more.
+          check_open: raises if waiting has become pointless.
         """
-        place = object()
-        self._line.append(place)  # nobody passes a large request, or it would wait for ever
+        turn = object()
+        self._queue.append(turn)  # small requests must not overtake a large one, or it would wait forever
         try:
-            while self._line[0] is not place or (self.used and self.used + size > self._most):
+            while self._queue[0] is not turn or (self.used and self.used + size > self._max_bytes):
                 check_open()
-                if not self._room_comes.wait(_TELL_SECS):
+                if not self._changed.wait(_ON_WAIT_SECS):
                     on_wait()
             check_open()
             self.used += size
         finally:
-            self._line.remove(place)
+            self._queue.remove(turn)
             self.wake()
 
-    def give_back(self, size: int) -> None:
-        """Gives room back."""
+    def release(self, size: int) -> None:
+        """Returns `size` bytes."""
         self.used -= size
         self.wake()
 
     def wake(self) -> None:
-        """Has those who wait look again."""
-        if self._line:
-            self._room_comes.notify_all()
+        """Makes requests that wait check again."""
+        if self._queue:
+            self._changed.notify_all()

@@ -1,15 +1,16 @@
-"""Calls that are worth repeating are repeated, with exponential back-off and full jitter.
+"""Repeats calls that may pass when repeated, with exponential back-off and full jitter.
 
-What is waited for is an outage of the model, and it is one for all calls of the process: it begins with a call that
-does not get through and ends with any answer. After it has lasted `max_retry_secs`, further calls are tried once and no
-more.
+An outage of the model is one for all calls of the process: it begins with a call that does not get through and ends
+with any answer. Once it has lasted `max_retry_secs`, further calls are tried once only.
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ (full jitter)
 """
 
+import contextlib
+import enum
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.errors import (
@@ -26,14 +27,31 @@ from sluice.models.interface import Outputs
 
 _LOG = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_SECS = 0.1
-_LAST_BACKOFF_SECS = 10.0
-# If nobody has called for so long, the outage that was seen then says nothing about now.
-_STALE_SECS = 3 * _LAST_BACKOFF_SECS
-# An outage that is over sooner is not worth a line in the log.
+FIRST_BACKOFF_SECS = 0.1
+LAST_BACKOFF_SECS = 10.0
+# An outage says nothing about now if no call was made for this long.
+_STALE_SECS = 3 * LAST_BACKOFF_SECS
+# A shorter outage is not logged.
 _QUIET_SECS = 3.0
-# A call of several rows that was not answered in time so often is tried with fewer.
+# A call of several rows that timed out this often is tried with fewer rows.
 _TIMEOUTS_BEFORE_HALVING = 2
+
+
+def backoffs() -> Iterator[float]:
+    """Yields the seconds to wait before each repetition of one call: random in [0, d], d doubles from 0.1 to 10."""
+    # Not at the top: it imports gRPC and requests, which a model in this process never needs.
+    from google.api_core.retry import exponential_sleep_generator
+
+    return exponential_sleep_generator(FIRST_BACKOFF_SECS, LAST_BACKOFF_SECS)
+
+
+class _Cause(enum.Enum):
+    """Why an attempt failed. It decides for how long the call is repeated."""
+
+    FINAL = enum.auto()  # never repeated: it would fail again
+    FAULT = enum.auto()  # the server broke on the call: repeated up to `max_retries` times
+    CALL = enum.auto()  # this call alone, for others were answered meanwhile: repeated up to `max_retries` times
+    OUTAGE = enum.auto()  # the model is away or overloaded for all calls: repeated for up to `max_retry_secs`
 
 
 class Retry:
@@ -41,8 +59,8 @@ class Retry:
 
     Args:
       clock: seconds, monotonic.
-      pause: waits so many seconds, or until `wake` is called; may raise to end the call.
-      random: uniform in [0, 1).
+      pause: waits this many seconds, or until `wake` is called; may raise to end the call.
+      backoffs: returns an iterator over the seconds to wait before each repetition of one call.
       wake: called when the model answers again after an outage: nobody need wait any longer.
     """
 
@@ -51,43 +69,43 @@ class Retry:
         options: SchedulerOptions,
         clock: Callable[[], float],
         pause: Callable[[float], None],
-        random: Callable[[], float],
+        backoffs: Callable[[], Iterator[float]] = backoffs,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._options = options
         self._clock = clock
         self._pause = pause
-        self._random = random
+        self._backoffs = backoffs
         self._wake = wake
         self._lock = threading.Lock()
         self._outage_since: float | None = None
         self._last_failure = -math.inf
         self._last_answer = -math.inf
-        self._told = False
+        self._is_logged = False  # the outage
         self._sleepers = 0
         self._asleep_since = 0.0
         self._throttled_secs = 0.0
 
     @property
     def throttled_secs(self) -> float:
-        """How long, in all, some call has waited for a model that was away or overloaded."""
+        """The total time in which some call waited for a model that was away or overloaded."""
         with self._lock:
             return self._throttled_secs + (self._clock() - self._asleep_since if self._sleepers else 0.0)
 
     def answered_since(self, when: float) -> bool:
-        """Whether the model has answered some call since then, by the clock."""
+        """Whether the model has answered some call since `when`, by the clock."""
         return self._last_answer >= when
 
     def run(self, attempt: Callable[[], Outputs], rows: int, max_faults: int | None = None) -> Outputs:
-        """Returns what the attempt gave, repeated if need be.
+        """Returns what the attempt returned, repeated if need be.
 
         Args:
-          rows: of the call.
-          max_faults: how often the server may break on it, if not `max_retries` times.
+          rows: the number of rows of the call.
+          max_faults: how often the server may break on the call; None: `max_retries` times.
 
         Raises:
-          TooSlow: it was not answered in time, and with fewer rows it may be.
-          CallError: what the last attempt raised; of an attempt that was repeated, with how long that was tried.
+          TooSlow: the call timed out; with fewer rows it may pass.
+          CallError: from the last attempt. If there were several, the text says how many and for how long.
         """
         call = _Call(rows, self._options.max_retries if max_faults is None else max_faults, self._clock())
         while True:
@@ -95,53 +113,63 @@ class Retry:
             try:
                 outputs = attempt()
             except (Unavailable, ServerFault, Refused, OutOfMemory) as error:
-                if not self._may_repeat(error, call, started):
-                    if (told := self._tell(error, call)) is None:
-                        raise
-                    raise told from error
-                self._wait(error, call)
-                call.repeats += 1
+                cause = self._cause(error, call)
+                call.count(error, cause)
+                secs_left = self._secs_left(error, cause, call, started)
+                if secs_left <= 0:
+                    if tried := self._tried(error, cause, call):
+                        raise self._given_up(error, cause, tried) from error
+                    raise
+                call.check_rows(error)
+                self._wait(min(call.next_backoff(self._backoffs), secs_left), cause)
             except CallError:
-                self._answered()
+                self._on_answer()
                 raise
             else:
-                self._answered()
+                self._on_answer()
                 return outputs
 
-    def _may_repeat(self, error: CallError, call: "_Call", started: float) -> bool:
+    def _cause(self, error: CallError, call: "_Call") -> _Cause:
         if isinstance(error, ServerFault):
-            call.faults += 1
-            return call.faults <= call.max_faults
-        if isinstance(error, SignatureChanged) or (isinstance(error, Refused) and self._last_answer == -math.inf):
-            return False
-        if isinstance(error, OutOfMemory) and call.rows > 1:
-            return False
-        if isinstance(error, TimedOut | OutOfMemory) and self.answered_since(call.begun):  # it is about this call
-            call.timeouts += 1
-            goes_on = call.timeouts <= self._options.max_retries
-        else:
-            call.timeouts += isinstance(error, TimedOut)
-            goes_on = self._goes_on(error, call, started)
-        if isinstance(error, TimedOut) and goes_on and call.rows > 1 and call.timeouts >= _TIMEOUTS_BEFORE_HALVING:
-            raise TooSlow(f"{error} ({call.rows} rows; --max_batch_size, --rpc_timeout_secs)") from error
-        return goes_on
+            return _Cause.FAULT
+        never_accepted = isinstance(error, Refused) and self._last_answer == -math.inf
+        if isinstance(error, SignatureChanged) or never_accepted:
+            return _Cause.FINAL
+        if isinstance(error, OutOfMemory) and call.rows > 1:  # fewer rows may pass
+            return _Cause.FINAL
+        if isinstance(error, TimedOut | OutOfMemory) and self.answered_since(call.begun):
+            return _Cause.CALL
+        return _Cause.OUTAGE
 
-    def _goes_on(self, error: CallError, call: "_Call", started: float) -> bool:
-        """Whether the outage, which this failure belongs to, is still to be waited out."""
-        now = self._clock()
+    def _secs_left(self, error: CallError, cause: _Cause, call: "_Call", started: float) -> float:
+        """Returns for how many seconds the call may still be repeated; 0 or less: not at all."""
+        match cause:
+            case _Cause.FINAL:
+                return 0.0
+            case _Cause.FAULT:
+                return math.inf if call.faults <= call.max_faults else 0.0
+            case _Cause.CALL:
+                return math.inf if call.timeouts <= self._options.max_retries else 0.0
+            case _Cause.OUTAGE:
+                now = self._clock()
+                since = self._outage_begin(error, started, now)
+                return min(since, call.begun) + self._options.max_retry_secs - now
+
+    def _outage_begin(self, error: CallError, started: float, now: float) -> float:
+        """Returns when the outage began that this failure belongs to."""
         with self._lock:
             since = self._outage_since
             if since is None or started - self._last_failure > _STALE_SECS:
                 since = self._outage_since = started
-                self._told = False
+                self._is_logged = False
             self._last_failure = now
-            if not self._told and now - since >= _QUIET_SECS:
-                self._told = True
+            if not self._is_logged and now - since >= _QUIET_SECS:
+                self._is_logged = True
                 _LOG.warning("%s; waiting for it, up to %g s (--max_retry_secs)", error, self._options.max_retry_secs)
-        call.secs_left = min(since, call.begun) + self._options.max_retry_secs - now
-        return call.secs_left > 0
+        return since
 
-    def _answered(self) -> None:
+    def _on_answer(self) -> None:
+        """Ends the outage, if there is one."""
         self._last_answer = self._clock()
         if self._outage_since is None:
             return
@@ -149,37 +177,39 @@ class Retry:
             since, self._outage_since = self._outage_since, None
         if since is not None:
             self._wake()
-            if self._told:
+            if self._is_logged:
                 _LOG.warning("The model answers again, after %.1f s", self._last_answer - since)
 
-    def _tell(self, error: CallError, call: "_Call") -> CallError | None:
-        """The error with what was tried against it; None if nothing was."""
+    def _tried(self, error: CallError, cause: _Cause, call: "_Call") -> str:
+        """Says what was done about a failure before the call was given up; "" if nothing was."""
         now = self._clock()
         if call.repeats:
-            flag = "--max_retries" if isinstance(error, ServerFault) else "--max_retry_secs"
+            flag = "--max_retries" if cause is _Cause.FAULT else "--max_retry_secs"
             flag = "--max_retry_secs, --max_retries" if isinstance(error, TimedOut | OutOfMemory) else flag
-            tried = f"gave up after {call.repeats + 1} attempts in {now - call.begun:.1f} s ({flag})"
-        elif isinstance(error, OutOfMemory) and call.rows > 1:
-            return None
-        elif isinstance(error, Unavailable | OutOfMemory) and (since := self._outage_since or now) < now:
-            tried = f"nothing was answered for {now - since:.1f} s (--max_retry_secs)"
-        else:
-            return None
-        away = isinstance(error, OutOfMemory) and not self.answered_since(call.begun)
-        return (Unavailable if away else type(error))(f"{error}; {tried}")
+            return f"gave up after {call.repeats + 1} attempts in {now - call.begun:.1f} s ({flag})"
+        since = self._outage_since
+        if cause is _Cause.OUTAGE and not isinstance(error, Refused) and since is not None and since < now:
+            return f"nothing was answered for {now - since:.1f} s (--max_retry_secs)"
+        return ""
 
-    def _wait(self, error: CallError, call: "_Call") -> None:
-        secs = self._random() * min(_LAST_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2.0 ** min(call.repeats, 30))
-        secs = min(secs, call.secs_left)
-        if isinstance(error, ServerFault):
+    def _given_up(self, error: CallError, cause: _Cause, tried: str) -> CallError:
+        """Returns the error to raise. Memory that is short for all calls is no fault of this call's row."""
+        is_away = isinstance(error, OutOfMemory) and cause is _Cause.OUTAGE
+        return (Unavailable if is_away else type(error))(f"{error}; {tried}")
+
+    def _wait(self, secs: float, cause: _Cause) -> None:
+        with contextlib.nullcontext() if cause is _Cause.FAULT else self._throttled():
             self._pause(secs)
-            return
+
+    @contextlib.contextmanager
+    def _throttled(self) -> Iterator[None]:
+        """Adds the time of the context to `throttled_secs`; time of several threads counts once."""
         with self._lock:
             if not self._sleepers:
                 self._asleep_since = self._clock()
             self._sleepers += 1
         try:
-            self._pause(secs)
+            yield
         finally:
             with self._lock:
                 self._sleepers -= 1
@@ -188,11 +218,35 @@ class Retry:
 
 
 class _Call:
-    """What has become of a call so far."""
+    """The history of one call.
+
+    Attributes:
+      max_faults: how often the server may break on it.
+      begun: when, by the clock.
+      repeats: attempts after the first one.
+      faults: how often the server broke on it.
+      timeouts: how often it timed out, or, alone among others, found no memory.
+    """
 
     def __init__(self, rows: int, max_faults: int, begun: float) -> None:
         self.rows = rows
         self.max_faults = max_faults
         self.begun = begun
         self.repeats = self.faults = self.timeouts = 0
-        self.secs_left = math.inf  # of the outage, as far as it is waited for
+        self._waits: Iterator[float] | None = None
+
+    def count(self, error: CallError, cause: _Cause) -> None:
+        """Counts a failed attempt."""
+        self.faults += cause is _Cause.FAULT
+        self.timeouts += cause is _Cause.CALL or isinstance(error, TimedOut)
+
+    def check_rows(self, error: CallError) -> None:
+        """Raises TooSlow if the call has several rows and has timed out often enough."""
+        if isinstance(error, TimedOut) and self.rows > 1 and self.timeouts >= _TIMEOUTS_BEFORE_HALVING:
+            raise TooSlow(f"{error} ({self.rows} rows; --max_batch_size, --rpc_timeout_secs)") from error
+
+    def next_backoff(self, backoffs: Callable[[], Iterator[float]]) -> float:
+        """Returns the seconds to wait before the next attempt, and counts that one."""
+        self._waits = self._waits or backoffs()
+        self.repeats += 1
+        return next(self._waits)

@@ -1,69 +1,72 @@
-"""A call that does not end by its deadline is given up, whatever it hangs in."""
+"""Abandons a call that passes its deadline, wherever it blocks.
+
+gRPC and HTTP end their own calls at the deadline. This is for what they do not bound (a token file on a file system
+that hangs, a client library that deadlocks) and for calls in this process, which nothing else can end. An executor of
+`concurrent.futures` cannot do it: the interpreter joins its threads at exit, so an abandoned call would keep the
+process from ending.
+"""
 
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Generic, TypeVar
 
 from sluice.models.errors import TimedOut
 
+Result = TypeVar("Result")
+_Tasks = queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]
 
-class Watchdog:
-    """Runs one function after the other on a thread of its own, each for so long at most. For one caller's thread.
 
-    A function that does not end in time keeps that thread; the next one gets another.
+class Watchdog(Generic[Result]):
+    """Runs functions one after the other on a thread of its own, each until its deadline. For one caller's thread.
+
+    A function that passes its deadline keeps its thread; the next one gets a new thread.
     """
 
     def __init__(self) -> None:
-        self._runner: _Runner | None = None
+        self._tasks: _Tasks[Result] | None = None
 
-    def run(self, function: Callable[[], Any], timeout_secs: float) -> Any:
+    def run(self, function: Callable[[], Result], timeout_secs: float) -> Result:
         """Returns what the function returns, or raises what it raises.
 
         Raises:
-          TimedOut: it has not ended in time.
+          TimedOut: the function has not ended in time.
         """
-        runner = self._runner = self._runner or _Runner()
-        done = runner.start(function)
-        if not done.wait(timeout_secs):
-            self._runner = None
-            runner.end()
-            raise TimedOut(f"no answer within {timeout_secs:g} s; the call was given up")
-        return runner.result()
+        future: Future[Result] = Future()
+        if self._tasks is None:
+            self._tasks = _start_thread()
+        self._tasks.put((function, future))
+        try:
+            future.exception(timeout_secs)  # only waits: an error of the function is returned here, not raised
+        except TimeoutError:
+            self.close()
+            raise TimedOut(f"no answer within {timeout_secs:g} s; the call was given up") from None
+        return future.result()
 
     def close(self) -> None:
-        """Ends the thread."""
-        if self._runner is not None:
-            self._runner.end()
+        """Ends the thread, when its function ends."""
+        if self._tasks is not None:
+            self._tasks.put(None)
+            self._tasks = None
 
 
-class _Runner:
-    def __init__(self) -> None:
-        self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], threading.Event] | None] = queue.SimpleQueue()
-        self._value: Any = None
-        self._error: BaseException | None = None
-        threading.Thread(target=self._work, name="sluice-watched-call", daemon=True).start()
+def _start_thread() -> _Tasks[Result]:
+    tasks: _Tasks[Result] = queue.SimpleQueue()
+    threading.Thread(target=_work, args=(tasks,), name="sluice-watched-call", daemon=True).start()
+    return tasks
 
-    def start(self, function: Callable[[], Any]) -> threading.Event:
-        done = threading.Event()
-        self._tasks.put((function, done))
-        return done
 
-    def result(self) -> Any:
-        value, error = self._value, self._error
-        self._value = self._error = None
-        if error is not None:
-            raise error
-        return value
+def _work(tasks: _Tasks[Result]) -> None:
+    while (task := tasks.get()) is not None:
+        _complete(*task)
+        del task  # a thread that waits must not keep tensors alive
 
-    def end(self) -> None:
-        self._tasks.put(None)
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            function, done = task
-            try:
-                self._value = function()
-            except BaseException as error:  # noqa: BLE001  it is raised again on the caller's thread
-                self._error = error
-            done.set()
+def _complete(function: Callable[[], Result], future: Future[Result]) -> None:
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001  it is raised again on the caller's thread
+        future.set_exception(error)
+    else:
+        future.set_result(result)

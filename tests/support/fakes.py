@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -108,6 +108,14 @@ def refusing(poison: frozenset[int], max_rows: int | None = None) -> Callable[[F
         return double(feeds)
 
     return answer
+
+
+def longest_backoffs() -> Iterator[float]:
+    """Yields the upper bounds of the random waits before a call is repeated."""
+    secs = 0.1
+    while True:
+        yield secs
+        secs = min(2 * secs, 10.0)
 
 
 class FakeClock:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sluice.models.batching.options import SchedulerOptions
-from sluice.models.batching.retry import Retry
+from sluice.models.batching.retry import Retry, backoffs
 from sluice.models.errors import (
     BadInput,
     BadOutput,
@@ -25,14 +26,15 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
+from tests.support.fakes import longest_backoffs
 
 ANSWER = Outputs({})
 
 
 class World:
-    """A clock that sleeps move on, and a server that fails as told, an attempt at a time, and then answers."""
+    """A clock that only sleeps advance, and a server that fails one attempt after the other as asked, then answers."""
 
-    def __init__(self, jitter: float = 1.0, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         self.now = 100.0
         self.sleeps: list[float] = []
         self.failures: list[CallError] = []
@@ -40,7 +42,7 @@ class World:
         self.call_secs = 0.0
         self.during_sleep: Callable[[], None] = lambda: None
         self.woken = 0
-        self.retry = Retry(SchedulerOptions(**options), lambda: self.now, self._sleep, lambda: jitter, self._wake)
+        self.retry = Retry(SchedulerOptions(**options), lambda: self.now, self._sleep, longest_backoffs, self._wake)
 
     def _sleep(self, secs: float) -> None:
         self.sleeps.append(secs)
@@ -85,16 +87,26 @@ def test_what_will_not_pass_is_not(error: CallError) -> None:
     assert world.attempts == 1
 
 
-def test_waits_double_up_to_ten_seconds() -> None:
-    world = World(max_retry_secs=1000)
-    world.run(*[Unavailable("x")] * 10)
-    assert world.sleeps == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+def test_waits_are_random_and_their_bounds_double_up_to_ten_seconds() -> None:
+    bounds = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+    drawn = zip(*[itertools.islice(backoffs(), len(bounds)) for _ in range(2000)], strict=True)
+    for bound, waits in zip(bounds, drawn, strict=True):
+        assert 0 <= min(waits) < 0.02 * bound  # a mistake is 1 in 10**17
+        assert 0.98 * bound < max(waits) <= bound
 
 
-def test_waits_are_a_random_share_of_that() -> None:
-    world = World(jitter=0.25)
-    world.run(Unavailable("x"), Unavailable("x"))
-    assert world.sleeps == [0.025, 0.05]
+def test_each_call_has_waits_of_its_own() -> None:
+    world = World()
+    world.run(*[Unavailable("x")] * 3)
+    world.run(*[ServerFault("x")] * 2)
+    assert world.sleeps == [0.1, 0.2, 0.4, 0.1, 0.2]
+
+
+def test_a_wait_ends_with_the_time_for_the_outage() -> None:
+    world = World(max_retry_secs=1)
+    with pytest.raises(Unavailable, match=r"gave up after 5 attempts in 1\.0 s"):
+        world.run(*[Unavailable("x")] * 9)
+    assert world.sleeps == pytest.approx([0.1, 0.2, 0.4, 0.3])
 
 
 def test_faults_are_repeated_so_often() -> None:
@@ -108,7 +120,7 @@ def test_faults_are_repeated_so_often() -> None:
 
 def test_a_call_that_is_slow_while_others_are_answered_is_repeated_so_often() -> None:
     world = World(max_retries=2)
-    world.during_sleep = lambda: world.retry._answered()
+    world.during_sleep = lambda: world.retry._on_answer()
     with pytest.raises(TimedOut, match=r"slow; gave up after 3 attempts"):
         world.run(*[TimedOut("slow")] * 9)
 
@@ -141,12 +153,18 @@ def test_memory_that_others_have_is_waited_for_by_a_single_row() -> None:
     with pytest.raises(Unavailable, match=r"OOM; nothing was answered for"):
         world.run(OutOfMemory("OOM"))
     world.run()
-    world.during_sleep = lambda: world.retry._answered()
+    world.during_sleep = lambda: world.retry._on_answer()
     with pytest.raises(OutOfMemory, match=r"OOM; gave up after 3 attempts"):  # it is this row that is too large
         world.run(*[OutOfMemory("OOM")] * 99)
 
 
-def test_a_refusal_is_waited_out_where_calls_were_answered_before() -> None:
+def test_a_large_call_without_memory_after_an_outage_is_halved() -> None:
+    world = World()
+    with pytest.raises(OutOfMemory, match=r"OOM; gave up after 2 attempts"):
+        world.run(Unavailable("away"), OutOfMemory("OOM"), rows=2)
+
+
+def test_a_refusal_is_retried_only_if_earlier_calls_succeeded() -> None:
     world = World()
     with pytest.raises(Refused):
         world.run(Refused("who are you"))
@@ -207,7 +225,7 @@ def test_after_an_outage_was_waited_for_calls_are_tried_once_until_one_is_answer
 
 def test_a_call_that_fails_alone_is_given_up_though_others_are_answered() -> None:
     world = World(max_retry_secs=5)
-    world.during_sleep = lambda: world.retry._answered()
+    world.during_sleep = lambda: world.retry._on_answer()
     with pytest.raises(Unavailable):
         world.run(*[Unavailable("away")] * 100)
     assert world.attempts == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from sluice.models.errors import (
 from sluice.models.interface import Outputs
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
-from tests.support.fakes import PATIENCE_SECS, FakeModel, double, x_feeds
+from tests.support.fakes import PATIENCE_SECS, FakeModel, double, longest_backoffs, x_feeds
 from tests.support.scheduling import outcome, scheduling, values
 
 
@@ -126,7 +127,7 @@ def test_a_call_that_hangs_past_its_deadline_is_given_up() -> None:
 
 def test_closing_does_not_wait_for_a_server_that_is_away() -> None:
     model = remote(Scripted(*[Unavailable("away")] * 1000))
-    scheduler = Scheduler(model, SchedulerOptions(max_retry_secs=1e9), uniform=lambda: 1.0)
+    scheduler = Scheduler(model, SchedulerOptions(max_retry_secs=1e9), backoffs=lambda: itertools.repeat(10.0))
     ticket = scheduler.submit(x_feeds(1))
     while not scheduler.throttled_secs:
         model.await_call()
@@ -344,7 +345,7 @@ def test_who_waits_is_woken_when_the_model_answers_again() -> None:
 
     # The longest waits, of up to 10 s: were they not cut short, the rows would come too late.
     model = remote(answer)
-    scheduler = Scheduler(model, SchedulerOptions(max_batch_size=1, max_in_flight=4), uniform=lambda: 0.999)
+    scheduler = Scheduler(model, SchedulerOptions(max_batch_size=1, max_in_flight=4), backoffs=longest_backoffs)
     ticket = scheduler.submit(x_feeds(*range(8)))
     for _ in range(12):
         assert failed.acquire(timeout=PATIENCE_SECS)
