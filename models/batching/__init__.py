@@ -1,1 +1,1 @@
-"""How rows gather into calls: the scheduler, tickets, retries, limits."""
+"""Gathers rows into calls: the scheduler, its tickets, retries and limits."""

@@ -1,4 +1,4 @@
-"""How many rows and bytes a call may have: what was asked for, or what the model was found to bear."""
+"""The most rows and bytes of a call: what the options allow, or less where the model was found to take less."""
 
 import logging
 
@@ -8,17 +8,19 @@ from sluice.models.tensors.binding import Feeds
 
 _LOG = logging.getLogger(__name__)
 
-# So many full calls must pass before twice as much is tried again; after a trial that failed, twice as many.
+# This many full calls must pass before the ceiling is doubled; after each doubling, twice as many.
 _FIRST_PATIENCE = 100
 _LAST_PATIENCE = 6400
 
 
 class Ceiling:
-    """The most rows and bytes of one call. What was too much once may pass later (memory that others had, a server that
-    was changed), so more is tried from time to time. Holds no lock: the scheduler's guards it.
+    """The most rows and bytes of one call.
+
+    A call that was too large once may pass later (others have freed memory, the server was changed), so a larger one is
+    tried from time to time. Holds no lock: the scheduler's guards it.
 
     Args:
-      rows, size: what was asked for.
+      rows, size: the most rows and bytes that the options allow.
     """
 
     def __init__(self, rows: int, size: int) -> None:
@@ -29,11 +31,11 @@ class Ceiling:
 
     @property
     def lowered(self) -> bool:
-        """Whether it is below what was asked for."""
+        """Whether the ceiling is below what the options allow."""
         return self.rows < self._most_rows or self.bytes < self._most_bytes
 
     def lower(self, error: BatchTooLarge, passes: Feeds) -> None:
-        """A call was too large; one with these rows is not."""
+        """Notes that a call was too large, and that one with the rows `passes` is not."""
         rows, size = row_count(passes), float(byte_count(passes, exact=True))
         if isinstance(error, MessageTooLarge):
             if size >= self.bytes:
@@ -48,7 +50,7 @@ class Ceiling:
         self._passed = 0
 
     def on_answer(self, rows: int, size: float) -> None:
-        """A call of so many rows and bytes was answered."""
+        """Notes that a call of `rows` rows and `size` bytes was answered."""
         if not self.lowered or (rows < self.rows and 2 * size < self.bytes):
             return
         self._passed += 1

@@ -1,4 +1,4 @@
-"""A request to the scheduler, its share of calls, and what becomes of it."""
+"""Tickets: a request to the scheduler, its share of calls, and its outcome."""
 
 import concurrent.futures
 import dataclasses
@@ -15,11 +15,11 @@ from sluice.models.tensors.binding import Feeds
 
 @dataclasses.dataclass(frozen=True)
 class CallStats:
-    """Figures of one call; counted once, with the first request that was in it.
+    """Figures of one call. They are in the Prediction of the first request of the call, and in no other.
 
     Attributes:
-      latency_msec: of the attempt that was answered, or of the last one.
-      repeats: how often it was repeated.
+      latency_msec: of the attempt that was answered, or else of the last one.
+      repeats: attempts after the first one.
     """
 
     rows: int
@@ -29,13 +29,15 @@ class CallStats:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The outcome of a request: every row of it is in `arrays` or in `failures`.
+    """The outcome of a request: every row is in `arrays` or in `failures`.
 
     Attributes:
-      rows: int64: the rows that were predicted; None if all were.
-      arrays: by output name, one entry for each of `rows`.
-      versions: (rows, version) runs over `rows`: which version predicted how many.
-      queue_msec: from submission to the start of the first call.
+      rows: int64 [n]: the rows that were predicted; None: all.
+      arrays: by output name, [n, ...].
+      versions: runs of rows with the same version of the model, as (number of rows, version).
+      failures: by row.
+      calls: the calls that began with a row of this request.
+      queue_msec: from `submit` to the start of the first call.
     """
 
     rows: np.ndarray | None
@@ -47,15 +49,15 @@ class Prediction:
 
 
 class Ticket:
-    """A request that was submitted. `future` gives its Prediction."""
+    """A submitted request. `future` returns its Prediction."""
 
     def __init__(self, feeds: Feeds, now: float, exact_bytes: bool = False) -> None:
-        self.feeds = feeds  # until it is complete
+        self.feeds = feeds  # emptied when the request is complete
         self.rows = row_count(feeds)
         self.bytes = byte_count(feeds, exact_bytes)
         self.key: Hashable = merge_key(feeds)
         self.future: concurrent.futures.Future[Prediction] = concurrent.futures.Future()
-        self.future.set_running_or_notify_cancel()  # only the scheduler ends it
+        self.future.set_running_or_notify_cancel()  # only the scheduler can cancel it
         self.submitted = now
         self.started: float | None = None
         self.outcomes: list[Outcome] = []
@@ -64,10 +66,10 @@ class Ticket:
         self.cancelled = False
 
     def prediction(self) -> Prediction:
-        """Puts the outcomes together, once all are in.
+        """Merges the outcomes; all must be in.
 
         Raises:
-          SluiceError: a part could not be called at all, and rows are not to fail for that.
+          SluiceError: an outcome is an error that is not about rows.
         """
         outcomes = sorted(self.outcomes, key=lambda outcome: outcome.start)
         for outcome in outcomes:
@@ -92,7 +94,7 @@ class Ticket:
         )
 
     def failed(self, failure: RowFailure) -> Prediction:
-        """What there is to say where the outcomes cannot be put together."""
+        """Returns the Prediction in which every row has this failure."""
         failures = dict.fromkeys(range(self.rows), failure)
         return Prediction(np.empty(0, np.int64), {}, (), failures, tuple(self.calls), self._queue_msec())
 
@@ -118,20 +120,20 @@ class Segment:
 
 
 def complete(ticket: Ticket) -> None:
-    """Ends the future of a request that has all its outcomes."""
-    ticket.feeds = {}  # whoever has not looked at the answer yet need not keep the question
+    """Completes the future of a request that has all its outcomes."""
+    ticket.feeds = {}  # frees the memory even if nobody has read the result yet
     try:
         prediction = ticket.prediction()
     except SluiceError as error:
         ticket.future.set_exception(error)
         return
-    except Exception as error:  # noqa: BLE001  answers that do not go together: whoever waits is to hear of it
+    except Exception as error:  # noqa: BLE001  the outputs of several calls cannot be merged: the waiter must hear of it
         prediction = ticket.failed(RowFailure(type(error).__name__, f"the answers do not go together: {error}"))
     ticket.future.set_result(prediction)
 
 
 def share(segments: Sequence[Segment], outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Cuts the outcomes of merged segments into those of each segment, numbered by the rows of its request."""
+    """Returns the outcomes of each segment, with the row numbers of its request, from those of the merged rows."""
     shares = []
     begin = 0
     for segment in segments:

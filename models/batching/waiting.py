@@ -1,4 +1,4 @@
-"""The rows that wait for a call, in queues of those that can go together."""
+"""The rows that wait for a call, in one queue for each kind of rows that can go together."""
 
 import collections
 import math
@@ -20,11 +20,11 @@ class Waiting:
         return bool(self._queues)
 
     def add(self, ticket: Ticket) -> None:
-        """Puts all rows of a request at the end of their queue."""
+        """Appends all rows of a request to their queue."""
         self._queues.setdefault(ticket.key, collections.deque()).append(Segment(ticket, 0, ticket.rows))
 
     def drop(self, ticket: Ticket) -> int:
-        """Takes out what waits of a request; returns how many rows."""
+        """Removes the waiting rows of a request; returns their number."""
         queue = self._queues.get(ticket.key, collections.deque())
         dropped = [segment for segment in queue if segment.ticket is ticket]
         for segment in dropped:
@@ -34,11 +34,11 @@ class Waiting:
         return sum(segment.rows for segment in dropped)
 
     def tickets(self) -> list[Ticket]:
-        """Returns the requests of which some rows wait."""
+        """Returns the requests that have waiting rows."""
         return list(dict.fromkeys(segment.ticket for queue in self._queues.values() for segment in queue))
 
     def take(self, ceiling: Ceiling, now: float) -> list[Segment]:
-        """Takes, of the queue that has waited longest, all that waits up to the ceiling; [] if nothing is due."""
+        """Removes and returns rows up to the ceiling from the queue that has waited longest; [] if nothing is due."""
         due = [key for key, queue in self._queues.items() if self._due_in(queue, ceiling, now) <= 0]
         if not due:
             return []
@@ -50,7 +50,7 @@ class Waiting:
             head = queue[0]
             room = _room(head, ceiling.rows - rows, ceiling.bytes - size) or (0 if segments else 1)
             if room < head.rows and rows * 2 >= ceiling.rows:
-                break  # cutting a request costs copies on both sides: not worth it for a batch that is half full
+                break  # splitting a request copies both parts: not worth it for a batch that is half full
             if room <= 0:
                 break
             segments.append(Segment(head.ticket, head.start, head.start + min(room, head.rows)))
@@ -63,11 +63,11 @@ class Waiting:
         return segments
 
     def due_in(self, ceiling: Ceiling, now: float) -> float | None:
-        """Seconds until some rows may go, 0 or less if they may; None if none wait."""
+        """Returns the seconds until some rows may go, 0 or less if they may now; None if none wait."""
         return min((self._due_in(queue, ceiling, now) for queue in self._queues.values()), default=None)
 
     def _due_in(self, queue: collections.deque[Segment], ceiling: Ceiling, now: float) -> float:
-        """Seconds until these rows may go: none without a delay, or once they fill a call."""
+        """Returns the seconds until these rows may go: 0 or less without a delay, or once they fill a call."""
         if not self._delay_secs:
             return -math.inf
         if sum(segment.rows for segment in queue) >= ceiling.rows:
@@ -78,6 +78,6 @@ class Waiting:
 
 
 def _room(head: Segment, rows: int, size: float) -> int:
-    """How many rows of the segment go into so many rows and bytes."""
+    """Returns how many rows of the segment fit into this many rows and bytes."""
     row_bytes = max(1.0, head.ticket.bytes / head.ticket.rows)
     return max(0, min(rows, int(size / row_bytes)))

@@ -243,7 +243,7 @@ def test_rows_wait_for_more_as_long_as_they_are_told_to() -> None:
         ({"max_in_flight": -2}, "--max_in_flight is -2"),
         ({"max_retry_secs": -0.5}, "--max_retry_secs is -0.5"),
         ({"on_unavailable": "ignore"}, "--on_unavailable is ignore; give fail or dead_letter"),
-        ({"allowed_batch_sizes": (8, -1)}, "--allowed_batch_sizes holds -1"),
+        ({"allowed_batch_sizes": (8, -1)}, "--allowed_batch_sizes has -1"),
     ],
 )
 def test_options_that_could_never_call(options: Any, words: str) -> None:
