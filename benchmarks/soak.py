@@ -26,7 +26,7 @@ from sluice.pipelines.commands.latency import LatencyOptions, read
 from sluice.pipelines.commands.simulate import SimulateOptions
 from sluice.pipelines.progress.latency_report import Report, Tally, begin_us, quantiles_ms
 from sluice.transforms.pubsub.clients import subscriber
-from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
+from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SOAK.md")
 
@@ -345,7 +345,7 @@ def soak(minutes: float, rate: float) -> Run:
 
 
 def _read(arrivals: Arrivals, count: int, secs: float) -> None:
-    subscription = PubsubSubscription(subscriber(), demo.OUTPUT)
+    subscription = GoogleSubscription(subscriber(), demo.OUTPUT)
     try:
         read(subscription, arrivals, LatencyOptions(subscription=demo.OUTPUT, count=count, seconds=secs))
     finally:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sluice.pipelines.commands.latency import LatencyOptions, read
 from sluice.pipelines.progress.latency_report import Tally, begin_us
 from sluice.transforms.pubsub.clients import subscriber
-from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
+from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 from tests.support.pubsub.streams import Ends, ProcessJob
 
 # The longest that anything is waited for.
@@ -59,7 +59,7 @@ def collecting(subscription: str, count: int, secs: float) -> Iterator[Callable[
     Gives a function that waits for that and returns what has come. A subscription is to be read once: a pull that is
     broken off may take messages with it.
     """
-    client = PubsubSubscription(subscriber(), subscription)
+    client = GoogleSubscription(subscriber(), subscription)
     predictions = Predictions()
     options = LatencyOptions(subscription=subscription, count=count, seconds=secs)
     thread = threading.Thread(target=read, args=(client, predictions, options), daemon=True)

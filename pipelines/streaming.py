@@ -104,7 +104,7 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
     from sluice.pipelines.progress.stream_stats import StreamStats
     from sluice.pipelines.progress.streaming import StreamProgress
     from sluice.transforms.core import metrics
-    from sluice.transforms.pubsub.read import close_source
+    from sluice.transforms.pubsub.read_local import close_source
 
     metrics.reset_tally()
     stats = StreamStats(metrics.tally, metrics.means)
@@ -130,10 +130,11 @@ def _run_here(options: StreamingOptions, plan: Any, beam: Any) -> int:
 def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any, Any]:
     """Begins to pull; returns the plan with what was found out of the subscription, and the source."""
     from sluice.transforms.pubsub.clients import subscriber
+    from sluice.transforms.pubsub.google_subscription import GoogleSubscription
     from sluice.transforms.pubsub.message_buffer import BundleOptions
     from sluice.transforms.pubsub.message_source import SourceOptions
-    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription, check_subscription, make_subscription
-    from sluice.transforms.pubsub.read import open_source
+    from sluice.transforms.pubsub.read_local import open_source
+    from sluice.transforms.pubsub.resources import check_subscription, create_subscription
 
     client = subscriber()
     if plan.subscription:
@@ -141,9 +142,9 @@ def _open_source(options: StreamingOptions, plan: Any, stats: Any) -> tuple[Any,
         attempts = plan.max_delivery_attempts or max(0, allowed - 1)
         plan = dataclasses.replace(plan, max_delivery_attempts=attempts)
     else:
-        plan = dataclasses.replace(plan, subscription=make_subscription(client, plan.topic))
+        plan = dataclasses.replace(plan, subscription=create_subscription(client, plan.topic))
     bundles = BundleOptions(max_messages=options.max_bundle_messages, gather_secs=options.bundle_delay_ms / 1000)
-    subscription = PubsubSubscription(client, plan.subscription, temporary=bool(plan.topic))
+    subscription = GoogleSubscription(client, plan.subscription, temporary=bool(plan.topic))
     return plan, open_source(subscription, SourceOptions(bundles), stats.note)
 
 

@@ -170,7 +170,7 @@ def emulator() -> Iterator[str]:
 def make_ends() -> None:
     """Makes the topics, the subscription that the job reads, and the one that sees its predictions."""
     from sluice.transforms.pubsub.clients import subscriber
-    from sluice.transforms.pubsub.topics import create_topic
+    from sluice.transforms.pubsub.resources import create_topic
 
     for topic in (INPUT_TOPIC, OUTPUT_TOPIC, FAILURES_TOPIC):
         create_topic(topic)
@@ -339,9 +339,9 @@ def _read(tally: Tally, count: int) -> None:
     """Reads the predictions of so many rows, or those that come in time."""
     from sluice.pipelines.commands.latency import LatencyOptions, read
     from sluice.transforms.pubsub.clients import subscriber
-    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
+    from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 
-    with contextlib.closing(PubsubSubscription(subscriber(), OUTPUT)) as subscription:
+    with contextlib.closing(GoogleSubscription(subscriber(), OUTPUT)) as subscription:
         read(subscription, tally, LatencyOptions(subscription=OUTPUT, count=count, seconds=_REST_SECS))
 
 

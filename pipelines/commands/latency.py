@@ -146,7 +146,7 @@ def _open(name: str) -> Any:
     from google.auth.exceptions import GoogleAuthError
 
     from sluice.transforms.pubsub.clients import subscriber
-    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription
+    from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 
     try:
         client = subscriber()
@@ -155,7 +155,7 @@ def _open(name: str) -> Any:
         _LOG.debug("%s cannot be looked at: %s", name, error.message)
     except (exceptions.GoogleAPICallError, GoogleAuthError) as error:
         raise UsageError(f"--subscription {name} cannot be read: {error}") from error
-    return PubsubSubscription(client, name)
+    return GoogleSubscription(client, name)
 
 
 class _Progress(Display):

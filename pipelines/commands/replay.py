@@ -125,7 +125,8 @@ def _check_stages(stages: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _open_source(options: ReplayOptions) -> Iterator[Any]:
-    from sluice.transforms.pubsub.read_failures import FailureFiles, open_messages
+    from sluice.transforms.pubsub.replay.failure_files import FailureFiles
+    from sluice.transforms.pubsub.replay.failure_messages import open_messages
 
     if options.from_subscription:
         source: Any = open_messages(options.failures, options.to, options.idle_secs)
@@ -142,8 +143,8 @@ def _open_sinks(options: ReplayOptions) -> Iterator[tuple[Any, Any]]:
     """Gives what publishes, and the final place; both None for a dry run."""
     from sluice.transforms.pubsub.publish import Publisher
     from sluice.transforms.pubsub.publish_sender import PublishOptions
-    from sluice.transforms.pubsub.replay_failures import open_final_sink
-    from sluice.transforms.pubsub.topics import check_topic
+    from sluice.transforms.pubsub.replay.final_sink import open_final_sink
+    from sluice.transforms.pubsub.resources import check_topic
 
     check_topic(options.to)
     if options.dry_run:
@@ -164,7 +165,7 @@ def _replay(
     """Returns what ended it before its time."""
     from sluice.pipelines.progress.batch import Progress
     from sluice.transforms.core.metrics import ROWS_FAILED, ROWS_PREDICTED
-    from sluice.transforms.pubsub.replay_failures import ABSENT, REFUSED, SENT, TRIED, ReplayRules, replay
+    from sluice.transforms.pubsub.replay.replay import ABSENT, REFUSED, SENT, TRIED, ReplayRules, replay
 
     rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit)
 
@@ -183,7 +184,7 @@ def _replay(
 
 
 def _report(options: ReplayOptions, source: Any, final: Any, counts: "collections.Counter[str]") -> None:
-    from sluice.transforms.pubsub.replay_failures import ABSENT, READ, REFUSED, SENT, SKIPPED, TRIED
+    from sluice.transforms.pubsub.replay.replay import ABSENT, READ, REFUSED, SENT, SKIPPED, TRIED
 
     place = f"; in {final.name}" if final else ""
     lines = [

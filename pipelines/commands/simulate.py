@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from sluice.transforms.core.prefetch import prefetch
     from sluice.transforms.pubsub.publish import Publisher
     from sluice.transforms.pubsub.publish_sender import PublishOptions
-    from sluice.transforms.pubsub.topics import check_topic, create_topic
+    from sluice.transforms.pubsub.resources import check_topic, create_topic
 
     if options.create and create_topic(options.topic):
         _LOG.info("Created %s", options.topic)

@@ -187,7 +187,7 @@ def _failure_files(path: str) -> FilePlace | None:
 
 def _check_sinks(plan: StreamingPlan) -> None:
     if plan.output_topic or plan.failures.topic:
-        from sluice.transforms.pubsub.topics import check_topic
+        from sluice.transforms.pubsub.resources import check_topic
 
         for topic in filter(None, (plan.output_topic, plan.failures.topic)):
             check_topic(topic)

@@ -1,1 +1,1 @@
-"""Pub/Sub as the source and the sink of rows."""
+"""Pub/Sub messages in and out: the source, the decoding of payloads, the sinks, and the replay of failures."""

@@ -1,4 +1,4 @@
-"""Payloads of messages to columns: a whole micro-batch at once, with what surrounds each message beside its row."""
+"""Decodes the payloads of messages into columns, a micro-batch at a time; each message stays beside its row."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -37,8 +37,8 @@ class MessageSpec:
     Attributes:
       format: "json", "example" (a serialized tf.Example), "avro" (one datum, without a container) or "raw" (the
         payload is the value).
-      spec: the columns that are read; of raw, the one. A message's payload stays beside its row in any case.
-      avro_schema: JSON text: what the data were written with.
+      spec: the columns that are read; a single one for raw. A message's payload stays beside its row in any case.
+      avro_schema: JSON text of the schema that the data were written with.
     """
 
     format: str
@@ -51,9 +51,9 @@ class MessageSpec:
 
 
 def decode_messages(messages: pa.RecordBatch, spec: MessageSpec) -> Decoded:
-    """Returns the rows that messages hold, each with all columns of its message behind its own.
+    """Returns the rows that messages hold, each followed by all columns of its message.
 
-    Every message is one row or one failure; what becomes of it does not depend on those beside it.
+    Every message becomes one row or one failure, independently of the messages beside it.
 
     Args:
       messages: of transforms.core.messages.MESSAGE_SCHEMA.
@@ -79,7 +79,7 @@ def _with_envelope(batch: pa.RecordBatch, messages: pa.RecordBatch, spec: Messag
 
 
 def _left_out(decoded: Decoded, count: int) -> list[int]:
-    """Returns the numbers of the messages, of so many, that a decoder takes for nothing."""
+    """Returns the numbers of the messages, of `count`, that a decoder took for nothing."""
     left = np.ones(count, bool)
     for batch in decoded.batches:
         left[np.asarray(batch.column(POSITION))] = False
@@ -92,13 +92,13 @@ def _payloads(messages: pa.RecordBatch) -> list[bytes]:
     return (payloads.fill_null(b"") if payloads.null_count else payloads).to_pylist()
 
 
-# Each of these takes the payloads of some messages, whose numbers are the positions and the origins in what it returns.
+# Each of these decodes the payloads of some messages. The positions and origins that it returns are message numbers.
 
 
 def _decode_json(payloads: list[bytes], spec: MessageSpec) -> Decoded:
     ends = np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)) + 1)
     numbers = np.arange(len(payloads))
-    # The gaps make numbers of what would be offsets.
+    # The gaps turn what would be offsets into message numbers.
     block = LineBlock(b"\n".join([*payloads, b""]), 0, ends, numbers - np.append(0, ends[:-1]))
     decoded = decode_json(block, spec.spec, "")
     for place, failure in enumerate(decoded.failures):
@@ -109,7 +109,7 @@ def _decode_json(payloads: list[bytes], spec: MessageSpec) -> Decoded:
 
 
 def _decode_examples(payloads: list[bytes], spec: MessageSpec) -> Decoded:
-    """An empty message would be a tf.Example without features; it is left out."""
+    """Leaves out empty messages, which would be tf.Examples without features."""
     numbers = np.flatnonzero(np.fromiter(map(len, payloads), np.int64, len(payloads)))
     return decode_examples([payloads[number] for number in numbers.tolist()], numbers, spec.spec, "")
 
@@ -146,10 +146,10 @@ _DECODERS: dict[str, Callable[[list[bytes], MessageSpec], Decoded]] = {
 
 
 def refuse_redelivered(messages: pa.RecordBatch, max_delivery_attempts: int) -> tuple[pa.RecordBatch, list[Failure]]:
-    """Returns the messages that have not been delivered more often than that, and failures of those that have.
+    """Returns the messages within the limit of deliveries, and failures of the others.
 
     Args:
-      max_delivery_attempts: 0: any number.
+      max_delivery_attempts: 0: no limit.
     """
     attempts = messages.column(DELIVERY_ATTEMPT).fill_null(0).to_numpy()
     over = attempts > max_delivery_attempts
@@ -170,14 +170,13 @@ def refuse_redelivered(messages: pa.RecordBatch, max_delivery_attempts: int) -> 
 
 
 class DecodeMessages(Composite):
-    """Decodes micro-batches of messages (of MESSAGE_SCHEMA) into RecordBatches of the job's columns,
-    with all columns of MESSAGE_SCHEMA behind them.
+    """Decodes micro-batches of messages into RecordBatches of the job's columns, followed by those of MESSAGE_SCHEMA.
 
-    Every message comes out once: in a row, or as a `Failure`. Rows and failures keep the window and the timestamp of
+    Every message comes out once: as a row, or as a `Failure`. Rows and failures keep the window and the timestamp of
     the micro-batch.
 
     Args:
-      max_delivery_attempts: a message that was delivered more often fails without being decoded; 0: none does.
+      max_delivery_attempts: a message that was delivered more often fails without being decoded; 0: no limit.
     """
 
     def __init__(self, spec: MessageSpec, max_delivery_attempts: int = 0) -> None:

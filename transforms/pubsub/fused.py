@@ -1,10 +1,8 @@
-"""The rule for a graph behind the local streaming source: one fused stage, or messages are lost.
+"""Checks that a graph behind the local streaming source is one fused stage; otherwise messages would be lost.
 
-Beam's in-process runner acknowledges a bundle once its own stage is done with it. Behind a step that ends the stage the
-rows are then in memory only, and the sinks see them when the job ends (measured with Beam 2.77).
+Beam's in-process runner acknowledges a bundle once its own stage is done with it. Rows behind a step that ends the
+stage are then in memory only, and sinks see them only when the job ends (measured with Beam 2.77).
 """
-
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
@@ -24,14 +22,15 @@ def check_fused(pipeline: beam.Pipeline) -> None:
     """Refuses a graph that the in-process runner would cut into stages behind an unbounded source.
 
     Raises:
-      UsageError: it has a shuffle, a Flatten, a side input, or a DoFn with state or timers there; the text names it.
+      UsageError: it has a shuffle, a Flatten, a side input, a DoFn with state or timers, or a splittable DoFn there;
+        the text names the step.
     """
     pipeline.visit(_Visitor())
 
 
 class _Visitor(PipelineVisitor):
     def __init__(self) -> None:
-        self._behind: set[Any] = set()  # PCollections that come of an unbounded source
+        self._behind: set[beam.PCollection] = set()  # what comes from an unbounded source
 
     def visit_transform(self, transform_node: AppliedPTransform) -> None:
         transform = transform_node.transform
@@ -46,7 +45,7 @@ class _Visitor(PipelineVisitor):
         self._behind.update(transform_node.outputs.values())
 
 
-def _problem(node: AppliedPTransform, transform: Any, fn: Any) -> str | None:
+def _problem(node: AppliedPTransform, transform: beam.PTransform, fn: beam.DoFn | None) -> str | None:
     for kind, what in _BARRIERS.items():
         if isinstance(transform, kind):
             return what

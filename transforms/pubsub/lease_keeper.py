@@ -1,33 +1,37 @@
-"""Messages that a process holds: their leases are extended until they are acknowledged, or given back."""
+"""The leases of the messages that a process holds, extended until the messages are acknowledged or given back."""
 
 import logging
-import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sluice.transforms.pubsub.subscription import Subscription
+from google.api_core.retry import exponential_sleep_generator
+
+from sluice.transforms.pubsub.subscription import Subscription, in_requests
 
 _LOG = logging.getLogger(__name__)
 
 # How long a message that was just pulled is held: no subscription has a shorter deadline.
 _FIRST_LEASE_SECS = 10.0
-# How often leases are looked at, and how long before its end one is extended.
+# How often leases are checked, and how long before its end a lease is extended.
 _TICK_SECS = 2.0
 _MARGIN_SECS = 6.0
-# The service takes requests of up to 512 KiB, and an ack id has some 200 bytes at most.
-IDS_A_REQUEST = 1000
-# A request is tried so often. Then its messages come again.
+# How often a request is tried. After that its messages come again.
 _ATTEMPTS = 5
-_BACKOFF_SECS = 0.1
+_FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.2, 1.6
+
+
+def request_backoff() -> Iterator[float]:
+    """Yields the seconds to wait between attempts at one request."""
+    return exponential_sleep_generator(_FIRST_PAUSE_SECS, _LAST_PAUSE_SECS)
 
 
 class LeaseKeeper:
-    """Holds messages of a subscription. Acknowledgements are sent by a thread of its own.
+    """Holds messages of a subscription. A thread of its own sends acknowledgements.
 
     Args:
-      lease_secs: how long messages are held at a time; those of a process that was killed come back after it.
+      lease_secs: how long messages are held at a time; after this long, those of a killed process come again.
       clock: seconds, monotonic.
-      uniform: random in [0, 1), for the jitter of waits between requests that fail.
+      backoff: returns the seconds to wait between attempts at one request.
     """
 
     def __init__(
@@ -35,12 +39,12 @@ class LeaseKeeper:
         subscription: Subscription,
         lease_secs: int,
         clock: Callable[[], float],
-        uniform: Callable[[], float] = random.random,
+        backoff: Callable[[], Iterator[float]] = request_backoff,
     ) -> None:
         self._subscription = subscription
         self._lease_secs = lease_secs
         self._clock = clock
-        self._uniform = uniform
+        self._backoff = backoff
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards all that follows
         self._to_send = threading.Condition(self._lock)
@@ -63,13 +67,13 @@ class LeaseKeeper:
             self._expiries.update(dict.fromkeys(ack_ids, expiry))
 
     def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Has these acknowledged, soon."""
+        """Queues these to be acknowledged soon. They are held until that is sent."""
         with self._lock:
             self._done += ack_ids
             self._to_send.notify()
 
     def give_back(self, ack_ids: Sequence[str]) -> None:
-        """Has the service deliver these again, to whoever pulls."""
+        """Makes the service deliver these again, to whoever pulls."""
         self._forget(ack_ids)
         self._send(ack_ids, lambda ids: self._subscription.extend(ids, 0), "given back")
 
@@ -78,8 +82,8 @@ class LeaseKeeper:
         limit = self._clock() + _MARGIN_SECS
         with self._lock:
             due = [ack_id for ack_id, expiry in self._expiries.items() if expiry <= limit]
-        for request in _requests(due):
-            with self._lock:  # while those before were sent, some may have been acknowledged or given back
+        for request in in_requests(due):
+            with self._lock:  # some may have been acknowledged or given back while earlier requests were sent
                 ids = [ack_id for ack_id in request if ack_id in self._expiries]
             if not ids:
                 continue
@@ -93,7 +97,7 @@ class LeaseKeeper:
                 self._expiries.update((ack_id, expiry) for ack_id in ids if ack_id in self._expiries)
 
     def close(self) -> None:
-        """Sends what is left to acknowledge, and ends the threads."""
+        """Sends the acknowledgements that are left, and ends the threads."""
         self._closed.set()
         with self._lock:
             self._to_send.notify_all()
@@ -120,7 +124,8 @@ class LeaseKeeper:
             self._forget(ids)
 
     def _send(self, ack_ids: Sequence[str], send: Callable[[Sequence[str]], None], what: str) -> None:
-        for ids in _requests(ack_ids):
+        for ids in in_requests(ack_ids):
+            pauses = self._backoff()
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     send(ids)
@@ -129,8 +134,4 @@ class LeaseKeeper:
                     if attempt == _ATTEMPTS:
                         _LOG.warning("%d messages could not be %s, and come again: %s", len(ids), what, error)
                     else:
-                        self._closed.wait(_BACKOFF_SECS * 2**attempt * self._uniform())
-
-
-def _requests(ack_ids: Sequence[str]) -> list[Sequence[str]]:
-    return [ack_ids[start : start + IDS_A_REQUEST] for start in range(0, len(ack_ids), IDS_A_REQUEST)]
+                        self._closed.wait(next(pauses))

@@ -1,4 +1,4 @@
-"""Scored rows, and failures, as Pub/Sub messages: what stands in their attributes, and whether they are too large.
+"""Scored rows and failures as Pub/Sub messages: their attributes, and whether they are too large.
 
 https://cloud.google.com/pubsub/quotas#resource_limits
 """
@@ -17,7 +17,7 @@ from sluice.transforms.encode.text import column_text
 from sluice.transforms.pubsub.publish import MAX_REQUEST_BYTES, Messages
 
 MODEL_ATTRIBUTE, VERSION_ATTRIBUTE = "sluice_model", "sluice_version"
-# Of the message that a prediction is for: by its id, a consumer drops what comes twice.
+# The message that a prediction is for: by its id, a consumer drops duplicates.
 ID_ATTRIBUTE, TIME_ATTRIBUTE = "sluice_message_id", "sluice_publish_time"
 
 MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_VALUE_BYTES = 100, 256, 1024
@@ -28,26 +28,24 @@ _COLUMNS = {
     ID_ATTRIBUTE: MESSAGE_ID,
     TIME_ATTRIBUTE: PUBLISH_TIME,
 }
-# Names that begin so are the service's: it adds googclient_schemaencoding and others for the readers of a topic that
-# has a schema, and a publisher must not use them.
+# Names with this prefix belong to the service: it adds googclient_schemaencoding and others for the readers of a topic
+# that has a schema, and a publisher must not use them.
 _SERVICE_PREFIX = "goog"
-# The most that protocol buffers need around a message's data and key, around an attribute, and around a request.
+# The most bytes that protocol buffers need around a message's data and key, around an attribute, around a request.
 _MESSAGE_OVERHEAD, _ATTRIBUTE_OVERHEAD, _REQUEST_OVERHEAD = 24, 16, 512
 _MAX_BYTES = MAX_REQUEST_BYTES - _REQUEST_OVERHEAD
-# Of an error's text, where a failure's message is too large.
+# How much of an error's text is kept if a failure's message is too large.
 _MAX_ERROR_CHARACTERS = 10_000
-# That our own attributes take without the id, at most: their names, a model's URI, a version, a time.
+# The most bytes of our own attributes without the id: their names, a model's URI, a version, a time.
 _OWN_BYTES = len(_COLUMNS) * _ATTRIBUTE_OVERHEAD + sum(map(len, _COLUMNS)) + MAX_VALUE_BYTES + 20 + 32
 _NONE = pa.array([[]], pa.map_(pa.string(), pa.string()))
 
 
 def messages_of(batch: pa.RecordBatch, data: list[bytes]) -> tuple[Messages, dict[int, str]]:
-    """Returns a message of each row: its data, and in attributes what the columns around it tell.
+    """Returns one message per row, and by row why Pub/Sub would reject its message.
 
-    These are the attributes of the message that it came from (but not those of its service, nor how often it was
-    tried), the model and its version, and that message's id and publish time: each where the batch has it.
-
-    Returns also, by row, why Pub/Sub would not take the message.
+    The attributes are those of the message that the row came from (but not the service's own, nor how often it was
+    tried), the model and its version, and that message's id and publish time, each where the batch has it.
     """
     own = _attributes_of_source(batch)
     attributes = [dict(pairs or ()) for pairs in own.to_pylist()]
@@ -62,9 +60,9 @@ def messages_of(batch: pa.RecordBatch, data: list[bytes]) -> tuple[Messages, dic
 
 
 def failure_message(failure: Failure, payload_mode: str) -> tuple[bytes, dict[str, str], int]:
-    """Returns the data and attributes of a failure's message, and about how many bytes it takes, never fewer.
+    """Returns the data and attributes of a failure's message, and about how many bytes it takes, never too few.
 
-    What Pub/Sub would not take is cut: attributes, and the payload, whose hash then stands in its place.
+    What Pub/Sub would reject is cut: attributes, and the payload, whose hash then takes its place.
     """
     own = {
         "sluice_stage": failure.stage,
@@ -83,12 +81,12 @@ def failure_message(failure: Failure, payload_mode: str) -> tuple[bytes, dict[st
 
 
 def is_carried(name: str) -> bool:
-    """Whether an attribute of this name goes on to what is published for its message."""
+    """Whether an attribute of this name is copied to the message that is published for its message."""
     return name != ATTEMPT_ATTRIBUTE and not name.startswith(_SERVICE_PREFIX)
 
 
 def cut(text: str, max_bytes: int = MAX_VALUE_BYTES) -> str:
-    """Returns as much of a text as fits into so many bytes of UTF-8."""
+    """Returns as much of a text as fits into `max_bytes` of UTF-8."""
     return text.encode()[:max_bytes].decode(errors="ignore") if len(text) > max_bytes // 4 else text
 
 
@@ -124,7 +122,7 @@ def _texts(batch: pa.RecordBatch, name: str) -> list[str | None]:
 
 
 def _measure(attributes: pa.MapArray, data: list[bytes], batch: pa.RecordBatch) -> tuple[np.ndarray, list[int]]:
-    """Returns int64 [rows], about how many bytes a message takes and never fewer, and the rows that may be too much."""
+    """Returns int64 [rows], about each message's bytes, never too few; and the rows that may be too large."""
     offsets = attributes.offsets.to_numpy()
     names, values = (pc.binary_length(side).to_numpy() for side in (attributes.keys, attributes.items))
     sizes = np.fromiter(map(len, data), np.int64, len(data)) + _MESSAGE_OVERHEAD + _OWN_BYTES
@@ -144,7 +142,7 @@ def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _why_not(attributes: dict[str, str], size: int) -> str | None:
-    """Returns why Pub/Sub would not take a message, and what to do; None if it would."""
+    """Returns why Pub/Sub would reject a message, and what to do; None if it would not."""
     if size > _MAX_BYTES:
         return (
             f"the message is some {size:,} bytes with its attributes, and Pub/Sub takes {MAX_REQUEST_BYTES:,} bytes; "

@@ -1,4 +1,4 @@
-"""Messages that were pulled ahead and wait to be handed out, in bundles."""
+"""A buffer of messages that were pulled ahead and wait to be handed out in bundles."""
 
 import collections
 import dataclasses
@@ -17,8 +17,8 @@ class BundleOptions:
       max_messages, max_bytes: of one bundle.
       gather_secs: how long after its first message a bundle waits for more.
       interval_secs: between the beginnings of two bundles, unless one is full: a bundle costs the runner some 3 ms.
-      idle_secs: after which none is given, so that the runner can go on.
-      buffer_messages, buffer_bytes: that are pulled ahead.
+      idle_secs: after this long without messages `take` returns none, so that the runner can go on.
+      buffer_messages, buffer_bytes: how much is pulled ahead.
     """
 
     max_messages: int = 4000
@@ -31,7 +31,7 @@ class BundleOptions:
 
 
 class MessageBuffer:
-    """A queue between the threads that pull and the one that takes bundles.
+    """A queue between the threads that pull and the thread that takes bundles.
 
     Args:
       clock: seconds, monotonic.
@@ -41,29 +41,30 @@ class MessageBuffer:
         self._options = options
         self._clock = clock
         self._closed = False
-        self._lock = threading.RLock()  # guards all; a signal's handler may close the buffer while its thread has it
+        # Guards all that follows. A signal's handler may close the buffer while its thread has the lock.
+        self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._messages: collections.deque[Received] = collections.deque()
         self._bytes = 0
-        self._allowance = PoisonGuard(options.buffer_messages)
-        self._reserved = 0  # for pulls that are under way
-        self._suspects = 0  # that wait
-        self._first_arrived = 0.0  # of those that wait
+        self._guard = PoisonGuard(options.buffer_messages)
+        self._reserved = 0  # room set aside for pulls that are under way
+        self._suspects = 0  # among the messages that wait
+        self._first_arrived = 0.0  # the first of the messages that wait
         self._began: float | None = None  # the last bundle
 
     def __len__(self) -> int:
         return len(self._messages)
 
     def add(self, messages: Sequence[Received], reserved: int = 0) -> None:
-        """Appends what was pulled.
+        """Appends the messages of a pull.
 
         Args:
-          reserved: what `wait_for_room` has set aside for it.
+          reserved: the room that `wait_for_room` set aside for the pull.
         """
         with self._lock:
             self._reserved -= reserved
-            self._allowance.note(messages)
+            self._guard.note(messages)
             self._room.notify_all()
             if messages and not self._messages:
                 self._first_arrived = self._clock()
@@ -73,7 +74,7 @@ class MessageBuffer:
             self._arrived.notify_all()
 
     def wait_for_room(self, most: int = 1) -> int:
-        """Waits until more may be pulled, and sets room aside for it; returns for how many, 0 once it is closed."""
+        """Waits until more may be pulled, and sets room aside; returns for how many messages, 0 once it is closed."""
         with self._lock:
             self._room.wait_for(lambda: self._closed or (self._room_left() > 0 and not self._is_full()))
             if self._closed:
@@ -83,7 +84,7 @@ class MessageBuffer:
             return reserved
 
     def take(self, stop: Callable[[], bool]) -> list[Received]:
-        """Waits until a bundle is due, and takes it; [] if none comes for some time, or as soon as `stop` holds."""
+        """Waits until a bundle is due, and takes it; [] after `idle_secs` without one, or once `stop()` is true."""
         with self._lock:
             idle_until = self._clock() + self._options.idle_secs
             while not (stop() or self._closed):
@@ -95,19 +96,19 @@ class MessageBuffer:
             return []
 
     def wake(self) -> None:
-        """Has `take` look at its `stop` again."""
+        """Makes `take` call its `stop` again."""
         with self._lock:
             self._arrived.notify_all()
 
     def close(self) -> None:
-        """Nothing is to be pulled any more, and nothing is handed out."""
+        """Ends pulling and handing out."""
         with self._lock:
             self._closed = True
             self._arrived.notify_all()
             self._room.notify_all()
 
     def clear(self) -> list[Received]:
-        """Returns what waits, and forgets it."""
+        """Removes and returns all messages that wait."""
         with self._lock:
             left = list(self._messages)
             self._messages.clear()
@@ -121,7 +122,7 @@ class MessageBuffer:
         return gathered if self._began is None else max(gathered, self._began + self._options.interval_secs)
 
     def _room_left(self) -> int:
-        unknown = self._allowance.value - self._suspects
+        unknown = self._guard.value - self._suspects
         return min(unknown, self._options.buffer_messages - len(self._messages)) - self._reserved
 
     def _is_full(self) -> bool:

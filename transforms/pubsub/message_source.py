@@ -1,23 +1,19 @@
-"""What a subscription gives, pulled ahead on threads of its own and handed out in bundles: the local streaming source.
+"""The local streaming source: pulls a subscription ahead on threads of its own, and hands out messages in bundles.
 
-No Beam here: `transforms.pubsub.read` puts it behind a splittable DoFn. A message that was pulled is held until it is
-acknowledged, which its bundle does once all its rows are written, or given back.
+No Beam here: `transforms.pubsub.read_local` puts it behind a splittable DoFn. The source holds a message from its pull
+until its bundle acknowledges it, once all its rows are written, or until the message is given back.
 """
 
 import dataclasses
-import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from sluice.transforms.pubsub.lease_keeper import IDS_A_REQUEST, LeaseKeeper
+from sluice.transforms.pubsub.lease_keeper import LeaseKeeper
 from sluice.transforms.pubsub.message_buffer import BundleOptions, MessageBuffer
-from sluice.transforms.pubsub.reachability import Reachability
-from sluice.transforms.pubsub.subscription import Received, Subscription, SubscriptionLost
+from sluice.transforms.pubsub.puller import Puller, pull_backoff
+from sluice.transforms.pubsub.subscription import Received, Subscription
 
-# Between pulls that fail.
-_MAX_BACKOFF_SECS = 10.0
-_MAX_DOUBLINGS = 10
 # How long a drain waits for pulls that are under way before it breaks them off.
 _LATE_SECS = 0.2
 
@@ -29,7 +25,7 @@ class SourceOptions:
     Attributes:
       pull_threads: pulls under way at a time.
       lease_secs: how long messages are held at a time.
-      segment_bundles, segment_secs: after so many bundles with messages, or so long, the next segment takes over.
+      segment_bundles, segment_secs: after this many bundles with messages, or this long, the next segment takes over.
     """
 
     bundles: BundleOptions = dataclasses.field(default_factory=BundleOptions)
@@ -41,11 +37,13 @@ class SourceOptions:
 
 @dataclasses.dataclass
 class Stats:
-    """What a source has done since it was opened; in messages, but for what follows `returned`.
+    """What a source has done since it was opened.
 
     Attributes:
-      bundle_secs: from handing out until acknowledging, of all bundles that were acknowledged together.
-      segments: that have had their turn, the present one among them.
+      pulled, acknowledged, returned: messages.
+      bundles: that were handed out with messages.
+      bundle_secs: from handing out to acknowledging, summed over all bundles that were acknowledged.
+      segments: that have had their turn, the present one included.
     """
 
     pulled: int = 0
@@ -65,7 +63,7 @@ class Bundle:
         self._done = done
 
     def acknowledge(self) -> None:
-        """To be called once every message of it has its prediction or failure written."""
+        """Acknowledges the messages. Call it once every one of them has its prediction or failure written."""
         self._done(self)
 
 
@@ -77,15 +75,15 @@ class Segment:
 
 
 class MessageSource:
-    """Pulls a subscription ahead, from the first `take` on, and hands out bundles, to one segment after the other.
+    """Pulls a subscription ahead, from the first `take` on, and hands out bundles to one segment after the other.
 
-    A segment is a pipeline that runs for some minutes, because a local runner keeps some 30 KB of every bundle. It ends
-    when it has had its bundles and the next one waits: no message waits for a pipeline to be built.
+    A segment is a pipeline that runs for some minutes, because a local runner keeps some 30 KB of every bundle. A
+    segment ends when it has had its bundles and the next one waits, so no message waits for a pipeline to be built.
 
     Args:
       on_done: called with the messages of each bundle that is acknowledged.
       clock: seconds, monotonic.
-      uniform: random in [0, 1), for the jitter of waits between pulls that fail.
+      backoff: returns the seconds to wait between pulls that fail in a row.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class MessageSource:
         options: SourceOptions,
         on_done: Callable[[Sequence[Received]], None] = lambda messages: None,
         clock: Callable[[], float] = time.monotonic,
-        uniform: Callable[[], float] = random.random,
+        backoff: Callable[[], Iterator[float]] = pull_backoff,
     ) -> None:
         self.name = subscription.name
         self.stats = Stats()
@@ -102,35 +100,28 @@ class MessageSource:
         self._subscription = subscription
         self._on_done = on_done
         self._clock = clock
-        self._uniform = uniform
         self._buffer = MessageBuffer(options.bundles, clock)
         self._leases = LeaseKeeper(subscription, options.lease_secs, clock)
         self._draining = threading.Event()
+        self._puller = Puller(subscription, self._buffer, options.pull_threads, self._hold, self._draining, backoff)
         # Guards all that follows, and the stats. A signal's handler may drain while its thread has the lock.
         self._lock = threading.RLock()
         self._in_work: dict[int, Bundle] = {}
-        self._lost: SubscriptionLost | None = None
-        self._reachability = Reachability(subscription.name)
         self._progressed = clock()
         self._turns = threading.Condition(self._lock)
         self._current: Segment | None = None  # whose turn it is
         self._next: Segment | None = None  # that waits for its turn
-        self._turn = 0
         self._segment_began = clock()
         self._segment_bundles = 0
-        self._threads = [
-            threading.Thread(target=self._pull, name=f"sluice-pull-{number}", daemon=True)
-            for number in range(options.pull_threads)
-        ]
 
     @property
     def buffered(self) -> int:
-        """Messages that were pulled and wait."""
+        """How many pulled messages wait to be handed out."""
         return len(self._buffer)
 
     @property
     def in_work(self) -> int:
-        """Messages that were handed out and are not acknowledged."""
+        """How many messages are handed out and not acknowledged."""
         with self._lock:
             return sum(len(bundle.messages) for bundle in self._in_work.values())
 
@@ -140,18 +131,18 @@ class MessageSource:
 
     @property
     def reachable(self) -> bool:
-        """Whether it pulls, and pulls come to an answer."""
-        return self._threads[0].ident is not None and not self._reachability.away and self._lost is None
+        """Whether it pulls, and pulls are answered."""
+        return self._puller.reachable
 
     @property
     def stuck_secs(self) -> float:
-        """For how long there have been messages here, and none has been acknowledged; 0 if there are none."""
+        """For how long messages have been here without one being acknowledged; 0 if none are here."""
         with self._lock:
             return self._clock() - self._progressed if self._in_work or self.buffered else 0.0
 
     @property
     def wants_next(self) -> bool:
-        """Whether the segment has had its bundles, and the next one is to be begun."""
+        """Whether the segment has had its bundles, and the next one should begin."""
         return (
             self._segment_bundles >= self._options.segment_bundles
             or self._clock() - self._segment_began >= self._options.segment_secs
@@ -161,17 +152,16 @@ class MessageSource:
         """Ends the turn of a segment that has failed; a subscription that was lost is tried again."""
         with self._lock:
             self._end_turn()
-            self._lost = None
 
     def take(self, segment: Segment) -> Bundle | None:
-        """Waits for messages and hands them out; a bundle without any if none come; None at the end of a segment.
+        """Waits for messages and hands them out; an empty bundle if none come; None at the end of a segment.
 
         Raises:
-          SubscriptionLost: as the subscription said.
+          SubscriptionLost: the subscription raised it.
         """
         self._wait_for_turn(segment)
-        self._start_pulling()
-        messages = self._buffer.take(lambda: self._lost is not None or self._is_over(segment))
+        self._puller.start()
+        messages = self._buffer.take(lambda: self._puller.lost is not None or self._is_over(segment))
         with self._lock:
             bundle = Bundle(messages, self._clock(), self._acknowledge)
             if messages:
@@ -179,8 +169,8 @@ class MessageSource:
                 self.stats.bundles += 1
                 self._in_work[id(bundle)] = bundle
                 return bundle
-            if self._lost is not None:
-                raise self._lost
+            if (lost := self._puller.lost) is not None:
+                raise lost
             if not self._is_over(segment):
                 return bundle
             if self._current is segment:
@@ -188,17 +178,17 @@ class MessageSource:
             return None
 
     def release(self) -> None:
-        """Gives back what bundles that failed have left."""
+        """Gives back the messages of bundles that failed."""
         with self._lock:
             bundles, self._in_work = self._in_work, {}
         self._give_back([message for bundle in bundles.values() for message in bundle.messages])
 
     def pause(self, secs: float) -> None:
-        """Waits so long, or until the source is drained."""
+        """Waits this long, or until the source is drained."""
         self._draining.wait(secs)
 
     def drain(self) -> None:
-        """Stops pulling and handing out; what was handed out may be finished. Returns at once."""
+        """Stops pulling and handing out; bundles that were handed out may be finished. Returns at once."""
         self._draining.set()
         self._buffer.close()
         with self._lock:
@@ -207,14 +197,9 @@ class MessageSource:
     def close(self) -> None:
         """Drains, gives back what was not acknowledged, ends the threads, and closes the subscription."""
         self.drain()
-        deadline = self._clock() + _LATE_SECS
-        with self._lock:
-            pulling = [thread for thread in self._threads if thread.ident]
-        for thread in pulling:
-            thread.join(max(0.0, deadline - self._clock()))
+        self._puller.join(_LATE_SECS)
         self._subscription.interrupt()
-        for thread in pulling:
-            thread.join()
+        self._puller.join()
         waiting = self._buffer.clear()
         left = len(waiting) + self.in_work
         self._give_back(waiting)
@@ -234,21 +219,22 @@ class MessageSource:
                 self._segment_bundles, self._segment_began = 0, self._clock()
                 self.stats.segments += 1
 
-    def _start_pulling(self) -> None:
-        with self._lock:
-            if not self._threads[0].ident and not self.draining:
-                for thread in self._threads:
-                    thread.start()
-
     def _end_turn(self) -> None:
         if self._current is not None:
             self._current.over = True
         self._current = None
-        self._turn += 1
+        self._puller.begin_turn()
         self._turns.notify_all()
 
     def _is_over(self, segment: Segment) -> bool:
         return self.draining or self._current is not segment or (self._next is not None and self.wants_next)
+
+    def _hold(self, messages: Sequence[Received]) -> None:
+        self._leases.hold([message.ack_id for message in messages])
+        with self._lock:
+            if not self._in_work and not self.buffered:
+                self._progressed = self._clock()
+            self.stats.pulled += len(messages)
 
     def _acknowledge(self, bundle: Bundle) -> None:
         with self._lock:
@@ -264,39 +250,3 @@ class MessageSource:
         self._leases.give_back([message.ack_id for message in messages])
         with self._lock:
             self.stats.returned += len(messages)
-
-    def _pull(self) -> None:
-        failures = 0
-        while reserved := self._buffer.wait_for_room(IDS_A_REQUEST):
-            turn = self._turn
-            try:
-                received = self._subscription.pull(reserved)
-            except Exception as error:  # noqa: BLE001  the service is away: it is asked again
-                failures += 1
-                self._buffer.add([], reserved)
-                self._note_failed(error, turn)
-                backoff = min(_MAX_BACKOFF_SECS, 0.1 * 2 ** min(failures, _MAX_DOUBLINGS))
-                self.pause(backoff * (0.5 + self._uniform() / 2))
-                continue
-            failures = 0
-            self._reachability.answered()
-            self._leases.hold([message.ack_id for message in received])
-            with self._lock:
-                if not self._in_work and not self.buffered:
-                    self._progressed = self._clock()
-                self.stats.pulled += len(received)
-            self._buffer.add(received, reserved)
-
-    def _note_failed(self, error: Exception, turn: int) -> None:
-        """Has `take` raise what will not pass.
-
-        Args:
-          turn: in which the pull was begun: what was wrong then may be mended in the next one.
-        """
-        if self.draining:
-            return
-        self._reachability.failed(error)
-        with self._lock:
-            if isinstance(error, SubscriptionLost) and turn == self._turn:
-                self._lost = error
-        self._buffer.wake()

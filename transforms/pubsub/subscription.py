@@ -1,13 +1,17 @@
-"""What a subscription is to the local streaming source, whichever service it belongs to."""
+"""The contract of a subscription that the local streaming source reads, whichever service it belongs to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sluice.models.errors import SluiceError
 
+# The most messages that one request may pull, and the most that one may acknowledge: the service accepts requests of up
+# to 512 KiB, and an ack id has at most some 200 bytes. https://cloud.google.com/pubsub/quotas#resource_limits
+MAX_REQUEST_IDS = 1000
+
 
 class Received(NamedTuple):
-    """A message as it was pulled.
+    """A message that was pulled.
 
     Attributes:
       publish_time: microseconds since the epoch.
@@ -24,7 +28,7 @@ class Received(NamedTuple):
 
 
 class SubscriptionLost(SluiceError):
-    """The subscription is not there, or may not be read."""
+    """The subscription does not exist, or this account may not read it."""
 
 
 class Subscription(Protocol):
@@ -33,24 +37,30 @@ class Subscription(Protocol):
     name: str
 
     def pull(self, max_messages: int) -> Sequence[Received]:
-        """Returns what is there; waits for something to come, but may return none.
+        """Returns the messages that are there. Waits for some if there are none, but may return none.
 
         Raises:
-          SubscriptionLost: there is no use in trying again soon.
+          SubscriptionLost: trying again soon is of no use.
         """
 
     def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Tells that these are done."""
+        """Acknowledges messages: they are done, and do not come again."""
 
     def extend(self, ack_ids: Sequence[str], secs: int) -> None:
-        """Holds these for so long from now; 0 gives them back."""
+        """Holds messages for this long from now; 0 gives them back."""
 
     def interrupt(self) -> None:
-        """Has pulls that are under way, and those to come, return at once, empty-handed."""
+        """Makes pulls that are under way, and all later ones, return at once with no messages."""
 
     def close(self, left: int = 0) -> None:
-        """Gives back connections; removes the subscription if it was made for this job, and nothing is left in it.
+        """Closes connections; deletes the subscription if it was made for this job and no message is left in it.
 
         Args:
-          left: messages that were pulled, and given back.
+          left: how many messages were pulled and given back.
         """
+
+
+def in_requests(ack_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yields ack ids in parts, each small enough for one request."""
+    for start in range(0, len(ack_ids), MAX_REQUEST_IDS):
+        yield ack_ids[start : start + MAX_REQUEST_IDS]

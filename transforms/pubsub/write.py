@@ -1,16 +1,17 @@
-"""Predictions and failures to Pub/Sub topics, all of them there before a bundle is finished.
+"""Publishes predictions and failures to Pub/Sub topics; a bundle finishes when all of its messages are published.
 
-Ordering keys are carried, order is not promised: bundles run side by side, and so do the requests of one bundle. To the
-service, all messages of one key must moreover be published in one region, which workers of several regions can do only
-by an endpoint REGION-pubsub.googleapis.com. https://cloud.google.com/pubsub/docs/ordering
+Ordering keys are kept, but order is not promised: bundles run side by side, and so do the requests of one bundle. The
+service also orders only the messages of a key that are published in one region; workers in several regions need an
+endpoint REGION-pubsub.googleapis.com for that. https://cloud.google.com/pubsub/docs/ordering
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Generic, TypeAlias
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -21,19 +22,19 @@ from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows, scored_failure
 from sluice.transforms.pubsub.message_attributes import failure_message, messages_of
 from sluice.transforms.pubsub.publish import Messages, Publisher
-from sluice.transforms.pubsub.publish_sender import PublishOptions, Refused
+from sluice.transforms.pubsub.publish_sender import PublishOptions, Refused, Tag
 
 
 class WriteMessages(beam.PTransform):
-    """Publishes each row of RecordBatches as a message; gives the `Failure`s of rows that cannot be one.
+    """Publishes each row of RecordBatches as a message; returns the `Failure`s of rows that cannot be published.
 
-    A message's data is the row as a JSON object. Its attributes are those of the message that the row came from, and
-    `sluice_model`, `sluice_version`, `sluice_message_id` and `sluice_publish_time` (see message_attributes); it has
-    that message's ordering key.
+    A message's data is the row as a JSON object. It has the attributes and the ordering key of the message that the row
+    came from, and the attributes `sluice_model`, `sluice_version`, `sluice_message_id` and `sluice_publish_time` (see
+    `transforms.pubsub.message_attributes`).
 
     Args:
       topic: projects/P/topics/T.
-      retry_secs: how long the service may be away before the bundle fails, and its messages come again.
+      retry_secs: how long the service may be away before the bundle fails and its messages come again.
     """
 
     def __init__(self, topic: str, spec: OutputSpec, retry_secs: float = PublishOptions.retry_secs) -> None:
@@ -45,13 +46,13 @@ class WriteMessages(beam.PTransform):
 
 
 class WriteFailureMessages(beam.PTransform):
-    """Publishes each failure as a JSON object; gives nothing.
+    """Publishes each failure as a JSON object; returns nothing.
 
     Its attributes are those of the message that failed, and `sluice_stage`, `sluice_error_type` and `sluice_attempt`.
 
     Args:
       topic: projects/P/topics/T.
-      payload_mode: see transforms.core.failures.to_record. What would be too large a message has the payload's hash.
+      payload_mode: see transforms.core.failures.to_record. A message that would be too large has the payload's hash.
     """
 
     def __init__(self, topic: str, payload_mode: str = FULL, retry_secs: float = PublishOptions.retry_secs) -> None:
@@ -62,15 +63,15 @@ class WriteFailureMessages(beam.PTransform):
         return failures | "Publish" >> beam.ParDo(self._fn)
 
 
-class _Publish(beam.DoFn):
-    """Publishes what it is given, and returns from `finish_bundle` when all of it is published."""
+class _Publish(beam.DoFn, Generic[Tag]):
+    """Publishes its elements; `finish_bundle` returns when all of them are published."""
 
     def __init__(self, topic: str, options: PublishOptions) -> None:
         self._topic = topic
         self._options = options
 
     def setup(self) -> None:
-        self._publisher: Publisher[Any] = Publisher(self._topic, self._options)
+        self._publisher: Publisher[Tag] = Publisher(self._topic, self._options)
 
     def start_bundle(self) -> None:
         self._publisher.drop()
@@ -82,21 +83,17 @@ class _Publish(beam.DoFn):
         if hasattr(self, "_publisher"):  # setup may have failed
             self._publisher.close()
 
-    def _refuse(self, refused: list[Refused[Any]]) -> Iterator[WindowedValue]:
-        """Yields what becomes of messages that the service does not take."""
+    def _refuse(self, refused: list[Refused[Tag]]) -> Iterator[WindowedValue]:
+        """Yields a failure for each message that the service rejects."""
         raise NotImplementedError
 
 
-class _Source(NamedTuple):
-    """What rows came in."""
-
-    batch: pa.RecordBatch
-    window: Any
-    timestamp: Timestamp
+# A batch in its window, at its time, and the number of a row.
+_Row: TypeAlias = tuple[WindowedValue, int]
 
 
 @beam.typehints.with_output_types(Failure)
-class _WriteMessages(_Publish):
+class _WriteMessages(_Publish[_Row]):
     """Counts: rows_failed."""
 
     def __init__(self, topic: str, spec: OutputSpec, options: PublishOptions) -> None:
@@ -106,7 +103,7 @@ class _WriteMessages(_Publish):
     def process(
         self,
         batch: pa.RecordBatch,
-        window: Any = beam.DoFn.WindowParam,
+        window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[WindowedValue]:
         data, numbers, failures = encode_rows(batch, self._spec)
@@ -114,23 +111,24 @@ class _WriteMessages(_Publish):
         messages, errors = messages_of(kept, data)
         failures += [scored_failure(kept, row, WRITE, "MessageTooLarge", text) for row, text in errors.items()]
         rows = [row for row in range(kept.num_rows) if row not in errors]
-        source = _Source(kept, window, timestamp)
+        source = WindowedValue(kept, timestamp, (window,))
         self._publisher.add(messages.at(rows) if errors else messages, [(source, row) for row in rows])
         for failure in failures:
-            yield _counted(failure, window, timestamp)
+            yield _counted(failure, source)
         yield from self._refuse(self._publisher.refused())
 
-    def _refuse(self, refused: list[Refused[tuple[_Source, int]]]) -> Iterator[WindowedValue]:
-        for ((batch, window, timestamp), row), text in refused:
-            yield _counted(scored_failure(batch, row, WRITE, "InvalidArgument", text), window, timestamp)
+    def _refuse(self, refused: list[Refused[_Row]]) -> Iterator[WindowedValue]:
+        for (source, row), text in refused:
+            yield _counted(scored_failure(source.value, row, WRITE, "InvalidArgument", text), source)
 
 
-def _counted(failure: Failure, window: Any, timestamp: Timestamp) -> WindowedValue:
+def _counted(failure: Failure, source: WindowedValue) -> WindowedValue:
+    """Returns a failure in the window and at the time of its batch."""
     metrics.count_failure(failure.stage, failure.error_type)
-    return WindowedValue(failure, timestamp, (window,))
+    return source.with_value(failure)
 
 
-class _WriteFailures(_Publish):
+class _WriteFailures(_Publish[None]):
     def __init__(self, topic: str, payload_mode: str, options: PublishOptions) -> None:
         super().__init__(topic, options)
         self._payload_mode = payload_mode

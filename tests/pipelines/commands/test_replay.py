@@ -16,7 +16,7 @@ from sluice.pipelines.cli import main
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import Failure, to_json
-from sluice.transforms.pubsub import replay_failures
+from sluice.transforms.pubsub.replay.final_sink import FinalFile
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import Gcs, Pubsub
 
@@ -194,7 +194,7 @@ def test_an_interrupt_ends_it_with_what_was_done(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(replay_failures.FinalFile, "write", interrupt)
+    monkeypatch.setattr(FinalFile, "write", interrupt)
     assert replay(write(tmp_path / "f.jsonl", FAILURE), topic, tmp_path / "final.jsonl") == 130
     assert "interrupted; what was not sent or written yet is still where it was" in capsys.readouterr().err
 
@@ -262,15 +262,15 @@ def test_the_subscription_of_something_else_is_left_alone(
 _KILLED = """
 import os, signal, sys
 from sluice.pipelines.cli import main
-from sluice.transforms import read_failures, replay_failures
+from sluice.transforms.pubsub.replay import failure_messages, final_sink
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "settle":
-    read_failures.FailureMessages.settle = die
+    failure_messages.FailureMessages.settle = die
 else:
-    replay_failures.FinalFile.write = die
+    final_sink.FinalFile.write = die
 main(["replay", "--failures", sys.argv[2], "--to", sys.argv[3], "--final", sys.argv[4], "--progress=none"])
 """
 

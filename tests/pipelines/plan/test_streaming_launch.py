@@ -112,13 +112,14 @@ def test_a_topics_own_subscription_is_kept_as_long_as_something_is_in_it(
     pubsub: Pubsub, caplog: pytest.LogCaptureFixture
 ) -> None:
     from sluice.transforms.pubsub.clients import subscriber
-    from sluice.transforms.pubsub.pubsub_subscription import PubsubSubscription, make_subscription
+    from sluice.transforms.pubsub.google_subscription import GoogleSubscription
+    from sluice.transforms.pubsub.resources import create_subscription
 
-    name = make_subscription(subscriber(), pubsub.make_topic())
-    PubsubSubscription(subscriber(), name, temporary=True).close(left=12)
+    name = create_subscription(subscriber(), pubsub.make_topic())
+    GoogleSubscription(subscriber(), name, temporary=True).close(left=12)
     assert pubsub.subscriber.get_subscription(subscription=name).name == name
     assert f"go on with --input_subscription {name}" in caplog.text
-    PubsubSubscription(subscriber(), name, temporary=True).close(left=0)
+    GoogleSubscription(subscriber(), name, temporary=True).close(left=0)
     assert name not in [
         each.name for each in pubsub.subscriber.list_subscriptions(project=f"projects/{pubsub.project}")
     ]

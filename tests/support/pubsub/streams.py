@@ -20,7 +20,7 @@ from typing import Any
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.transforms.pubsub.read import open_sources
+from sluice.transforms.pubsub.read_local import open_sources
 from tests.support.servers import Pubsub, free_port
 
 # Nothing that a test waits for takes so long: it makes a hang a failure.

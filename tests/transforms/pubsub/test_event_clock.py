@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.transforms.pubsub.event_clock import EventClock
+from sluice.transforms.pubsub.read_local import EventClock
 
 SLACK = 10
 

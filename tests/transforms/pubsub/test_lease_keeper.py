@@ -1,6 +1,7 @@
 """Leases are extended in time and as long as needed; what is done is acknowledged, what is not is given back."""
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.transforms.pubsub.lease_keeper import IDS_A_REQUEST, LeaseKeeper
+from sluice.transforms.pubsub.lease_keeper import LeaseKeeper
+from sluice.transforms.pubsub.subscription import MAX_REQUEST_IDS
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import Leases
 
@@ -26,8 +28,8 @@ class Kept:
     def __init__(self, subscription: Leases, alone: bool = False) -> None:
         self.subscription = subscription
         self.clock = FakeClock()
-        # No jitter: requests that fail are tried again at once.
-        self.keeper = LeaseKeeper(subscription, LEASE_SECS, self.clock, uniform=lambda: 0.0)
+        # Requests that fail are tried again at once.
+        self.keeper = LeaseKeeper(subscription, LEASE_SECS, self.clock, backoff=lambda: itertools.repeat(0.0))
         if alone:
             self.keeper.close()
 
@@ -95,11 +97,11 @@ def test_an_extension_that_fails_is_tried_again_at_the_next_tick() -> None:
 
 
 def test_one_request_that_fails_does_not_keep_back_the_others() -> None:
-    ids = [f"{number:04d}" for number in range(2 * IDS_A_REQUEST + 1)]
+    ids = [f"{number:04d}" for number in range(2 * MAX_REQUEST_IDS + 1)]
     job = Kept(Leases(failing=1), alone=True)
     job.keeper.hold(ids)
-    assert job.after(4) == ids[IDS_A_REQUEST:]
-    assert job.after(1) == ids[:IDS_A_REQUEST]
+    assert job.after(4) == ids[MAX_REQUEST_IDS:]
+    assert job.after(1) == ids[:MAX_REQUEST_IDS]
 
 
 def test_the_keepers_own_thread_extends() -> None:
@@ -112,14 +114,14 @@ def test_the_keepers_own_thread_extends() -> None:
 
 def test_requests_are_of_bounded_size() -> None:
     with kept() as job:
-        ids = [str(number) for number in range(2 * IDS_A_REQUEST + 5)]
+        ids = [str(number) for number in range(2 * MAX_REQUEST_IDS + 5)]
         job.keeper.hold(ids)
         job.after(4)
         job.keeper.give_back(ids)
         job.keeper.acknowledge(ids)
     for what in (EXTEND, "give back", "acknowledge"):
         sizes = [len(requested) for kind, requested in job.subscription.requests if kind == what]
-        assert sizes == [IDS_A_REQUEST, IDS_A_REQUEST, 5]
+        assert sizes == [MAX_REQUEST_IDS, MAX_REQUEST_IDS, 5]
         assert job.subscription.sent(what) == ids
 
 
@@ -139,12 +141,12 @@ def test_what_is_given_back_or_acknowledged_is_not_extended() -> None:
 def test_what_is_given_back_while_others_are_extended_is_not_extended_any_more() -> None:
     subscription = Leases()
     job = Kept(subscription, alone=True)
-    ids = [f"{number:04d}" for number in range(4 * IDS_A_REQUEST)]
-    left = [*ids[:IDS_A_REQUEST], ids[-1]]
+    ids = [f"{number:04d}" for number in range(4 * MAX_REQUEST_IDS)]
+    left = [*ids[:MAX_REQUEST_IDS], ids[-1]]
 
     def give_back(what: str, requested: Sequence[str]) -> None:
         subscription.on_request = lambda what, ids: None
-        job.keeper.give_back(ids[IDS_A_REQUEST:-1])
+        job.keeper.give_back(ids[MAX_REQUEST_IDS:-1])
 
     job.keeper.hold(ids)
     subscription.on_request = give_back

@@ -1,6 +1,7 @@
 """`MessageSource`: each message handed out once, held until it is done, given back otherwise; segments in turn."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 
@@ -246,8 +247,7 @@ def test_an_outage_of_days_is_waited_out() -> None:
     """Pulls that fail thousands of times in a row, with no wait between them here."""
     subscription = MemorySubscription()
     subscription.fail(ConnectionError("away"))
-    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1))
-    source.pause = lambda secs: None  # type: ignore[method-assign]
+    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1), backoff=lambda: itertools.repeat(0.0))
     threading.Thread(target=lambda: take(source), daemon=True).start()
     while subscription.failures < 3000:
         threading.Event().wait(0.001)

@@ -1,8 +1,10 @@
 """Requests to a topic: what they hold, what is tried again, what is given up, and that nothing is lost or left over."""
 
+import functools
+import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.pubsub.publish import MAX_REQUEST_MESSAGES, Messages, Publisher
-from sluice.transforms.pubsub.publish_sender import PublishOptions
+from sluice.transforms.pubsub.publish_sender import PublishOptions, publish_backoff
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.service import TOPIC, Gate, aborts, refuses_poison, service
 
@@ -52,7 +54,12 @@ def numbered(count: int) -> list[bytes]:
 
 def opened(clock: Clock | None = None, **options: float) -> Publisher[Any]:
     clock = clock or Clock()
-    return Publisher(TOPIC, PublishOptions(**options), clock=clock, pause=clock.pause, uniform=lambda: 0.5)
+    return Publisher(TOPIC, PublishOptions(**options), clock=clock, pause=clock.pause, backoff=doubling)
+
+
+def doubling() -> Iterator[float]:
+    """Pauses without jitter."""
+    return (min(0.05 * 2**number, 5.0) for number in itertools.count())
 
 
 def publish(publisher: Publisher[Any], data: Sequence[bytes], **how: Any) -> list[Any]:
@@ -191,6 +198,12 @@ def test_what_may_pass_is_tried_again(code: str) -> None:
     assert clock.pauses == [0.05, 0.1, 0.2, 0.4]
 
 
+def test_pauses_grow_up_to_ten_seconds() -> None:
+    pauses = list(itertools.islice(publish_backoff(), 10_000))
+    assert all(0 <= pause <= min(0.1 * 2**number, 10.0) for number, pause in enumerate(pauses[:20]))
+    assert 9.9 < max(pauses) <= 10.0
+
+
 def test_an_outage_that_lasts_fails_the_bundle() -> None:
     clock = Clock()
     with service(aborts("UNAVAILABLE", text="it is away")) as server:
@@ -198,7 +211,7 @@ def test_an_outage_that_lasts_fails_the_bundle() -> None:
         with pytest.raises(SluiceError, match=rf"{TOPIC} .*UNAVAILABLE: it is away \(tried \d+ times, for 60 s\)"):
             publish(publisher, numbered(10))
         assert clock.now == pytest.approx(60)
-        assert max(clock.pauses) == 5.0  # half of 10 s, by our dice
+        assert max(clock.pauses) == 5.0
         assert server.taken == []
         publisher.close()
 
@@ -340,9 +353,9 @@ def test_attempts_end_with_the_time_for_all_of_them() -> None:
 
     client = _Client()
     client.publish = hang  # type: ignore[method-assign]
-    publisher: Publisher[bytes] = Publisher(
-        TOPIC, PublishOptions(retry_secs=40, rpc_timeout_secs=30), lambda: client, clock, clock.pause, lambda: 0.0
-    )
+    options = PublishOptions(retry_secs=40, rpc_timeout_secs=30)
+    at_once = functools.partial(itertools.repeat, 0.0)
+    publisher: Publisher[bytes] = Publisher(TOPIC, options, lambda: client, clock, clock.pause, at_once)
     with pytest.raises(SluiceError, match=r"DEADLINE_EXCEEDED: no answer.*tried 2 times"):
         publish(publisher, numbered(1))
     assert timeouts == [30, 10]

@@ -20,17 +20,11 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import PAYLOAD_MODES, Failure, to_json, to_record
-from sluice.transforms.pubsub.read_failures import FailureFiles, FailureMessages, StoredFailure, parse_failure
-from sluice.transforms.pubsub.replay_failures import (
-    ABSENT,
-    SENT,
-    SKIPPED,
-    TRIED,
-    ReplayRules,
-    attributes_of,
-    open_final_sink,
-    replay,
-)
+from sluice.transforms.pubsub.replay.failure_files import FailureFiles
+from sluice.transforms.pubsub.replay.failure_messages import FailureMessages
+from sluice.transforms.pubsub.replay.final_sink import open_final_sink
+from sluice.transforms.pubsub.replay.replay import ABSENT, SENT, SKIPPED, TRIED, ReplayRules, attributes_of, replay
+from sluice.transforms.pubsub.replay.stored_failure import StoredFailure, parse_failure
 from tests.support.fakes import FakeClock
 from tests.support.servers import Gcs
 

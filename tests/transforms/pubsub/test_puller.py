@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.transforms.pubsub.reachability import Reachability
+from sluice.transforms.pubsub.puller import Reachability
 
 
 def test_it_is_away_after_some_failures_in_a_row_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -11,7 +11,7 @@ def test_it_is_away_after_some_failures_in_a_row_and_said_once(caplog: pytest.Lo
         assert reachability.away == (number >= 3)
         reachability.failed(ConnectionError(f"refused {number}"))
     assert [record.message for record in caplog.records] == [
-        "projects/p/subscriptions/s cannot be pulled, and is tried again: refused 2"
+        "projects/p/subscriptions/s cannot be pulled; trying again: refused 2"
     ]
     reachability.answered()
     reachability.answered()

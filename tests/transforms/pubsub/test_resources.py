@@ -7,7 +7,7 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
-from sluice.transforms.pubsub.topics import check_topic, create_topic
+from sluice.transforms.pubsub.resources import check_topic, create_topic
 from tests.support.pubsub.service import TOPIC, aborts, service, takes
 from tests.support.servers import Pubsub
 
@@ -42,10 +42,10 @@ def test_a_topic_is_looked_up(pubsub: Pubsub) -> None:
 
 
 def test_who_may_only_publish_may_publish(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "sluice.transforms.pubsub.topics")
+    caplog.set_level(logging.DEBUG, "sluice.transforms.pubsub.resources")
     with service(look=aborts("PERMISSION_DENIED"), granted=["pubsub.topics.publish"]):
         check_topic(TOPIC)
-    assert f"{TOPIC} cannot be looked at" in caplog.text
+    assert f"{TOPIC} cannot be looked up" in caplog.text
     with service(look=aborts("PERMISSION_DENIED")):  # permissions are not known either
         check_topic(TOPIC)
 

@@ -1,0 +1,81 @@
+"""A failure as it was written, and the contract of the sources that failures are read from."""
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import orjson
+
+from sluice.models.errors import SluiceError
+from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES
+
+# The prefix that `transforms.core.failures.to_record` puts before the hash of a private payload.
+_HASHED = "sha256:"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFailure:
+    """A failure that was written.
+
+    Attributes:
+      text: its JSON object, on one line.
+      payload: None if it was not kept (--failure_payload), or if the failure is of a file and not of a row.
+      message_id: of the message that held the failure; "" from a file.
+    """
+
+    text: bytes
+    stage: str
+    error_type: str
+    payload: bytes | None
+    attributes: dict[str, str]
+    attempt: int
+    message_id: str = ""
+
+
+class FailureSource(Protocol):
+    """A place that failures are read from, chunk by chunk."""
+
+    def chunks(self) -> Iterator[list[StoredFailure]]:
+        """Yields failures, at most some MB of them at a time."""
+
+    def settle(self, failures: Sequence[StoredFailure]) -> None:
+        """Marks failures as done: they are published, or written elsewhere, and need not come again."""
+
+    def close(self) -> None:
+        """Gives back what is not settled."""
+
+
+def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
+    """Returns a failure as `transforms.core.failures.to_json` wrote it.
+
+    Raises:
+      SluiceError: the text is not a failure.
+    """
+    try:
+        record = orjson.loads(text)
+        payload = _payload(record["stage"], record.get("error_type"), record["payload"])
+        attributes, attempt = dict(record.get("attributes") or {}), record.get("attempt", 1)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SluiceError(f"{_shown(text)} is not a failure: {type(error).__name__}: {error}") from error
+    names = (record["stage"], record.get("error_type", ""), *attributes, *attributes.values())
+    if not all(isinstance(name, str) for name in names) or not isinstance(attempt, int):
+        raise SluiceError(f"{_shown(text)} is not a failure: a field has another type than a failure's")
+    return StoredFailure(
+        orjson.dumps(record), record["stage"], record.get("error_type", ""), payload, attributes, attempt, message_id
+    )
+
+
+def _payload(stage: str, error_type: str | None, shown: str | None) -> bytes | None:
+    is_row = stage != READ or error_type == TOO_MANY_DELIVERIES  # other failures of that stage are of files
+    if shown is None or not is_row or shown.startswith(_HASHED):
+        return None
+    try:
+        return base64.b64decode(shown, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its payload is not base64: {error}") from error
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:40])[1:] + ("..." if len(text) > 40 else "")
