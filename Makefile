@@ -5,12 +5,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO_ROWS ?= 200000
 SOAK_MINUTES ?= 10
+# Processes that run tests. Each needs up to 2 GB, and starts the emulators that its files need.
+TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count()))')
+PYTEST = $(BIN)/python -m pytest tests --numprocesses=$(TEST_WORKERS) --dist=loadfile --no-loadscope-reorder
 # The BigQuery emulator that tests run has an environment of its own, because it needs another Python.
 BIGQUERY := .venv-bigquery
 PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
 	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
-.PHONY: demo demo-streaming test lint format bench bench-serving bench-streaming bench-bigquery soak clean
+.PHONY: demo demo-streaming test test-fast lint format bench bench-serving bench-streaming bench-bigquery soak clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
@@ -50,7 +53,11 @@ demo-streaming: $(VENV)/.installed
 	@$(BIN)/sluice demo-streaming --output demo-output
 
 test: $(VENV)/.installed-test $(BIGQUERY)/.installed
-	$(BIN)/python -m pytest tests
+	$(PYTEST)
+
+# What needs no server and runs no whole job.
+test-fast: $(VENV)/.installed-test
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -73,7 +80,9 @@ bench-streaming: $(VENV)/.installed-test
 bench-bigquery: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(BIN)/python -m benchmarks.bigquery
 
-soak: $(VENV)/.installed-test
+# Tests at their full sizes, then a streaming job for as long as is asked.
+soak: $(VENV)/.installed-test $(BIGQUERY)/.installed
+	SOAK=1 $(PYTEST) -m soak
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
 clean:

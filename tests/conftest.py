@@ -1,16 +1,18 @@
-"""Fixtures of several test modules."""
+"""Fixtures of several test modules, and what is set for all of them: order, markers, hypothesis."""
 
 import os
-from collections.abc import Callable, Iterator
+import random
+import signal
+from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from sluice.models import zoo
 from tests.support.bigquery.cases import load, make_births
-from tests.support.saved_models.cases import CASES, build_case
-from tests.support.saved_models.zoo import ZooSample, make_sample
+from tests.support.saved_models.cases import CASES
+from tests.support.saved_models.zoo import ZooSample, ZooSamples
 from tests.support.servers import (
     BigQuery,
     Gcs,
@@ -23,11 +25,47 @@ from tests.support.servers import (
     pubsub_emulator,
 )
 from tests.support.serving.backends import Uris, uris_of
+from tests.support.shared import SharedDirectory
+from tests.support.sizes import size
 
+# No test depends on time: a busy machine draws the first example, and makes the first call, in seconds.
+# A directory of a test may hold files of several of its examples.
+_UNCHECKED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+settings.register_profile("default", deadline=None, suppress_health_check=_UNCHECKED)
 # On CI the examples are the same at every run, so that what passed passes again; elsewhere they are drawn anew.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Fixtures that start a server or train models, and those of tables as large as `make soak` wants them.
+_SERVERS = {"gcs", "pubsub", "bigquery", "zoo_samples", "zoo_uris", "uris"}
+_SOAKED = {"births", "births_table"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files, and the tests of a file, in random order")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the shell ignores SIGINT for what runs in the background, tests and their processes still see it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what takes long, and puts it first, so that no worker is left with it at the end."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & _SERVERS or item.get_closest_marker("job"):
+            item.add_marker("slow")
+        if fixtures & _SOAKED:
+            item.add_marker("soak")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    if (seed := config.getoption("shuffle")) is not None:
+        draw = random.Random(seed)
+        places = {path: draw.random() for path in sorted({item.path for item in items})}
+        items.sort(key=lambda item: (places[item.path], draw.random()))
+    else:
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +105,8 @@ def datasets_of_one_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def births() -> pa.Table:
-    """200,000 rows in natality's shape, nulls among them."""
-    return make_births(200_000)
+    """Rows in natality's shape, nulls among them."""
+    return make_births(size(20_000, soak=200_000))
 
 
 @pytest.fixture(scope="session")
@@ -78,22 +116,26 @@ def births_table(bigquery: BigQuery, births: pa.Table) -> str:
 
 
 @pytest.fixture(scope="session")
-def zoo_samples(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, ZooSample]":
-    """Every model of the zoo, trained, and 700 rows for it in every format."""
-    return {name: make_sample(name, tmp_path_factory.mktemp(name), rows=700) for name in zoo.NAMES}
+def shared(tmp_path_factory: pytest.TempPathFactory) -> SharedDirectory:
+    return SharedDirectory(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def criteo(zoo_samples: "dict[str, ZooSample]") -> "ZooSample":
+def zoo_samples(shared: SharedDirectory) -> Mapping[str, ZooSample]:
+    """The models of the zoo, each trained when it is first asked for, and 700 rows for it in every format."""
+    return ZooSamples(shared, rows=700)
+
+
+@pytest.fixture(scope="session")
+def criteo(zoo_samples: Mapping[str, ZooSample]) -> ZooSample:
     return zoo_samples["criteo"]
 
 
 @pytest.fixture(scope="session")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def cases(shared: SharedDirectory) -> Callable[[str], str]:
     """Builds a SavedModel of tests.support.saved_models.cases by name, once; returns its directory."""
-    directory = tmp_path_factory.mktemp("cases")
     by_name = {case.name: case for case in CASES}
-    return lambda name: build_case(by_name[name], str(directory))
+    return lambda name: str(shared.made(name, lambda directory: by_name[name].build(str(directory))))
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +146,7 @@ def uris(cases: Callable[[str], str]) -> Iterator[Uris]:
 
 
 @pytest.fixture(scope="session")
-def zoo_uris(zoo_samples: "dict[str, ZooSample]") -> Iterator[Uris]:
+def zoo_uris(zoo_samples: Mapping[str, ZooSample]) -> Iterator[Uris]:
     """The URI of a model of the zoo, likewise."""
-    with uris_of(lambda name: zoo_samples[name].model, list(zoo_samples)) as uri:
+    with uris_of(lambda name: zoo_samples[name].model, zoo.NAMES) as uri:
         yield uri

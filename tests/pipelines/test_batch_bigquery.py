@@ -56,7 +56,7 @@ def tables_in(bigquery: BigQuery, dataset: str) -> list[str]:
 def test_a_large_table_with_its_predictions(
     bigquery: BigQuery, births: pa.Table, births_table: str, natality: str, dataset: str, tmp_path: Path
 ) -> None:
-    """Every row of 200,000 comes out once, as it was, with what the model says of it; those with a null fail."""
+    """Every row comes out once, as it was, with what the model says of it; those with a null fail."""
     summary = tmp_path / "summary.json"
     flags = [f"--input_table={births_table}", f"--output_table={dataset}.scored", f"--failures_table={dataset}.failed"]
     assert batch(*flags, "--max_failure_rate=0.2", f"--model={natality}", f"--summary_file={summary}") == 0

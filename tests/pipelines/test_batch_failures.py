@@ -5,16 +5,17 @@ import glob
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sluice.pipelines.cli import main
+from sluice.transforms.encode.csv import CsvEncoder
+from tests.support.processes import Forked
 from tests.support.saved_models.zoo import ZooSample, read_output
 
 
@@ -217,24 +218,22 @@ def test_open_quotes_fail_every_row_and_name_the_flag(cases: Callable[[str], str
     assert [(row["x"], row["note"]) for row in written(output)] == [("1", "two\nlines"), ("2", "plain")]
 
 
-_KILLED = """
-import os, sys
-from sluice.transforms import encode_csv
-write = encode_csv.CsvEncoder.write
-def write_and_die(self, batch):
-    write(self, batch)
-    os.kill(os.getpid(), 9)
-encode_csv.CsvEncoder.write = write_and_die
-from sluice.pipelines.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+def run_until_a_batch_is_written(arguments: list[str]) -> int:
+    """Runs a job in a process that is killed once it has written a batch."""
+    write = CsvEncoder.write
+
+    def write_and_die(self: CsvEncoder, batch: pa.RecordBatch) -> None:
+        write(self, batch)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    CsvEncoder.write = write_and_die  # type: ignore[method-assign]
+    return main(arguments)
 
 
 def test_a_job_that_is_killed_leaves_nothing_that_looks_finished(criteo: ZooSample, tmp_path: Path) -> None:
     output = tmp_path / "out" / "pred.csv"
     command = ["batch", "--model", criteo.model, "--input", criteo.path("csv"), "--output", str(output)]
-    done = subprocess.run([sys.executable, "-c", _KILLED, *command], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert Forked(run_until_a_batch_is_written, command).wait() == -signal.SIGKILL
     assert glob.glob(f"{output.parent}/*") == [], "only hidden files are left"
     assert main([*command, "--progress=none"]) == 0, "and the next run is not refused"
     assert len(written(output)) == 700

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,18 +12,19 @@ from grpc import StatusCode
 
 from sluice.pipelines.cli import main
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
-from tests.support.paths import ROOT
+from tests.support.processes import sluice
 from tests.support.pubsub.streams import wait_until
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery
+from tests.support.sizes import size
 
-ROWS = 6000
+ROWS = size(2000, soak=6000)
 
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
     with bigquery_proxy(bigquery) as server:
-        server.rows_per_answer = 500
+        server.rows_per_answer = 200
         yield server
 
 
@@ -147,11 +146,11 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     """It is killed when all its rows are appended, and before the commit."""
     proxy.fail("BatchCommitWriteStreams", None, delay_secs=3600.0)
     flags = flags_of(births_table, dataset, model, proxy)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-m", "sluice", *flags], env=environment) as job:
-        wait_until(lambda: bool(proxy.requests["BatchCommitWriteStreams"]) or job.poll() is not None, "the commit")
-        assert job.poll() is None
-        job.send_signal(signal.SIGKILL)
+    job = sluice(*flags)
+    wait_until(lambda: bool(proxy.requests["BatchCommitWriteStreams"]) or job.poll() is not None, "the commit")
+    assert job.poll() is None
+    job.kill()
+    job.wait()
     assert proxy.requests["AppendRows"]
     assert bigquery.rows(f"{dataset}.scored") == bigquery.rows(f"{dataset}.failed") == []
     with bigquery_proxy(bigquery) as another:

@@ -17,6 +17,7 @@ import pytest
 from tests.support.pubsub.streams import LocalJob, ask, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
+from tests.support.sizes import size
 
 
 def ids_of(messages: list[Any]) -> list[str]:
@@ -91,22 +92,24 @@ def test_a_poison_message_is_one_failure_and_blocks_nothing(pubsub: Pubsub, pick
     assert ends.pubsub.pull_all(ends.subscription, 1, secs=1.0) == []  # all are acknowledged
 
 
+@pytest.mark.soak
 def test_a_drain_finishes_what_is_in_work_and_leaves_the_rest(pubsub: Pubsub, picky: str) -> None:
     ends = make_ends(pubsub)
-    ends.publish([b'{"x": 1}'] * 20_000, numbered(20_000))
+    count = size(3000, soak=20_000)
+    ends.publish([b'{"x": 1}'] * count, numbered(count))
     with LocalJob([f"--model={picky}", *ends.flags, "--max_bundle_messages=50"]) as job:
-        job.wait_for(500)
+        job.wait_for(200)
         assert job.stop() == 0
     done = job.summary["messages"]
-    assert 500 <= done < 20_000
-    first = Counter(ids_of(ends.predictions(20_000, secs=3.0)))
+    assert 200 <= done < count
+    first = Counter(ids_of(ends.predictions(done)))
     assert sum(first.values()) == done
     with LocalJob([f"--model={picky}", *ends.flags]) as job:
-        job.wait_for(20_000 - done)
+        job.wait_for(count - done)
         job.stop()
-    everything = first + Counter(ids_of(ends.predictions(20_000 - done)))
+    everything = first + Counter(ids_of(ends.predictions(count - done)))
     assert set(everything.values()) == {1}
-    assert len(everything) == 20_000
+    assert len(everything) == count
 
 
 def test_files_and_topic_at_a_time(pubsub: Pubsub, picky: str, tmp_path: Path) -> None:

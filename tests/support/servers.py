@@ -8,6 +8,8 @@ import functools
 import importlib.util
 import itertools
 import os
+import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,12 +30,14 @@ from google.pubsub_v1 import PublisherClient, ReceivedMessage, SubscriberClient
 
 from sluice.pipelines.commands import pubsub_emulator as emulator
 from tests.support.paths import ROOT
+from tests.support.shared import WORKER
 
 Found = TypeVar("Found")
 
 _START_SECS = 30.0
 _POLL_SECS = 0.05
 _STOP_SECS = 10.0
+_ENDING_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
 def require(server: Found | None, reason: str) -> Found:
@@ -50,11 +54,21 @@ def require(server: Found | None, reason: str) -> Found:
     pytest.skip(reason)
 
 
+# Below those that the kernel hands out, which a client's connection may take before the server does; every worker of
+# pytest-xdist has its own, and begins at random, because another run may be under way.
+_WORKERS = 16
+_PORTS = itertools.cycle(range(15_000 + int(WORKER.strip("gw") or 0) % _WORKERS, 32_000, _WORKERS))
+for _ in range(random.randrange(1000)):
+    next(_PORTS)
+
+
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a port of 127.0.0.1 that nothing listens on, and another one at every call."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 def answers(url: str) -> bool:
@@ -68,7 +82,7 @@ def answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], is_up: Callable[[], bool], start_secs: float = _START_SECS) -> Iterator[int]:
-    """Runs a server while the block runs; gives its process id.
+    """Runs a server while the block runs; gives its process id. It ends with this process, even if that is killed.
 
     Args:
       is_up: whether it answers; asked until it does.
@@ -77,7 +91,7 @@ def running(command: Sequence[str], is_up: Callable[[], bool], start_secs: float
       RuntimeError: it ended, or does not answer in time; the text has what it printed.
     """
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen([*_ENDING_WITH_US, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             _wait_until_up(process, is_up, start_secs, log)
             yield process.pid

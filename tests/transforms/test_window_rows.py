@@ -29,7 +29,6 @@ from sluice.models.errors import SluiceError
 from sluice.models.reserved import EVENT_TIME
 from sluice.transforms.core.messages import TIME
 from sluice.transforms.window_rows import ExplodeRows, WindowRows, explode_rows, split_by_window
-from tests.support.formats.encode_cases import patient
 
 SECOND = 1_000_000
 
@@ -97,7 +96,6 @@ TIMES = st.one_of(
 ).map(lambda micros: micros / SECOND)
 
 
-@patient
 @given(WINDOW_FNS, st.lists(TIMES, max_size=12))
 def test_a_part_is_in_the_windows_of_each_of_its_rows(window_fn: WindowFn, times: list[float]) -> None:
     batch = batch_of(*times)

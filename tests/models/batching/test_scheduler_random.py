@@ -180,7 +180,7 @@ def check_calls(model: LoadedModel, load: Load) -> None:
     assert model.most_pending_bytes <= max(load.options.max_pending_bytes, largest_request)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(loads(cancels=False))
 def test_every_row_gets_its_own_outcome(load: Load) -> None:
     model, scheduler, done = run(load)
@@ -194,7 +194,7 @@ def test_every_row_gets_its_own_outcome(load: Load) -> None:
     assert scheduler.pending_bytes == 0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(loads(cancels=True))
 def test_what_is_not_cancelled_is_predicted_and_nothing_is_left_behind(load: Load) -> None:
     model, scheduler, done = run(load)

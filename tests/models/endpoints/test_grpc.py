@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.endpoints.grpc import fetch_signatures
@@ -111,7 +111,6 @@ def test_rows_are_bound_with_defaults(serve: Any) -> None:
     half=st.lists(st.floats(width=16), min_size=1, max_size=4),
     words=st.lists(st.binary(max_size=300), min_size=1, max_size=4),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_values_come_back_as_they_were_sent(serve: Any, half: list[float], words: list[bytes]) -> None:
     arrays = {
         "half": np.array(half, np.float16),

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -65,7 +65,6 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("number", FIELDS)
-@settings(deadline=None)
 @given(data=st.data())
 def test_tensorflow_reads_what_is_written(tf: Any, number: int, data: st.DataObject) -> None:
     array = draw_array(data, FIELDS[number][0], data.draw(SHAPES))
@@ -77,7 +76,6 @@ def test_tensorflow_reads_what_is_written(tf: Any, number: int, data: st.DataObj
 
 
 @pytest.mark.parametrize("number", FIELDS)
-@settings(deadline=None)
 @given(data=st.data())
 def test_what_tensorflow_writes_is_read(tf: Any, number: int, data: st.DataObject) -> None:
     array = draw_array(data, FIELDS[number][0], data.draw(SHAPES))
@@ -88,7 +86,6 @@ def test_what_tensorflow_writes_is_read(tf: Any, number: int, data: st.DataObjec
 
 
 @pytest.mark.parametrize("number", FIELDS)
-@settings(deadline=None)
 @given(data=st.data())
 def test_fewer_values_than_elements(tf: Any, number: int, data: st.DataObject) -> None:
     """The last one is repeated, and without any all are zero: as TensorFlow's own reader has it."""
@@ -105,7 +102,6 @@ def test_fewer_values_than_elements(tf: Any, number: int, data: st.DataObject) -
     assert_same(from_tensor(message), np.asarray(theirs, numpy_dtype(name)))
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.binary(max_size=300), min_size=1, max_size=5))
 def test_strings_as_content(tf: Any, values: list[bytes]) -> None:
     """A form that TF Serving may be told to answer in: lengths as varints, then the bytes."""

@@ -69,7 +69,7 @@ def rows_of(bound: Bound, total: int) -> list[tuple[int, dict[str, np.ndarray]]]
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_every_row_is_in_one_group_or_in_the_errors(data: st.DataObject) -> None:
     of = data.draw(signatures())
@@ -86,7 +86,7 @@ def test_every_row_is_in_one_group_or_in_the_errors(data: st.DataObject) -> None
     assert np.flatnonzero(bound.bad_mask).tolist() == list(bound.errors)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_groups_are_as_few_as_there_are_shapes_and_keep_the_order_of_rows(data: st.DataObject) -> None:
     of = data.draw(signatures())
@@ -98,7 +98,7 @@ def test_groups_are_as_few_as_there_are_shapes_and_keep_the_order_of_rows(data: 
         assert group.rows is None or (np.diff(group.rows) > 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_part_of_a_batch_is_bound_as_in_the_whole(data: st.DataObject) -> None:
     of = data.draw(signatures())

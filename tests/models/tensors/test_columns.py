@@ -56,14 +56,14 @@ def check(array: pa.Array, spec: ColumnSpec, default: Any = None) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_row_is_bound_as_it_is_alone_or_is_bad(dtype: str, data: st.DataObject) -> None:
     spec = data.draw(specs(dtype))
     check(data.draw(arrays(spec, data.draw(st.integers(0, 5)))), spec)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_defaults_stand_for_nulls(data: st.DataObject) -> None:
     spec = ColumnSpec("c", data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from([(), (1,)])))
@@ -71,7 +71,7 @@ def test_defaults_stand_for_nulls(data: st.DataObject) -> None:
     check(data.draw(arrays(spec, 4)), spec, default)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_type_that_does_not_fit_has_no_good_row(data: st.DataObject) -> None:
     spec = data.draw(specs(*DTYPES))
@@ -82,7 +82,7 @@ def test_a_type_that_does_not_fit_has_no_good_row(data: st.DataObject) -> None:
         assert all("has type" not in reason for reason in bound(array, spec)[1].values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_chunks_are_one_column(data: st.DataObject) -> None:
     spec = data.draw(specs(*DTYPES))

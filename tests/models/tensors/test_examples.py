@@ -73,7 +73,7 @@ def _listed(leaf: pa.DataType, depth: int) -> pa.DataType:
     return leaf
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_examples_hold_each_row_as_it_is(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 5))

@@ -3,9 +3,8 @@
 import dataclasses
 import gzip
 import json
+import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from sluice.pipelines.cli import main
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import Failure, to_json
+from sluice.transforms.pubsub.replay.failure_messages import FailureMessages
 from sluice.transforms.pubsub.replay.final_sink import FinalFile
+from tests.support.processes import Forked
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import Gcs, Pubsub
 
@@ -258,21 +259,17 @@ def test_the_subscription_of_something_else_is_left_alone(
     assert sum(numbers(pubsub, source, 3).values()) == 3
 
 
-# Replays, and is killed once the first messages are sent and not yet acknowledged, or written.
-_KILLED = """
-import os, signal, sys
-from sluice.pipelines.cli import main
-from sluice.transforms.pubsub.replay import failure_messages, final_sink
+def replay_and_die(where: str, arguments: list[str]) -> int:
+    """Replays, and is killed once the first messages are sent and not yet acknowledged, or written."""
 
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-if sys.argv[1] == "settle":
-    failure_messages.FailureMessages.settle = die
-else:
-    final_sink.FinalFile.write = die
-main(["replay", "--failures", sys.argv[2], "--to", sys.argv[3], "--final", sys.argv[4], "--progress=none"])
-"""
+    if where == "settle":
+        FailureMessages.settle = die  # type: ignore[method-assign]
+    else:
+        FinalFile.write = die  # type: ignore[method-assign]
+    return main(["replay", *arguments, "--progress=none"])
 
 
 def test_killed_half_way_loses_nothing(pubsub: Pubsub, tmp_path: Path) -> None:
@@ -282,8 +279,8 @@ def test_killed_half_way_loses_nothing(pubsub: Pubsub, tmp_path: Path) -> None:
         topic, dead = pubsub.make_topic(), pubsub.make_topic()
         out, source = pubsub.make_subscription(topic), pubsub.make_subscription(dead, ack_deadline_seconds=10)
         pubsub.publish(dead, [to_json(each) for each in good + tried])
-        command = [sys.executable, "-c", _KILLED, where, source, topic, f"{tmp_path}/killed-{where}.jsonl"]
-        assert subprocess.run(command, timeout=120, check=False).returncode == -signal.SIGKILL
+        flags = ["--failures", source, "--to", topic, "--final", f"{tmp_path}/killed-{where}.jsonl"]
+        assert Forked(replay_and_die, where, flags).wait() == -signal.SIGKILL
         runs.append((source, topic, out, tmp_path / f"{where}.jsonl"))
     for source, topic, out, final in runs:
         # What the killed one had pulled is there again after the deadline for acknowledging it, 10 s at the least.

@@ -144,7 +144,6 @@ def check_accepted(pipeline: str, parameters: dict[str, str]) -> None:
         assert not options or text in options
 
 
-@settings(deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_options_come_through_a_launch(pipeline: str, data: st.DataObject) -> None:
@@ -157,7 +156,7 @@ def test_options_come_through_a_launch(pipeline: str, data: st.DataObject) -> No
     assert beam_flags == ["--sdk_container_image=example/image:1"]
 
 
-@settings(deadline=None, max_examples=25)  # Beam takes some 30 ms to make the options of a job
+@settings(max_examples=25)  # Beam takes some 30 ms to make the options of a job
 @given(st.data())
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_job_tells_what_it_was_launched_with(pipeline: str, data: st.DataObject) -> None:
@@ -169,7 +168,7 @@ def test_a_job_tells_what_it_was_launched_with(pipeline: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("pipeline,name", [(each, field.name) for each in PIPELINES for field in template_fields(each)])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.data())
 def test_every_option_does(pipeline: str, name: str, data: st.DataObject) -> None:
     (field,) = (each for each in template_fields(pipeline) if each.name == name)

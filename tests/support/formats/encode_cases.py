@@ -6,14 +6,10 @@ import io
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.encoders import open_encoder
-
-# The first text that is drawn, and the first call of an encoder, take seconds on a busy machine.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1)

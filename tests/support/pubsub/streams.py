@@ -7,8 +7,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +19,7 @@ from typing import Any
 from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.pubsub.read_local import open_sources
+from tests.support.processes import sluice
 from tests.support.servers import Pubsub, free_port
 
 # Nothing that a test waits for takes so long: it makes a hang a failure.
@@ -157,13 +156,7 @@ class ProcessJob:
         self.environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> ProcessJob:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sluice", "streaming", *self._flags],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=self.environment,
-        )
+        self.process = sluice("streaming", *self._flags, output=self._log.name, environment=self.environment)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,8 +1,9 @@
-"""The zoo's models and samples of their input, made once per session."""
+"""The zoo's models and samples of their input, made once per run."""
 
 import csv
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 from sluice.models import zoo
 from sluice.models.protos import message_class
 from sluice.models.tensors.tfrecord import read_records
+from sluice.models.zoo.base import ZooModel
 from sluice.models.zoo.export import export_model
 from sluice.models.zoo.quality import run_signature
 from sluice.models.zoo.sample import sample_chunks, write_samples
+from tests.support.shared import SharedDirectory
 
 FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
 SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet", "avro": ".avro", "tfrecord": ".tfrecord"}
@@ -50,12 +53,32 @@ class ZooSample:
         return {name: array.tolist() for name, array in outputs.items()}
 
 
-def make_sample(name: str, directory: Path, rows: int) -> ZooSample:
+# What each is trained on: enough for the quality that tests ask of it.
+_TRAINING_ROWS = {"mnist": 8000}
+
+
+class ZooSamples(Mapping[str, ZooSample]):
+    """Every model of the zoo by name; it is trained when it is asked for."""
+
+    def __init__(self, shared: SharedDirectory, rows: int) -> None:
+        self._shared = shared
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> ZooSample:
+        directory = self._shared.made(f"zoo_{name}", lambda directory: _make(zoo.get(name), directory, self._rows))
+        return ZooSample(name, f"{directory}/model", str(directory), self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(zoo.NAMES)
+
+    def __len__(self) -> int:
+        return len(zoo.NAMES)
+
+
+def _make(model: ZooModel, directory: Path, rows: int) -> None:
     """Trains and exports the model, and writes samples in every format."""
-    model = zoo.get(name)
-    export_model(model, str(directory / "model"), rows=4000)
+    export_model(model, str(directory / "model"), rows=_TRAINING_ROWS.get(model.name, 4000))
     write_samples(model, str(directory), rows, FORMATS, seed=2)
-    return ZooSample(name, str(directory / "model"), str(directory), rows)
 
 
 def read_output(path: str) -> list[dict[str, Any]]:

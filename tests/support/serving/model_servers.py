@@ -9,8 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ import urllib3
 from sluice.models.server.faults import Faults
 from sluice.models.server.reference import ReferenceServer, ServerOptions
 from sluice.models.server.store import ModelConfig
+from tests.support.processes import Forked, sluice
 from tests.support.servers import answers, free_port, running
 
 _START_SECS = 60.0
@@ -58,8 +57,8 @@ class Served:
         self.grpc_port, self.rest_port = free_port(), free_port()
         named = [text for name, base in models.items() for text in ("--name", name, "--model", base)]
         ports = ["--grpc_port", str(self.grpc_port), "--rest_port", str(self.rest_port)]
-        self._command = [sys.executable, "-m", "sluice", "serve", *named, *ports, *flags]
-        self._process: subprocess.Popen[str] | None = None
+        self._command = ["serve", *named, *ports, *flags]
+        self._process: Forked | None = None
         self.ready = ""
 
     def start(self) -> None:
@@ -68,8 +67,8 @@ class Served:
         Raises:
           RuntimeError: it ended instead; the text has what it printed.
         """
-        with tempfile.TemporaryFile("w+") as log:
-            process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+        with tempfile.NamedTemporaryFile("w+") as log:
+            process = sluice(*self._command, output="pipe", errors=log.name)
             assert process.stdout is not None
             late = threading.Timer(_START_SECS, process.kill)
             late.start()
@@ -77,7 +76,6 @@ class Served:
             late.cancel()
             self._process = process
             if not self.ready:
-                log.seek(0, os.SEEK_SET)
                 raise RuntimeError(f"{self._command!r} ended with code {process.wait()}: {log.read()[-2000:]}")
 
     def kill(self) -> None:

@@ -64,7 +64,7 @@ FAULTS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     st.lists(st.lists(st.integers(-2, 10), max_size=12), max_size=12),
     st.lists(FAULTS, max_size=10),

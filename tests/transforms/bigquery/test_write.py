@@ -4,8 +4,6 @@ import collections
 import datetime
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +54,7 @@ from sluice.transforms.core.messages import message_batch
 from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Target, WriteFailures
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
-from tests.support.paths import ROOT
+from tests.support.processes import Forked
 from tests.support.servers import BigQuery
 from tests.transforms.bigquery.test_write_inserts import EVERY_TYPE, comparable
 
@@ -622,21 +620,14 @@ def test_a_commit_step_that_is_run_twice_commits_once(bigquery: BigQuery, target
         list(fn.process(0, streams, [], [3]))
 
 
+def append_and_die(table: str) -> None:
+    streams, _ = write(plan(table), batch_of(list(range(1000))))
+    assert len(streams) == 1
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_job_that_is_killed_leaves_nothing(bigquery: BigQuery, target: TableTarget, tmp_path: Path) -> None:
-    script = """
-import sys, time
-from tests.transforms.bigquery.test_write import batch_of, plan, write
-streams, _ = write(plan(sys.argv[1]), batch_of(list(range(1000))))
-print(len(streams), flush=True)
-time.sleep(60)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", script, target.table], stdout=subprocess.PIPE, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"1\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    assert Forked(append_and_die, target.table).wait() == -signal.SIGKILL
     assert bigquery.rows(target.table) == []
 
 

@@ -25,7 +25,7 @@ from tests.support.formats.encode_cases import batches
 CODER = RecordBatchCoder()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(batches())
 def test_the_coder_gives_back_what_it_was_given(batch: pa.RecordBatch) -> None:
     found = CODER.decode(CODER.encode(batch))
@@ -65,7 +65,6 @@ def test_beam_finds_the_coder() -> None:
     assert CODER.estimate_size(big_batch()) > 1_000_000
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 60))
 def test_slices(rows: int, most: int) -> None:
     batch = pa.record_batch({"i": np.arange(rows)})

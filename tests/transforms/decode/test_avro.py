@@ -138,7 +138,7 @@ def test_schemas_without_columns(schema: Any, message: str) -> None:
         arrow_schema(read_header(io.BytesIO(data)).schema)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 300), st.integers(1, 2000), st.lists(st.integers(0, 9000), max_size=6))
 def test_ranges_hold_each_row_once(count: int, sync_interval: int, cuts: list[int]) -> None:
     rows = sample_rows(count)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.decode.convert import convert_or_mark, parse_texts, text_converter
@@ -121,14 +121,12 @@ def test_text_that_is_not_utf8_does_not_fit() -> None:
     assert misfits.tolist() == [False, True, False, False]
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=9))
 def test_base64_reads_back(values: list[bytes]) -> None:
     found, misfits = parse_texts(pa.array([base64.b64encode(value) for value in values], pa.binary()), pa.binary())
     assert (found.to_pylist(), misfits) == (values, None)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-9, 9), max_size=70))
 def test_misfits_are_marked_each_and_cost_little(values: list[int]) -> None:
     calls = []

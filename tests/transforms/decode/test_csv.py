@@ -107,7 +107,7 @@ JUNK = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(LINES, max_size=12), st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_rows_are_those_that_python_reads(lines: list[str], end: str, ends: bool) -> None:
     data = end.join(lines) + (end if ends else "")
@@ -124,7 +124,7 @@ def test_rows_are_those_that_python_reads(lines: list[str], end: str, ends: bool
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(LINES.map(str.encode), JUNK), max_size=8), st.sampled_from(['"', ""]))
 def test_a_row_does_not_depend_on_those_beside_it(lines: list[bytes], quote: str) -> None:
     data = b"".join(line + b"\n" for line in lines)
@@ -141,7 +141,6 @@ def test_a_row_does_not_depend_on_those_beside_it(lines: list[bytes], quote: str
     assert all(data[int(f.origin.split("=")[1]) :].startswith(f.payload) for f in decoded.failures)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.text(alphabet='a,"\r\n\té7', max_size=6)] * 2), min_size=1, max_size=8), st.booleans())
 def test_quoted_newlines(rows: list[tuple[str, str]], all_quoted: bool) -> None:
     fields = [[quoted(text) if all_quoted or set(text) & set(',"\r\n') else text for text in row] for row in rows]

@@ -88,7 +88,7 @@ EXAMPLES = st.fixed_dictionaries({}, optional=FEATURES).map(lambda features: exa
 JUNK = st.one_of(st.binary(max_size=8), EXAMPLES.map(lambda record: record[:-1]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(EXAMPLES, max_size=10))
 def test_rows_are_those_that_protobuf_reads(records: list[bytes]) -> None:
     decoded = decode(records)
@@ -102,7 +102,7 @@ def test_rows_are_those_that_protobuf_reads(records: list[bytes]) -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(EXAMPLES, JUNK), max_size=8))
 def test_a_row_does_not_depend_on_those_beside_it(records: list[bytes]) -> None:
     decoded, alone = decode(records), Decoded()

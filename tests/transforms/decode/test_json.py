@@ -99,7 +99,7 @@ JUNK = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(LINES, max_size=12), st.sampled_from([b"\n", b"\r\n"]), st.booleans())
 def test_rows_are_those_that_python_reads(lines: list[bytes], end: bytes, ends: bool) -> None:
     data = end.join(lines) + (end if ends else b"")
@@ -117,7 +117,7 @@ def test_rows_are_those_that_python_reads(lines: list[bytes], end: bytes, ends: 
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(LINES, JUNK), max_size=10))
 def test_a_row_does_not_depend_on_those_beside_it(lines: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in lines)

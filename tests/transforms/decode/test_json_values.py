@@ -107,7 +107,7 @@ def leaves(kind: pa.DataType) -> st.SearchStrategy[Any]:
     return st.sampled_from(values)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @pytest.mark.parametrize("kind", sorted({kind for _, kind, _ in CASES}, key=str), ids=str)
 @given(data=st.data())
 def test_what_pyarrow_reads_at_once_is_what_each_value_is(kind: pa.DataType, data: st.DataObject) -> None:

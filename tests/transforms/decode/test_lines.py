@@ -58,7 +58,6 @@ def parts(block: LineBlock) -> list[tuple[int, bytes]]:
     return list(zip(block.positions.tolist(), texts, strict=True))
 
 
-@settings(deadline=None)
 @given(DATA, st.lists(st.integers(0, 40), max_size=5), st.integers(1, 30))
 def test_every_line_is_in_the_range_that_its_first_byte_is_in(data: bytes, cuts: list[int], block_bytes: int) -> None:
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
@@ -73,7 +72,7 @@ def test_every_line_is_in_the_range_that_its_first_byte_is_in(data: bytes, cuts:
     assert all(data[place:].startswith(line) for place, line in found)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(DATA, st.integers(1, 30))
 def test_newlines_within_quotes_end_no_row(data: bytes, block_bytes: int) -> None:
     expected = split_lines(data, quoted=True)
@@ -85,7 +84,7 @@ def test_newlines_within_quotes_end_no_row(data: bytes, block_bytes: int) -> Non
     assert parts(line_block(data, 0, b'"')) == found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(DATA)
 def test_lines_that_leave_a_quote_open(data: bytes) -> None:
     block = line_block(data, 0)
@@ -95,7 +94,7 @@ def test_lines_that_leave_a_quote_open(data: bytes) -> None:
     assert not unpaired_quotes(block, b"", b",").any()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(DATA, st.sampled_from([b'"', b""]))
 def test_lines_with_a_carriage_return_outside_of_quotes(data: bytes, quote: bytes) -> None:
     block = line_block(data, 0)
@@ -106,7 +105,6 @@ def test_lines_with_a_carriage_return_outside_of_quotes(data: bytes, quote: byte
     ]
 
 
-@settings(deadline=None)
 @given(DATA, st.data())
 def test_a_choice_of_lines_keeps_their_places(data: bytes, choice: st.DataObject) -> None:
     block = line_block(data, 100)

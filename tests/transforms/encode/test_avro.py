@@ -14,7 +14,7 @@ from sluice.models.errors import SluiceError
 from sluice.transforms.encode.avro import _joined_fields, _varints, avro_schema
 from sluice.transforms.encode.base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
 from sluice.transforms.encode.encoders import check_output_spec
-from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch
 from tests.transforms.encode.test_json import utc
 
 AVRO_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,4}", fullmatch=True)
@@ -37,7 +37,6 @@ def expected_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return [{name: as_avro(value, kinds[name]) for name, value in row.items()} for row in batch.to_pylist()]
 
 
-@patient
 @given(batches(names=AVRO_NAMES))
 def test_avro_reads_back(batch: pa.RecordBatch) -> None:
     check_output_spec(OutputSpec("avro", batch.schema))
@@ -52,7 +51,6 @@ def has_decimals(kind: pa.DataType) -> bool:
     return has_decimals(kind.value_type) if pa.types.is_list(kind) else pa.types.is_decimal(kind) or kind == pa.uint64()
 
 
-@patient
 @given(batches(names=AVRO_NAMES).filter(lambda batch: not any(has_decimals(field.type) for field in batch.schema)))
 def test_the_bytes_are_those_of_fastavro(batch: pa.RecordBatch) -> None:
     # Decimals have Arrow's width here and the shortest one there.
@@ -136,7 +134,6 @@ def test_a_null_in_a_required_inner_field_is_an_error() -> None:
         encode_batch("avro", pa.RecordBatch.from_arrays([pa.array([[1, None]], kind)], ["x"]))
 
 
-@patient
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)))
 def test_varints(numbers: list[int]) -> None:
     out = io.BytesIO()

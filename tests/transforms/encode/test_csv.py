@@ -15,7 +15,7 @@ from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode.base import OutputSpec, select_columns, shown_schema, shown_type
 from sluice.transforms.encode.encoders import check_output_spec
 from sluice.transforms.encode.json import json_texts
-from tests.support.formats.encode_cases import SCALARS, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import SCALARS, batches, encode, encode_batch
 from tests.transforms.encode.test_json import back, utc
 
 
@@ -37,7 +37,6 @@ def from_field(text: str, kind: pa.DataType) -> Any:
     return back(text, kind)
 
 
-@patient
 @given(batches(types=st.sampled_from(list(SCALARS))))
 def test_csv_reads_back(batch: pa.RecordBatch) -> None:
     check_output_spec(OutputSpec("csv", batch.schema))
@@ -49,7 +48,6 @@ def test_csv_reads_back(batch: pa.RecordBatch) -> None:
     assert repr(utc(found)) == repr(utc(expected))
 
 
-@patient
 @given(batches())
 def test_flattened_columns_are_json(batch: pa.RecordBatch) -> None:
     spec = OutputSpec("csv", batch.schema, flatten=True)

@@ -12,7 +12,7 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode.base import EXTENSIONS, FORMATS, OutputSpec, join, parts, select_columns
 from sluice.transforms.encode.encoders import check_output_spec, open_encoder
-from tests.support.formats.encode_cases import WriteOnlyFile, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import WriteOnlyFile, batches, encode, encode_batch
 
 
 def spec_of(format_name: str, kind: pa.DataType, flatten: bool = False, name: str = "x") -> OutputSpec:
@@ -139,7 +139,6 @@ def test_no_rows_make_a_valid_file(format_name: str) -> None:
         assert nothing == b""
 
 
-@patient
 @given(batches())
 def test_parquet_reads_back(batch: pa.RecordBatch) -> None:
     check_output_spec(OutputSpec("parquet", batch.schema))

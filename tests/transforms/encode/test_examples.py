@@ -13,7 +13,7 @@ from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.encode.base import OutputSpec, shown_type
 from sluice.transforms.encode.encoders import check_output_spec
-from tests.support.formats.encode_cases import FEATURES, batches, encode, encode_batch, patient
+from tests.support.formats.encode_cases import FEATURES, batches, encode, encode_batch
 
 Example = message_class("tensorflow.Example")
 
@@ -55,7 +55,6 @@ def expected_rows(batch: pa.RecordBatch) -> list[dict[str, tuple[str, list[Any]]
 SCALARS = st.sampled_from(list(FEATURES))
 
 
-@patient
 @given(batches(types=SCALARS))
 def test_tfrecord_reads_back(batch: pa.RecordBatch) -> None:
     check_output_spec(OutputSpec("tfrecord", batch.schema))
@@ -88,7 +87,6 @@ def test_a_null_inside_a_list_is_an_error() -> None:
         encode_batch("tfrecord", pa.record_batch({"x": [[1, None]]}))
 
 
-@patient
 @given(batches(types=SCALARS), batches(types=SCALARS))
 def test_raw_rows_hold_the_source_and_the_predictions(source: pa.RecordBatch, added: pa.RecordBatch) -> None:
     count = min(source.num_rows, added.num_rows)

@@ -16,7 +16,7 @@ from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode.base import OutputSpec, shown_type
 from sluice.transforms.encode.encoders import check_output_spec
-from tests.support.formats.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, patient, values
+from tests.support.formats.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, values
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -62,7 +62,6 @@ def utc(value: Any) -> Any:
     return {name: utc(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
-@patient
 @given(batches())
 def test_jsonl_reads_back(batch: pa.RecordBatch) -> None:
     check_output_spec(OutputSpec("jsonl", batch.schema))
@@ -71,14 +70,12 @@ def test_jsonl_reads_back(batch: pa.RecordBatch) -> None:
     assert repr(utc(found)) == repr(utc(batch.to_pylist()))
 
 
-@patient
 @given(batches())
 def test_jsonl_is_what_orjson_takes_too(batch: pa.RecordBatch) -> None:
     for line in lines(encode_batch("jsonl", batch)):
         orjson.loads(line)
 
 
-@patient
 @given(st.sampled_from(list(FLOATS)), st.data())
 def test_a_float_is_as_short_as_its_own_width_allows(kind: pa.DataType, data: st.DataObject) -> None:
     number = data.draw(values(kind, nulls=False).filter(math.isfinite))
@@ -192,7 +189,6 @@ def test_raw_text_that_is_no_object_is_an_error(payload: bytes) -> None:
         spliced(payload)
 
 
-@patient
 @given(batches(), batches())
 def test_raw_rows_hold_the_source_and_the_predictions(source: pa.RecordBatch, prediction: pa.RecordBatch) -> None:
     rows = min(source.num_rows, prediction.num_rows)
@@ -206,7 +202,6 @@ def test_raw_rows_hold_the_source_and_the_predictions(source: pa.RecordBatch, pr
     ]
 
 
-@patient
 @given(kinds(), st.data(), st.integers(1, 5))
 def test_batches_of_any_size_give_the_same_file(kind: pa.DataType, data: st.DataObject, size: int) -> None:
     cells = data.draw(st.lists(values(kind), max_size=12))

@@ -12,7 +12,7 @@ from sluice.models.reserved import ATTRIBUTES, PAYLOAD
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows
-from tests.support.formats.encode_cases import TEXT, batches, encode_batch, patient
+from tests.support.formats.encode_cases import TEXT, batches, encode_batch
 
 MAP = pa.map_(pa.string(), pa.string())
 RAW = OutputSpec("jsonl", pa.schema([("y", pa.int64())]), raw=True)
@@ -23,7 +23,6 @@ JSON = st.recursive(
 )
 
 
-@patient
 @given(batches())
 def test_each_row_is_what_it_is_in_a_file_of_its_own(batch: pa.RecordBatch) -> None:
     texts, rows, failures = encode_rows(batch, OutputSpec("jsonl", batch.schema))
@@ -32,7 +31,6 @@ def test_each_row_is_what_it_is_in_a_file_of_its_own(batch: pa.RecordBatch) -> N
     assert (rows, failures) == (None, [])
 
 
-@patient
 @given(st.lists(st.dictionaries(TEXT, JSON, max_size=3), max_size=6), st.data())
 def test_a_raw_row_is_its_source_with_members_added(sources: list[dict[str, object]], data: st.DataObject) -> None:
     space = st.text(alphabet=" \t\r\n", max_size=3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.transforms.core.failures import READ
@@ -30,11 +30,7 @@ from tests.support.formats.decode_cases import (
 )
 
 ROWS = sample_rows(200)
-DAMAGE = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
-)
+DAMAGE = settings(max_examples=60)
 
 
 def read_damaged(path: str, format_: str, range_bytes: int = 1 << 24) -> Decoded | None:

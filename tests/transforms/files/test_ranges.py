@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
@@ -27,8 +27,7 @@ from tests.support.formats.decode_cases import (
     to_jsonl,
 )
 
-# A directory of a test may hold files of several of its examples.
-IN_ONE_DIRECTORY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=40)
 
 
 def spec_of(format_: str, **options: Any) -> InputSpec:
@@ -36,7 +35,7 @@ def spec_of(format_: str, **options: Any) -> InputSpec:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-@IN_ONE_DIRECTORY
+@FEW
 @given(count=st.integers(1, 60), range_bytes=st.integers(3, 3000))
 def test_ranges_hold_each_row_once(format_: str, count: int, range_bytes: int, tmp_path: Path) -> None:
     rows = sample_rows(count if range_bytes > 100 else 1 + count % 9)
@@ -147,7 +146,7 @@ def test_a_header_that_is_none(data: bytes, message: str, tmp_path: Path) -> Non
 TEXTS = st.text(alphabet='ab,"\n7', max_size=8)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), more=st.integers(0, 60))
 def test_no_line_within_quotes_is_taken_for_a_row(rows: list[tuple[str, str]], more: int, tmp_path: Path) -> None:
     """Ranges that are no shorter than a row, as those of a job are not, give true rows only."""

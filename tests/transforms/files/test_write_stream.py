@@ -7,8 +7,7 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.files import write_stream
 from sluice.transforms.files.write import BatchFormat, FailureFormat
 from sluice.transforms.files.write_stream import (
     StreamTarget,
@@ -37,6 +37,7 @@ from sluice.transforms.files.write_stream import (
     check_stream_target,
     rename_finished,
 )
+from tests.support.processes import Forked
 from tests.support.servers import Gcs
 
 SCHEMA = pa.schema([("a", pa.int64()), ("s", pa.string())])
@@ -233,24 +234,15 @@ def test_failures_are_json_lines(tmp_path: Path) -> None:
     assert [(line["origin"], line["payload"]) for line in lines] == [("o0", "cA=="), ("o1", "cA=="), ("o2", "cA==")]
 
 
-_KILLED = """
-import os, signal, sys
-import apache_beam as beam, pyarrow as pa
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from sluice.transforms import write_stream_files
-from sluice.transforms.encode.encoders import OutputSpec
-
-write_stream_files.rename_finished = lambda path, name: os.kill(os.getpid(), signal.SIGKILL)
-batch = pa.RecordBatch.from_pydict({"a": [1, 2]})
-with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-    written = write_stream_files.WriteStreamFiles(sys.argv[1], ".csv", OutputSpec("csv", batch.schema))
-    pipeline | beam.Create([batch]) | written
-"""
+def write_and_die_before_the_rename(prefix: str) -> None:
+    write_stream.rename_finished = lambda path, name: os.kill(os.getpid(), signal.SIGKILL)
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        written = WriteStreamFiles(prefix, ".csv", OutputSpec("csv", SCHEMA))
+        pipeline | beam.Create([batch_of(1, 2)], reshuffle=False) | written
 
 
 def test_a_process_killed_between_write_and_rename_leaves_nothing_that_looks_like_output(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", _KILLED, f"{tmp_path}/out"], timeout=120, check=False)
-    assert done.returncode == -9
+    assert Forked(write_and_die_before_the_rename, f"{tmp_path}/out").wait() == -signal.SIGKILL
     (left,) = names(tmp_path)
     assert left.startswith(".sluice-") and left.endswith(".tmp")
     assert match_files(f"{tmp_path}/**") == []

@@ -245,7 +245,7 @@ def twin(payload: bytes) -> dict[str, Any] | None:
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(OBJECTS, OBJECTS, damaged(OBJECTS)), max_size=12))
 def test_json_messages_are_what_python_reads(payloads: list[bytes]) -> None:
     found = outcomes(decode(payloads))
@@ -390,7 +390,7 @@ JUNK = st.sampled_from([payload for payload, _ in BAD_JSON if payload is not Non
 
 
 @pytest.mark.parametrize("spec", [JSON, EXAMPLES, DATA, TEXTS], ids=lambda spec: spec.format)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_message_does_not_depend_on_those_beside_it(spec: MessageSpec, data: st.DataObject) -> None:
     good = GOOD_PAYLOADS[spec.format]

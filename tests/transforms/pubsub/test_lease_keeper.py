@@ -241,7 +241,7 @@ def test_closing_sends_what_is_left_and_ends_the_threads() -> None:
     job.keeper.close()  # a second time means nothing
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=60), st.integers(0, 2))
 def test_no_lease_ends_as_long_as_a_message_is_held(steps: list[tuple[int, int]], failing: int) -> None:
     """Steps are of 2 s: how many messages come, and which of the held ones is given back (0: none)."""

@@ -226,7 +226,7 @@ OPTIONS = st.builds(
 STEPS = st.lists(st.none() | st.integers(0, 40) | st.lists(st.integers(0, 120), max_size=15), max_size=25)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(OPTIONS, STEPS)
 def test_it_does_as_a_twin_of_plain_lists(options: BundleOptions, steps: list[int | list[int] | None]) -> None:
     ticking, twin, added = Ticking(options), Twin(options), 0
@@ -245,7 +245,6 @@ def test_it_does_as_a_twin_of_plain_lists(options: BundleOptions, steps: list[in
     assert len(ticking.buffer) == 0
 
 
-@settings(deadline=None)
 @given(OPTIONS, st.lists(st.integers(0, 300), max_size=60))
 def test_no_bundle_is_larger_than_allowed_but_of_one_message(options: BundleOptions, sizes: list[int]) -> None:
     ticking, taken = Ticking(options), []
@@ -411,7 +410,7 @@ def test_the_end_is_told_to_those_that_wait_for_room() -> None:
 CHUNKS = st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8), max_size=8)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(OPTIONS, st.lists(CHUNKS, min_size=1, max_size=4))
 def test_threads_that_pull_and_one_that_takes_lose_nothing_and_keep_each_ones_order(
     options: BundleOptions, pulled: list[list[list[int]]]

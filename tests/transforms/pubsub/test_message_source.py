@@ -177,7 +177,7 @@ def test_the_next_segment_takes_over_when_it_waits_and_not_before() -> None:
 
 
 @given(st.integers(1, 120), st.integers(1, 20), st.lists(st.booleans(), max_size=30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -> None:
     """Bundles succeed or fail at random: in the end every message is acknowledged, and none while it is in work."""
     subscription = MemorySubscription(a_pull=a_pull)

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from google.api_core.exceptions import DeadlineExceeded, ServiceUnavailable
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
@@ -89,7 +89,6 @@ def test_requests_stay_below_the_largest_size() -> None:
         publisher.close()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9_999_000), st.sampled_from(["", "a", "b"])), max_size=40), st.booleans())
 def test_any_messages_arrive_once_within_the_limits(rows: list[tuple[int, str]], keyed: bool) -> None:
     data = numbered(len(rows))

@@ -28,7 +28,6 @@ from sluice.transforms.pubsub.message_attributes import failure_message, message
 from sluice.transforms.pubsub.publish_sender import PublishOptions
 from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages, _WriteFailures, _WriteMessages
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.formats.encode_cases import patient
 from tests.support.pubsub.service import TOPIC, Gate, aborts, refuses_poison, service
 from tests.support.servers import Pubsub
 
@@ -211,7 +210,6 @@ NAMES = st.sampled_from(["id", "é", "sluice_attempt", "sluice_model", "googclie
 LONG = st.sampled_from(["", "v", "é" * 512, "é" * 513, "v" * 1024, "v" * 1025])
 
 
-@patient
 @given(st.lists(st.dictionaries(NAMES, LONG, max_size=4), max_size=8), st.integers(0, 3), st.integers(0, 3))
 def test_attributes_are_those_of_the_rows_one_by_one(rows: list[dict[str, str]], before: int, after: int) -> None:
     batch = scored(["x"] * len(rows), rows, version=None)

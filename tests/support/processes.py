@@ -1,0 +1,139 @@
+"""Commands of ours in processes of their own, forked from one that has loaded TensorFlow and Beam.
+
+A new Python process spends 8 s of CPU on those two imports, a forked one 0.1 s. The parent of the forks is Python's
+fork server: a fresh process of one thread at work, so that a fork inherits no lock of the tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import IO
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# Ours is not among them: it is imported from where the tests are, by the fork.
+_CONTEXT.set_forkserver_preload(
+    [
+        "tensorflow",
+        "apache_beam",
+        "apache_beam.io.gcp.pubsub",
+        "apache_beam.runners.portability.fn_api_runner",
+        "google.cloud.bigquery",
+        "google.cloud.bigquery_storage_v1",
+        "google.pubsub_v1",
+        "grpc",
+        "pyarrow.parquet",
+        "tensorflow_serving.apis.prediction_service_pb2_grpc",
+    ]
+)
+_PR_SET_PDEATHSIG = 1
+
+
+class Forked:
+    """A process that runs a function. It has the methods of subprocess.Popen that tests use.
+
+    Attributes:
+      stdout: what it prints, for `output="pipe"`.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., int | None],
+        *arguments: object,
+        output: str = os.devnull,
+        errors: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts it.
+
+        Args:
+          run: a function of a module's top level; what it returns is the exit code.
+          arguments: of `run`; they are pickled.
+          output: the file to which standard output is appended, or "pipe".
+          errors: that of standard error, "": the same.
+          environment: the variables of the process; None: those of this process.
+        """
+        self.stdout: IO[str] | None = None
+        to: Connection | str = output
+        if output == "pipe":
+            reader, to = _CONTEXT.Pipe(duplex=False)
+            self.stdout = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
+            reader.close()
+        variables = dict(os.environ if environment is None else environment)
+        self._process = _CONTEXT.Process(target=_run, args=(run, arguments, to, errors, variables))
+        self._process.start()
+        if isinstance(to, Connection):
+            to.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or minus the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits until it ends; returns its exit code.
+
+        Raises:
+          TimeoutExpired: it does not end in time.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a forked process", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def sluice(*arguments: str, output: str = os.devnull, errors: str = "", **options: Mapping[str, str] | None) -> Forked:
+    """Starts `sluice ARGUMENTS`; the options are those of Forked."""
+    return Forked(_sluice, list(arguments), output=output, errors=errors, **options)
+
+
+def _sluice(arguments: list[str]) -> int:
+    from sluice.pipelines.cli import main  # what it imports is the fork's, not the tests'
+
+    sys.argv = ["sluice", *arguments]
+    return main(arguments)
+
+
+def _run(
+    run: Callable[..., int | None],
+    arguments: tuple[object, ...],
+    output: Connection | str,
+    errors: str,
+    variables: dict[str, str],
+) -> None:
+    """What the fork does. It ends with its parent, the fork server, which ends with the tests."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _redirect(1, output)
+    _redirect(2, errors or output)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.exit(run(*arguments))
+
+
+def _redirect(descriptor: int, to: Connection | str) -> None:
+    file = to.fileno() if isinstance(to, Connection) else os.open(to, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, descriptor)
