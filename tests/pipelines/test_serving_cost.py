@@ -23,8 +23,7 @@ print(json.dumps({"code": code, "mb": int(kilobytes) / 1024, "tensorflow": "tens
 """
 
 
-@pytest.mark.parametrize("backend", [GRPC, REST])
-@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(("backend", "format_"), [(GRPC, "csv"), (REST, "jsonl"), (GRPC, "parquet")])
 def test_a_job_with_an_endpoint(backend: str, format_: str, criteo: ZooSample, tmp_path: Path) -> None:
     with model_server({"criteo": criteo.model}) as server:
         model = uri_at(server, backend, "criteo")

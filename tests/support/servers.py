@@ -360,6 +360,12 @@ class BigQuery:
         return [dict(row) for row in self.client.list_rows(self.client.get_table(table))]
 
 
+def _memory() -> str | None:
+    """Returns a directory in memory: the emulator waits for the disk at every statement. None: there is not enough."""
+    there = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 1 << 30
+    return "/dev/shm" if there else None
+
+
 @contextlib.contextmanager
 def bigquery_emulator(gcs: Gcs | None = None) -> Iterator[BigQuery]:
     """Runs local-bigquery, empty, with its data in a temporary directory.
@@ -377,7 +383,7 @@ def bigquery_emulator(gcs: Gcs | None = None) -> Iterator[BigQuery]:
     arguments = ["--host=127.0.0.1", f"--port={rest}", f"--grpc-port={storage}", f"--project={server.project}"]
     variables = [f"HOME={_BIGQUERY_VENV}", *([f"STORAGE_EMULATOR_HOST={gcs.url}"] if gcs else [])]
     with (
-        tempfile.TemporaryDirectory() as directory,
+        tempfile.TemporaryDirectory(dir=_memory()) as directory,
         running(
             ["env", *variables, str(program), *arguments, f"--data-dir={directory}"],
             lambda: answers(f"{server.url}/bigquery/v2/projects/{server.project}/datasets"),

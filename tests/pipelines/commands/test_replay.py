@@ -217,7 +217,8 @@ def test_a_damaged_file_fails_the_replay_after_the_others(
     (tmp_path / "a.jsonl.gz").write_bytes(packed[:-9])
     write(tmp_path / "b.jsonl", *failures(5))
     assert replay(f"{tmp_path}/*", topic, tmp_path / "final" / "f.jsonl") == 1
-    assert sum(numbers(pubsub, out, 14).values()) >= 5
+    received = pubsub.pull_all(out, 5)  # of b.jsonl, or some of those that can be read of the other
+    assert len(received) == 5
     assert "a.jsonl.gz cannot be read on" in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ from tests.support.formats.decode_cases import (
     to_tfrecord,
 )
 
-ROWS = sample_rows(200)
+ROWS = sample_rows(100)
 DAMAGE = settings(max_examples=60)
 
 
@@ -63,7 +63,7 @@ def test_a_file_cut_off(format_: str, range_bytes: int, tmp_path: Path) -> None:
             assert failure.origin.startswith(f"{path}#byte=")
             assert int(failure.origin.split("=")[1]) <= cut
     assert counts == sorted(counts)
-    assert counts[-1] > 190
+    assert counts[-1] > 90
 
 
 @pytest.mark.parametrize("format_", [CSV, JSONL, TFRECORD])
@@ -86,7 +86,7 @@ def test_a_gzip_file_cut_off(format_: str, tmp_path: Path) -> None:
         place = int(failure.origin.removeprefix(f"{path}#byte="))
         assert plain[place:].startswith(WRITERS[format_](ROWS[len(rows) :])[-len(plain[place:]) :])  # type: ignore[operator]
     assert counts == sorted(counts)
-    assert counts[-1] > 150
+    assert counts[-1] > 70
 
 
 def test_a_parquet_file_cut_off(tmp_path: Path) -> None:
