@@ -31,7 +31,7 @@ from tests.support.sizes import size
 # No test depends on time: a busy machine draws the first example, and makes the first call, in seconds.
 # A directory of a test may hold files of several of its examples.
 _UNCHECKED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
-settings.register_profile("default", deadline=None, suppress_health_check=_UNCHECKED)
+settings.register_profile("default", max_examples=size(40, soak=400), deadline=None, suppress_health_check=_UNCHECKED)
 # On CI the examples are the same at every run, so that what passed passes again; elsewhere they are drawn anew.
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & _SERVERS or item.get_closest_marker("job"):
             item.add_marker("slow")
-        if fixtures & _SOAKED:
+        if fixtures & _SOAKED or item.get_closest_marker("hypothesis"):
             item.add_marker("soak")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     if (seed := config.getoption("shuffle")) is not None:

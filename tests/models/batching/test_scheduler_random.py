@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.batching.mini_batch import byte_count
@@ -30,6 +30,7 @@ from sluice.models.interface import Outputs
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, FakeModel
+from tests.support.sizes import examples
 
 # A row is its number, written as often as its request is wide; the answer is its number plus one half, and its name.
 SIGNATURE = Signature(
@@ -180,7 +181,7 @@ def check_calls(model: LoadedModel, load: Load) -> None:
     assert model.most_pending_bytes <= max(load.options.max_pending_bytes, largest_request)
 
 
-@settings(max_examples=120)
+@examples(48)
 @given(loads(cancels=False))
 def test_every_row_gets_its_own_outcome(load: Load) -> None:
     model, scheduler, done = run(load)
@@ -194,7 +195,7 @@ def test_every_row_gets_its_own_outcome(load: Load) -> None:
     assert scheduler.pending_bytes == 0
 
 
-@settings(max_examples=80)
+@examples(32)
 @given(loads(cancels=True))
 def test_what_is_not_cancelled_is_predicted_and_nothing_is_left_behind(load: Load) -> None:
     model, scheduler, done = run(load)

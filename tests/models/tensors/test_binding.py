@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Bound, bind
 from tests.support.columns_twin import Misfit, arrays, expected_row, fitting_arrays, same
+from tests.support.sizes import examples
 
 INPUTS = st.builds(
     lambda dtype, shape: TensorSpec("", dtype, shape),
@@ -69,7 +70,7 @@ def rows_of(bound: Bound, total: int) -> list[tuple[int, dict[str, np.ndarray]]]
     return found
 
 
-@settings(max_examples=400)
+@examples(160)
 @given(st.data())
 def test_every_row_is_in_one_group_or_in_the_errors(data: st.DataObject) -> None:
     of = data.draw(signatures())
@@ -86,7 +87,7 @@ def test_every_row_is_in_one_group_or_in_the_errors(data: st.DataObject) -> None
     assert np.flatnonzero(bound.bad_mask).tolist() == list(bound.errors)
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(st.data())
 def test_groups_are_as_few_as_there_are_shapes_and_keep_the_order_of_rows(data: st.DataObject) -> None:
     of = data.draw(signatures())
@@ -98,7 +99,7 @@ def test_groups_are_as_few_as_there_are_shapes_and_keep_the_order_of_rows(data: 
         assert group.rows is None or (np.diff(group.rows) > 0).all()
 
 
-@settings(max_examples=100)
+@examples(40)
 @given(st.data())
 def test_a_part_of_a_batch_is_bound_as_in_the_whole(data: st.DataObject) -> None:
     of = data.draw(signatures())

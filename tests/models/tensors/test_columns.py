@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import UsageError
@@ -15,6 +15,7 @@ from sluice.models.signature import ColumnSpec
 from sluice.models.tensors.column_types import is_list, type_fits
 from sluice.models.tensors.columns import RowErrors, bind_column, default_value
 from tests.support.columns_twin import DTYPES, SHAPES, Misfit, arrays, expected_row, same
+from tests.support.sizes import examples
 
 
 def specs(*dtypes: str) -> st.SearchStrategy[ColumnSpec]:
@@ -56,14 +57,14 @@ def check(array: pa.Array, spec: ColumnSpec, default: Any = None) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60)
+@examples(24)
 @given(st.data())
 def test_every_row_is_bound_as_it_is_alone_or_is_bad(dtype: str, data: st.DataObject) -> None:
     spec = data.draw(specs(dtype))
     check(data.draw(arrays(spec, data.draw(st.integers(0, 5)))), spec)
 
 
-@settings(max_examples=100)
+@examples(40)
 @given(st.data())
 def test_defaults_stand_for_nulls(data: st.DataObject) -> None:
     spec = ColumnSpec("c", data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from([(), (1,)])))
@@ -71,7 +72,7 @@ def test_defaults_stand_for_nulls(data: st.DataObject) -> None:
     check(data.draw(arrays(spec, 4)), spec, default)
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(st.data())
 def test_a_type_that_does_not_fit_has_no_good_row(data: st.DataObject) -> None:
     spec = data.draw(specs(*DTYPES))
@@ -82,7 +83,7 @@ def test_a_type_that_does_not_fit_has_no_good_row(data: st.DataObject) -> None:
         assert all("has type" not in reason for reason in bound(array, spec)[1].values())
 
 
-@settings(max_examples=100)
+@examples(40)
 @given(st.data())
 def test_chunks_are_one_column(data: st.DataObject) -> None:
     spec = data.draw(specs(*DTYPES))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.protos import message_class
@@ -18,6 +18,7 @@ from sluice.models.tensors.binding import bind
 from sluice.models.tensors.columns import RowErrors
 from sluice.models.tensors.examples import encode_examples
 from tests.support.columns_twin import Misfit, arrays, expected_row, fitting_arrays, may_hold
+from tests.support.sizes import examples
 
 FEATURES = st.builds(
     ColumnSpec,
@@ -73,7 +74,7 @@ def _listed(leaf: pa.DataType, depth: int) -> pa.DataType:
     return leaf
 
 
-@settings(max_examples=300)
+@examples(120)
 @given(st.data())
 def test_examples_hold_each_row_as_it_is(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 5))

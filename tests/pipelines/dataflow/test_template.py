@@ -14,7 +14,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.runners.dataflow.internal.apiclient import Environment
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sluice.models.cache import ModelRecipe
@@ -37,6 +37,7 @@ from sluice.pipelines.options.flags import (
 from sluice.pipelines.options.streaming import StreamingOptions
 from tests.support.dataflow.gcloud import gcloud_environment
 from tests.support.paths import ROOT
+from tests.support.sizes import examples
 
 PIPELINES = tuple(OPTIONS)
 SECRETS = {"rpc_headers"}
@@ -156,7 +157,7 @@ def test_options_come_through_a_launch(pipeline: str, data: st.DataObject) -> No
     assert beam_flags == ["--sdk_container_image=example/image:1"]
 
 
-@settings(max_examples=25)  # Beam takes some 30 ms to make the options of a job
+@examples(10)  # Beam takes some 30 ms to make the options of a job
 @given(st.data())
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_job_tells_what_it_was_launched_with(pipeline: str, data: st.DataObject) -> None:
@@ -168,7 +169,7 @@ def test_a_job_tells_what_it_was_launched_with(pipeline: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("pipeline,name", [(each, field.name) for each in PIPELINES for field in template_fields(each)])
-@settings(max_examples=20)
+@examples(10)
 @given(st.data())
 def test_every_option_does(pipeline: str, name: str, data: st.DataObject) -> None:
     (field,) = (each for each in template_fields(pipeline) if each.name == name)

@@ -5,13 +5,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from grpc import StatusCode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery import append_requests, append_rows
 from sluice.transforms.bigquery.append_rows import AppendOptions, AppendStream, Refused
 from tests.support.bigquery.fakes_append import AppendService
+from tests.support.sizes import examples
 
 SCHEMA = pa.schema([("id", pa.int64())])
 
@@ -64,7 +65,7 @@ FAULTS = st.one_of(
 )
 
 
-@settings(max_examples=80)
+@examples(32)
 @given(
     st.lists(st.lists(st.integers(-2, 10), max_size=12), max_size=12),
     st.lists(FAULTS, max_size=10),

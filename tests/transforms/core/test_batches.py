@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.core.batches import (
@@ -21,11 +21,12 @@ from sluice.transforms.core.batches import (
     with_payload,
 )
 from tests.support.formats.encode_cases import batches
+from tests.support.sizes import examples
 
 CODER = RecordBatchCoder()
 
 
-@settings(max_examples=50)
+@examples(20)
 @given(batches())
 def test_the_coder_gives_back_what_it_was_given(batch: pa.RecordBatch) -> None:
     found = CODER.decode(CODER.encode(batch))

@@ -11,7 +11,7 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
@@ -19,6 +19,7 @@ from sluice.transforms.decode.avro import arrow_schema, read_avro
 from sluice.transforms.decode.avro_container import _long, read_header
 from sluice.transforms.decode.spec import AVRO, Decoded, InputSpec
 from tests.support.formats.decode_cases import AVRO_SCHEMA, COLUMNS, origins_of, rows_of, sample_rows, to_avro
+from tests.support.sizes import examples
 
 SPEC = InputSpec(AVRO, COLUMNS)
 UTC = datetime.UTC
@@ -138,7 +139,7 @@ def test_schemas_without_columns(schema: Any, message: str) -> None:
         arrow_schema(read_header(io.BytesIO(data)).schema)
 
 
-@settings(max_examples=30)
+@examples(12)
 @given(st.integers(0, 300), st.integers(1, 2000), st.lists(st.integers(0, 9000), max_size=6))
 def test_ranges_hold_each_row_once(count: int, sync_interval: int, cuts: list[int]) -> None:
     rows = sample_rows(count)

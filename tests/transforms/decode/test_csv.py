@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
@@ -17,6 +17,7 @@ from sluice.transforms.decode.csv import decode_csv
 from sluice.transforms.decode.lines import line_block
 from sluice.transforms.decode.spec import CSV, CsvOptions, Decoded, InputSpec
 from tests.support.formats.decode_cases import origins_of, payloads_of, positions_of, rows_of
+from tests.support.sizes import examples
 
 COLUMNS = (
     ("id", pa.int64()),
@@ -107,7 +108,7 @@ JUNK = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=120)
+@examples(48)
 @given(st.lists(LINES, max_size=12), st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_rows_are_those_that_python_reads(lines: list[str], end: str, ends: bool) -> None:
     data = end.join(lines) + (end if ends else "")
@@ -124,7 +125,7 @@ def test_rows_are_those_that_python_reads(lines: list[str], end: str, ends: bool
     ]
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(st.lists(st.one_of(LINES.map(str.encode), JUNK), max_size=8), st.sampled_from(['"', ""]))
 def test_a_row_does_not_depend_on_those_beside_it(lines: list[bytes], quote: str) -> None:
     data = b"".join(line + b"\n" for line in lines)

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.protos import message_class
@@ -13,6 +13,7 @@ from sluice.models.reserved import FILE, PAYLOAD, POSITION
 from sluice.transforms.decode.examples import decode_examples, example_schema
 from sluice.transforms.decode.spec import TFRECORD, Decoded, InputSpec
 from tests.support.formats.decode_cases import example, origins_of, payloads_of, rows_of
+from tests.support.sizes import examples
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("i", pa.int64()),
@@ -88,7 +89,7 @@ EXAMPLES = st.fixed_dictionaries({}, optional=FEATURES).map(lambda features: exa
 JUNK = st.one_of(st.binary(max_size=8), EXAMPLES.map(lambda record: record[:-1]))
 
 
-@settings(max_examples=100)
+@examples(40)
 @given(st.lists(EXAMPLES, max_size=10))
 def test_rows_are_those_that_protobuf_reads(records: list[bytes]) -> None:
     decoded = decode(records)
@@ -102,7 +103,7 @@ def test_rows_are_those_that_protobuf_reads(records: list[bytes]) -> None:
     )
 
 
-@settings(max_examples=100)
+@examples(40)
 @given(st.lists(st.one_of(EXAMPLES, JUNK), max_size=8))
 def test_a_row_does_not_depend_on_those_beside_it(records: list[bytes]) -> None:
     decoded, alone = decode(records), Decoded()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.decode.json import decode_json, decode_object
@@ -13,6 +13,7 @@ from sluice.transforms.decode.json_values import coerce
 from sluice.transforms.decode.lines import line_block
 from sluice.transforms.decode.spec import JSONL, Decoded, InputSpec
 from tests.support.formats.decode_cases import origins_of, payloads_of, positions_of, rows_of
+from tests.support.sizes import examples
 
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.int64()),
@@ -99,7 +100,7 @@ JUNK = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(st.lists(LINES, max_size=12), st.sampled_from([b"\n", b"\r\n"]), st.booleans())
 def test_rows_are_those_that_python_reads(lines: list[bytes], end: bytes, ends: bool) -> None:
     data = end.join(lines) + (end if ends else b"")
@@ -117,7 +118,7 @@ def test_rows_are_those_that_python_reads(lines: list[bytes], end: bytes, ends: 
     ]
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(st.lists(st.one_of(LINES, JUNK), max_size=10))
 def test_a_row_does_not_depend_on_those_beside_it(lines: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in lines)

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pa_json
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.decode.json_values import coerce, form_of, from_form, parse_json
+from tests.support.sizes import examples
 
 STRUCT = pa.struct([("day", pa.date32()), ("n", pa.list_(pa.int64()))])
 LISTS = pa.list_(pa.int64())
@@ -107,7 +108,7 @@ def leaves(kind: pa.DataType) -> st.SearchStrategy[Any]:
     return st.sampled_from(values)
 
 
-@settings(max_examples=50)
+@examples(20)
 @pytest.mark.parametrize("kind", sorted({kind for _, kind, _ in CASES}, key=str), ids=str)
 @given(data=st.data())
 def test_what_pyarrow_reads_at_once_is_what_each_value_is(kind: pa.DataType, data: st.DataObject) -> None:

@@ -3,7 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
@@ -16,6 +16,7 @@ from sluice.transforms.decode.lines import (
     stray_returns,
     unpaired_quotes,
 )
+from tests.support.sizes import examples
 
 # What matters to lines, and little else, so that short texts meet all cases.
 DATA = st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b'"', b'""', b",", b"a", b"bc", b"\xc3\xa9"]), max_size=24).map(
@@ -72,7 +73,7 @@ def test_every_line_is_in_the_range_that_its_first_byte_is_in(data: bytes, cuts:
     assert all(data[place:].startswith(line) for place, line in found)
 
 
-@settings(max_examples=300)
+@examples(120)
 @given(DATA, st.integers(1, 30))
 def test_newlines_within_quotes_end_no_row(data: bytes, block_bytes: int) -> None:
     expected = split_lines(data, quoted=True)
@@ -84,7 +85,7 @@ def test_newlines_within_quotes_end_no_row(data: bytes, block_bytes: int) -> Non
     assert parts(line_block(data, 0, b'"')) == found
 
 
-@settings(max_examples=300)
+@examples(120)
 @given(DATA)
 def test_lines_that_leave_a_quote_open(data: bytes) -> None:
     block = line_block(data, 0)
@@ -94,7 +95,7 @@ def test_lines_that_leave_a_quote_open(data: bytes) -> None:
     assert not unpaired_quotes(block, b"", b",").any()
 
 
-@settings(max_examples=300)
+@examples(120)
 @given(DATA, st.sampled_from([b'"', b""]))
 def test_lines_with_a_carriage_return_outside_of_quotes(data: bytes, quote: bytes) -> None:
     block = line_block(data, 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
@@ -26,8 +26,9 @@ from tests.support.formats.decode_cases import (
     to_csv,
     to_jsonl,
 )
+from tests.support.sizes import examples
 
-FEW = settings(max_examples=40)
+FEW = examples(16)
 
 
 def spec_of(format_: str, **options: Any) -> InputSpec:
@@ -146,7 +147,7 @@ def test_a_header_that_is_none(data: bytes, message: str, tmp_path: Path) -> Non
 TEXTS = st.text(alphabet='ab,"\n7', max_size=8)
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), more=st.integers(0, 60))
 def test_no_line_within_quotes_is_taken_for_a_row(rows: list[tuple[str, str]], more: int, tmp_path: Path) -> None:
     """Ranges that are no shorter than a row, as those of a job are not, give true rows only."""

@@ -13,7 +13,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
@@ -26,6 +26,7 @@ from sluice.transforms.decode.json_values import coerce
 from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, Decoded, InputSpec
 from sluice.transforms.pubsub.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
 from tests.support.formats.decode_cases import example
+from tests.support.sizes import examples
 
 SOURCE = "projects/p/subscriptions/s"
 COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
@@ -245,7 +246,7 @@ def twin(payload: bytes) -> dict[str, Any] | None:
         return None
 
 
-@settings(max_examples=150)
+@examples(60)
 @given(st.lists(st.one_of(OBJECTS, OBJECTS, damaged(OBJECTS)), max_size=12))
 def test_json_messages_are_what_python_reads(payloads: list[bytes]) -> None:
     found = outcomes(decode(payloads))
@@ -390,7 +391,7 @@ JUNK = st.sampled_from([payload for payload, _ in BAD_JSON if payload is not Non
 
 
 @pytest.mark.parametrize("spec", [JSON, EXAMPLES, DATA, TEXTS], ids=lambda spec: spec.format)
-@settings(max_examples=100)
+@examples(40)
 @given(data=st.data())
 def test_a_message_does_not_depend_on_those_beside_it(spec: MessageSpec, data: st.DataObject) -> None:
     good = GOOD_PAYLOADS[spec.format]

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.pubsub.lease_keeper import LeaseKeeper
 from sluice.transforms.pubsub.subscription import MAX_REQUEST_IDS
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import Leases
+from tests.support.sizes import examples
 
 LEASE_SECS = 30
 EXTEND = f"extend by {LEASE_SECS}"
@@ -241,7 +242,7 @@ def test_closing_sends_what_is_left_and_ends_the_threads() -> None:
     job.keeper.close()  # a second time means nothing
 
 
-@settings(max_examples=60)
+@examples(24)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=60), st.integers(0, 2))
 def test_no_lease_ends_as_long_as_a_message_is_held(steps: list[tuple[int, int]], failing: int) -> None:
     """Steps are of 2 s: how many messages come, and which of the held ones is given back (0: none)."""

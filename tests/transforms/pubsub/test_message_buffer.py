@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.pubsub.message_buffer import BundleOptions, MessageBuffer
 from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.fakes_stream import received
+from tests.support.sizes import examples
 
 TICK_SECS = 2.0**-20  # so that sums of them are exact
 
@@ -226,7 +227,7 @@ OPTIONS = st.builds(
 STEPS = st.lists(st.none() | st.integers(0, 40) | st.lists(st.integers(0, 120), max_size=15), max_size=25)
 
 
-@settings(max_examples=300)
+@examples(120)
 @given(OPTIONS, STEPS)
 def test_it_does_as_a_twin_of_plain_lists(options: BundleOptions, steps: list[int | list[int] | None]) -> None:
     ticking, twin, added = Ticking(options), Twin(options), 0
@@ -410,7 +411,7 @@ def test_the_end_is_told_to_those_that_wait_for_room() -> None:
 CHUNKS = st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8), max_size=8)
 
 
-@settings(max_examples=60)
+@examples(24)
 @given(OPTIONS, st.lists(CHUNKS, min_size=1, max_size=4))
 def test_threads_that_pull_and_one_that_takes_lose_nothing_and_keep_each_ones_order(
     options: BundleOptions, pulled: list[list[list[int]]]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.pubsub.message_buffer import BundleOptions
@@ -14,6 +14,7 @@ from sluice.transforms.pubsub.message_source import Bundle, MessageSource, Segme
 from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription
+from tests.support.sizes import examples
 
 QUICK = BundleOptions(max_messages=10, interval_secs=0.0, idle_secs=0.01)
 
@@ -177,7 +178,7 @@ def test_the_next_segment_takes_over_when_it_waits_and_not_before() -> None:
 
 
 @given(st.integers(1, 120), st.integers(1, 20), st.lists(st.booleans(), max_size=30))
-@settings(max_examples=25)
+@examples(10)
 def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -> None:
     """Bundles succeed or fail at random: in the end every message is acknowledged, and none while it is in work."""
     subscription = MemorySubscription(a_pull=a_pull)
