@@ -1,8 +1,8 @@
 """Writes models/serving.binpb: the protobuf descriptors of TF Serving's API and of SavedModel.
 
 Importing `tensorflow_serving.apis` or `tensorflow.core.protobuf` imports all of TensorFlow (5 s and 600 MB in every
-worker). The descriptors alone are some ten kilobytes; `models.protos` makes message classes of them in a pool
-of their own. Run `python tools/make_protos.py` after a new tensorflow-serving-api; a test compares.
+worker). The descriptors alone take some ten kilobytes; `models.protos` makes message classes of them in their own pool.
+Run `python tools/make_protos.py` after an upgrade of tensorflow-serving-api; a test compares.
 """
 
 import pathlib
@@ -26,7 +26,7 @@ TARGET = pathlib.Path(__file__).parent.parent / "models" / "serving.binpb"
 
 
 def descriptor_set() -> descriptor_pb2.FileDescriptorSet:
-    """Returns the files of ROOTS and all they import, each after its imports."""
+    """Returns the files of ROOTS and all that they import, each after its imports."""
     import importlib
 
     files = descriptor_pb2.FileDescriptorSet()

@@ -1,4 +1,4 @@
-"""A certificate for servers of the tests."""
+"""A TLS certificate for the servers that tests run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PEM = serialization.Encoding.PEM
 
 
 class Certificate:
-    """A key and a certificate that it signed itself, for 127.0.0.1 and today.
+    """A key and its self-signed certificate, for 127.0.0.1 and valid today.
 
     Attributes:
       text: the certificate, PEM.
@@ -44,11 +44,11 @@ class Certificate:
 
     @property
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """What a server of gRPC needs."""
+        """The credentials of a gRPC server."""
         return grpc.ssl_server_credentials([(self.key.encode(), self.text.encode())])
 
     def server_context(self, directory: Path) -> ssl.SSLContext:
-        """Returns what a server needs; `ssl` takes files only."""
+        """Returns the TLS context of a server; `ssl` reads certificates from files only."""
         path = directory / "server.pem"
         path.write_text(self.key + self.text)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""Arrow columns of every kind for hypothesis, and the brute-force twin of binding: row by row, in plain Python."""
+"""Hypothesis strategies for Arrow columns of every kind, and the brute-force twin of binding: row by row, in Python."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHAPES = (
 
 
 class Misfit(Exception):
-    """The row does not fit."""
+    """Raised for a row that does not fit."""
 
 
 # --- strategies ---
@@ -73,7 +73,7 @@ _LEAVES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
 
 @st.composite
 def leaves(draw: st.DrawFn, dtype: str) -> tuple[pa.DataType, st.SearchStrategy[Any]]:
-    """An Arrow type of single values; more often than not one that can stand for the dtype."""
+    """An Arrow type of single values; usually one that can hold values of the dtype."""
     group = "bool" if dtype == "bool" else "string binary" if dtype == "string" else "int float decimal"
     likely = [leaf for leaf in _LEAVES if any(name in str(leaf[0]) for name in group.split())]
     return draw(st.sampled_from(likely) | st.sampled_from(_LEAVES))
@@ -81,7 +81,7 @@ def leaves(draw: st.DrawFn, dtype: str) -> tuple[pa.DataType, st.SearchStrategy[
 
 @st.composite
 def fitting_arrays(draw: st.DrawFn, spec: ColumnSpec, rows: int) -> pa.Array:
-    """An array whose rows fit the spec, but for a null now and then; open dimensions are of 0 to 2."""
+    """An array whose rows fit the spec, except for an occasional null; open dimensions have size 0 to 2."""
     kind = arrow_type(spec.dtype)
     values = (
         _numbers(kind) if spec.dtype not in ("string", "bool") else _TEXT if spec.dtype == "string" else st.booleans()
@@ -96,7 +96,7 @@ def fitting_arrays(draw: st.DrawFn, spec: ColumnSpec, rows: int) -> pa.Array:
 
 @st.composite
 def arrays(draw: st.DrawFn, spec: ColumnSpec, rows: int) -> pa.Array:
-    """An array of `rows` rows that may or may not fit the spec: nested, sliced, chunked, dictionary."""
+    """An array of `rows` rows that may or may not fit the spec: nested, sliced, dictionary-encoded."""
     kind, values = draw(leaves(spec.dtype))
     depth = draw(st.sampled_from([len(spec.shape), len(spec.shape), 0, 1, 2]))
     nullable = draw(st.booleans())
@@ -118,7 +118,7 @@ def arrays(draw: st.DrawFn, spec: ColumnSpec, rows: int) -> pa.Array:
 def _lists(
     draw: st.DrawFn, kind: pa.DataType, values: st.SearchStrategy[Any], size: int | None, large: bool
 ) -> tuple[pa.DataType, st.SearchStrategy[Any]]:
-    """A list type of the type, and values for it; of one size unless it is None."""
+    """A list type over `kind`, and values for it; all of length `size` unless that is None."""
     if size is None:
         bounds = draw(st.sampled_from([(0, 2), (1, 1), (2, 2)]))
     else:
@@ -143,7 +143,7 @@ def expected_row(value: Any, kind: pa.DataType, spec: ColumnSpec, default: Any =
     """Returns one row's tensor.
 
     Raises:
-      Misfit: the row belongs into the errors.
+      Misfit: binding must report the row as an error.
     """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -173,7 +173,7 @@ def _raw_bytes(value: Any, kind: pa.DataType, spec: ColumnSpec) -> np.ndarray:
 
 
 def _sizes(value: Any, depth: int) -> list[int]:
-    """The length of the lists at each depth; -1 below an empty one."""
+    """The length of the lists at each depth; -1 below an empty list."""
     sizes = []
     level = [value]
     for _ in range(depth):
@@ -203,7 +203,7 @@ def _shape(sizes: list[int], count: int, spec: ColumnSpec) -> tuple[int, ...]:
 
 
 def may_hold(kind: pa.DataType, dtype: str) -> bool:
-    """Whether single values of the type can stand for values of the dtype."""
+    """Whether single values of the Arrow type can be bound to the dtype."""
     if dtype == "string":
         return any(word in str(kind) for word in ("string", "binary"))
     if dtype == "bool":
@@ -235,7 +235,7 @@ def _leaf(value: Any, kind: pa.DataType, dtype: str) -> Any:
 
 
 def same(found: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether two tensors are of one dtype, shape and value; NaN equals NaN."""
+    """Whether two tensors have the same dtype, shape and values; NaN equals NaN."""
     if found.dtype != wanted.dtype or found.shape != wanted.shape:
         return False
     if found.dtype == object:

@@ -1,4 +1,4 @@
-"""Small stand-ins for what is slow, far away or out of a test's control. Each does one thing, by its arguments."""
+"""Small fakes for what is slow, remote or out of a test's control. Each does one thing, set by its arguments."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sluice.models.interface import Outputs
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Bound, Feeds, bind
 
-# Nothing that a test waits for takes this long: it makes a deadlock a failure, not a hang.
+# Nothing that a test waits for takes this long. The limit turns a deadlock into a failure instead of a hang.
 PATIENCE_SECS = 30
 
-# One number to its double, and to the number itself as text.
+# The signature of a model that returns a number doubled, and the number as text.
 X_TO_Y = Signature(
     "serving_default",
     "tensorflow/serving/predict",
@@ -26,23 +26,23 @@ X_TO_Y = Signature(
 
 
 def x_feeds(*values: int) -> Feeds:
-    """What X_TO_Y takes."""
+    """Returns the inputs of X_TO_Y."""
     return {"x": np.array(values, np.int64)}
 
 
 def double(feeds: Feeds) -> Outputs:
-    """What a model of X_TO_Y gives."""
+    """Returns the outputs of a model of X_TO_Y."""
     x = feeds["x"]
     text = np.array([str(value).encode() for value in x.tolist()], object)
     return Outputs({"y": 2 * x, "text": text}, version=7)
 
 
 class FakeModel:
-    """A model that answers as told, and remembers what it was called with. See models.interface.Model.
+    """A model that answers by a function and records its calls. See `models.interface.Model`.
 
     Args:
-      answer: feeds to outputs; may raise.
-      gated: calls wait until the test lets them go with `let_go`.
+      answer: maps feeds to outputs; may raise.
+      gated: calls wait until the test calls `let_go`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FakeModel:
 
     @property
     def call_rows(self) -> list[int]:
-        """The row count of every call, in the order of their beginnings."""
+        """The row count of each call, in the order in which they began."""
         return [len(next(iter(feeds.values()))) for feeds in self.calls]
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
@@ -88,16 +88,16 @@ class FakeModel:
         self.closed = True
 
     def await_call(self) -> None:
-        """Returns when one more call has begun."""
+        """Waits until one more call has begun."""
         assert self._entered.acquire(timeout=PATIENCE_SECS), "no call began"
 
     def let_go(self, calls: int = 1) -> None:
-        """Lets as many calls of a gated model return."""
+        """Lets this many calls of a gated model return."""
         self._gate.release(calls)
 
 
 def refusing(poison: frozenset[int], max_rows: int | None = None) -> Callable[[Feeds], Outputs]:
-    """An `answer` that takes at most `max_rows` rows, and none of which is poison."""
+    """Returns an `answer` that accepts at most `max_rows` rows, and no poison row."""
 
     def answer(feeds: Feeds) -> Outputs:
         if max_rows is not None and len(feeds["x"]) > max_rows:
@@ -119,7 +119,7 @@ def longest_backoffs() -> Iterator[float]:
 
 
 class FakeClock:
-    """Seconds that pass when the test says so."""
+    """A clock that a test advances; counts seconds."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -138,7 +138,7 @@ class FakeClock:
             self._now += secs
 
     def await_reads(self, count: int) -> None:
-        """Returns when threads other than the test's have read the clock this many times in all."""
+        """Waits until threads other than the test's have read the clock this many times in all."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._reads >= count, PATIENCE_SECS), "nobody looked at the clock"
 

@@ -1,4 +1,4 @@
-"""A scheduler for the length of a `with`, and what becomes of its requests."""
+"""A scheduler that runs while a `with` block does, and the outcomes of its requests."""
 
 from __future__ import annotations
 

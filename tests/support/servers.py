@@ -41,10 +41,10 @@ _ENDING_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setp
 
 
 def require(server: Found | None, reason: str) -> Found:
-    """Returns what was found of a server; without it the test is skipped, or fails where REQUIRE_SERVERS=1.
+    """Returns `server`; if it was not found, skips the test, or fails it where REQUIRE_SERVERS=1.
 
     Args:
-      server: whatever names it (a path, a command); None or empty if it is not there.
+      server: what names it (a path, a command); None or empty if it is not installed.
       reason: which server is missing and what to install.
     """
     if server:
@@ -82,13 +82,13 @@ def answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], is_up: Callable[[], bool], start_secs: float = _START_SECS) -> Iterator[int]:
-    """Runs a server while the block runs; gives its process id. It ends with this process, even if that is killed.
+    """Runs a server while the block runs; yields its process id. The server ends with this process, even if that is killed.
 
     Args:
-      is_up: whether it answers; asked until it does.
+      is_up: whether it answers; called until it does.
 
     Raises:
-      RuntimeError: it ended, or does not answer in time; the text has what it printed.
+      RuntimeError: it ended, or does not answer in time; the text includes what it printed.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*_ENDING_WITH_US, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -128,7 +128,7 @@ class Gcs:
     """An emulator of Google Cloud Storage with one bucket.
 
     Attributes:
-      url: http://127.0.0.1:PORT, as STORAGE_EMULATOR_HOST takes it.
+      url: http://127.0.0.1:PORT, the value of STORAGE_EMULATOR_HOST.
     """
 
     url: str
@@ -158,10 +158,10 @@ def gcs_emulator(bucket: str = "bkt") -> Iterator[Gcs]:
 
 @contextlib.contextmanager
 def beam_uses(gcs: Gcs) -> Iterator[None]:
-    """Sends gs:// of this process, and of those it starts, to the emulator while the block runs.
+    """Sends gs:// of this process, and of its child processes, to the emulator while the block runs.
 
-    Where a machine has no credentials Beam looks for them again and again, for some 20 s and once per process; here it
-    is told that it has found none, which makes its client anonymous. A process that is started does look.
+    On a machine without credentials Beam looks for them for some 20 s, once per process. Here Beam is told that it has
+    found none, which makes its client anonymous; a child process does look.
     """
     from apache_beam.internal.gcp.auth import _Credentials
 
@@ -175,18 +175,18 @@ def beam_uses(gcs: Gcs) -> Iterator[None]:
         patch.undo()
 
 
-# The most that one request of Pub/Sub may publish, and that one may pull.
+# The most messages that one request to Pub/Sub may publish or pull.
 _MAX_MESSAGES = 1000
 
 
 @dataclass(frozen=True)
 class Pubsub:
-    """An emulator of Google Cloud Pub/Sub, and what tests do with it.
+    """An emulator of Google Cloud Pub/Sub, with what tests do to it.
 
-    Every topic and subscription made here has a name of its own, so that tests do not disturb each other.
+    Every topic and subscription made here has a unique name, so that tests do not disturb each other.
 
     Attributes:
-      host: 127.0.0.1:PORT, as PUBSUB_EMULATOR_HOST takes it.
+      host: 127.0.0.1:PORT, the value of PUBSUB_EMULATOR_HOST.
     """
 
     host: str
@@ -202,12 +202,12 @@ class Pubsub:
 
     @functools.cached_property
     def publisher(self) -> PublisherClient:
-        """Google's generated client: one unary request a call."""
+        """Google's generated client: one unary request per call."""
         return PublisherClient(transport=_transport(PublisherClient, self.host))
 
     @functools.cached_property
     def subscriber(self) -> SubscriberClient:
-        """Google's generated client, likewise."""
+        """Google's generated client: one unary request per call."""
         return SubscriberClient(transport=_transport(SubscriberClient, self.host))
 
     def make_topic(self) -> str:
@@ -237,7 +237,7 @@ class Pubsub:
         """Publishes messages, in requests of up to 1000; returns their ids, in order.
 
         Args:
-          attributes: of every message, or a mapping for each of them.
+          attributes: one mapping for all messages, or one mapping each.
         """
         each = itertools.repeat(attributes) if isinstance(attributes, Mapping) else attributes or itertools.repeat({})
         messages = [
@@ -251,11 +251,11 @@ class Pubsub:
         return ids
 
     def pull_all(self, subscription: str, count: int, secs: float = 20.0, ack: bool = True) -> list[ReceivedMessage]:
-        """Pulls until so many messages have come, or the time is over; returns those that came, in their order.
+        """Pulls until `count` messages have come, or the time is over; returns them in their order.
 
         Args:
-          secs: the emulator lets an empty pull wait for some 29 s; this cuts it off.
-          ack: whether they are acknowledged; those that are not come again after the acknowledgement deadline.
+          secs: cuts off an empty pull, which the emulator would let wait for some 29 s.
+          ack: whether messages are acknowledged; otherwise they come again after the acknowledgement deadline.
         """
         received: list[ReceivedMessage] = []
         end = time.monotonic() + secs
@@ -291,7 +291,7 @@ def pubsub_emulator() -> Iterator[Pubsub]:
 
 @contextlib.contextmanager
 def pubsub_clients_use(pubsub: Pubsub) -> Iterator[None]:
-    """Sends the Pub/Sub clients of this process, and of those it starts, to the emulator while the block runs."""
+    """Sends the Pub/Sub clients of this process and its children to the emulator while the block runs."""
     with _variable("PUBSUB_EMULATOR_HOST", pubsub.host):
         yield
 
@@ -306,18 +306,18 @@ def _variable(name: str, value: str) -> Iterator[None]:
         patch.undo()
 
 
-# `make test` sets it up; it has Python 3.13, which the emulator needs.
+# `make test` installs it, with the Python 3.13 that the emulator needs.
 _BIGQUERY_VENV = ROOT / ".venv-bigquery"
 
 
 @dataclass(frozen=True)
 class BigQuery:
-    """An emulator of BigQuery, and what tests do with it.
+    """An emulator of BigQuery, with what tests do to it.
 
     Attributes:
-      url: http://127.0.0.1:PORT of the REST API, as BIGQUERY_EMULATOR_HOST takes it.
+      url: http://127.0.0.1:PORT of the REST API, the value of BIGQUERY_EMULATOR_HOST.
       grpc: 127.0.0.1:PORT of the Storage API, for an insecure channel.
-      datasets: those that `make_dataset` has made.
+      datasets: made by `make_dataset`.
     """
 
     url: str
@@ -333,14 +333,14 @@ class BigQuery:
         )
 
     def make_dataset(self) -> str:
-        """Makes a dataset with a name of its own; returns its id, PROJECT.DATASET."""
+        """Makes a dataset with a unique name; returns its id, PROJECT.DATASET."""
         dataset = f"{self.project}.dataset_{uuid.uuid4().hex}"
         self.client.create_dataset(dataset)
         self.datasets.append(dataset)
         return dataset
 
     def drop_datasets(self, kept: Sequence[str]) -> None:
-        """Deletes what has been made, but for these: every table that is there makes each call slower."""
+        """Deletes all datasets made here except these: every table that exists makes each call slower."""
         for dataset in set(self.datasets) - set(kept):
             self.client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
             self.datasets.remove(dataset)
@@ -371,7 +371,7 @@ def bigquery_emulator(gcs: Gcs | None = None) -> Iterator[BigQuery]:
     """Runs local-bigquery, empty, with its data in a temporary directory.
 
     Args:
-      gcs: where its load jobs find gs:// files.
+      gcs: where load jobs find gs:// files.
     """
     program = _BIGQUERY_VENV / "bin" / "local-bigquery"
     require(
@@ -394,7 +394,7 @@ def bigquery_emulator(gcs: Gcs | None = None) -> Iterator[BigQuery]:
 
 @contextlib.contextmanager
 def bigquery_clients_use(server: BigQuery) -> Iterator[None]:
-    """Sends the BigQuery clients of this process, and of those it starts, to the emulator while the block runs."""
+    """Sends the BigQuery clients of this process and its children to the emulator while the block runs."""
     with (
         _variable("BIGQUERY_EMULATOR_HOST", server.url),
         _variable("BIGQUERY_STORAGE_EMULATOR_HOST", server.grpc),

@@ -1,4 +1,4 @@
-"""The servers that tests run, and what they are for: Beam's files, and ours on top, on gs://."""
+"""Tests of the servers that tests run: Beam's file system and ours on gs://, Pub/Sub and BigQuery."""
 
 import errno
 import os
@@ -339,7 +339,7 @@ def test_a_pubsub_emulator_is_found_by_its_jar_or_by_gcloud(tmp_path: Path, monk
     (bin_directory / "gcloud").symlink_to(root / "bin" / "gcloud")
     assert pubsub_emulator.find_emulator() == found
     (bin_directory / "gcloud").unlink()
-    (bin_directory / "gcloud").write_text((root / "bin" / "gcloud").read_text())  # a wrapper: it has to be asked
+    (bin_directory / "gcloud").write_text((root / "bin" / "gcloud").read_text())  # a wrapper: it is asked
     (bin_directory / "gcloud").chmod(0o755)
     assert pubsub_emulator.find_emulator() == found
     monkeypatch.setenv(pubsub_emulator.JAR_VARIABLE, str(tmp_path / "no.jar"))

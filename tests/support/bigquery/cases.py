@@ -1,4 +1,4 @@
-"""Tables for the tests of what reads BigQuery: one of every type and mode, and one of many rows."""
+"""Tables for tests that read BigQuery: one with every type and mode, and one with many rows."""
 
 import io
 import json
@@ -74,7 +74,7 @@ def _literal(kind: str, value: Any) -> str:
 
 
 def make_births(rows: int, seed: int = 1) -> pa.Table:
-    """Returns rows of natality's columns, with nulls among them, and an id."""
+    """Returns rows of natality's columns, some of them null, with an id."""
     generator = np.random.default_rng(seed)
     births = pa.Table.from_batches([natality.make_block(generator, rows)])
     early = pa.array(np.where(generator.random(rows) < 0.1, None, births["gestation_weeks"].to_numpy()), pa.float64())
@@ -94,7 +94,7 @@ def load(bigquery_: BigQuery, rows: pa.Table) -> str:
 
 
 def spec_of(found: FoundTable, *names: str) -> InputSpec:
-    """Returns the spec that reads these columns as they are; none: all."""
+    """Returns the spec that reads these columns unchanged; all columns if none is named."""
     return InputSpec(BIGQUERY, tuple((name, found.source.types[name]) for name in names or found.source.names))
 
 

@@ -1,6 +1,6 @@
-"""A stand-in for the service behind AppendRows, which answers as BigQuery's documents say, and fails as it is told to.
+"""A fake of the service behind AppendRows that answers as BigQuery is documented to, and fails on demand.
 
-The emulator takes any row into a pending stream, and drops those that do not fit when that is committed.
+The emulator accepts any row into a pending stream, and drops those that do not fit when the stream is committed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Code = grpc.StatusCode
 
 
 class Broken(grpc.RpcError):
-    """What ends a call."""
+    """The error that ends a call."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
         super().__init__()
@@ -35,16 +35,17 @@ class Broken(grpc.RpcError):
 
 
 class AppendService:
-    """One stream of rows with an int64 column "id", of which those below 0 are refused.
+    """One stream of rows with an int64 column "id"; rows with an id below 0 are refused.
 
     Attributes:
-      ids: that are in the stream.
-      faults: what becomes of the next requests, one after the other: None: nothing; a code: the call ends with it;
-        (code,): the request is answered with it; (code, True): it is taken first, and then the call ends; "silence":
-        it is taken, and never answered.
-      names_rows: whether a refusal says which rows are at fault; then, how many of them at most.
-      storage_error: a code that refusals have.
-      connections, requests: how many there were.
+      ids: the ids in the stream.
+      faults: what happens to the next requests, in order. None: nothing; a code: the call ends with it; (code,): the
+        request is answered with it; (code, True): the request is accepted, and then the call ends; "silence": the
+        request is accepted, and never answered.
+      names_rows: how many of the rows at fault a refusal names at most; 0: it names none.
+      storage_error: the StorageError code of refusals.
+      connections: how many there were.
+      requests: all of them, in order.
     """
 
     def __init__(self, faults: list[Any] | None = None, names_rows: int = 100) -> None:

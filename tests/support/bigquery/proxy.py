@@ -1,8 +1,8 @@
-"""A gRPC server in front of the BigQuery emulator's Storage API, which misbehaves as it is told to, and else passes on.
+"""A gRPC server in front of the BigQuery emulator's Storage API that passes calls on, and fails those it is told to.
 
 with bigquery_proxy(bigquery) as proxy:
-    proxy.fail("ReadRows", after=3)  # the next call that has had 3 answers breaks off with UNAVAILABLE
-    proxy.fail("AppendRows", StatusCode.ABORTED, passed_on=True)  # rows are written, and the client is not told so
+    proxy.fail("ReadRows", after=3)  # the next call that has had 3 answers ends with UNAVAILABLE
+    proxy.fail("AppendRows", StatusCode.ABORTED, passed_on=True)  # rows are written, and the client does not learn it
     client = write_client(proxy.url)
 """
 
@@ -26,22 +26,22 @@ from google.rpc import status_pb2
 from tests.support.servers import BigQuery
 
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-# Each stream that is open has a thread of its own.
+# Each open stream occupies a thread.
 _THREADS = 64
 _ALWAYS = 1 << 30
 
 
 @dataclasses.dataclass
 class Fault:
-    """What is done to a call instead of passing it on.
+    """What happens to a call instead of passing it on.
 
     Attributes:
       method: "ReadRows", "AppendRows", "CreateReadSession", "BatchCommitWriteStreams", ...
-      status: what the call ends with; None: it goes on, after the delay.
-      after: it happens to a call that has had so many answers: of reads, messages of rows; of appends, appends.
-      times: to so many calls.
+      status: what the call ends with; None: it goes on after the delay.
+      after: how many answers a call has had when the fault happens: messages of rows, or appends.
+      times: how many calls it happens to.
       passed_on: the request is passed on first, and its answer dropped.
-      in_answer: an append is answered with the error inside of an AppendRowsResponse, and the call goes on.
+      in_answer: the error comes inside an AppendRowsResponse, and the call goes on.
       delay_secs: how long that answer waits.
     """
 
@@ -56,15 +56,15 @@ class Fault:
 
 
 class BigQueryProxy:
-    """Passes every call on as it is, unless told otherwise.
+    """Passes calls on unchanged, unless a fault is set.
 
     Attributes:
-      url: http://127.0.0.1:PORT, as the clients of transforms.bigquery.clients take it.
-      requests: what came, by method; of AppendRows, every append.
-      faults: those to come; several of one method wait for the calls that get as far as they say.
-      happened: how many have.
-      rows_per_answer: of reads as Arrow; 0: as the emulator sends them, which is a stream in one piece.
-      compression: of the answers' buffers ("lz4", "zstd"), where they are cut up: the emulator has none.
+      url: http://127.0.0.1:PORT, as the clients of `transforms.bigquery.clients` accept it.
+      requests: the requests that came, by method; for AppendRows, every append.
+      faults: those still to happen; each waits for a call of its method that has had `after` answers.
+      happened: how many faults have happened.
+      rows_per_answer: for reads as Arrow; 0: as the emulator sends them, a whole stream in one answer.
+      compression: of the buffers of answers that are cut up ("lz4", "zstd"); the emulator compresses nothing.
     """
 
     def __init__(self, bigquery: BigQuery) -> None:
@@ -86,23 +86,23 @@ class BigQueryProxy:
             self.faults.append(Fault(method, status, **options))
 
     def fail_always(self, method: str, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, **options: Any) -> None:
-        """Adds a Fault of every call to come."""
+        """Adds a Fault for every call to come."""
         self.fail(method, status, times=_ALWAYS, **options)
 
     def recover(self) -> None:
-        """Takes back the faults that have not happened."""
+        """Removes the faults that have not happened."""
         with self._lock:
             self.faults.clear()
 
     def start(self) -> None:
-        """Listens again after `stop`, at the same port."""
+        """Listens again after `stop`, on the same port."""
         options = [*_OPTIONS, ("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), (_AnyMethod(self),), options=options)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
         self._server.start()
 
     def stop(self) -> None:
-        """Closes every connection, with what is under way, and refuses new ones."""
+        """Closes every connection, with the calls under way, and refuses new ones."""
         self._server.stop(0).wait()
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class BigQueryProxy:
             sent.put(None)
 
     def _happen(self, fault: Fault, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Ends the call, or returns what is answered in its place."""
+        """Ends the call, or returns the answer that takes its place."""
         self._closing.wait(fault.delay_secs)
         if fault.status is None:
             return iter(())
@@ -218,7 +218,7 @@ def _passing_errors(context: grpc.ServicerContext) -> Iterator[None]:
 
 
 def _one_ahead(answers: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields answers once the next has come: the emulator lets a read go on only from a place that it has passed."""
+    """Yields each answer once the next has come: the emulator resumes a read only at an offset that it has passed."""
     first, second = itertools.tee(answers)
     next(second, None)
     for answer in first:

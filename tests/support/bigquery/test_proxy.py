@@ -1,4 +1,4 @@
-"""The proxy before the BigQuery emulator: it passes on what it is given, and breaks what it is told to."""
+"""Tests of the proxy in front of the BigQuery emulator: it passes calls on, and fails those it is told to."""
 
 import itertools
 import time
@@ -143,7 +143,7 @@ def test_connections_break_while_it_is_away(proxy: BigQueryProxy, reader: BigQue
 
 
 def read_all_later(client: BigQueryReadClient, stream: str) -> list[int]:
-    """Reads a stream as soon as the server is there again."""
+    """Reads a stream as soon as the server answers again."""
     for _ in range(100):
         try:
             return list(itertools.chain.from_iterable(read(client, stream)))

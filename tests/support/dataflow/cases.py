@@ -1,4 +1,4 @@
-"""Batch jobs that are run here and on Dataflow, to compare what they write."""
+"""Batch jobs that run here and on Dataflow, so that their output can be compared."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def read_file(path: str) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """What jobs read and write.
+    """Where jobs read and write.
 
     Attributes:
-      births: a table of rows for the model `natality`, some of which fail.
-      dataset: for tables that jobs make.
+      births: a table of rows for the model `natality`; some of them fail.
+      dataset: for the tables that jobs make.
     """
 
     gcs: Gcs
@@ -38,8 +38,8 @@ class Case:
     """A batch job.
 
     Attributes:
-      flags: of the job, given where it writes: LOCALLY or REMOTELY.
-      read: returns what it has written there.
+      flags: returns the job's flags by where it writes: LOCALLY or REMOTELY.
+      read: returns what the job has written there.
     """
 
     flags: Callable[[Places, str], list[str]]
@@ -79,7 +79,7 @@ def table_case() -> Case:
     return Case(flags, read)
 
 
-# Each is submitted, run by the worker, run here, and compared. tf.Examples are what needs tfx-bsl.
+# Each case is submitted, run by the worker, run here, and compared. tf.Examples are what needs tfx-bsl.
 CASES = {
     "csv": files_case("csv", columns="id"),
     "tfrecord": files_case("tfrecord", columns=""),

@@ -1,4 +1,4 @@
-"""Google's own command line, run for tests without credentials and without Google."""
+"""Google's gcloud, run by tests without credentials and without Google."""
 
 import contextlib
 import email
@@ -14,22 +14,22 @@ from tests.support.servers import require
 from tests.support.serving.local_server import Handler, LocalServer
 
 _NO_GCLOUD = "gcloud is not installed: see https://cloud.google.com/sdk/docs/install"
-# Where packages put it, if it is not on PATH.
+# Where packages install gcloud, if it is not on PATH.
 _PLACES = ("/usr/lib/google-cloud-sdk/bin", "/usr/local/google-cloud-sdk/bin", "/snap/bin")
 
 
 def gcloud_directory() -> str:
-    """Returns the directory of gcloud; without it the test is skipped, or fails where REQUIRE_SERVERS=1."""
+    """Returns the directory of gcloud; without gcloud, skips the test, or fails it where REQUIRE_SERVERS=1."""
     path = shutil.which("gcloud") or shutil.which("gcloud", path=os.pathsep.join(_PLACES))
     return os.path.dirname(require(path, _NO_GCLOUD) or "")
 
 
 def gcloud_environment(config: Path, dataflow: str = "", storage: str = "") -> dict[str, str]:
-    """Returns the variables of a process whose gcloud goes to these servers.
+    """Returns environment variables that send gcloud to these servers.
 
     Args:
-      config: an empty directory, instead of the user's own configuration.
-      dataflow, storage: http://HOST:PORT; "": none, a call fails at once.
+      config: an empty directory that replaces the user's configuration.
+      dataflow, storage: http://HOST:PORT; "": no server, so that a call fails at once.
     """
     nowhere = "http://127.0.0.1:9"  # the port of "discard", where nothing listens
     return {
@@ -46,11 +46,11 @@ def gcloud_environment(config: Path, dataflow: str = "", storage: str = "") -> d
 
 
 class Uploads(LocalServer):
-    """A GCS on 127.0.0.1 that takes what gcloud uploads in one request, which gcp-storage-emulator does not understand.
+    """A GCS on 127.0.0.1 that accepts gcloud's uploads in one request, which gcp-storage-emulator does not understand.
 
     Attributes:
       url: http://127.0.0.1:PORT.
-      objects: what was uploaded, by gs:// path.
+      objects: the uploads, by gs:// path.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def _handler(objects: dict[str, bytes]) -> type[Handler]:
             url = urllib.parse.urlsplit(self.path)
             bucket = url.path.removeprefix("/upload/storage/v1/b/").removesuffix("/o")
             name = urllib.parse.parse_qs(url.query)["name"][0]
-            kind = self.headers["Content-Type"].replace("'", '"')  # gcloud quotes the boundary in a way of its own
+            kind = self.headers["Content-Type"].replace("'", '"')  # gcloud quotes the boundary in its own way
             head = f"Content-Type: {kind}\r\n\r\n".encode()
             body = self.rfile.read(int(self.headers["Content-Length"]))
             _, content = email.message_from_bytes(head + body, policy=email.policy.HTTP).iter_parts()

@@ -1,7 +1,7 @@
-"""A fresh environment with a staged sdist and what it declares to need, and nothing else; and a worker in it.
+"""A fresh environment with a staged sdist, its declared requirements and nothing else; and a worker in it.
 
-The files are linked from the environment that the tests run in, so that it takes seconds and no network. Whether they
-are what the sdist declares is pip's failure_policy, which installs the sdist without an index.
+The files are linked from the environment that the tests run in, which takes seconds and no network. pip installs the
+sdist without an index, and so checks that they are what the sdist declares.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SITE = Path(sysconfig.get_path("purelib"))
 
 
 def make_venv(directory: Path, sdist: Path) -> Path:
-    """Makes an environment with an sdist installed, and what it declares; returns its python.
+    """Makes an environment with an sdist and its declared requirements; returns its python.
 
     Raises:
-      RuntimeError: pip does not install it; the text has what it printed.
+      RuntimeError: pip does not install the sdist; the text includes what pip printed.
     """
     bare_venv(directory, declared(sdist))
     python = directory / "bin" / "python"
@@ -46,7 +46,7 @@ def make_venv(directory: Path, sdist: Path) -> Path:
 
 
 def bare_venv(directory: Path, requirements: Iterable[str]) -> Path:
-    """Makes an environment that holds requirements, and no pip; returns its site-packages."""
+    """Makes an environment with these requirements and without pip; returns its site-packages."""
     venv.create(directory, with_pip=False, symlinks=True)
     site = directory / _SITE.relative_to(sys.prefix)
     link_files(closure(requirements), site)
@@ -54,7 +54,7 @@ def bare_venv(directory: Path, requirements: Iterable[str]) -> Path:
 
 
 def declared(sdist: Path) -> list[str]:
-    """Returns the requirements of an sdist, those of extras left out, as setuptools lists them."""
+    """Returns the requirements of an sdist as setuptools lists them, without those of extras."""
     with tarfile.open(sdist) as archive:
         (name,) = [each for each in archive.getnames() if each.endswith(".egg-info/requires.txt")]
         file = archive.extractfile(name)
@@ -64,10 +64,10 @@ def declared(sdist: Path) -> list[str]:
 
 
 def closure(requirements: Iterable[str]) -> list[importlib.metadata.Distribution]:
-    """Returns the distributions that requirements need here, and those that these need.
+    """Returns the distributions installed here that meet the requirements, and all that those require.
 
     Raises:
-      PackageNotFoundError: one is not installed here.
+      PackageNotFoundError: a distribution is not installed here.
     """
     found: dict[str, importlib.metadata.Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -90,15 +90,18 @@ def _applies(requirement: Requirement, extras: Sequence[str]) -> bool:
 
 
 def link_files(distributions: Iterable[importlib.metadata.Distribution], site: Path) -> None:
-    """Puts links to the files of distributions into another site-packages."""
+    """Links the files of distributions into another site-packages."""
     for name in _links(distributions):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).symlink_to(_SITE / name)
 
 
 def _links(distributions: Iterable[importlib.metadata.Distribution]) -> set[str]:
-    """Returns the names in site-packages that make up distributions: directories that are a single one's, as most
-    packages are, and files in those that several share, as the parts of a namespace."""
+    """Returns the names in site-packages that make up distributions.
+
+    These are directories that belong to one distribution, as most packages do, and single files in directories that
+    several share, as the parts of a namespace do.
+    """
     owners = _owners()
     return {
         next((name for name in _prefixes(file) if owners[name] == 1), file)
@@ -109,7 +112,7 @@ def _links(distributions: Iterable[importlib.metadata.Distribution]) -> set[str]
 
 @functools.cache
 def _owners() -> collections.Counter[str]:
-    """Returns how many distributions have files of a name, or in a directory of it."""
+    """Returns, by name, how many distributions have a file of that name, or files in a directory of that name."""
     counts: collections.Counter[str] = collections.Counter()
     for distribution in importlib.metadata.distributions():
         counts.update({name for file in _files(distribution) for name in _prefixes(file)})
@@ -121,15 +124,14 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _files(distribution: importlib.metadata.Distribution) -> list[str]:
-    """Returns the files in site-packages. Those of scripts are elsewhere."""
+    """Returns a distribution's files in site-packages. Its scripts are elsewhere."""
     names = [name for name, *_ in csv.reader((distribution.read_text("RECORD") or "").splitlines())]
     return [name for name in names if not name.startswith("..")]
 
 
 @contextlib.contextmanager
 def undeclared(name: str, sdist: Path, python: Path) -> Iterator[None]:
-    """Takes away from an environment, while the block runs, what it would not hold if its sdist did not declare that it
-    needs a distribution of this name."""
+    """Removes from an environment, while the block runs, what it would lack if its sdist did not declare this name."""
     site = python.parent.parent / _SITE.relative_to(sys.prefix)
     requirements = declared(sdist)
     left = [text for text in requirements if Requirement(text).name != name]
@@ -147,19 +149,20 @@ def undeclared(name: str, sdist: Path, python: Path) -> Iterator[None]:
 def run_worker(
     python: Path, graphs: Mapping[str, str], directory: Path, messages: Sequence[bytes] = ()
 ) -> dict[str, str]:
-    """Runs staged graphs, one after the other, in one process; returns the error of each, "" where it is done; and as
-    "modules", why our modules cannot all be imported there.
+    """Runs staged graphs, one after the other, in one process.
+
+    Returns the error of each graph, "" where it succeeds; and under "modules", why our modules cannot all be imported.
 
     Args:
-      python: of the environment.
+      python: the interpreter of the environment.
       graphs: gs:// paths by name.
-      directory: to work in.
-      messages: serialized PubsubMessages that every source of Pub/Sub gives.
+      directory: the working directory.
+      messages: serialized PubsubMessages that every Pub/Sub source returns.
     """
     request = directory / "request.json"
     encoded = [base64.b64encode(message).decode() for message in messages]
     request.write_text(json.dumps({"graphs": graphs, "messages": encoded}))
-    done = subprocess.run(  # -I: nothing by the environment's variables, nor from where the script is
+    done = subprocess.run(  # -I: ignores PYTHON* variables and the script's directory
         [str(python), "-I", str(_WORKER), str(request)], cwd=directory, capture_output=True, text=True, check=False
     )
     if done.returncode:

@@ -1,9 +1,9 @@
-"""Runs graphs that were staged for Dataflow, in a process that has what a worker has: `hermetic.run_worker` starts it.
+"""Runs graphs that were staged for Dataflow, in a process with what a worker has; `hermetic.run_worker` starts it.
 
 It imports nothing of the checkout. Usage: hermetic_worker.py REQUEST.json, where the request is
-{"graphs": {NAME: GS_PATH}, "messages": [BASE64, ...]}; prints {NAME: ERROR or ""} as its last line, "modules" among the
-names: whether every module of ours can be imported. Messages are serialized PubsubMessages: what a source of Pub/Sub is
-taken to have read, which is not portable.
+{"graphs": {NAME: GS_PATH}, "messages": [BASE64, ...]}. The last line that it prints is {NAME: ERROR or ""}, with a name
+"modules" that says whether every module of ours can be imported. Messages are serialized PubsubMessages. They replace
+what a Pub/Sub source would read, because that source is not portable.
 """
 
 import base64
@@ -28,7 +28,7 @@ from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 _MODULES = "modules"
 _PACKAGE = "sluice"
-_EXTRA = "sluice.models.server"  # needs what the extra `serve` declares
+_EXTRA = "sluice.models.server"  # needs the extra `serve`
 _PUBSUB_READ = common_urns.composites.PUBSUB_READ.urn
 _COMPONENTS = ("transforms", "pcollections", "coders", "windowing_strategies", "environments")
 
@@ -45,7 +45,7 @@ def run(path: str, messages: list[bytes]) -> None:
 
 
 def feed_sources(graph: beam_runner_api_pb2.Pipeline, messages: list[bytes]) -> None:
-    """Puts an Impulse and what makes messages of it in place of a source of Pub/Sub."""
+    """Replaces each Pub/Sub source by an Impulse and a step that turns it into messages."""
     for source in [each for each in graph.components.transforms.values() if each.spec.urn == _PUBSUB_READ]:
         feed = feeding_graph(messages)
         for kind in _COMPONENTS:
@@ -75,7 +75,7 @@ def import_modules() -> None:
 
 
 def error_of(action: Callable[[], None]) -> str:
-    """Returns the traceback of what an action raises; "" if it is done."""
+    """Returns the traceback of what an action raises; "" if it succeeds."""
     try:
         action()
     except Exception:  # noqa: BLE001  the test looks at it
@@ -84,7 +84,7 @@ def error_of(action: Callable[[], None]) -> str:
 
 
 def main() -> None:
-    _Credentials._credentials_init = True  # it has none, and need not look for them for half a minute
+    _Credentials._credentials_init = True  # there are none, and looking for them takes half a minute
     with open(sys.argv[1], encoding="utf-8") as file:
         request = json.load(file)
     messages = [base64.b64decode(each) for each in request["messages"]]

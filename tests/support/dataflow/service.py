@@ -1,6 +1,6 @@
-"""A Dataflow service on localhost that takes jobs and keeps them. It runs none: hermetic.py does.
+"""A fake Dataflow service on localhost that accepts and records jobs. It runs none: hermetic.py does.
 
-It answers what Beam's DataflowRunner (`--dataflow_endpoint=URL --no_auth`) and gcloud
+It answers the requests of Beam's DataflowRunner (`--dataflow_endpoint=URL --no_auth`) and gcloud
 (`CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW=URL/`) ask, as in
 https://cloud.google.com/dataflow/docs/reference/rest/v1b3/projects.locations.jobs.
 """
@@ -19,10 +19,10 @@ from tests.support.serving.local_server import Handler, LocalServer
 
 _NAME = re.compile(r"/v1b3/projects/(?P<project>[^/]+)(/locations/(?P<region>[^/]+))?/(?P<rest>[^?]*)")
 _BATCH, _STREAMING = (1, "JOB_TYPE_BATCH"), (2, "JOB_TYPE_STREAMING")
-# What a job becomes that is asked to be this.
+# By requested state, the state that a job then has.
 _NEXT_STATES = {"JOB_STATE_CANCELLED": "JOB_STATE_CANCELLED", "JOB_STATE_DRAINED": "JOB_STATE_DRAINING"}
 _SHOWN = ("name", "type", "labels", "clientRequestId", "replaceJobId")
-_STATES_BY_NUMBER = {5: "JOB_STATE_CANCELLED", 7: "JOB_STATE_DRAINED"}  # as Beam's client sends them
+_STATES_BY_NUMBER = {5: "JOB_STATE_CANCELLED", 7: "JOB_STATE_DRAINED"}  # the numbers that Beam's client sends
 
 
 @dataclasses.dataclass
@@ -31,7 +31,7 @@ class Job:
 
     Attributes:
       request: the Job message, as JSON.
-      state: as it is asked for.
+      state: as a request for the job reports it.
       updates: the bodies of the requests that changed the job.
     """
 
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """With experiments, serviceOptions, workerPools and others."""
+        """The job's environment: experiments, serviceOptions, workerPools and others."""
         return dict(self.request["environment"])
 
     @property
@@ -76,12 +76,12 @@ class Job:
 
     @property
     def pipeline_url(self) -> str:
-        """gs://... of the graph."""
+        """The gs:// path of the graph."""
         return str(self.options["pipelineUrl"])
 
     @property
     def packages(self) -> dict[str, str]:
-        """The gs:// paths of what is staged for workers, by name."""
+        """The gs:// paths of the files staged for workers, by name."""
         return {
             each["name"]: each["location"].replace("storage.googleapis.com/", "gs://", 1)
             for each in self.worker_pool.get("packages", [])
@@ -100,14 +100,14 @@ class Job:
 
 
 class DataflowService(LocalServer):
-    """Keeps what it is sent. A batch job is done at once, a streaming job runs until it is changed.
+    """Records what it is sent. A batch job is done at once; a streaming job runs until a request changes it.
 
     Attributes:
-      url: http://localhost:PORT. Beam takes plain HTTP from a host of this name only.
-      jobs: that were created, in order.
+      url: http://localhost:PORT. Beam accepts plain HTTP from a host of this name only.
+      jobs: the jobs that were created, in order.
       launches: the bodies of the requests that launch a Flex Template, in order.
-      counters: of the namespace `sluice`, that every job is said to have counted.
-      refusal: an HTTP status and a message that the next job or launch gets instead; then None again.
+      counters: the counters of the namespace `sluice` that are reported for every job.
+      refusal: an HTTP status and a message that refuse the next job or launch; then it is None again.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class DataflowService(LocalServer):
         self.counters: dict[str, int] = {}
         self.refusal: tuple[int, str] | None = None
         super().__init__(_handler(self))
-        self.url = self.url.replace("127.0.0.1", "localhost")  # Beam takes plain HTTP from it alone
+        self.url = self.url.replace("127.0.0.1", "localhost")  # Beam accepts plain HTTP from this name only
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns the status and the JSON of an answer."""
@@ -166,7 +166,7 @@ class DataflowService(LocalServer):
 
 
 def _updates(name: str, value: int) -> list[dict[str, Any]]:
-    """Returns a counter as the service tells it: what was attempted, and what was committed."""
+    """Returns a counter as the service reports it: attempted, and committed."""
     context = {"namespace": "sluice", "step": "step"}
     contexts = [context | {"tentative": "true"}, context]
     return [{"name": {"origin": "user", "name": name, "context": each}, "scalar": value} for each in contexts]

@@ -1,4 +1,4 @@
-"""Files of every format, read range by range; shared by the tests of the decoders and readers."""
+"""Files of every format, read range by range; shared by the tests of decoders and readers."""
 
 import io
 import json
@@ -22,7 +22,7 @@ COLUMNS = (("id", pa.int64()), ("x", pa.float32()), ("name", pa.string()), ("tag
 
 
 def sample_rows(count: int) -> list[dict[str, Any]]:
-    """Rows under COLUMNS, each one of a kind."""
+    """Returns rows of COLUMNS, each a case of its own."""
     return [
         {"id": row, "x": row / 4, "name": "né,\"'"[: row % 5] * (row % 3), "tags": list(range(1 + row % 3))}
         for row in range(count)
@@ -30,7 +30,7 @@ def sample_rows(count: int) -> list[dict[str, Any]]:
 
 
 def example(**features: Any) -> bytes:
-    """A serialized tf.Example: a feature's values are ints, floats, bytes or str, one of them or a list."""
+    """Returns a serialized tf.Example. A feature is an int, a float, bytes, a str, or a list of one of these."""
     message = message_class("tensorflow.Example")()
     for name, found in features.items():
         values = found if isinstance(found, list) else [found]
@@ -107,12 +107,12 @@ def read_parts(parts: Sequence[FileRange], spec: InputSpec) -> Decoded:
 
 
 def read_file(path: str, spec: InputSpec, range_bytes: int = 1 << 24) -> Decoded:
-    """All ranges of a file, one after the other."""
+    """Reads all ranges of a file, one after the other."""
     return read_parts(split_file(path, Path(path).stat().st_size, spec, range_bytes), spec)
 
 
 def rows_of(decoded: Decoded) -> list[dict[str, Any]]:
-    """The rows without the reserved columns."""
+    """Returns the rows without the reserved columns."""
     names = [[name for name in batch.schema.names if not is_reserved(name)] for batch in decoded.batches]
     return [row for batch, kept in zip(decoded.batches, names, strict=True) for row in batch.select(kept).to_pylist()]
 

@@ -1,4 +1,4 @@
-"""Batches of random types and values, and files that can only be written to; shared by the tests of the encoders."""
+"""Batches of random types and values, and write-only files; shared by the tests of encoders."""
 
 import datetime
 import decimal
@@ -16,7 +16,7 @@ EPOCH = datetime.datetime(1970, 1, 1)
 
 
 class WriteOnlyFile:
-    """A stream: it takes bytes, and nothing else is asked of it."""
+    """A stream that can only be written to."""
 
     def __init__(self) -> None:
         self._data = io.BytesIO()
@@ -54,7 +54,7 @@ def _decimals(precision: int, scale: int) -> st.SearchStrategy[decimal.Decimal]:
 
 
 def _datetimes(zone: datetime.tzinfo | None, micros: int) -> st.SearchStrategy[datetime.datetime]:
-    """Moments of years 1 to 9999 in steps of some microseconds."""
+    """Times in the years 1 to 9999, in steps of some microseconds."""
     first, last = datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30)
     return st.datetimes(first, last).map(
         lambda moment: (moment - (moment - EPOCH) % datetime.timedelta(microseconds=micros)).replace(tzinfo=zone)
@@ -97,7 +97,7 @@ OTHERS = {
     pa.decimal256(76, 38): _decimals(76, 38),
 }
 SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = INTEGERS | FLOATS | TEXTS | BINARIES | OTHERS
-# What a feature of a tf.Example can be.
+# The types that a feature of a tf.Example can have.
 FEATURES: dict[pa.DataType, st.SearchStrategy[Any]] = (
     INTEGERS | FLOATS | TEXTS | BINARIES | {pa.bool_(): st.booleans(), pa.null(): st.none()}
 )

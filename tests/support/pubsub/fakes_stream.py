@@ -1,4 +1,4 @@
-"""Small stand-ins for what a streaming job reads and reports."""
+"""Small fakes of what a streaming job reads and reports."""
 
 import dataclasses
 import threading
@@ -32,18 +32,18 @@ FIGURES = StreamFigures(
     draining=False,
     secs_since_progress=0.05,
 )
-# Those of a job that has just begun.
+# The figures of a job that has just begun.
 NOTHING = StreamFigures(0.0, 0, 0, 0, 0.0, None, None, 0, 0, None, 0, 0.0, 0, 0, 0, 0, 0, 0, True, False, 0.0)
 
 
 def received(number: int, size: int = 1, publish_time: int = 0) -> Received:
-    """A message whose ids tell its number."""
+    """Returns a message whose ids contain its number."""
     return Received(f"ack-{number}", b"x" * size, str(number), publish_time, {})
 
 
 @dataclasses.dataclass
 class FakeSource:
-    """What StreamStats asks a source for. See transforms.pubsub.message_source.MessageSource."""
+    """The part of a source that StreamStats reads. See `transforms.pubsub.message_source.MessageSource`."""
 
     stats: Stats = dataclasses.field(default_factory=Stats)
     buffered: int = 0
@@ -54,12 +54,12 @@ class FakeSource:
 
 
 class Leases:
-    """A subscription that notes what it is told of leases; so many requests fail first.
+    """A subscription that records requests about leases.
 
     Attributes:
-      requests: (what, ack ids), in their order: "acknowledge", "give back", or "extend by N".
-      failing: requests to come that fail.
-      on_request: called before each request is noted.
+      requests: (what, ack ids), in their order; what is "acknowledge", "give back", or "extend by N".
+      failing: how many of the next requests fail.
+      on_request: called before each request is recorded.
     """
 
     name = "projects/p/subscriptions/leases"
@@ -80,18 +80,18 @@ class Leases:
         self._request(f"extend by {secs}" if secs else "give back", ack_ids)
 
     def interrupt(self) -> None:
-        """Nothing is pulled."""
+        """Does nothing: nothing is pulled."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing."""
 
     def sent(self, what: str) -> list[str]:
-        """The ids of all requests of a kind, in their order."""
+        """Returns the ids of all requests of a kind, in their order."""
         with self._changed:
             return [ack_id for kind, ids in self.requests for ack_id in ids if kind == what]
 
     def await_request(self, what: str) -> None:
-        """Returns when there has been one of this kind."""
+        """Waits until there has been a request of this kind."""
         with self._changed:
             found = self._changed.wait_for(lambda: any(kind == what for kind, _ in self.requests), PATIENCE_SECS)
             assert found, f"no request to {what}"

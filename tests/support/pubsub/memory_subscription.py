@@ -1,4 +1,4 @@
-"""A subscription in this process, for tests and benchmarks of what stands behind one."""
+"""A subscription in this process, for tests and benchmarks of what reads one."""
 
 import collections
 import threading
@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 
-# A pull that finds nothing waits so long, unless it is interrupted.
+# How long a pull that finds nothing waits, unless it is interrupted.
 _EMPTY_SECS = 30.0
 
 
 class MemorySubscription:
-    """See transforms.pubsub.subscription.Subscription. What is given back comes again, first, and counts as an attempt.
+    """A `transforms.pubsub.subscription.Subscription`. Messages given back come again first, as one more delivery.
 
     Attributes:
-      acknowledged: ids, in the order of their acknowledgements.
-      returned: ids, likewise.
-      failing: raised by pulls as long as it is set; `failures` of them so far.
-      left: what `close` was told.
+      acknowledged, returned: ids, in the order in which they were acknowledged or given back.
+      failing: raised by pulls while it is set; `failures` counts them.
+      left: the argument of `close`.
     """
 
     def __init__(self, name: str = "projects/p/subscriptions/memory", a_pull: int = 1000) -> None:
@@ -52,18 +51,18 @@ class MemorySubscription:
 
     @property
     def outstanding(self) -> int:
-        """Messages that are not acknowledged."""
+        """How many messages are not acknowledged."""
         with self._lock:
             return len(self._waiting) + len(self._leased)
 
     def fail(self, error: Exception | None) -> None:
-        """Makes pulls raise, also those that wait; None: no more."""
+        """Makes pulls raise this error, those that wait included; None: no longer."""
         with self._lock:
             self.failing = error
             self._lock.notify_all()
 
     def lose(self) -> None:
-        """As if the subscription had been deleted."""
+        """Makes pulls fail as if the subscription had been deleted."""
         self.fail(SubscriptionLost(f"{self.name} is gone"))
 
     def pull(self, max_messages: int) -> list[Received]:

@@ -1,4 +1,4 @@
-"""A gRPC server in front of the Pub/Sub emulator, which refuses what it is told to, and tells what passes."""
+"""A gRPC server in front of the Pub/Sub emulator that refuses some calls and reports others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from google.pubsub_v1.types import PublishRequest
 from tests.support.servers import Pubsub
 
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-# Each pull that waits for messages has a thread of its own.
+# Each pull that waits for messages occupies a thread.
 _THREADS = 64
 _ACKNOWLEDGE, _PUBLISH = "/google.pubsub.v1.Subscriber/Acknowledge", "/google.pubsub.v1.Publisher/Publish"
 
 
 class PubsubProxy:
-    """Passes every call on as it is.
+    """Passes calls on unchanged, except as set here.
 
     Attributes:
       refusing: a topic whose messages are answered with UNAVAILABLE; "": none.
-      refused: how many requests were.
-      on_acknowledge: called before acknowledgements are passed on; false: they are not, and never answered well.
+      refused: how many requests were refused.
+      on_acknowledge: called before each acknowledgement; if it returns false, the acknowledgement fails and is dropped.
     """
 
     def __init__(self, pubsub: Pubsub) -> None:

@@ -1,4 +1,4 @@
-"""A Pub/Sub publisher service of this process on loopback, for what the emulator does not do: it answers as told."""
+"""A Pub/Sub publisher service in this process, on loopback, whose answers a test decides; the emulator never fails."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _REQUESTS = {
 
 
 class PubsubService:
-    """Takes messages, unless `answer` aborts, and remembers them.
+    """Accepts and records messages, unless `answer` aborts.
 
     Args:
-      answer: is called with each PublishRequest before its messages are taken.
-      look: likewise with each GetTopicRequest.
-      granted: permissions that the caller has; None: no such method.
+      answer: called with each PublishRequest before its messages are accepted.
+      look: called with each GetTopicRequest before it is answered.
+      granted: the caller's permissions; None: the method is not implemented.
     """
 
     def __init__(self, answer: Answer, look: Answer, granted: list[str] | None) -> None:
@@ -49,7 +49,7 @@ class PubsubService:
 
     @property
     def data(self) -> list[bytes]:
-        """Of the messages that were taken, sorted."""
+        """The data of the accepted messages, sorted."""
         return sorted(message.data for message in self.taken)
 
     def publish(self, request: Any, context: grpc.ServicerContext) -> bytes:
@@ -88,11 +88,11 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 def takes(request: Any, context: grpc.ServicerContext) -> None:
-    """An answer: all of it is taken."""
+    """An answer that accepts every message."""
 
 
 def aborts(code: str, times: int = 1_000_000, text: str = "told to") -> Answer:
-    """An answer that refuses so many requests, whatever is in them."""
+    """Returns an answer that aborts this many requests, whatever they hold."""
     left = iter(range(times))
     lock = threading.Lock()
 
@@ -106,13 +106,13 @@ def aborts(code: str, times: int = 1_000_000, text: str = "told to") -> Answer:
 
 
 def refuses_poison(request: Any, context: grpc.ServicerContext) -> None:
-    """An answer: a request is refused that has a message with `poison` in it."""
+    """An answer that refuses requests with `poison` in a message."""
     if any(b"poison" in message.data for message in request.messages):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message is bad")
 
 
 class Gate:
-    """An answer that waits until the test lets it go, or its `with` block ends."""
+    """An answer that waits until the test opens the gate, or the `with` block ends."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -132,7 +132,7 @@ class Gate:
 
 @contextlib.contextmanager
 def service(answer: Answer = takes, look: Answer = takes, granted: list[str] | None = None) -> Iterator[PubsubService]:
-    """Runs a service, and sends this process's clients to it, while the block runs."""
+    """Runs a service while the block runs, and sends this process's clients to it."""
     server = PubsubService(answer, look, granted)
     patch = pytest.MonkeyPatch()
     patch.setenv(EMULATOR_VARIABLE, server.host)

@@ -1,4 +1,4 @@
-"""Streaming jobs under test: in this process, where TensorFlow is loaded once, or in one of their own, to be killed."""
+"""Streaming jobs under test: in this process, which loads TensorFlow once, or in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sluice.transforms.pubsub.read_local import open_sources
 from tests.support.processes import sluice
 from tests.support.servers import Pubsub, free_port
 
-# Nothing that a test waits for takes so long: it makes a hang a failure.
+# Nothing that a test waits for takes this long. The limit turns a hang into a failure.
 PATIENCE_SECS = 120.0
 _POLL_SECS = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Ends:
-    """A topic with the subscription that a job reads, and subscriptions that see what it writes."""
+    """The topic and subscription that a job reads, and subscriptions of the topics that it writes."""
 
     pubsub: Pubsub
     topic: str
@@ -51,11 +51,11 @@ class Ends:
         return self.pubsub.publish(self.topic, payloads, attributes)
 
     def predictions(self, count: int, secs: float = 20.0) -> list[Any]:
-        """The messages of the output topic: as many as are wanted, or those that come within the time."""
+        """Returns `count` messages of the output topic, or those that come within the time."""
         return [received.message for received in self.pubsub.pull_all(self.output, count, secs)]
 
     def failed(self, count: int, secs: float = 20.0) -> list[dict[str, Any]]:
-        """The failures that were published."""
+        """Returns `count` published failures, or those that come within the time."""
         return [json.loads(each.message.data) for each in self.pubsub.pull_all(self.failures, count, secs)]
 
 
@@ -63,7 +63,7 @@ def make_ends(pubsub: Pubsub, **subscription: Any) -> Ends:
     """Makes topics and subscriptions for one job.
 
     Args:
-      subscription: fields of the subscription that is read.
+      subscription: fields of the subscription that the job reads.
     """
     topic, output, failures = pubsub.make_topic(), pubsub.make_topic(), pubsub.make_topic()
     return Ends(
@@ -78,10 +78,10 @@ def make_ends(pubsub: Pubsub, **subscription: Any) -> Ends:
 
 
 def wait_until(done: Callable[[], bool], what: str = "", secs: float = PATIENCE_SECS) -> None:
-    """Waits until something holds.
+    """Waits until `done()` is true.
 
     Raises:
-      AssertionError: it does not come to that.
+      AssertionError: it is not true in time.
     """
     deadline = time.monotonic() + secs
     pause = threading.Event()
@@ -91,11 +91,11 @@ def wait_until(done: Callable[[], bool], what: str = "", secs: float = PATIENCE_
 
 
 class LocalJob:
-    """`sluice streaming` on a thread of this process, one at a time, drained at the end of the `with` block.
+    """`sluice streaming` on a thread of this process, one job at a time, drained at the end of the `with` block.
 
     Attributes:
-      code: the exit code, once it has ended.
-      summary: what --summary_file got.
+      code: the exit code, once the job has ended.
+      summary: the content of --summary_file.
     """
 
     def __init__(self, flags: Sequence[str]) -> None:
@@ -120,11 +120,11 @@ class LocalJob:
         return self._thread.is_alive()
 
     def figures(self) -> dict[str, Any]:
-        """What the health port tells; {} as long as it does not answer."""
+        """Returns the figures of the health port; {} while it does not answer."""
         return ask(self.port, "/metrics")[1]
 
     def wait_for(self, count: int, name: str = "messages") -> None:
-        """Waits until a figure has come to so much."""
+        """Waits until a figure has reached `count`."""
         wait_until(lambda: not self.running or self.figures().get(name, 0) >= count, f"{name} >= {count}")
         assert self.running, f"the job ended with code {self.code}"
 
@@ -147,7 +147,7 @@ class LocalJob:
 
 
 class ProcessJob:
-    """`sluice streaming` in a process of its own."""
+    """`sluice streaming` in its own process."""
 
     def __init__(self, flags: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
@@ -169,7 +169,7 @@ class ProcessJob:
         return ask(self.port, "/metrics")[1]
 
     def log(self) -> str:
-        """What it has printed."""
+        """Returns what the job has printed."""
         with open(self._log.name, encoding="utf-8") as file:
             return file.read()
 
@@ -180,18 +180,18 @@ class ProcessJob:
         assert self.process.poll() is None, self.log()
 
     def kill(self) -> None:
-        """As a machine that fails does."""
+        """Kills the process, as a failing machine would."""
         self.process.kill()
         self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Drains it; returns its exit code."""
+        """Drains the job; returns its exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_SECS)
 
 
 def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
-    """Returns the status and the answer of a job's health port; (0, {}) if it does not answer."""
+    """Returns the HTTP status and the answer of a job's health port; (0, {}) if it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
             return response.status, json.load(response)
@@ -202,7 +202,7 @@ def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def every_sink(model: str, pubsub: Pubsub, directory: Path) -> StreamingOptions:
-    """Returns the options of a job with every sink that there is."""
+    """Returns the options of a job with every kind of sink."""
     return StreamingOptions(
         input_subscription="projects/my-project/subscriptions/messages",
         model=model,

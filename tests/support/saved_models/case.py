@@ -1,4 +1,4 @@
-"""What a SavedModel test case is. The cases themselves are in saved_models_tf1, _columns, _shapes and _keras."""
+"""The type of a SavedModel test case. The cases themselves are in tf1, columns, shapes and keras beside this file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A small SavedModel as users export them, with rows for it and what it must answer, worked out without TensorFlow.
+    """A small SavedModel like those that users export, with input rows and its answers, computed without TensorFlow.
 
-    Values in `rows` and in what `expected` returns are plain Python: numbers, bools, bytes, and (nested) lists of them
-    for every dimension after the batch one. A `[None, 1]` tensor therefore has one-element lists.
+    Values in `rows` and in the result of `expected` are plain Python: numbers, bools, bytes, and (nested) lists of them
+    for each dimension after the batch dimension. A `[None, 1]` tensor therefore has one-element lists.
     """
 
     name: str
@@ -35,9 +35,9 @@ class ModelCase:
 
 
 def save_function(directory: str, function: Any, **tracked: Any) -> None:
-    """Saves a tf.function that has an input signature, as the only signature, `serving_default`.
+    """Saves a tf.function with an input signature, as the only signature, `serving_default`.
 
-    `tracked` are the variables, tables and assets it uses: what no attribute leads to is not saved.
+    `tracked` are the variables, tables and assets that it uses: TensorFlow saves only what an attribute leads to.
     """
     import tensorflow as tf
 
@@ -49,6 +49,6 @@ def save_function(directory: str, function: Any, **tracked: Any) -> None:
 
 
 def write_lines(path: str | os.PathLike[str], lines: list[bytes]) -> None:
-    """A vocabulary file: one entry a line."""
+    """Writes a vocabulary file: one entry per line."""
     with open(path, "wb") as file:
         file.write(b"".join(line + b"\n" for line in lines))

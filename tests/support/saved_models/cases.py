@@ -1,10 +1,10 @@
-"""SavedModels of the kinds that users have, each small, with sample rows and the right answers.
+"""Small SavedModels of the kinds that users have, with sample rows and the right answers.
 
     for case in CASES:
         directory = build_case(case, tmp_path)
 
-Nothing here imports TensorFlow before a case is built. `test_saved_models.py` proves the answers with
-TensorFlow alone, so that a test of ours that disagrees with `case.expected` has found a fault in our code.
+Nothing here imports TensorFlow before a case is built. `test_saved_models.py` proves the answers with TensorFlow alone,
+so a test that disagrees with `case.expected` has found a fault in our code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CASES: tuple[ModelCase, ...] = (
 
 
 def build_case(case: ModelCase, base_dir: str | os.PathLike[str]) -> str:
-    """Builds the SavedModel in `base_dir/NAME`, or finds it there from an earlier call; returns that directory."""
+    """Builds the SavedModel in `base_dir/NAME` unless an earlier call did; returns that directory."""
     directory = os.path.join(base_dir, case.name)
     if not os.path.exists(directory):
         unfinished = f"{directory}.unfinished"

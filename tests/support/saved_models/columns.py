@@ -1,4 +1,4 @@
-"""tf.function SavedModels over flat columns: dtypes, names, fixed lengths, and models that refuse values."""
+"""tf.function SavedModels over flat columns: dtypes, names, fixed lengths, and models that reject values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CURRENCIES = {b"NO": b"NOK", b"IT": b"EUR", b"US": b"USD"}
 
 
 def build_order(directory: str) -> None:
-    """Several inputs and outputs of different dtypes and ranks, and a lookup table read from an asset."""
+    """Builds several inputs and outputs of different dtypes and ranks, and a lookup table from an asset."""
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "currencies.tsv")
         write_lines(path, [country + b"\t" + currency for country, currency in CURRENCIES.items()])
@@ -69,12 +69,12 @@ def build_string_only(directory: str) -> None:
 
 
 def upper(rows: list[Row]) -> Columns:
-    """Bytes, not characters: letters outside ASCII keep their case and count as more than one."""
+    """Works on bytes: letters outside ASCII keep their case and count as more than one."""
     return {"upper": [row["text"].upper() for row in rows], "length": [len(row["text"]) for row in rows]}
 
 
 def build_raw_bytes(directory: str) -> None:
-    """Names that end in `_bytes`, which the REST interface of TF Serving encodes in base64."""
+    """Builds a model with names that end in `_bytes`, which TF Serving's REST interface encodes in base64."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -94,7 +94,7 @@ def framed(rows: list[Row]) -> Columns:
     }
 
 
-# The lowest value, and the highest to which one can be added and no digit lost. uint64 goes past int64.
+# The lowest value, and the highest to which one can be added without loss. uint64 exceeds int64.
 DTYPE_LIMITS: dict[str, tuple[float, float]] = {
     "int8": (-(2**7), 2**7 - 2),
     "uint8": (0, 2**8 - 2),
@@ -187,7 +187,7 @@ def sensors(rows: list[Row]) -> Columns:
 
 
 def build_fixed_batch(directory: str) -> None:
-    """A static batch dimension: the model takes eight rows, no more and no fewer."""
+    """Builds a model with a static batch dimension: it accepts exactly eight rows."""
     import tensorflow as tf
 
     weights = tf.Variable([[1.0, 0.5], [0.25, -1.0], [2.0, 0.0]])

@@ -1,4 +1,4 @@
-"""A base path of versions made by hand, and a model that follows them; loading them is faked."""
+"""A base path with hand-made versions, and a model that follows them; loading is faked."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.fakes import FakeModel, double
 FLOAT, STRING, INT64 = 1, 7, 9
 SHARD = "variables/variables.data-00000-of-00001"
 
-# What a version answers.
+# A version's answer.
 Answer = Callable[[Feeds], Outputs]
 
 
 def write_version(base: Path, name: str, signature: str = "serving_default", x: int = INT64, **outputs: int) -> Path:
-    """Writes a complete version of X_TO_Y, with variables, or of something like it."""
+    """Writes a complete version of X_TO_Y, or of a variant of it, with variables."""
     made = message_class("tensorflow.SavedModel")(saved_model_schema_version=1)
     meta_graph = made.meta_graphs.add()
     meta_graph.meta_info_def.tags.append("serve")
@@ -44,7 +44,7 @@ def write_version(base: Path, name: str, signature: str = "serving_default", x: 
 
 
 class Opener:
-    """Opens fake models; a version answers as told, or cannot be opened."""
+    """Opens fake models; a test sets how a version answers, or that it cannot be opened."""
 
     def __init__(self) -> None:
         self.answers: dict[int, Answer] = {}
@@ -87,7 +87,7 @@ class Files(LocalFiles):
 
 
 class Setting:
-    """A base path with versions, and a model that follows them when told to look."""
+    """A base path with versions, and a model that looks for new ones when the test says so."""
 
     def __init__(self, base: Path, caplog: pytest.LogCaptureFixture) -> None:
         self.base, self.opener, self.files = base, Opener(), Files()
@@ -99,7 +99,7 @@ class Setting:
         return self._opened or self.use()
 
     def use(self, **arguments: Any) -> FollowedModel:
-        """Opens the model, with these arguments."""
+        """Opens the model with these arguments."""
         spec, options = ModelSpec(str(self.base)), ModelOptions(poll_secs=60.0)
         self._opened = FollowedModel(spec, options, self.files, open_version=self.opener, **arguments)
         return self._opened
@@ -112,20 +112,20 @@ class Setting:
         return write_version(self.base, name, **how)
 
     def poll(self, times: int = 2) -> int | None:
-        """Returns the version that is followed then; two looks are what a new one takes."""
+        """Looks for new versions twice, which a new one takes; returns the version that is followed then."""
         for _ in range(times):
             self.model.poll()
         return self.model.version
 
     def logged(self) -> list[str]:
-        """Lines since the last call."""
+        """Returns the lines logged since the last call."""
         lines = [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
         self._caplog.clear()
         return [line.replace(str(self.base), "BASE") for line in lines]
 
 
 def export_version(directory: str, number: int, fails: bool = False) -> None:
-    """Writes a model that adds 1000 times its number, held in a variable, to x; or that fails on any x."""
+    """Writes a model that adds 1000 times its number, held in a variable, to x; or one that fails on any x."""
     import tensorflow as tf
 
     v1 = tf.compat.v1

@@ -13,7 +13,7 @@ RISK = np.array([[1.0], [-0.5]])
 RISK_BIAS = np.array([0.125])
 
 CITIES = [b"oslo", b"rome"]
-PRICE = np.array([[0.5, 0.25], [1.0, 0.0], [0.0, 1.0], [2.0, -2.0]])  # Rows: age, a city that is not known, CITIES.
+PRICE = np.array([[0.5, 0.25], [1.0, 0.0], [0.0, 1.0], [2.0, -2.0]])  # Rows: age, an unknown city, CITIES.
 PRICE_BIAS = np.array([1.0, -1.0])
 
 
@@ -22,9 +22,9 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def build_keras2(directory: str) -> None:
-    """Compiled and fitted, so that Adam's slots are in the object graph; then given weights that are known.
+    """Builds a compiled and fitted model, so that Adam's slots are in the object graph; then sets known weights.
 
-    Where tf_keras is not installed, tf.saved_model.load fails on these slots. The graph loader does not look at them.
+    Without tf_keras, tf.saved_model.load fails on these slots. The graph loader ignores them.
     """
     import tf_keras
 
@@ -47,7 +47,7 @@ def risk(rows: list[Row]) -> Columns:
 
 
 def build_keras3(directory: str) -> None:
-    """Two named inputs, one of them strings through a lookup layer; two outputs, which the export names by number."""
+    """Builds a model with two named inputs, one a string for a lookup layer; the export numbers its two outputs."""
     import keras
 
     age = keras.Input((1,), name="age")

@@ -1,4 +1,4 @@
-"""tf.function SavedModels over tensors of higher rank, of unknown inner dimensions, and with composite outputs."""
+"""tf.function SavedModels with tensors of higher rank, unknown inner dimensions, and composite outputs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.support.saved_models.case import Columns, ModelCase, Row, save_functi
 
 
 def _image(height: int, width: int, seed: int) -> list[Any]:
-    """Pixels are multiples of 1/16, which float32 adds without rounding."""
+    """Returns an image. Pixels are multiples of 1/16, which float32 adds without rounding."""
     pixels = np.arange(height * width * 3).reshape(height, width, 3) * seed % 16
     return (pixels / 16.0).tolist()
 
 
 def _patch_weights() -> np.ndarray:
-    """float32 [height 4, width 4, channels 3, filters 2], the kernel of a convolution."""
+    """Returns float32 [height 4, width 4, channels 3, filters 2], the kernel of a convolution."""
     return ((np.arange(4 * 4 * 3 * 2) * 7 % 11 - 5) / 8.0).astype(np.float32).reshape(4, 4, 3, 2)
 
 
@@ -55,7 +55,7 @@ def channel_mean(rows: list[Row]) -> Columns:
 
 
 def build_ragged_input(directory: str) -> None:
-    """A dense tensor whose length is free, but one for all rows of a batch."""
+    """Builds a model of a dense tensor whose length is free, but the same for all rows of a batch."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="series")])
@@ -78,7 +78,7 @@ def series(rows: list[Row]) -> Columns:
 
 
 def build_ragged_output(directory: str) -> None:
-    """RaggedTensors of ragged rank 1, of ragged rank 2, and of rank 1 over a uniform inner dimension."""
+    """Builds outputs of ragged rank 1, of ragged rank 2, and of ragged rank 1 over a uniform inner dimension."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
@@ -106,7 +106,7 @@ def words(rows: list[Row]) -> Columns:
 
 
 def build_sparse_output(directory: str) -> None:
-    """A SparseTensor [rows, longest row], in rows padded on the right; a row's value is the list of what it holds."""
+    """Builds a SparseTensor output [rows, longest row], padded on the right; a row is the list of its values."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
@@ -125,7 +125,7 @@ TOPICS = [b"sports", b"politics", b"science", b"weather"]
 
 
 def build_multi_label(directory: str) -> None:
-    """Scores, the name of every label beside them, and the names of those above one half, padded with empty strings."""
+    """Builds outputs: scores, the name of each label, and the names of scores above 0.5, padded with empty strings."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="features")])

@@ -1,4 +1,4 @@
-"""SavedModels of the TF1 kind: a graph, a Session, SavedModelBuilder."""
+"""SavedModels made the TF1 way: a graph, a Session, SavedModelBuilder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.saved_models.case import Columns, ModelCase, Row, write_lines
 
-# Churn, as a tf.estimator classifier exports it. Every value is a multiple of 1/16, so float32 holds all sums exactly.
+# Churn, as a tf.estimator classifier exports it. All values are multiples of 1/16, so float32 holds all sums exactly.
 PLANS = [b"basic", b"family", b"pro"]
 CLASSES = [b"leave", b"stay", b"unsure"]
 PLAN_WEIGHTS = [[1.0, -0.5, 0.25], [-0.25, 0.75, 0.5], [-1.0, 1.5, 0.0], [0.125, 0.125, 0.125]]  # last: not in PLANS
@@ -29,7 +29,7 @@ CHURN_ROWS: list[Row] = [
 
 
 def build_churn(directory: str) -> None:
-    """Signatures of an Estimator's export, all fed by serialized tf.Examples."""
+    """Builds the signatures of an Estimator's export, all fed by serialized tf.Examples."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -50,7 +50,7 @@ def build_churn(directory: str) -> None:
             {"probabilities": probabilities, "class_ids": class_ids, "classes": tf.gather(CLASSES, class_ids)},
         )
         session.run(v1.global_variables_initializer())
-        # Where TF 1 put it. The argument `legacy_init_op` of today's builder writes it as `saved_model_main_op`.
+        # Where TF 1 put it. Today's builder stores its argument `legacy_init_op` as `saved_model_main_op`.
         v1.add_to_collection("legacy_init_op", v1.tables_initializer())
         builder = v1.saved_model.builder.SavedModelBuilder(directory)
         builder.add_meta_graph_and_variables(
@@ -136,7 +136,7 @@ def churn_predicted(rows: list[Row]) -> Columns:
 
 
 def build_predict(directory: str) -> None:
-    """Raw numeric placeholders, partitioned variables, `main_op`, and no signature called serving_default."""
+    """Builds raw numeric placeholders, partitioned variables, a `main_op`, and no signature named serving_default."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -164,7 +164,7 @@ def predicted(rows: list[Row]) -> Columns:
 
 
 def build_no_variables(directory: str) -> None:
-    """Only saved_model.pb: an empty `variables` directory does not survive a copy to an object store."""
+    """Builds a lone saved_model.pb: an empty `variables` directory does not survive a copy to an object store."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -179,7 +179,7 @@ def fahrenheit(rows: list[Row]) -> Columns:
 
 
 def build_unknown_rank(directory: str) -> None:
-    """Shape inference gives up on many TF1 ops (py_func, sparse reductions): the output's rank is not declared."""
+    """Builds an output of undeclared rank: shape inference gives up on many TF1 ops (py_func, sparse reductions)."""
     import tensorflow as tf
 
     v1 = tf.compat.v1

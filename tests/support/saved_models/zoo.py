@@ -30,8 +30,8 @@ class ZooSample:
     """A model, and rows for it in every format.
 
     Attributes:
-      model: the base path of its versions.
-      directory: of the samples, NAME.FORMAT.
+      model: the base path of the model's versions.
+      directory: holds the samples, NAME.FORMAT.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ZooSample:
         return pa.Table.from_batches(chunks).combine_chunks().to_batches()[0]
 
     def expected(self) -> dict[str, list[Any]]:
-        """Returns the outputs of the SavedModel called directly, in a Session of its own, on all rows at once."""
+        """Returns the outputs of the SavedModel for all rows at once, called directly in its own Session."""
         outputs = run_signature(f"{self.model}/1", self.batch(), "serving_default")
         return {name: array.tolist() for name, array in outputs.items()}
 
@@ -105,7 +105,7 @@ def _example_row(record: bytes) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns an output value as the tests compare it, whatever the format made of it."""
+    """Returns an output value in the form that tests compare, whatever its format."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, list) and len(value) == 1:

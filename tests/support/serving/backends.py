@@ -1,4 +1,4 @@
-"""Every way to reach a model: loaded here, or served over gRPC or REST. One table of tests runs over all of them."""
+"""Every way to reach a model: loaded here, or served over gRPC or REST. One table of tests covers all of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.support.saved_models.cases import ModelCase
 from tests.support.serving.model_servers import HAS_TENSORFLOW_MODEL_SERVER, model_server, tensorflow_model_server
 
 SAVED_MODEL, GRPC, REST = "saved_model", "grpc", "rest"
-# TF Serving itself, where tensorflow_model_server is on PATH.
+# TF Serving itself, if tensorflow_model_server is on PATH.
 _REAL = ("tf_serving_grpc", "tf_serving_rest") if HAS_TENSORFLOW_MODEL_SERVER else ()
 SERVED = (GRPC, REST, *_REAL)
 BACKENDS = (SAVED_MODEL, *SERVED)
 
-# URI of a model, by backend and name.
+# From backend and name to the URI of a model.
 Uris = Callable[[str, str], str]
 
 
@@ -37,7 +37,7 @@ def uri_at(server: Server, backend: str, name: str) -> str:
 
 @contextlib.contextmanager
 def uris_of(directory: Callable[[str], str], names: Sequence[str]) -> Iterator[Uris]:
-    """Gives URIs of models on disk; a server of all of them starts when the first one is asked for."""
+    """Yields a function that returns URIs of models on disk; the first call starts a server of all of them."""
     with contextlib.ExitStack() as stack:
         servers: dict[bool, Server] = {}
 
@@ -54,7 +54,7 @@ def uris_of(directory: Callable[[str], str], names: Sequence[str]) -> Iterator[U
         yield uri
 
 
-# Over REST TF Serving answers with every output, and has no form for half floats and uint16.
+# Over REST, TF Serving returns every output, and has no form for half floats and uint16.
 _NOT_OVER_REST = ("dtypes", "ragged_output", "sparse_output")
 
 
@@ -64,9 +64,9 @@ def is_refused(case_name: str, backend: str) -> bool:
 
 
 def servable_outputs(case: ModelCase, backend: str, directory: str) -> tuple[str, ...]:
-    """Returns the outputs to ask for by name, because the model has others that this backend refuses; () if all do.
+    """Returns the outputs to name in requests, because this backend refuses the others; () if it serves all.
 
-    No backend has columns for a scalar, or for what is ragged in two dimensions; TF Serving answers densely only.
+    No backend has columns for a scalar, or for two ragged dimensions; TF Serving returns dense tensors only.
     """
     outputs = {"scalar_output": ("above",), "ragged_output": ("words", "spans", "count")}.get(case.name, ())
     if backend == SAVED_MODEL:

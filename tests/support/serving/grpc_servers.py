@@ -1,4 +1,4 @@
-"""PredictionServices of this process on loopback, for the client's tests: they answer as told."""
+"""PredictionServices in this process, on loopback, whose answers a test of the client decides."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NUMBERS = {"int64": 9, "string": 7, "float32": 1}
 
 
 class Server:
-    """A PredictionService on 127.0.0.1 that answers as told, and remembers requests and their headers.
+    """A PredictionService on 127.0.0.1 that answers by functions, and records requests and their headers.
 
     Args:
-      predict, metadata: a message to a message, or to the bytes that are to be sent; None: no such method.
+      predict, metadata: return the answer to a message, or its bytes; None: the method is not implemented.
       credentials: for TLS.
     """
 
@@ -89,12 +89,12 @@ def respond(outputs: Outputs) -> Any:
 
 
 def doubled(request: Any, context: Any = None) -> Any:
-    """What a model of X_TO_Y answers."""
+    """Answers as a model of X_TO_Y does."""
     return respond(double({name: from_tensor(tensor) for name, tensor in request.inputs.items()}))
 
 
 def described(*signatures: Signature, version: int = 7) -> Answer:
-    """An answer to GetModelMetadata."""
+    """Returns an answer to GetModelMetadata."""
     definitions = message_class("tensorflow.serving.SignatureDefMap")()
     for signature in signatures:
         definition = definitions.signature_def[signature.name]
@@ -113,12 +113,12 @@ def described(*signatures: Signature, version: int = 7) -> Answer:
 
 
 def aborting(code: str, text: str) -> Answer:
-    """An answer that is a status."""
+    """Returns an answer that aborts with a status."""
     return lambda request, context: context.abort(grpc.StatusCode[code], text)
 
 
 def opened(uri: str, signature: Signature | None = X_TO_Y, options: Any = None, **endpoint: Any) -> GrpcModel:
-    """Returns a client; `options` are of the model, others of the endpoint."""
+    """Returns a client; `options` are those of the model, the other arguments those of the endpoint."""
     endpoint = {"rpc_timeout_secs": PATIENCE_SECS, **endpoint}
     return GrpcModel(
         parse_model_uri(uri), ModelOptions(endpoint=EndpointOptions(**endpoint), **options or {}), signature
@@ -126,7 +126,7 @@ def opened(uri: str, signature: Signature | None = X_TO_Y, options: Any = None, 
 
 
 def assert_doubles(model: GrpcModel) -> None:
-    """Calls it once."""
+    """Calls the model once and checks the answer."""
     outputs = model.call(x_feeds(1, 2))
     assert outputs.arrays["y"].tolist() == [2, 4]
     assert outputs.arrays["text"].tolist() == [b"1", b"2"]
@@ -135,7 +135,7 @@ def assert_doubles(model: GrpcModel) -> None:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
-    """Gives what starts a Server; all are stopped when the block ends."""
+    """Yields a function that starts a Server; all servers stop when the block ends."""
     with contextlib.ExitStack() as stack:
 
         def start(*args: Any, **options: Any) -> Server:

@@ -1,4 +1,4 @@
-"""An HTTP server before another one, which answers some requests itself, as the test wants."""
+"""An HTTP server in front of another one that answers some requests itself, as the test decides."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _TIMEOUT_SECS = 30
 
 
 class Proxy(LocalServer):
-    """Passes requests on, but for those that it has answers for. No connection outlives its request.
+    """Passes requests on, except those it has answers for. No connection outlives its request.
 
     Args:
       target: http://HOST:PORT of the other server.
 
     Attributes:
-      url: http://127.0.0.1:PORT of this one.
-      answers: for the next POST requests, in order: a status, and the JSON that goes with it.
-      posted: the JSON of every POST request, those it answered itself among them.
+      url: http://127.0.0.1:PORT of this server.
+      answers: to the next POST requests, in order: a status and a JSON body.
+      posted: the JSON of every POST request, those it answered itself included.
     """
 
     def __init__(self, target: str) -> None:

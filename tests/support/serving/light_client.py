@@ -1,4 +1,4 @@
-"""That a client of a served model costs little to import."""
+"""A check that a client of a served model is cheap to import."""
 
 import subprocess
 import sys
@@ -17,6 +17,6 @@ assert not loaded, loaded
 
 
 def check_light_client(uri: str, without: Sequence[str]) -> None:
-    """Calls a model that doubles x, in a process of its own, which must not import these modules."""
+    """Calls a model that doubles x in a new process, which must not import these modules."""
     ran = subprocess.run([sys.executable, "-c", _SCRIPT, uri, *without], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""An HTTP server of this process on loopback, whose handler a test gives."""
+"""An HTTP server in this process, on loopback, with a handler from the test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class LocalServer:
-    """Serves from when it is made until it is closed.
+    """Serves from its construction until it is closed.
 
     Attributes:
       url: http://127.0.0.1:PORT.
@@ -22,7 +22,7 @@ class LocalServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends it: who connects now is refused. A second time is none."""
+        """Stops the server; new connections are refused. A second call does nothing."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

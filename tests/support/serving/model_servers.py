@@ -1,8 +1,8 @@
-"""Model servers on loopback for tests, and plain clients for them, with none of Sluice's own client code.
+"""Model servers on loopback for tests, and plain clients for them, without Sluice's own client code.
 
-with model_server({"orders": directory}) as server: ...     in this process; faults and figures at hand
+with model_server({"orders": directory}) as server: ...     in this process, with access to faults and figures
 with served({"orders": directory}, "--versions", "all") as server: ...     `sluice serve`, to kill and start again
-with tensorflow_model_server({"orders": directory}) as server: ...     the real one, where it is installed
+with tensorflow_model_server({"orders": directory}) as server: ...     the real server, where it is installed
 """
 
 import contextlib
@@ -37,20 +37,20 @@ def model_server(
     faults: Faults | None = None,
     **options: Any,
 ) -> Iterator[ReferenceServer]:
-    """Runs the reference server in this process. It looks for new versions when `poll` is called.
+    """Runs the reference server in this process. It looks for new versions only when `poll` is called.
 
     Args:
-      options: fields of ServerOptions; ports are free ones unless given.
+      options: fields of ServerOptions; ports are free ones by default.
     """
     with ReferenceServer(models, versions, labels, faults, ServerOptions(**options)) as server:
         yield server
 
 
 class Served:
-    """`sluice serve` in a process of its own. `start` after `kill` or `stop` takes the same ports again.
+    """`sluice serve` in its own process. `start` after `kill` or `stop` uses the same ports again.
 
     Attributes:
-      ready: the line it printed when it was ready.
+      ready: the line that it printed when it was ready.
     """
 
     def __init__(self, models: Mapping[str, str], flags: Sequence[str]) -> None:
@@ -62,10 +62,10 @@ class Served:
         self.ready = ""
 
     def start(self) -> None:
-        """Starts it and returns when it serves.
+        """Starts the server and waits until it serves.
 
         Raises:
-          RuntimeError: it ended instead; the text has what it printed.
+          RuntimeError: it ended instead; the text includes what it printed.
         """
         with tempfile.NamedTemporaryFile("w+") as log:
             process = sluice(*self._command, output="pipe", errors=log.name)
@@ -79,11 +79,11 @@ class Served:
                 raise RuntimeError(f"{self._command!r} ended with code {process.wait()}: {log.read()[-2000:]}")
 
     def kill(self) -> None:
-        """Ends it at once, as a machine that goes away does."""
+        """Kills the server, as a failing machine would."""
         self._end("kill")
 
     def stop(self) -> int:
-        """Ends it with SIGTERM; returns its exit code."""
+        """Ends the server with SIGTERM; returns its exit code."""
         return self._end("terminate")
 
     def _end(self, how: str) -> int:
@@ -120,8 +120,8 @@ def tensorflow_model_server(models: Mapping[str, str], labels: Mapping[str, int]
     """Runs TF Serving, which must be on PATH, with all versions of the models.
 
     Args:
-      models: a directory of versions each, or one SavedModel, which is then version 1.
-      labels: of each model.
+      models: by name, a directory of versions, or one SavedModel, which is then version 1.
+      labels: by model, the version of each label.
     """
     ports = Ports(free_port(), free_port())
     with tempfile.TemporaryDirectory() as scratch:
@@ -162,7 +162,7 @@ def _config(bases: Mapping[str, str], labels: Mapping[str, int]) -> str:
 
 
 class GrpcClient:
-    """TF Serving's own stubs, on a channel of their own, unlimited in message size."""
+    """TF Serving's own stubs, on their own channel, without a limit on message size."""
 
     def __init__(self, port: int) -> None:
         import grpc
@@ -174,7 +174,7 @@ class GrpcClient:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
     def predict(self, name: str, inputs: Mapping[str, Any], timeout: float = 20.0, **fields: Any) -> Any:
-        """Returns the PredictResponse to arrays, or to TensorProtos; `fields` are those of `predict_request`."""
+        """Returns the PredictResponse to arrays or TensorProtos; `fields` are those of `predict_request`."""
         return self.predictions.Predict(predict_request(name, inputs, **fields), timeout=timeout)
 
     def close(self) -> None:
@@ -219,7 +219,7 @@ class RestClient:
         self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, timeout=20.0, retries=False)
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
-        """Sends a body as it is if bytes, else as JSON; `headers` have _ for -."""
+        """Sends bytes unchanged, any other body as JSON; `headers` have _ for -."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._pool.request(method, path, body=data, headers=named)

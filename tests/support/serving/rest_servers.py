@@ -1,4 +1,4 @@
-"""HTTP servers of this process on loopback, for the REST client's tests: they answer as told."""
+"""HTTP servers in this process, on loopback, whose answers a test of the REST client decides."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _TRICKLE_SECS = 0.01
 
 @dataclass(frozen=True)
 class Request:
-    """What came.
+    """A request that came.
 
     Attributes:
       headers: names in lower case.
       body: as sent.
-      number: how many came before it on its connection.
+      number: how many requests came before it on its connection.
     """
 
     method: str
@@ -53,12 +53,12 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-# To a request: the reply, or the JSON of one, or what is done with the connection, which ends with it.
+# From a request to the reply, the JSON of a reply, or an action on the connection, which ends with it.
 Answer = Callable[[Request], Any]
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers as told over connections that it keeps open.
+    """Answers by a function, over connections that it keeps open.
 
     Attributes:
       requests: in order of arrival.
@@ -85,7 +85,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.connections += 1
         if self._tls is not None:
             with (
-                contextlib.suppress(OSError),  # a client that does not trust us
+                contextlib.suppress(OSError),  # a client that does not trust the certificate
                 self._tls.wrap_socket(request, server_side=True) as wrapped,
             ):
                 super().finish_request(wrapped, client_address)
@@ -98,7 +98,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing: clients go away on purpose."""
+        """Logs nothing: clients go away on purpose."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -132,12 +132,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = handle_request
 
     def log_message(self, *args: Any) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
-    """Gives what starts servers; they stop when the block ends."""
+    """Yields a function that starts servers; they stop when the block ends."""
     with contextlib.ExitStack() as stack:
 
         def start(answer: Answer, **options: Any) -> Server:
@@ -149,16 +149,16 @@ def serving() -> Iterator[Callable[..., Server]]:
 
 
 def cut(connection: socket.socket) -> None:
-    """Ends the connection without a byte."""
+    """Ends the connection without sending a byte."""
 
 
 def sending(data: bytes) -> Callable[[socket.socket], None]:
-    """Sends this and ends the connection."""
+    """Returns an action that sends this and ends the connection."""
     return lambda connection: connection.sendall(data)
 
 
 def resetting(data: bytes = b"") -> Callable[[socket.socket], None]:
-    """Sends this and breaks the connection."""
+    """Returns an action that sends this and resets the connection."""
 
     def reset(connection: socket.socket) -> None:
         connection.sendall(data)
@@ -169,7 +169,7 @@ def resetting(data: bytes = b"") -> Callable[[socket.socket], None]:
 
 
 def trickling(start: bytes, stopping: threading.Event) -> Callable[[socket.socket], None]:
-    """Sends this, and then a byte now and then for as long as anybody listens."""
+    """Returns an action that sends this, and then a byte now and then while anybody listens."""
 
     def trickle(connection: socket.socket) -> None:
         connection.sendall(start)
@@ -181,7 +181,7 @@ def trickling(start: bytes, stopping: threading.Event) -> Callable[[socket.socke
 
 
 def doubled(request: Request) -> Any:
-    """What a model of X_TO_Y answers, in the form of the request."""
+    """Answers as a model of X_TO_Y does, in the form of the request."""
     body = request.json
     rows = "instances" in body
     values = [row["x"] for row in body["instances"]] if rows else body["inputs"]["x"]
@@ -193,7 +193,7 @@ def doubled(request: Request) -> Any:
 
 
 def described(*signatures: Signature, version: int = 7) -> Any:
-    """Metadata as TF Serving writes it: numbers of 64 bits are strings."""
+    """Returns metadata as TF Serving writes it: 64-bit numbers are strings."""
     dtypes = {"int64": "DT_INT64", "string": "DT_STRING", "float32": "DT_FLOAT"}
 
     def infos(specs: Any) -> Any:
@@ -219,12 +219,12 @@ def described(*signatures: Signature, version: int = 7) -> Any:
 
 
 def serving_model(request: Request) -> Any:
-    """A TF Serving that serves X_TO_Y."""
+    """Answers as TF Serving does with X_TO_Y."""
     return described(X_TO_Y) if request.method == "GET" else doubled(request)
 
 
 def opened(uri: str, signature: Signature | None = X_TO_Y, options: Any = None, **endpoint: Any) -> RestModel:
-    """Returns a client of the model at the URI; its options are those given, and for the endpoint."""
+    """Returns a client of the model at the URI, with these options of the model and of the endpoint."""
     given = ModelOptions(**(options or {}), endpoint=EndpointOptions(**endpoint))
     return RestModel(parse_model_uri(uri), given, signature)
 
