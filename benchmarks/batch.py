@@ -1,8 +1,8 @@
 """Batch inference side by side: Sluice, Beam's RunInference, tfx_bsl's RunInference, and a loop without Beam.
 
-`python -m benchmarks.batch` makes the data, runs every contender on the same files at two sizes, each in a process of
-its own with Beam and TensorFlow already imported, and writes benchmarks/RESULTS.md. Two sizes tell a run's fixed cost
-(graph, model) from the marginal cost of a row.
+`python -m benchmarks.batch` makes the data, runs every contender on the same files at two sizes, each in its own
+process with Beam and TensorFlow already imported, and writes benchmarks/RESULTS.md. Two sizes separate a run's fixed
+cost (graph, model) from the marginal cost of a row.
 """
 
 import argparse
@@ -19,12 +19,12 @@ DATA = os.path.join(os.path.dirname(__file__), "data")
 RESULTS = os.path.join(os.path.dirname(__file__), "RESULTS.md")
 SMALL, LARGE, HUGE = 50_000, 200_000, 2_000_000
 RUNS = 3
-# tfx_bsl takes minutes for what the others do in seconds; it gets fewer rows, and its cost a row tells the rest.
+# tfx_bsl takes minutes where the others take seconds. It gets fewer rows; its cost per row gives the rest.
 _SLOW = {"tfx_bsl RunInference": 10}
 
 
 def prepare() -> str:
-    """Makes the model and the files, unless they are there; returns the model's directory."""
+    """Makes the model and the files unless they exist; returns the model's directory."""
     from sluice.models import zoo
     from sluice.models.zoo.export import export_model
     from sluice.models.zoo.sample import write_samples
@@ -45,7 +45,7 @@ def prepare() -> str:
 
 
 def measure(contender: str, format_: str, sizes: list[int], runs: int) -> dict[str, Any]:
-    """Runs one contender in a new process; returns its seconds by size, and the peak memory of that process."""
+    """Runs one contender in a new process; returns its seconds by size, and the process's peak memory."""
     command = [
         sys.executable,
         "-m",
@@ -63,7 +63,7 @@ def measure(contender: str, format_: str, sizes: list[int], runs: int) -> dict[s
 
 
 def child(contender: str, format_: str, sizes: list[int], runs: int) -> None:
-    """Runs one contender at each size, in turn, `runs` times; prints what `measure` returns."""
+    """Runs one contender `runs` times at each size, in turn; prints what `measure` returns."""
     import resource
 
     import apache_beam  # noqa: F401  imports are not what is measured
@@ -92,13 +92,13 @@ def child(contender: str, format_: str, sizes: list[int], runs: int) -> None:
 
 
 def row_of(contender: str, format_: str) -> dict[str, float]:
-    """Returns a contender's figures: whole-run rows/s at the large size, and microseconds a row between the sizes."""
+    """Returns a contender's figures: rows/s of a run at the large size, and microseconds per row between the sizes."""
     share = _SLOW.get(contender, 1)
     small, large = SMALL // share, LARGE // share
     found = measure(contender, format_, [small, large], RUNS)["seconds"]
     low, high = (statistics.median(found[str(size)]) for size in (small, large))
     marginal = (high - low) / (large - small)
-    whole = high + marginal * (LARGE - large)  # of a contender with fewer rows: what LARGE would take
+    whole = high + marginal * (LARGE - large)  # what LARGE would take a contender with fewer rows
     return {"rows_per_second": LARGE / whole, "marginal_us": 1e6 * marginal, "rows": large}
 
 

@@ -1,10 +1,10 @@
-"""Reading and writing BigQuery: Sluice beside Beam's own, on one emulator.
+"""Reading and writing BigQuery: Sluice beside Beam's own transforms, on one emulator.
 
-`python -m benchmarks.bigquery` starts the emulator, has each contender, in a process of its own, read or write the same
-rows, by turns, and writes benchmarks/BIGQUERY.md. `--smoke` only tries whether all of it works.
+`python -m benchmarks.bigquery` starts the emulator, lets each contender, in its own process, read or write the same
+rows by turns, and writes benchmarks/BIGQUERY.md. `--smoke` only checks that all of it works.
 
-The emulator is slower than most of its clients, and shares the machine with them. So what is compared first is the
-processor time of the client's process.
+The emulator is slower than most of its clients, and shares the machine with them. So the first comparison is the CPU
+time of the client's process.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from tests.support.bigquery.proxy import bigquery_proxy
 from tests.support.servers import BigQuery, bigquery_clients_use, bigquery_emulator
 
 RESULTS = os.path.join(os.path.dirname(__file__), "BIGQUERY.md")
-# The emulator sends 100,000 rows in one answer, and nothing compressed. BigQuery sends some thousands, by LZ4 where
-# they are Arrow and the client has asked for it, as both do.
+# The emulator sends 100,000 rows in one answer, uncompressed. BigQuery sends some thousands, compressed by LZ4 where
+# they are Arrow and the client asks for it, as both clients do.
 ROWS_PER_ANSWER, COMPRESSION = 4_000, "lz4"
 
 
@@ -37,8 +37,8 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-      read, write: rows of a small and of a large job; see bigquery_jobs.Contender.scale.
-      read_runs, write_runs: turns; the emulator takes its time to write.
+      read, write: rows of a small and of a large job; see `bigquery_jobs.Contender.scale`.
+      read_runs, write_runs: turns; fewer for writes, at which the emulator is slow.
     """
 
     read: tuple[int, int] = (20_000, 200_000)
@@ -69,7 +69,7 @@ def read(server: BigQuery, sizes: Sizes) -> dict[str, Measured]:
 
 
 def write(server: BigQuery, sizes: Sizes) -> dict[str, Measured]:
-    """Measures writing, every job to a table of its own, which is looked through afterwards."""
+    """Measures writing; every job writes its own table, which is checked afterwards."""
     dataset = server.make_dataset()
 
     def do(order: Order, rows: int) -> Cost:
@@ -150,7 +150,7 @@ def _shown(turns: list[float]) -> str:
 
 
 def _times(theirs: Measured, ours: Measured) -> str:
-    """Returns how many times the CPU it costs; or that ours is not to be told from nothing, which is no number."""
+    """Returns how many times our CPU the other costs; "?" if ours cannot be told from zero."""
     if ours.cpu <= 0:
         return "?"
     times = theirs.cpu / ours.cpu
@@ -170,8 +170,8 @@ def _compared(writing: dict[str, Measured], beam: str) -> str:
 
 
 def main(smoke: bool) -> None:
-    """Runs all of it; writes BIGQUERY.md unless it was to be tried only."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing that was started is left behind
+    """Runs all of it; writes BIGQUERY.md unless --smoke is given."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no child process is left behind
     started = time.perf_counter()
     sizes = SMOKE if smoke else Sizes()
     with bigquery_emulator() as server:

@@ -1,6 +1,6 @@
-"""The processes of `benchmarks.bigquery`: each does a contender's jobs when it is told to, and says what they cost.
+"""The processes of `benchmarks.bigquery`: each runs a contender's jobs on request, and reports what they cost.
 
-The module of a contender has CONTENDERS, by name.
+A contender's module holds CONTENDERS, by name.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ class Contender(NamedTuple):
     """A way to read or to write.
 
     Attributes:
-      run: the job: (table, rows); it returns when all of them are read, or written.
-      scale: its large jobs have so many times the rows of the others': one row costs it so little that few of them are
-        lost in the noise.
-      prepare: (rows); makes what `run` takes, which does not count.
+      run: the job: (table, rows); returns when all rows are read or written.
+      scale: by what factor its large jobs have more rows than the others': a row costs it so little that few rows would
+        be lost in the noise.
+      prepare: (rows); makes the input of `run`, which does not count.
     """
 
     run: Callable[[str, int], None]
@@ -33,13 +33,13 @@ class Contender(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of a job, in seconds: the processor's, user and system, of the contender's process; and those that passed."""
+    """What a job costs, in seconds: CPU time (user and system) of the contender's process, and wall time."""
 
     cpu: float
     wall: float
 
 
-# Has a contender's process do a job: (table, rows).
+# Makes a contender's process do a job: (table, rows).
 Order: TypeAlias = Callable[[str, int], Cost]
 
 
@@ -47,8 +47,8 @@ class Measured(NamedTuple):
     """What one more row costs a contender.
 
     Attributes:
-      rows: of the two jobs whose difference it is.
-      cpu_us, wall_us: microseconds, of each turn.
+      rows: of the two jobs whose costs are subtracted.
+      cpu_us, wall_us: microseconds, one value per turn.
     """
 
     rows: tuple[int, int]
@@ -65,7 +65,7 @@ class Measured(NamedTuple):
 
 
 def measure_rows(rows: tuple[int, int], turns: Sequence[tuple[Cost, Cost]]) -> Measured:
-    """Returns what one more row costs, by the costs of a small and a large job a turn."""
+    """Returns what one more row costs, from the costs of a small and a large job in each turn."""
     more = rows[1] - rows[0]
     cpu_us = [(large.cpu - small.cpu) / more * 1e6 for small, large in turns]
     wall_us = [(large.wall - small.wall) / more * 1e6 for small, large in turns]
@@ -75,14 +75,14 @@ def measure_rows(rows: tuple[int, int], turns: Sequence[tuple[Cost, Cost]]) -> M
 def by_turns(
     module: str, sizes: tuple[int, int], runs: int, do: Callable[[Order, int], Cost], say: Callable[[str], None]
 ) -> dict[str, Measured]:
-    """Has all contenders of a module do a small and a large job, one after the other, turn by turn.
+    """Runs a small and a large job of each contender of a module, one after the other, turn by turn.
 
-    Their processes are started beforehand, and each does a small job that does not count.
+    The processes are started beforehand, and each does a small job that does not count.
 
     Args:
       sizes: rows of a small job, and of a large one before it is scaled.
-      runs: turns.
-      do: orders a job of so many rows, and sees to it that it was done.
+      runs: how many turns.
+      do: orders a job of this many rows, and checks that it was done.
     """
     contenders: dict[str, Contender] = importlib.import_module(module).CONTENDERS
     scaled = {name: (sizes[0], sizes[1] * each.scale) for name, each in contenders.items()}
@@ -121,7 +121,7 @@ def _started(module: str, name: str) -> Iterator[Order]:
 
 def _order(process: "subprocess.Popen[str]", name: str, log: IO[str], table: str, rows: int) -> Cost:
     assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # it has ended: it gives no answer, either
+    with contextlib.suppress(BrokenPipeError):  # it has ended, and gives no answer either
         process.stdin.write(json.dumps([table, rows]) + "\n")
         process.stdin.flush()
     if not (answer := process.stdout.readline()):
@@ -131,15 +131,15 @@ def _order(process: "subprocess.Popen[str]", name: str, log: IO[str], table: str
 
 
 def serve(module: str, name: str) -> None:
-    """Does the jobs that come in on stdin, each a line; prints what they cost."""
+    """Does the jobs that stdin names, one per line; prints what they cost."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print is not an answer
     send_beam_to_emulator(os.environ["BIGQUERY_EMULATOR_HOST"])
     contender: Contender = importlib.import_module(module).CONTENDERS[name]
     for line in sys.stdin:
         table, rows = json.loads(line)
         contender.prepare(rows)
-        # What was prepared costs the garbage collector nothing, as it would not in a job that makes it as it goes.
+        # Frozen, the input costs the garbage collector nothing, as in a job that makes it as it goes.
         gc.collect()
         gc.freeze()
         cpu, wall = time.process_time(), time.perf_counter()
@@ -148,10 +148,10 @@ def serve(module: str, name: str) -> None:
 
 
 def send_beam_to_emulator(url: str, put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Makes Beam's clients of BigQuery in this process go to the emulator, for which they have no option.
+    """Sends Beam's BigQuery clients of this process to the emulator; they have no option for it.
 
     Args:
-      url: of its REST API; that of the Storage API is where transforms.bigquery.clients finds it.
+      url: of the REST API; `transforms.bigquery.clients` finds that of the Storage API.
       put: sets an attribute.
     """
     import google.auth
@@ -162,7 +162,7 @@ def send_beam_to_emulator(url: str, put: Callable[[Any, str, Any], None] = setat
 
     from sluice.transforms.bigquery.clients import read_client
 
-    # There are none. Beam would look for them for minutes, and then ask the user.
+    # There are no credentials. Beam would look for them for minutes, and then ask the user.
     put(_Credentials, "_credentials", _ApitoolsCredentialsAdapter(AnonymousCredentials()))
     put(_Credentials, "_credentials_init", True)
     put(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), "proj1"))

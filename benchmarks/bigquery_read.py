@@ -1,6 +1,6 @@
 """Three ways to read a BigQuery table: Sluice's ReadTable, and Beam's ReadFromBigQuery(DIRECT_READ) in both formats.
 
-A job reads all columns of natality's rows, counts the rows and adds up their ids.
+A job reads all columns of natality's rows, counts the rows and sums their ids.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ _seen = [0, 0]
 
 
 class _Count(beam.DoFn):
-    """Counts rows in this process, and adds up their ids: one an element, or those of a RecordBatch."""
+    """Counts rows in this process and sums their ids; an element is one row or a RecordBatch."""
 
     def process(self, element: Any) -> None:
         if isinstance(element, dict):
@@ -36,7 +36,7 @@ def sluice(table: str, rows: int) -> None:
 
 
 def beam_avro(table: str, rows: int) -> None:
-    """What Beam does unless told otherwise."""
+    """Beam's default format."""
     _run_beam(table, rows, use_native_datetime=False)
 
 
@@ -60,7 +60,7 @@ def _run_beam(table: str, rows: int, **options: Any) -> None:
 
 
 def _run(read: beam.PTransform, rows: int, output: str = "") -> None:
-    """Reads a table whose ids are 0 to rows - 1; raises if it is not these that have come."""
+    """Reads a table whose ids are 0 to rows - 1; raises if other rows come."""
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     _seen[:] = 0, 0

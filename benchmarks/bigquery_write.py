@@ -1,7 +1,7 @@
 """Ways to write the same rows to a BigQuery table: Sluice's sinks, and Beam's streaming inserts.
 
-The rows are Criteo's columns, an id and a score. What a sink takes is made beforehand: RecordBatches for Sluice's,
-dicts for Beam's.
+The rows are Criteo's columns, an id and a score. A sink's input is made beforehand: RecordBatches for Sluice's, dicts
+for Beam's.
 """
 
 import functools
@@ -20,7 +20,7 @@ from google.cloud import bigquery
 from benchmarks.bigquery_jobs import Contender
 from benchmarks.contenders import CATEGORIES, INTEGERS
 
-# Jobs write a multiple of it.
+# Jobs write a multiple of this.
 BATCH_ROWS = 2_000
 
 _SCHEMA = pa.schema(
@@ -37,7 +37,7 @@ _SCHEMA = pa.schema(
 
 @functools.cache
 def scored_batch(number: int) -> pa.RecordBatch:
-    """Returns 2,000 rows as they come from Predict."""
+    """Returns 2,000 rows in the form that Predict returns."""
     random = np.random.default_rng(number)
     ids = np.arange(number * BATCH_ROWS, (number + 1) * BATCH_ROWS)
     integers = [pa.array(random.integers(0, 1_000, BATCH_ROWS), mask=random.random(BATCH_ROWS) < 0.2) for _ in INTEGERS]
@@ -50,12 +50,12 @@ def scored_batch(number: int) -> pa.RecordBatch:
 
 @functools.cache
 def scored_rows(number: int) -> list[dict[str, Any]]:
-    """Returns the same rows as Beam's sink takes them."""
+    """Returns the same rows in the form that Beam's sink accepts."""
     return [row | {"_predicted_at": "2026-01-01T00:00:00+00:00"} for row in scored_batch(number).to_pylist()]
 
 
 def batch(table: str, rows: int) -> None:
-    """The sinks of a batch job: pending streams, and the commit."""
+    """The sink of a batch job: pending streams, and the commit."""
     from sluice.transforms.bigquery.table_target import plan_table
     from sluice.transforms.bigquery.write import WriteTableRows
 
@@ -114,7 +114,7 @@ def beam_inserts(table: str, rows: int) -> None:
 
 
 def beam_unsized(table: str, rows: int) -> None:
-    """The same, had it not to size every row, for which it goes through all modules that are loaded."""
+    """The same without sizing every row, for which Beam goes through all loaded modules."""
     from apache_beam.io.gcp import bigquery as sink
 
     sized, sink.get_deep_size = sink.get_deep_size, lambda *_: 1_000
@@ -139,7 +139,7 @@ def _batches(pipeline: beam.Pipeline, rows: int) -> beam.PCollection[pa.RecordBa
 
 
 def _making(make: Callable[[int], Any]) -> Callable[[int], None]:
-    """Returns what makes the rows of a job, which are then kept."""
+    """Returns a function that makes the rows of a job and keeps them."""
 
     def prepare(rows: int) -> None:
         for number in range(rows // BATCH_ROWS):
@@ -165,8 +165,8 @@ CONTENDERS = {
 def check_table(client: bigquery.Client, table: str, rows: int) -> None:
     """Raises RuntimeError unless the table has exactly the rows of a job.
 
-    They are compared by their number, their different ids, and of every column the number of its values and their sum,
-    or the first and the last in order.
+    Compares the number of rows, the number of distinct ids, and per column the number of values and their sum, or the
+    first and last of them in order.
     """
     wanted = _wanted(rows)
     selected = ", ".join(f"{query} AS v{place}" for place, query in enumerate(wanted))

@@ -1,7 +1,7 @@
 """The same job done four ways: read a file, score it with the Criteo model, write each row with its score.
 
-Each contender is a function (source, model directory, output prefix) that returns when the output is written. All are
-run in a process that has imported Beam and TensorFlow already; each loads the model itself.
+Each contender is a function (source, model directory, output prefix) that returns when the output is written. All run
+in a process that has already imported Beam and TensorFlow; each loads the model itself.
 """
 
 import csv
@@ -25,13 +25,13 @@ Contender = Callable[[str, str, str], None]
 
 
 def clear(prefix: str) -> None:
-    """Deletes what an earlier run has written."""
+    """Deletes the output of an earlier run."""
     for path in glob.glob(f"{prefix}*"):
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
 def load(model: str, signature: str, inputs: Sequence[str]) -> Callable[..., np.ndarray]:
-    """Returns a function of the inputs' arrays, in order, that gives `score` float32 [rows]."""
+    """Returns a function from the input arrays, in order, to `score` float32 [rows]."""
     from sluice.models.saved_model.tensorflow_import import tensorflow
 
     tf = tensorflow()
@@ -45,12 +45,12 @@ def load(model: str, signature: str, inputs: Sequence[str]) -> Callable[..., np.
 
 
 def sluice(source: str, model: str, prefix: str) -> None:
-    """`sluice batch`, as the command runs it behind its imports. Rows are carried as they stand in the source."""
+    """Runs `sluice batch` as the command does after its imports. Rows are carried unchanged from the source."""
     _sluice(source, model, prefix)
 
 
 def sluice_columns(source: str, model: str, prefix: str) -> None:
-    """`sluice batch --columns ...`: every column of the output is written anew, as the loop does it."""
+    """Runs `sluice batch --columns ...`: every column of the output is encoded again, as in the loop."""
     _sluice(source, model, prefix, columns=tuple(NAMES))
 
 
@@ -61,7 +61,7 @@ def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
     from sluice.pipelines.options.batch import BatchOptions
     from sluice.pipelines.plan.batch import plan_batch
 
-    clear_cache()  # every run loads its model, as those of the others do
+    clear_cache()  # every run loads its model, as the other contenders do
     examples = source.endswith(".tfrecord")
     plan = plan_batch(
         BatchOptions(
@@ -78,10 +78,10 @@ def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
 
 
 def loop_csv(source: str, model: str, prefix: str) -> None:
-    """One thread, no Beam: pyarrow's reader, the model, pyarrow's writer, one after the other."""
+    """One thread without Beam: pyarrow's reader, the model, pyarrow's writer, one after the other."""
     call = load(model, "serving_default", INPUTS)
     types = dict.fromkeys(INTEGERS, pa.int64()) | dict.fromkeys(["id", "label", *CATEGORIES], pa.string())
-    # Blocks of 1 MB are about 3,900 rows.
+    # A block of 1 MB holds about 3,900 rows.
     read = pa_csv.ReadOptions(block_size=1 << 20, use_threads=False)
     reader = pa_csv.open_csv(source, read, convert_options=pa_csv.ConvertOptions(column_types=types))
     writer = None
@@ -97,7 +97,7 @@ def loop_csv(source: str, model: str, prefix: str) -> None:
 
 
 def loop_examples(source: str, model: str, prefix: str) -> None:
-    """One thread, no Beam: TensorFlow's reader, the model, TensorFlow's writer."""
+    """One thread without Beam: TensorFlow's reader, the model, TensorFlow's writer."""
     from sluice.models.saved_model.tensorflow_import import tensorflow
 
     tf = tensorflow()
@@ -109,7 +109,7 @@ def loop_examples(source: str, model: str, prefix: str) -> None:
 
 
 def example_of(score: float) -> bytes:
-    """Returns a serialized tf.Example of the score, which may be appended to another one."""
+    """Returns a serialized tf.Example of the score, which can be appended to another one."""
     from tensorflow.core.example import example_pb2
 
     example = example_pb2.Example()
@@ -118,10 +118,10 @@ def example_of(score: float) -> bytes:
 
 
 def make_handler(model: str, signature: str) -> Any:
-    """Returns a Beam ModelHandler for rows: the best inference function that we know to write for it.
+    """Returns a Beam ModelHandler for rows, with the best inference function that we could write for it.
 
-    Rows arrive one by one, as lists of fields or as serialized tf.Examples; they are turned into columns by NumPy and
-    scored by the same callable as everybody's.
+    Rows arrive one by one, as lists of fields or as serialized tf.Examples. NumPy turns them into columns, and the same
+    callable as in the other contenders scores them.
     """
     from apache_beam.ml.inference.base import ModelHandler
 
@@ -145,7 +145,7 @@ def make_handler(model: str, signature: str) -> Any:
 
 
 def runinference_csv(source: str, model: str, prefix: str) -> None:
-    """Beam's RunInference, fed row by row."""
+    """Runs Beam's RunInference row by row."""
     import apache_beam as beam
     from apache_beam.ml.inference.base import RunInference
 
@@ -163,7 +163,7 @@ def runinference_csv(source: str, model: str, prefix: str) -> None:
 
 
 def runinference_examples(source: str, model: str, prefix: str) -> None:
-    """Beam's RunInference on serialized tf.Examples."""
+    """Runs Beam's RunInference on serialized tf.Examples."""
     import apache_beam as beam
     from apache_beam.ml.inference.base import RunInference
 
@@ -180,7 +180,7 @@ def runinference_examples(source: str, model: str, prefix: str) -> None:
 
 
 def tfx_bsl_examples(source: str, model: str, prefix: str) -> None:
-    """tfx_bsl's RunInference, which takes serialized tf.Examples and gives PredictionLogs."""
+    """Runs tfx_bsl's RunInference, from serialized tf.Examples to PredictionLogs."""
     import apache_beam as beam
 
     with _tfx_pipeline() as pipeline:
@@ -194,7 +194,7 @@ def tfx_bsl_examples(source: str, model: str, prefix: str) -> None:
 
 
 def tfx_bsl_csv(source: str, model: str, prefix: str) -> None:
-    """tfx_bsl's RunInference on rows of CSV, each made into a tf.Example first."""
+    """Runs tfx_bsl's RunInference on rows of CSV, each turned into a tf.Example first."""
     import apache_beam as beam
 
     with _tfx_pipeline() as pipeline:

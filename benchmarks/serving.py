@@ -1,7 +1,7 @@
 """The model in the worker, behind gRPC and behind REST: throughput, the client's CPU, latency, concurrency.
 
-`python -m benchmarks.serving` runs `sluice serve`, the project's reference server (Python, not TF Serving), beside the
-client on the same machine, calls the zoo's Criteo model in every way, each backend in a process of its own, and writes
+`python -m benchmarks.serving` runs `sluice serve`, the project's reference server (Python, not TF Serving), on the same
+machine as the client, calls the zoo's Criteo model through every backend, each in its own process, and writes
 benchmarks/SERVING.md.
 """
 
@@ -25,9 +25,9 @@ from typing import Any
 from benchmarks.batch import DATA, LARGE, prepare
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SERVING.md")
-# Rows come in requests of so many, as bundles bring them; the scheduler cuts and merges them.
+# Rows per request, as in bundles; the scheduler cuts and merges requests.
 REQUEST_ROWS = 1024
-# Requests that are handed in before the oldest is waited for.
+# How many requests are submitted before the oldest is awaited.
 REQUESTS_AHEAD = 24
 SECS, RUNS = 2.0, 3
 MODES = {"one row a call": 1, "16 rows": 16, "128 rows": 128, "512 rows": 512, "natural": 0}
@@ -38,7 +38,7 @@ LATENCY_ROWS, ROWS_PER_SECOND = 300, 50
 
 
 def open_client(uri: str, **options: Any) -> Any:
-    """Returns a scheduler of a model, as a worker has it."""
+    """Returns the scheduler of a model, as a worker has one."""
     from sluice.models.batching.options import SchedulerOptions
     from sluice.models.cache import ModelRecipe, open_scheduler
     from sluice.models.uri import parse_model_uri
@@ -47,7 +47,7 @@ def open_client(uri: str, **options: Any) -> Any:
 
 
 def batches(rows: int) -> list[Any]:
-    """Returns the sample data as RecordBatches of so many rows, typed as the model takes them."""
+    """Returns the sample data as RecordBatches of this many rows, with the types of the model's inputs."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
@@ -62,7 +62,7 @@ def batches(rows: int) -> list[Any]:
 
 
 def throughput(uri: str, max_batch_size: int) -> dict[str, float]:
-    """Binds and scores requests without end for some seconds; returns rows/s and the process's CPU a row."""
+    """Binds and scores requests for some seconds; returns rows/s and the process's CPU per row."""
     scheduler = open_client(uri, max_batch_size=max_batch_size)
     source = batches(REQUEST_ROWS if max_batch_size != 1 else 64)
     rates, costs, sizes = [], [], []
@@ -78,7 +78,7 @@ def throughput(uri: str, max_batch_size: int) -> dict[str, float]:
 
 
 def _drive(scheduler: Any, source: list[Any], secs: float) -> tuple[int, int]:
-    """Hands in one request after the other and waits for all; returns rows and calls."""
+    """Submits one request after the other and waits for all; returns the numbers of rows and calls."""
     end = time.perf_counter() + secs
     waiting: deque[Any] = deque()
     rows = calls = number = 0
@@ -97,7 +97,7 @@ def _drive(scheduler: Any, source: list[Any], secs: float) -> tuple[int, int]:
 
 
 def latency(uri: str) -> dict[str, float]:
-    """Sends single rows at a steady rate, by turns through the scheduler and to the model itself; medians in ms."""
+    """Sends single rows at a steady rate, alternately through the scheduler and directly; returns medians in ms."""
     scheduler = open_client(uri)
     rows = [scheduler.model.bind(batch).groups[0].feeds for batch in batches(1)[:LATENCY_ROWS]]
     through, direct = [], []
@@ -115,7 +115,7 @@ def latency(uri: str) -> dict[str, float]:
 
 
 def concurrency(uri: str, **options: Any) -> dict[str, float]:
-    """Twelve threads, each with a bundle of one row after the other; returns rows/s, the mean batch and the limit."""
+    """Runs twelve threads, each with bundles of one row; returns rows/s, the mean batch, and the limit in flight."""
     scheduler = open_client(uri, **options)
     rows = [scheduler.model.bind(batch).groups[0].feeds for batch in batches(1)[:THREADS]]
     counts = [(0, 0)] * THREADS
@@ -130,7 +130,7 @@ def concurrency(uri: str, **options: Any) -> dict[str, float]:
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         threads = [pool.submit(work, number) for number in range(THREADS)]
-        time.sleep(2 * SECS)  # for the limit to settle
+        time.sleep(2 * SECS)  # lets the limit settle
         started, before = time.perf_counter(), list(counts)
         time.sleep(2 * SECS)
         wall, after = time.perf_counter() - started, list(counts)

@@ -1,8 +1,8 @@
 """A streaming job for ten minutes at a steady rate: does it grow, does it slow down, does it lose anything?
 
-`make soak` (`python -m benchmarks.soak`) runs `sluice streaming` in a process of its own against Google's Pub/Sub
-emulator, publishes rows to it and reads its predictions back from here, looks at the process every few seconds, and
-writes benchmarks/SOAK.md. Exit code 1: a rule does not hold.
+`make soak` (`python -m benchmarks.soak`) runs `sluice streaming` in its own process against Google's Pub/Sub emulator,
+publishes rows to it and reads its predictions from this process, samples the job every few seconds, and writes
+benchmarks/SOAK.md. Exit code 1: a rule does not hold.
 """
 
 import argparse
@@ -30,32 +30,32 @@ from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SOAK.md")
 
-# Memory settles for so long: caches and pools fill. Then it is compared minute by minute, which is some segments each:
-# within a segment it grows, because the runner keeps something of every bundle, and at the seam it falls back.
+# How long memory takes to settle, while caches and pools fill. After that it is compared minute by minute. A minute has
+# several segments: within one memory grows, because the runner keeps something of every bundle; at the seam it falls.
 SETTLE_SECS, WINDOW_SECS = 120.0, 60.0
 SAMPLE_SECS = 5.0
-# How often it is looked whether another segment has taken over.
+# How often to check whether another segment has taken over.
 LOOK_SECS = 0.5
-# Rows that were sent so long before or after a seam was seen are those that go through it.
+# Rows sent this long before or after a seam was seen are taken to go through it.
 SEAM_SECS = 1.0
 PRINT_SECS = 30.0
 REST_SECS = 60.0
 
 MAX_MEMORY_CHANGE = 0.05
 MAX_BUNDLE_CHANGE = 0.25
-# gRPC and the health port have a thread or a connection more now and then.
+# gRPC and the health port occasionally have one more thread or connection.
 MAX_MORE = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The job at one moment; counts and sums are since its start.
+    """The job at one moment; counts and sums start with the job.
 
     Attributes:
       secs: since the load began.
-      files: descriptors that are open.
-      bundle_secs: from handing bundles out until they were acknowledged, of all together.
-      p50_ms, p99_ms: of the last 10 s, from publishing until written, as the job itself sees it.
+      files: open file descriptors.
+      bundle_secs: from handing out to acknowledging, summed over all bundles.
+      p50_ms, p99_ms: of the last 10 s, from publishing to writing, as the job itself measures it.
     """
 
     secs: float
@@ -73,7 +73,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Messages on their way, from end to end."""
+    """How many messages reached each step, from end to end."""
 
     published: int
     acknowledged: int
@@ -85,7 +85,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a rule says, what was found, and whether the one holds for the other."""
+    """A rule, what was found, and whether the rule holds."""
 
     what: str
     rule: str
@@ -94,9 +94,9 @@ class Finding:
 
 
 def windows(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Cuts what comes after settling into windows of equal length, at least two.
+    """Cuts the samples after settling into windows of equal length, at least two.
 
-    A run of less than four minutes settles for its first half, and the rest is two windows.
+    A run of less than four minutes settles for its first half; the rest is two windows.
     """
     length = samples[-1].secs
     settle = min(SETTLE_SECS, length / 2)
@@ -110,7 +110,7 @@ def windows(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 def verdict(samples: Sequence[Sample], counts: Counts) -> list[Finding]:
-    """Returns what each rule comes to."""
+    """Returns the finding for each rule."""
     cut = windows(samples)
     return [
         _memory([statistics.median(sample.rss_mb for sample in window) for window in cut]),
@@ -153,7 +153,7 @@ def _flat(what: str, means: list[float]) -> Finding:
 
 
 def _each(window: Sequence[Sample], sum_name: str, count_name: str) -> float:
-    """Returns by how much a sum has grown for each that was counted, within a window; nan if nothing was."""
+    """Returns by how much a sum grew per counted thing within a window; nan if nothing was counted."""
     first, last = window[0], window[-1]
     count = getattr(last, count_name) - getattr(first, count_name)
     return (getattr(last, sum_name) - getattr(first, sum_name)) / count if count else float("nan")
@@ -171,9 +171,9 @@ def _complete(counts: Counts) -> Finding:
 
 
 def growth_mb_an_hour(samples: Sequence[Sample]) -> float:
-    """Returns the slope, by least squares, of the least memory of each segment after settling.
+    """Returns the least-squares slope of the lowest memory of each segment after settling.
 
-    The first and the last may have been seen in part only, and do not count; nan if fewer than two are left.
+    The first and last segments may have been seen in part only, and do not count; nan if fewer than two are left.
     """
     by_segment: dict[int, list[Sample]] = {}
     for sample in (sample for window in windows(samples) for sample in window):
@@ -186,7 +186,7 @@ def growth_mb_an_hour(samples: Sequence[Sample]) -> float:
 
 
 def near(times: np.ndarray, moments: Sequence[float]) -> np.ndarray:
-    """Returns bool [times]: which go through a seam that was seen at one of the moments. Seconds since the epoch."""
+    """Returns bool [times]: which times are near one of the seams. All are in seconds since the epoch."""
     found = np.zeros(len(times), bool)
     for moment in moments:
         found |= (times >= moment - LOOK_SECS - SEAM_SECS) & (times <= moment + SEAM_SECS)
@@ -194,11 +194,11 @@ def near(times: np.ndarray, moments: Sequence[float]) -> np.ndarray:
 
 
 class Arrivals(Tally):
-    """Keeps when each row was sent and how long its prediction took, in microseconds."""
+    """Records when each row was sent and how long its prediction took, in microseconds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._took: dict[str, tuple[int, int]] = {}  # by message, which may be delivered twice
+        self._took: dict[str, tuple[int, int]] = {}  # by message id: a message may be delivered twice
 
     def add(self, messages: Sequence[Any]) -> None:
         super().add(messages)
@@ -208,13 +208,13 @@ class Arrivals(Tally):
                 self._took[message.id] = (began, message.publish_time - began)
 
     def latencies(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns float64 [rows]: when each was sent, in seconds since the epoch; int64 [rows]: microseconds."""
+        """Returns float64 [rows], when each was sent, in seconds since the epoch; and int64 [rows], microseconds."""
         took = np.array(list(self._took.values()), np.int64).reshape(-1, 2)
         return took[:, 0] / 1e6, took[:, 1]
 
 
 def process_figures(pid: int) -> dict[str, Any]:
-    """Returns what Linux tells of a process, under the names that Sample has.
+    """Returns Linux's figures of a process, under the names in Sample.
 
     https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     """
@@ -231,7 +231,7 @@ def process_figures(pid: int) -> dict[str, Any]:
 
 
 class Watch:
-    """Looks at a job while its `with` block runs, on a thread of its own."""
+    """Samples a job on its own thread while the `with` block runs."""
 
     def __init__(self, job: demo.Job) -> None:
         self.samples: list[Sample] = []
@@ -255,8 +255,8 @@ class Watch:
         while True:
             secs = time.monotonic() - started
             try:
-                process = process_figures(self._job.pid)  # first: to ask the health port is a thread and a socket there
-            except OSError:  # it has ended, which whoever started it will see
+                process = process_figures(self._job.pid)  # first: the health port adds a thread and a socket
+            except OSError:  # it has ended, as whoever started it will see
                 return
             figures = self._job.figures()
             if not figures:
@@ -289,7 +289,7 @@ def _sample(secs: float, process: dict[str, Any], figures: dict[str, Any]) -> Sa
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a soak came to.
+    """The results of a soak.
 
     Attributes:
       sent: float64 [rows], seconds since the epoch; took_us: int64 [rows].
@@ -312,7 +312,7 @@ def soak(minutes: float, rate: float) -> Run:
 
     Raises:
       RuntimeError: the emulator is not installed, or does not start.
-      SluiceError: the job ends by itself, or does not come to an end.
+      SluiceError: the job ends by itself, or does not end when it is drained.
     """
     model = make_model(DATA)
     rows = round(60 * minutes * rate)
@@ -325,7 +325,7 @@ def soak(minutes: float, rate: float) -> Run:
             reading.start()
             with Watch(job) as watch:
                 load = demo.simulate(SimulateOptions(topic=demo.INPUT_TOPIC, rate=rate, rows=rows))
-            job.wait_for(rows + 1, REST_SECS)  # and the one that warmed it up
+            job.wait_for(rows + 1, REST_SECS)  # and the row that warmed it up
             figures = job.figures()
             if code := job.drain():
                 raise RuntimeError(f"the job ended with exit code {code}")
@@ -420,7 +420,7 @@ _COLUMNS = (
 
 
 def _minutes(samples: Sequence[Sample]) -> list[str]:
-    """Returns a row for each minute: medians, and what was done between its first sample and its last."""
+    """Returns a row per minute: medians, and what was done between its first and last sample."""
     by_minute: dict[int, list[Sample]] = {}
     for sample in samples:
         by_minute.setdefault(int(sample.secs // 60), []).append(sample)
@@ -430,7 +430,7 @@ def _minutes(samples: Sequence[Sample]) -> list[str]:
 
 
 def _cells(within: Sequence[Sample]) -> list[str]:
-    """Returns what stands under _COLUMNS."""
+    """Returns the cells under _COLUMNS."""
     first, last = within[0], within[-1]
     secs = last.secs - first.secs
 
@@ -453,7 +453,7 @@ def _cells(within: Sequence[Sample]) -> list[str]:
 
 
 def main() -> int:
-    """Runs it and writes SOAK.md; returns the exit code."""
+    """Runs the soak and writes SOAK.md; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long messages come (default: %(default)g)")
     parser.add_argument("--rate", type=float, default=200.0, help="messages a second (default: %(default)g)")
@@ -461,7 +461,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         run = soak(arguments.minutes, arguments.rate)
-    except (RuntimeError, SluiceError) as error:  # it says what to do
+    except (RuntimeError, SluiceError) as error:  # its text says what to do
         sys.stderr.write(f"soak: {error}\n")
         return 1
     findings = verdict(run.samples, run.counts)

@@ -1,7 +1,7 @@
-"""Streaming inference on Google's Pub/Sub emulator: Sluice beside Beam's own local source, and what Sluice does alone.
+"""Streaming inference on Google's Pub/Sub emulator: Sluice beside Beam's own local source, and Sluice alone.
 
 `python -m benchmarks.streaming` starts the emulator, sends rows of the zoo's Criteo model to each job in turn, every
-job in a process of its own, and writes benchmarks/STREAMING.md. `--smoke` only tries whether all of it works.
+job in its own process, and writes benchmarks/STREAMING.md. `--smoke` only checks that all of it works.
 """
 
 import argparse
@@ -24,9 +24,9 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-      backlog, beam_backlog: messages; Beam's are more than it scores in `beam_secs`.
-      memory_rows: so many different ones are scored `memory_repeats` times over, in `memory_runs` jobs.
-      loads, beam_load: rows a second, and for how many seconds.
+      backlog, beam_backlog: messages; Beam's backlog is more than it scores in `beam_secs`.
+      memory_rows: how many different rows are scored `memory_repeats` times, in each of `memory_runs` jobs.
+      loads, beam_load: rows per second, and for how many seconds.
       swap_secs: between two versions.
     """
 
@@ -46,7 +46,7 @@ SMOKE = Sizes(10_000, 2_000, 3.0, 5_000, 4, 1, ((50, 16), (500, 4)), (50, 4), 50
 
 
 def measure_memory(sizes: Sizes, model: str) -> dict[str, float]:
-    """Measures the job without Pub/Sub in a process of its own."""
+    """Measures the job without Pub/Sub, in its own process."""
     numbers = (sizes.memory_rows, sizes.memory_repeats, sizes.memory_runs)
     command = [sys.executable, "-m", "benchmarks.streaming", "--child", "memory", model, *map(str, numbers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -54,7 +54,7 @@ def measure_memory(sizes: Sizes, model: str) -> dict[str, float]:
 
 
 def child(name: str, *arguments: str) -> None:
-    """Runs Beam's job until it is killed, or measures the one without Pub/Sub and prints its figures as JSON."""
+    """Runs Beam's job until it is killed; or measures the job without Pub/Sub and prints its figures as JSON."""
     if name == "beam":
         from benchmarks.streaming_beam import run_beam
 
@@ -68,7 +68,7 @@ def child(name: str, *arguments: str) -> None:
 
 
 def run(sizes: Sizes) -> list[str]:
-    """Measures all of it, one thing after the other; returns the report's sections."""
+    """Runs all measurements, one after the other; returns the report's sections."""
     from benchmarks import streaming_runs as runs
     from benchmarks.streaming_jobs import say
     from benchmarks.streaming_report import BEAM, SLUICE, Figures, sections
@@ -98,8 +98,8 @@ def run(sizes: Sizes) -> list[str]:
 
 
 def main(smoke: bool) -> None:
-    """Runs all of it; writes STREAMING.md unless it was to be tried only."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing that was started is left behind
+    """Runs all of it; writes STREAMING.md unless --smoke is given."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no child process is left behind
     started = time.perf_counter()
     prepare()
     found = run(SMOKE if smoke else Sizes())

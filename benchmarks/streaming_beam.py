@@ -1,6 +1,6 @@
-"""The same streaming job with what Beam itself has: its local Pub/Sub source, RunInference, its Pub/Sub sink.
+"""The same streaming job with Beam's own parts: its local Pub/Sub source, RunInference, its Pub/Sub sink.
 
-Functions stand here and not in `benchmarks.streaming`, which is run as `__main__`.
+These functions are not in `benchmarks.streaming`, because that runs as `__main__`.
 """
 
 import functools
@@ -17,18 +17,18 @@ from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 
 from benchmarks.contenders import INPUTS, NAMES, load, make_handler
 
-# What RunInference is given: the message's attributes as the key, and its fields in the order of NAMES.
+# RunInference's input: the message's attributes as the key, and its fields in the order of NAMES.
 Keyed = tuple[Mapping[str, str], list[Any]]
 
 
 def to_fields(message: PubsubMessage) -> Keyed:
-    """Returns a message of a JSON object as its attributes and its fields."""
+    """Returns the attributes and the fields of a message that holds a JSON object."""
     row = orjson.loads(message.data)
     return message.attributes, [row[name] for name in NAMES]
 
 
 def to_message(scored: tuple[Mapping[str, str], tuple[list[Any], float]]) -> PubsubMessage:
-    """Returns the message of a row and its score, with the attributes of the one that the row came in."""
+    """Returns the message of a row and its score, with the attributes of the row's own message."""
     attributes, (fields, score) = scored
     return PubsubMessage(orjson.dumps(dict(zip(NAMES, fields, strict=True)) | {"score": score}), dict(attributes))
 
@@ -41,7 +41,7 @@ def _load(model: str) -> Callable[..., np.ndarray]:
 class CachedHandler(ModelHandler):
     """The batch benchmark's handler, with the model kept in the process.
 
-    RunInference has this runner load it anew for every bundle, of which each has 10 messages at most.
+    With this runner RunInference would load the model again for every bundle, and a bundle has at most 10 messages.
     """
 
     def __init__(self, model: str) -> None:
@@ -61,9 +61,9 @@ class CachedHandler(ModelHandler):
 
 
 def run_beam(subscription: str, topic: str, model: str) -> None:
-    """Scores messages until the process is killed: `cancel` does not come to an end while a pull waits.
+    """Scores messages until the process is killed: `cancel` does not return while a pull waits.
 
-    The runner is named: Beam's DirectRunner goes to it for streaming, unless it can download another one.
+    Names the runner that Beam's DirectRunner uses for streaming unless it can download another one.
     """
     pipeline = beam.Pipeline(BundleBasedDirectRunner(), options=PipelineOptions(streaming=True))
     (

@@ -1,4 +1,4 @@
-"""The processes of `benchmarks.streaming`: jobs, load, and what reads their predictions."""
+"""The processes of `benchmarks.streaming`: jobs, load, and readers of predictions."""
 
 import contextlib
 import subprocess
@@ -15,14 +15,14 @@ from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 from tests.support.pubsub.streams import Ends, ProcessJob
 
-# The longest that anything is waited for.
+# The longest wait for anything.
 PATIENCE_SECS = 120.0
-# How often a job is looked at: each look costs it a request.
+# How often a job is polled: each poll costs it a request.
 LOOK_SECS = 0.5
 
 
 class Prediction(NamedTuple):
-    """When a row was sent, when Pub/Sub took its prediction, and when a puller had it; microseconds, of one clock."""
+    """When a row was sent, when Pub/Sub accepted its prediction, and when a puller had it; microseconds, one clock."""
 
     sent: int
     published: int
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
 
 class Predictions(Tally):
-    """Counts predictions, and keeps what is to be known of each."""
+    """Counts predictions, and records the times of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,18 +45,18 @@ class Predictions(Tally):
             version = int(tags.get("sluice_version", 0))
             found = Prediction(begin_us(tags) or 0, message.publish_time, now, version, tags.get("id", message.id))
             self._kept.setdefault(message.id, found)
-        super().add(messages)  # last: it tells the reader whether all have come
+        super().add(messages)  # last: it ends the reader when all have come
 
     def in_order(self) -> list[Prediction]:
-        """Returns them in the order in which Pub/Sub took them."""
+        """Returns the predictions in the order in which Pub/Sub accepted them."""
         return sorted(self._kept.values(), key=lambda each: each.published)
 
 
 @contextlib.contextmanager
 def collecting(subscription: str, count: int, secs: float) -> Iterator[Callable[[], list[Prediction]]]:
-    """Reads predictions while the block runs, until so many rows have theirs, or the time is over.
+    """Reads predictions while the block runs, until this many rows have theirs or the time is over.
 
-    Gives a function that waits for that and returns what has come. A subscription is to be read once: a pull that is
+    Yields a function that waits for that and returns the predictions. Read a subscription only once: a pull that is
     broken off may take messages with it.
     """
     client = GoogleSubscription(subscriber(), subscription)
@@ -77,13 +77,14 @@ def collecting(subscription: str, count: int, secs: float) -> Iterator[Callable[
 
 
 def collect(subscription: str, count: int, secs: float = PATIENCE_SECS) -> list[Prediction]:
-    """Reads, and waits until that is done; see `collecting`."""
+    """Reads predictions and waits for all of them; see `collecting`."""
     with collecting(subscription, count, secs) as join:
         return join()
 
 
 def check_ids(predictions: Sequence[Prediction], rows: int) -> None:
-    """
+    """Checks that every row has one prediction.
+
     Raises:
       RuntimeError: rows have no prediction, or more than one.
     """
@@ -94,10 +95,10 @@ def check_ids(predictions: Sequence[Prediction], rows: int) -> None:
 
 @contextlib.contextmanager
 def simulating(topic: str, rate: float, rows: int) -> Iterator[Callable[[], None]]:
-    """Runs `sluice simulate` with the zoo's Criteo rows; gives a function that waits for its end.
+    """Runs `sluice simulate` with the zoo's Criteo rows; yields a function that waits for its end.
 
     Args:
-      rate: rows a second; 0: as many as it can.
+      rate: rows per second; 0: as many as possible.
     """
     flags = ["--topic", topic, "--progress=none", f"--rate={rate:g}", f"--rows={rows}"]
     command = [sys.executable, "-m", "sluice", "simulate", *flags]
@@ -117,7 +118,7 @@ def simulating(topic: str, rate: float, rows: int) -> Iterator[Callable[[], None
 
 
 def simulate(topic: str, rate: float, rows: int) -> None:
-    """Runs it to its end; see `simulating`."""
+    """Runs `sluice simulate` to its end; see `simulating`."""
     with simulating(topic, rate, rows) as finish:
         finish()
 
@@ -127,7 +128,7 @@ def sluice(ends: Ends, model: str, *flags: str) -> Iterator[ProcessJob]:
     """Runs `sluice streaming` while the block runs, then drains it.
 
     Raises:
-      RuntimeError: rows have failed, or the job has.
+      RuntimeError: rows failed, or the job did.
     """
     with ProcessJob([*ends.flags, f"--model={model}", *flags]) as job:
         yield job
@@ -137,7 +138,7 @@ def sluice(ends: Ends, model: str, *flags: str) -> Iterator[ProcessJob]:
 
 
 def wait_for(job: ProcessJob, count: int) -> dict[str, Any]:
-    """Waits until so many messages are acknowledged; returns the job's figures.
+    """Waits until this many messages are acknowledged; returns the job's figures.
 
     Raises:
       RuntimeError: the job has ended, or it takes too long.
@@ -152,10 +153,10 @@ def wait_for(job: ProcessJob, count: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def beam_job(ends: Ends, model: str) -> Iterator[None]:
-    """Runs Beam's own job in a process of its own while the block runs, and kills it.
+    """Runs Beam's own job in its own process while the block runs, then kills it.
 
     Raises:
-      RuntimeError: it had ended before.
+      RuntimeError: it ended before.
     """
     command = [sys.executable, "-m", "benchmarks.streaming", "--child", "beam", ends.subscription, ends.output_topic]
     with tempfile.TemporaryFile() as log:
@@ -171,5 +172,5 @@ def beam_job(ends: Ends, model: str) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Prints a line at once."""
+    """Prints a line and flushes it."""
     print(text, flush=True)

@@ -1,6 +1,6 @@
-"""Messages through the streaming graph without Pub/Sub: bytes of this process in, encoded predictions out and dropped.
+"""The streaming graph without Pub/Sub: messages come from this process, encoded predictions are dropped.
 
-Everything else is that of `sluice streaming`: bundles, leases, decoding, model, encoding, acknowledgement.
+Everything else is as in `sluice streaming`: bundles, leases, decoding, model, encoding, acknowledgement.
 """
 
 import itertools
@@ -35,7 +35,7 @@ _NAME = "projects/benchmark/subscriptions/memory"
 
 
 class Encode(beam.DoFn):
-    """Makes the messages that `WriteMessages` publishes, and drops them."""
+    """Makes the messages that `WriteMessages` would publish, and drops them."""
 
     def __init__(self, spec: OutputSpec) -> None:
         self._spec = spec
@@ -49,15 +49,16 @@ class Encode(beam.DoFn):
 
 
 def refuse(failure: Failure) -> None:
-    """
+    """Fails the benchmark.
+
     Raises:
-      RuntimeError: no row of the benchmark may fail.
+      RuntimeError: always, because no row may fail.
     """
     raise RuntimeError(f"a row failed: {failure.error_message}")
 
 
 def plan(model: str) -> tuple[ModelRecipe, StreamPlan]:
-    """Returns the model and the stream of `sluice streaming --output_topic`, without a look at the topic."""
+    """Returns the model and the stream of `sluice streaming --output_topic`, without looking up the topic."""
     options = StreamingOptions(
         input_subscription=_NAME, model=model, output="dropped.jsonl", failures="dropped", model_poll_secs=0.0
     )
@@ -66,7 +67,7 @@ def plan(model: str) -> tuple[ModelRecipe, StreamPlan]:
 
 
 def measure(model: str, payloads: Sequence[bytes], repeats: int) -> dict[str, float]:
-    """Scores `payloads` so many times over in one job; returns messages a second and the process's CPU a message."""
+    """Scores `payloads` this many times in one job; returns messages per second and the process's CPU per message."""
     recipe, stream = plan(model)
     assert stream.files is not None
     total = repeats * len(payloads)
@@ -102,7 +103,7 @@ def measure(model: str, payloads: Sequence[bytes], repeats: int) -> dict[str, fl
 
 
 def medians(model: str, rows: int, repeats: int, runs: int) -> dict[str, float]:
-    """Returns the medians of so many jobs' figures; a first job, which loads the model, is not counted."""
+    """Returns the medians of this many jobs' figures, after a first job that loads the model and does not count."""
     payloads = list(itertools.islice(itertools.chain.from_iterable(zoo_rows("criteo")), rows))
     measure(model, payloads, 1)
     found = [measure(model, payloads, repeats) for _ in range(runs)]

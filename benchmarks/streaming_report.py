@@ -1,4 +1,4 @@
-"""What `benchmarks.streaming` has measured, as the sections of STREAMING.md."""
+"""The figures of `benchmarks.streaming` as the sections of STREAMING.md."""
 
 import dataclasses
 
@@ -10,10 +10,11 @@ _QUANTILES = ("p50", "p95", "p99", "max")
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What was measured.
+    """The measured figures.
 
     Attributes:
-      throughput: see streaming_runs.sluice_throughput, by contender; `memory`: see streaming_memory.measure.
+      throughput: by contender; see `streaming_runs.sluice_throughput`.
+      memory: see `streaming_memory.measure`.
       latencies: by contender.
     """
 

@@ -1,7 +1,7 @@
-"""What `benchmarks.streaming` measures on the emulator: throughput, latency, and the model replaced under load.
+"""The measurements of `benchmarks.streaming` on the emulator: throughput, latency, and model replacement under load.
 
-Times are when a row was handed to Pub/Sub (its attribute `sent`) and when Pub/Sub took its prediction (the publish time
-of that), both of this machine's clock, and when a puller that waits for it had it.
+The times of a row are when it was handed to Pub/Sub (its attribute `sent`), when Pub/Sub accepted its prediction (the
+prediction's publish time), and when a waiting puller had the prediction; all by this machine's clock.
 """
 
 import contextlib
@@ -32,38 +32,38 @@ from sluice.transforms.pubsub.message_source import SourceOptions
 from tests.support.pubsub.streams import Ends, ProcessJob, make_ends
 from tests.support.servers import Pubsub
 
-# A backlog's first predictions are not counted: their messages were pulled while the model was being loaded, and the
-# first calls of model and emulator are slow.
+# The first predictions of a backlog do not count: their messages were pulled while the model was loading, and the first
+# calls of the model and the emulator are slow.
 HEAD = 0.2
 WARM_UP_ROWS = 100
-# After a version is there, what is seen within so long is put down to it; before and after a segment is full, likewise:
-# the next one takes over some bundles later, when it has been built.
+# What happens within this long of a version's arrival is attributed to it. The same holds around the moment at which a
+# segment is full: the next segment takes over some bundles later, when it has been built.
 SWAP_SECS = 6.0
 SEAM_SECS = (1.0, 3.0)
 # Messages must not come again while a backlog is worked off.
 _ACK_SECS = 600
-# How long the predictions of a job that was killed are read.
+# How long to read the predictions of a job that was killed.
 _REST_SECS = 4.0
 BROKEN = 3
 VERSIONS = (1, 2, BROKEN, 4)
 
 
 def rate_of(predictions: Sequence[Prediction], head: float = HEAD) -> float:
-    """Returns predictions a second, by when Pub/Sub took them, without the first ones.
+    """Returns predictions per second, by when Pub/Sub accepted them, without the first ones.
 
     Raises:
-      ValueError: there are too few.
+      ValueError: there are too few predictions.
     """
     times = [each.published for each in predictions]
     first = int(head * len(times))
     if len(times) < 2 or times[-1] == times[first]:
         raise ValueError(f"{len(times)} predictions have no rate")
-    begun = sum(when <= times[first] for when in times)  # those of the first one's request are not counted either
+    begun = sum(when <= times[first] for when in times)  # nor do those in the first one's request count
     return 1e6 * (len(times) - begun) / (times[-1] - times[first])
 
 
 def sluice_throughput(pubsub: Pubsub, model: str, rows: int) -> dict[str, float]:
-    """Scores a backlog. Nothing else runs but the emulator: predictions are read when the job is over."""
+    """Scores a backlog. Only the emulator runs beside the job; predictions are read when the job is over."""
     ends = make_ends(pubsub, ack_deadline_seconds=_ACK_SECS)
     simulate(ends.topic, 0, rows)
     with sluice(ends, model) as job:
@@ -74,7 +74,7 @@ def sluice_throughput(pubsub: Pubsub, model: str, rows: int) -> dict[str, float]
 
 
 def beam_throughput(pubsub: Pubsub, model: str, rows: int, secs: float) -> dict[str, float]:
-    """Scores a backlog for some seconds from the first prediction on, or to its end."""
+    """Scores a backlog for some seconds after the first prediction, or to its end."""
     ends = make_ends(pubsub, ack_deadline_seconds=_ACK_SECS)
     first = pubsub.make_subscription(ends.output_topic)
     simulate(ends.topic, 0, rows)
@@ -87,12 +87,13 @@ def beam_throughput(pubsub: Pubsub, model: str, rows: int, secs: float) -> dict[
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """How long rows took that were sent at a steady rate, in milliseconds.
+    """The latencies of rows that were sent at a steady rate, in milliseconds.
 
     Attributes:
-      taken: p50, p95, p99 and max, until Pub/Sub took the prediction; `received`: until a waiting puller had it.
+      taken: p50, p95, p99 and max, until Pub/Sub accepted the prediction.
+      received: the same, until a waiting puller had the prediction.
       seams: how many segments of the job were full.
-      at_seams: the largest of `taken` near a seam; None: there was none.
+      at_seams: the largest of `taken` near a seam; None: there was no seam.
     """
 
     rate: float
@@ -119,7 +120,7 @@ def latency_of(rate: float, predictions: Sequence[Prediction], seams: Sequence[f
 
 
 def sluice_latency(pubsub: Pubsub, model: str, loads: Sequence[tuple[float, float]]) -> list[Latency]:
-    """Sends rows at each rate for so many seconds, to one job."""
+    """Sends rows at each rate for its number of seconds, to one job."""
     ends = make_ends(pubsub)
     found = []
     with sluice(ends, model) as job:
@@ -157,7 +158,7 @@ def _under_load(ends: Ends, rate: float, secs: float) -> list[Prediction]:
 
 @contextlib.contextmanager
 def _watching(job: ProcessJob) -> Iterator[list[float]]:
-    """Gives the moments at which segments were full while the block ran, as far as that can be told from outside."""
+    """Yields the times at which segments were full while the block ran, as far as they can be seen from outside."""
     seams: list[float] = []
     over = threading.Event()
 
@@ -182,13 +183,13 @@ def _watching(job: ProcessJob) -> Iterator[list[float]]:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """A version of a model, and what was seen of it.
+    """A version of a model, and its effect on predictions.
 
     Attributes:
-      at: seconds from the first row until the version was there.
+      at: seconds from the first row until the version was complete.
       after: seconds from then until its first prediction; None: it has none.
-      runs: how often predictions changed to it.
-      gap_ms: the largest between two predictions within SWAP_SECS; `latency_ms` likewise.
+      runs: how often predictions changed to this version.
+      gap_ms, latency_ms: the largest gap between two predictions, and the largest latency, within SWAP_SECS.
     """
 
     version: int
@@ -205,8 +206,8 @@ class Swaps:
     """A job whose model was replaced under load.
 
     Attributes:
-      gap_ms: the largest between two predictions of the whole run; `latency_ms` likewise.
-      failures, swaps, rejected: what the job has counted.
+      gap_ms, latency_ms: the largest gap between two predictions, and the largest latency, of the whole run.
+      failures, swaps, rejected: as the job counted them.
     """
 
     rate: float
@@ -219,11 +220,11 @@ class Swaps:
 
 
 def turns_of(predictions: Sequence[Prediction], put: dict[int, float]) -> list[Turn]:
-    """Returns what was seen of each version.
+    """Returns the effect of each version.
 
     Args:
-      predictions: in the order in which Pub/Sub took them.
-      put: when each version was there, in seconds since the epoch.
+      predictions: in the order in which Pub/Sub accepted them.
+      put: when each version was complete, in seconds since the epoch.
     """
     sent, taken, _, versions = np.array([each[:4] for each in predictions], np.int64).T
     begun, waited = int(sent.min()), taken - sent
@@ -247,7 +248,7 @@ def turns_of(predictions: Sequence[Prediction], put: dict[int, float]) -> list[T
 
 
 def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) -> Swaps:
-    """Puts further versions beside version 1, one of them broken, one after the other while rows come."""
+    """Adds versions beside version 1, one of them broken, one after the other while rows come."""
     ends = make_ends(pubsub)
     rows = int(rate * every_secs * (len(VERSIONS) + 1))
     output = pubsub.make_subscription(ends.output_topic)
@@ -259,7 +260,7 @@ def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) 
                 collecting(output, rows + WARM_UP_ROWS, rows / rate + 60) as join,
                 simulating(ends.topic, rate, rows) as finish,
             ):
-                wait_for(job, WARM_UP_ROWS + 1)  # the load takes some seconds to begin
+                wait_for(job, WARM_UP_ROWS + 1)  # the load needs some seconds to begin
                 for version in VERSIONS[1:]:
                     time.sleep(every_secs)
                     put[version] = put_version(model, base, version, broken=version == BROKEN)
@@ -267,7 +268,7 @@ def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) 
                 predictions = join()
             figures = wait_for(job, rows + WARM_UP_ROWS)
     check_ids(predictions, rows + WARM_UP_ROWS)
-    loaded = predictions[WARM_UP_ROWS:]  # those before were all there when these were sent
+    loaded = predictions[WARM_UP_ROWS:]  # earlier ones had all come when these were sent
     sent, published = np.array([each[:2] for each in loaded], np.int64).T
     return Swaps(
         rate,
@@ -281,10 +282,10 @@ def swap_under_load(pubsub: Pubsub, model: str, rate: float, every_secs: float) 
 
 
 def put_version(model: str, base: str, version: int, broken: bool = False) -> float:
-    """Copies version 1 of a model to another base path, where it is complete at once; returns when it was there.
+    """Copies version 1 of a model to another base path, where it appears complete at once; returns when it appeared.
 
     Args:
-      broken: half of its variables is missing, which shows only when they are loaded.
+      broken: half of its variables are missing, which shows only when they are loaded.
     """
     unfinished = os.path.join(base, f".{version}")
     shutil.copytree(os.path.join(model, "1"), unfinished)

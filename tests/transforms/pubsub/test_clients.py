@@ -1,4 +1,4 @@
-"""Clients that go to the emulator or to the service, without limits on the size of what they send and get."""
+"""Clients go to the emulator or to the service, without a limit on message size."""
 
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
@@ -11,7 +11,7 @@ def test_what_is_published_is_pulled_and_acknowledged(pubsub: Pubsub) -> None:
     topic = pubsub.make_topic()
     subscription = pubsub.make_subscription(topic)
     publisher, subscriber = pubsub_clients.publisher(), pubsub_clients.subscriber()
-    large = b"x" * 3_000_000  # two of them are more than gRPC takes by default
+    large = b"x" * 3_000_000  # two of them exceed gRPC's default limit
     ids = publisher.publish(request={"topic": topic, "messages": [{"data": large}, {"data": large}]}).message_ids
     pulled = []
     while len(pulled) < 2:

@@ -55,7 +55,7 @@ TEXTS = MessageSpec("raw", InputSpec("raw", (("text", pa.string()),), payload=Fa
 
 
 def batch_of(payloads: Sequence[bytes | None], attempts: Sequence[int] = ()) -> pa.RecordBatch:
-    """Messages that differ in all that surrounds them."""
+    """Returns messages that differ in all reserved columns."""
     count = len(payloads)
     numbers = np.arange(count)
     batch = message_batch(
@@ -72,7 +72,7 @@ def batch_of(payloads: Sequence[bytes | None], attempts: Sequence[int] = ()) -> 
 
 
 def decode(payloads: Sequence[bytes | None], spec: MessageSpec = JSON) -> Decoded:
-    """Decodes messages, and holds what surrounds rows and failures against the messages."""
+    """Decodes messages, and checks the reserved columns of rows and failures against the messages."""
     messages = batch_of(payloads)
     decoded = decode_messages(messages, spec)
     ids = []
@@ -94,7 +94,7 @@ def decode(payloads: Sequence[bytes | None], spec: MessageSpec = JSON) -> Decode
 
 
 def outcomes(decoded: Decoded) -> dict[int, Any]:
-    """By message number: its row, or why there is none."""
+    """Returns, by message number, its row, or why there is none."""
     found: dict[int, Any] = {}
     for batch in decoded.batches:
         names = [name for name in batch.schema.names if not is_reserved(name)]
@@ -228,7 +228,7 @@ OBJECTS = st.builds(
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """A payload that is cut short, or that has other bytes somewhere."""
+    """Draws a payload that is cut short, or has other bytes somewhere."""
     payload = draw(whole)
     at = draw(st.integers(0, len(payload)))
     put_in = draw(st.sampled_from([b"", b"\n", b"\r", b"}\n{", b"\xff", b"\x00", b'"', b"{", b"}", b"1"]))
@@ -236,7 +236,7 @@ def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
 
 
 def twin(payload: bytes) -> dict[str, Any] | None:
-    """The row by Python's json module; None if it is bad."""
+    """Returns the row by Python's json module; None if it is bad."""
     try:
         value = json.loads(payload.decode())
         assert isinstance(value, dict)
@@ -262,7 +262,7 @@ def datum(schema: Any = RECORD, **values: Any) -> bytes:
 
 
 def fingerprint(canonical: bytes) -> bytes:
-    """CRC-64-AVRO as the specification's pseudo code computes it, in little-endian order."""
+    """Returns CRC-64-AVRO as the specification's pseudo code computes it, in little-endian order."""
     empty = 0xC15D213AA4D7A795
     value = empty
     for byte in canonical:
@@ -279,7 +279,7 @@ CANONICAL = (
 )
 HEAD = b"\xc3\x01" + fingerprint(CANONICAL)
 OTHER = b"\xc3\x01" + fingerprint(b'"int"')
-# To a reader of DATA the marker is an id of -98, and no row has any other that begins so.
+# A reader of DATA takes the marker for an id of -98; no other id begins with it.
 MARKED = datum(id=-98)
 
 

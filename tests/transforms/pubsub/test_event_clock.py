@@ -1,4 +1,4 @@
-"""The watermark by the messages that came lately, against a twin that keeps all of them."""
+"""The watermark from recent messages, against a twin that keeps all of them."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ SLACK = 10
 
 
 class Twin:
-    """Keeps everything, and looks at all of it each time."""
+    """Keeps every message, and looks at all of them each time."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
@@ -24,7 +24,7 @@ class Twin:
         return max(self.given)
 
 
-# (seconds since the step before, event time of the oldest message relative to now, or None: only look)
+# (seconds since the previous step, event time of the oldest message relative to now; None: only read the watermark)
 STEPS = st.lists(st.tuples(st.integers(0, 14), st.none() | st.integers(-40, 5)), max_size=60)
 
 

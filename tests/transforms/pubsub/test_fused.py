@@ -1,4 +1,4 @@
-"""Which graphs the in-process runner would cut behind the source: a step that ends a stage is refused by its name."""
+"""`check_fused` refuses graphs that the in-process runner would cut behind the source, and names the step."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ class ByParity(beam.DoFn):
 
 
 class Outer(beam.PTransform):
-    """A composite, for the label of what is inside."""
+    """A composite around a step, for the step's label."""
 
     def __init__(self, inner: beam.PTransform) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def few(pipeline: beam.Pipeline, label: str = "Few") -> Any:
     return pipeline | label >> beam.Create([1, 2, 3])
 
 
-# What ends a stage: (adds the step to a PCollection, the step's name, what it does).
+# Steps that end a stage: (adds the step to a PCollection, the step's name, what it does).
 BARRIERS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "group": (keyed(beam.GroupByKey()), "Step", "groups by key"),
     "group in a composite": (keyed(Outer(beam.GroupByKey())), "Step/Inner", "groups by key"),
@@ -134,7 +134,7 @@ BARRIERS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     ),
     "flatten of one": (lambda rows: (rows,) | "Step" >> beam.Flatten(), "Step", "flattens"),
 }
-# What is fused.
+# Steps that are fused.
 PLAIN: dict[str, Callable[[Any], Any]] = {
     "nothing": lambda rows: rows,
     "map": lambda rows: rows | "Map" >> beam.Map(str),
@@ -156,7 +156,7 @@ def refusal(pipeline: beam.Pipeline) -> str:
 def test_what_ends_a_stage_behind_the_source_is_refused(barrier: str) -> None:
     step, name, what = BARRIERS[barrier]
     pipeline = beam.Pipeline()
-    # Beam itself refuses to group what has no end in one window.
+    # Beam itself refuses to group an unbounded PCollection in the global window.
     step(source(pipeline) | "Minutes" >> beam.WindowInto(FixedWindows(60))) | "After" >> beam.Map(print)
     label = refusal(pipeline).split("'")[1]
     assert re.fullmatch(name, label)

@@ -1,4 +1,4 @@
-"""Leases are extended in time and as long as needed; what is done is acknowledged, what is not is given back."""
+"""Leases are extended in time and as long as needed; messages are acknowledged when done, else given back."""
 
 import contextlib
 import itertools
@@ -20,10 +20,10 @@ EXTEND = f"extend by {LEASE_SECS}"
 
 
 class Kept:
-    """A keeper of leases, and the clock that they end by.
+    """A LeaseKeeper and its clock.
 
     Args:
-      alone: the keeper's own threads have ended: only the test extends.
+      alone: ends the keeper's own threads, so that only the test extends.
     """
 
     def __init__(self, subscription: Leases, alone: bool = False) -> None:
@@ -35,7 +35,7 @@ class Kept:
             self.keeper.close()
 
     def after(self, secs: float) -> list[str]:
-        """Ids whose leases are extended after this time, sorted. The keeper's own thread may be the first to do it."""
+        """Returns the ids whose leases are extended after this time, sorted; the keeper's thread may do it first."""
         before = len(self.subscription.sent(EXTEND))
         self.clock.advance(secs)
         self.keeper.extend_due()
@@ -239,15 +239,15 @@ def test_closing_sends_what_is_left_and_ends_the_threads() -> None:
     assert subscription.sent("acknowledge") == ids
     assert subscription.sent("give back") == []
     assert not any(thread.is_alive() for thread in job.keeper._threads)
-    job.keeper.close()  # a second time means nothing
+    job.keeper.close()  # a second call does nothing
 
 
 @examples(24)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=60), st.integers(0, 2))
 def test_no_lease_ends_as_long_as_a_message_is_held(steps: list[tuple[int, int]], failing: int) -> None:
-    """Steps are of 2 s: how many messages come, and which of the held ones is given back (0: none)."""
+    """A step takes 2 s: so many messages come, and one of the held ones is given back (0: none)."""
     job = Kept(Leases(failing), alone=True)
-    expiries: dict[str, float] = {}  # as the service has them
+    expiries: dict[str, float] = {}  # as the service knows them
     now, count = 0, 0
     for coming, going in steps:
         came = [str(count + number) for number in range(coming)]

@@ -1,6 +1,6 @@
-"""When a bundle is due, what is in it, and that nothing is lost, whatever threads do.
+"""When a bundle is due and what it holds; nothing is lost, whatever threads do.
 
-Times are ticks of about a microsecond: `take` really waits for them, and time passes each time that it looks again.
+Times are ticks of about a microsecond: `take` really waits for them, and the clock advances each time it checks again.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ TICK_SECS = 2.0**-20  # so that sums of them are exact
 def ticks(
     gather: int = 0, interval: int = 0, idle: int = 1000, messages: int = 10, size: int = 100, pulled: int = 50
 ) -> BundleOptions:
-    """Options whose times are in ticks; 1,000 bytes are pulled ahead."""
+    """Returns options with times in ticks, and 1,000 bytes pulled ahead."""
     return BundleOptions(
         max_messages=messages,
         max_bytes=size,
@@ -37,7 +37,7 @@ def ticks(
 
 
 class Ticking:
-    """A buffer, and a clock that goes on by a tick each time that `take` has waited."""
+    """A buffer, and a clock that advances by a tick each time `take` has waited."""
 
     def __init__(self, options: BundleOptions) -> None:
         self.now = 0
@@ -45,13 +45,13 @@ class Ticking:
         self._added = 0
 
     def add(self, *sizes: int) -> None:
-        """Adds messages of these sizes, numbered on."""
+        """Adds messages of these sizes, with consecutive numbers."""
         messages = [received(self._added + number, size) for number, size in enumerate(sizes)]
         self._added += len(sizes)
         self.buffer.add(messages)
 
     def take(self) -> tuple[int, list[int]]:
-        """Returns after how many ticks `take` gave something, and the numbers of its messages."""
+        """Returns after how many ticks `take` returned, and the numbers of its messages."""
         began, looks = self.now, 0
 
         def tick() -> bool:
@@ -174,7 +174,7 @@ def test_what_is_cleared_counts_no_more() -> None:
 
 
 class Twin:
-    """The rules as they are told, on lists."""
+    """The documented rules, on plain lists."""
 
     def __init__(self, options: BundleOptions) -> None:
         self.options = options
@@ -223,7 +223,7 @@ OPTIONS = st.builds(
     size=st.integers(1, 200),
     pulled=st.integers(1, 30),
 )
-# Ticks that pass, sizes of messages that are added, or None: a bundle is taken.
+# Ticks that pass, sizes of messages that are added, or None: take a bundle.
 STEPS = st.lists(st.none() | st.integers(0, 40) | st.lists(st.integers(0, 120), max_size=15), max_size=25)
 
 
@@ -258,7 +258,7 @@ def test_no_bundle_is_larger_than_allowed_but_of_one_message(options: BundleOpti
 
 
 class Taker(threading.Thread):
-    """Takes one bundle; `looks` counts how often it has looked whether to stop."""
+    """Takes one bundle on a thread; `await_look` waits until it has checked once more whether to stop."""
 
     def __init__(self, buffer: MessageBuffer) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""`MessageSource`: each message handed out once, held until it is done, given back otherwise; segments in turn."""
+"""`MessageSource` hands out each message once, holds it until it is done, else gives it back; segments take turns."""
 
 import contextlib
 import itertools
@@ -32,7 +32,7 @@ def opened(
         source.close()
 
 
-FIRST = Segment()  # of every test: a source does not know it before it takes
+FIRST = Segment()  # shared by the tests: a source learns of it at `take`
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def _anew() -> None:
 
 
 def take(source: MessageSource, segment: Segment = FIRST) -> Bundle:
-    """The next bundle that holds messages."""
+    """Returns the next bundle that holds messages."""
     while True:
         bundle = source.take(segment)
         assert bundle is not None
@@ -70,7 +70,7 @@ def test_every_message_is_handed_out_once_and_acknowledged_when_it_is_done() -> 
         assert subscription.acknowledged == []
         for bundle in bundles:
             bundle.acknowledge()
-            bundle.acknowledge()  # a second time means nothing
+            bundle.acknowledge()  # a second call does nothing
         assert source.in_work == 0
     assert sorted(subscription.acknowledged, key=int) == ids
     assert sorted((message.id for message in done), key=int) == ids
@@ -180,7 +180,7 @@ def test_the_next_segment_takes_over_when_it_waits_and_not_before() -> None:
 @given(st.integers(1, 120), st.integers(1, 20), st.lists(st.booleans(), max_size=30))
 @examples(10)
 def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -> None:
-    """Bundles succeed or fail at random: in the end every message is acknowledged, and none while it is in work."""
+    """Bundles succeed or fail at random. In the end every message is acknowledged, and none while it is in work."""
     subscription = MemorySubscription(a_pull=a_pull)
     fate = iter(fates)
     with opened(subscription) as source:
@@ -202,7 +202,7 @@ def test_random_work_loses_nothing(count: int, a_pull: int, fates: list[bool]) -
 
 @pytest.mark.parametrize("count", [1, 50, 3000])
 def test_a_message_that_kills_its_worker_takes_hardly_any_other_with_it(count: int) -> None:
-    """Each worker dies of the message, and what it holds comes again; after four deliveries a message is given up."""
+    """Each worker dies of the message, and its messages come again; after four deliveries a message is given up."""
     subscription = MemorySubscription(a_pull=100)
     ids = subscription.publish([b"good"] * (count // 2) + [b"killer"] + [b"good"] * (count - count // 2 - 1))
     given_up: list[str] = []
@@ -215,7 +215,7 @@ def test_a_message_that_kills_its_worker_takes_hardly_any_other_with_it(count: i
                 given_up += [message.id for message in bundle.messages if message.delivery_attempt > 4]
                 if any(m.payload == b"killer" and m.delivery_attempt <= 4 for m in bundle.messages):
                     deaths += 1
-                    break  # as if it were dead: what it holds comes again
+                    break  # as if it were dead: its messages come again
                 bundle.acknowledge()
     assert deaths == 4
     assert ids[count // 2] in given_up
@@ -245,7 +245,7 @@ def test_how_long_nothing_has_been_acknowledged_though_something_is_here() -> No
 
 
 def test_an_outage_of_days_is_waited_out() -> None:
-    """Pulls that fail thousands of times in a row, with no wait between them here."""
+    """Pulls fail thousands of times in a row, here without pauses."""
     subscription = MemorySubscription()
     subscription.fail(ConnectionError("away"))
     source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1), backoff=lambda: itertools.repeat(0.0))
@@ -261,7 +261,7 @@ def test_an_outage_of_days_is_waited_out() -> None:
 
 
 def test_a_drain_within_the_lock_does_not_wait_for_itself() -> None:
-    """As a signal's handler does, which runs in the main thread, whatever that holds."""
+    """A signal's handler does this: it runs in the main thread, whatever lock that holds."""
     source = MessageSource(MemorySubscription(), SourceOptions(QUICK, pull_threads=1))
     with source._lock:
         source.drain()

@@ -1,4 +1,4 @@
-"""What may be held of messages that were delivered before."""
+"""How many messages may be held that were delivered before."""
 
 import pytest
 

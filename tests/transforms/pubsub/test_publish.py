@@ -1,4 +1,4 @@
-"""Requests to a topic: what they hold, what is tried again, what is given up, and that nothing is lost or left over."""
+"""Publish requests: what they hold, what is retried or given up; nothing is lost or left over."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ TRANSIENT = [
 
 
 class Clock:
-    """Time that passes only in pauses."""
+    """A clock that advances only in pauses."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -84,7 +84,7 @@ def test_requests_stay_below_the_largest_size() -> None:
         publisher = opened()
         assert publish(publisher, numbered(5), size=4_000_000) == []
         assert sorted(map(len, server.requests)) == [1, 2, 2]
-        assert publish(publisher, [b"larger"], size=9_900_000) == []  # alone, it may be
+        assert publish(publisher, [b"larger"], size=9_900_000) == []  # allowed, if it is alone
         assert server.data == [*numbered(5), b"larger"]
         publisher.close()
 
@@ -111,7 +111,7 @@ def test_any_messages_arrive_once_within_the_limits(rows: list[tuple[int, str]],
 
 
 class _Client:
-    """Takes all, or nothing, without a connection."""
+    """A client without a connection that accepts all requests, or none."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.requests: list[list[Any]] = []

@@ -1,8 +1,10 @@
-"""Whether a subscription can be pulled."""
+"""Pulls that fail: when a subscription counts as away, and how long to wait."""
+
+import itertools
 
 import pytest
 
-from sluice.transforms.pubsub.puller import Reachability
+from sluice.transforms.pubsub.puller import Reachability, pull_backoff
 
 
 def test_it_is_away_after_some_failures_in_a_row_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -27,3 +29,9 @@ def test_one_thread_of_several_that_fails_is_no_outage(caplog: pytest.LogCapture
         reachability.answered()
     assert not reachability.away
     assert not caplog.records
+
+
+def test_pauses_between_pulls_grow_up_to_ten_seconds() -> None:
+    pauses = list(itertools.islice(pull_backoff(), 10_000))
+    assert all(0 <= pause <= min(0.2 * 2**number, 10.0) for number, pause in enumerate(pauses[:20]))
+    assert 9.9 < max(pauses) <= 10.0

@@ -33,7 +33,7 @@ from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription
 
-# What the DoFns of a test leave behind: they run in this process, but are pickled.
+# What the DoFns of a test record here: they run in this process, but are pickled.
 SEEN: dict[str, Any] = {}
 
 
@@ -80,7 +80,7 @@ def run_until(
 
 
 class Sink(beam.DoFn):
-    """Keeps payloads, but only when its bundle ends; fails the bundles that hold a payload that it is told of."""
+    """Records payloads when their bundle ends; fails bundles that hold the payload SEEN["poison"]."""
 
     def start_bundle(self) -> None:
         self._waiting: list[bytes] = []
@@ -168,7 +168,7 @@ def test_what_is_no_time_is_that_of_publishing(text: str) -> None:
 
 
 class Windows(beam.DoFn):
-    """Keeps the window of each batch."""
+    """Records the window of each batch."""
 
     def process(self, batch: pa.RecordBatch, window: Any = beam.DoFn.WindowParam) -> None:
         SEEN.setdefault("windows", []).append((batch.column(PAYLOAD).to_pylist(), window.start.micros))

@@ -1,4 +1,4 @@
-"""Predictions and failures as messages: what they hold, what cannot be one, and that a bundle waits for all of them."""
+"""Predictions and failures as messages: what they hold, which are refused; a bundle waits for all of them."""
 
 import datetime
 import json
@@ -42,7 +42,7 @@ def scored(
     keys: Sequence[str] = (),
     version: int | None = 3,
 ) -> pa.RecordBatch:
-    """Messages that were decoded and predicted, message `i` with the id `m<i>`."""
+    """Returns messages that were decoded and predicted; message `i` has the id `m<i>`."""
     count = len(x)
     times = TIME_US + np.arange(count)
     ids = [f"m{row}" for row in range(count)]

@@ -1,4 +1,4 @@
-"""Failures as they were written, read again; and which of them are fed back."""
+"""Failures are read as they were written, and the right ones are fed back."""
 
 import base64
 import dataclasses
@@ -180,7 +180,7 @@ def test_no_file_is_a_usage_error(tmp_path: Path) -> None:
 
 
 class FakeSubscriber:
-    """Gives what it is told to, a list of messages for each pull, and remembers what it is told.
+    """A client that returns a given list of messages for each pull, and records acknowledgements.
 
     Args:
       secs: how long each pull takes.
@@ -339,5 +339,5 @@ def test_the_limit_counts_what_is_not_skipped() -> None:
 
 
 def test_a_record_of_every_failure_can_be_read_back() -> None:
-    """What the records of a BigQuery table or of another program would be is another matter."""
+    """Records of a BigQuery table, or of another program, are another matter."""
     assert json.loads(parse_failure(to_json(FAILURE)).text) == to_record(FAILURE)
