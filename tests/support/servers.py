@@ -82,7 +82,7 @@ def answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], is_up: Callable[[], bool], start_secs: float = _START_SECS) -> Iterator[int]:
-    """Runs a server while the block runs; yields its process id. The server ends with this process, even if that is killed.
+    """Runs a server while the block runs; yields its process id. It ends with this process, even a killed one.
 
     Args:
       is_up: whether it answers; called until it does.
