@@ -1,7 +1,7 @@
-"""Commands of ours in processes of their own, forked from one that has loaded TensorFlow and Beam.
+"""Runs our commands in new processes, forked from one that has loaded TensorFlow and Beam.
 
 A new Python process spends 8 s of CPU on those two imports, a forked one 0.1 s. The parent of the forks is Python's
-fork server: a fresh process of one thread at work, so that a fork inherits no lock of the tests.
+fork server, a fresh process with one working thread, so a fork inherits no lock of the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import IO
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# Ours is not among them: it is imported from where the tests are, by the fork.
+# Our own code is not among them: the fork imports it from where the tests are.
 _CONTEXT.set_forkserver_preload(
     [
         "tensorflow",
@@ -36,10 +36,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Forked:
-    """A process that runs a function. It has the methods of subprocess.Popen that tests use.
+    """A process that runs a function, with the methods of subprocess.Popen that tests use.
 
     Attributes:
-      stdout: what it prints, for `output="pipe"`.
+      stdout: a stream of what it prints, for `output="pipe"`.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Forked:
         errors: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
-          run: a function of a module's top level; what it returns is the exit code.
+          run: a function at a module's top level; it returns the exit code.
           arguments: of `run`; they are pickled.
-          output: the file to which standard output is appended, or "pipe".
-          errors: that of standard error, "": the same.
+          output: the file that standard output is appended to, or "pipe".
+          errors: the file that standard error is appended to; "": as for standard output.
           environment: the variables of the process; None: those of this process.
         """
         self.stdout: IO[str] | None = None
@@ -85,7 +85,7 @@ class Forked:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits until it ends; returns its exit code.
+        """Waits until the process ends; returns its exit code.
 
         Raises:
           TimeoutExpired: it does not end in time.
@@ -112,7 +112,7 @@ def sluice(*arguments: str, output: str = os.devnull, errors: str = "", **option
 
 
 def _sluice(arguments: list[str]) -> int:
-    from sluice.pipelines.cli import main  # what it imports is the fork's, not the tests'
+    from sluice.pipelines.cli import main  # imported in the fork, not in the tests
 
     sys.argv = ["sluice", *arguments]
     return main(arguments)
@@ -125,7 +125,7 @@ def _run(
     errors: str,
     variables: dict[str, str],
 ) -> None:
-    """What the fork does. It ends with its parent, the fork server, which ends with the tests."""
+    """Runs in the fork. It ends with its parent, the fork server, which ends with the tests."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _redirect(1, output)
     _redirect(2, errors or output)

@@ -1,4 +1,4 @@
-"""What is made once per run, by the worker of pytest-xdist that needs it first, and found by the others."""
+"""Directories made once per run, by the pytest-xdist worker that needs them first, and shared with the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 class SharedDirectory:
-    """A directory of the run."""
+    """A directory shared by the workers of a run."""
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         base = factory.getbasetemp()
@@ -22,7 +22,7 @@ class SharedDirectory:
         self._base.mkdir(exist_ok=True)
 
     def made(self, name: str, make: Callable[[Path], object]) -> Path:
-        """Returns the directory of a name in it, once it is made.
+        """Returns the subdirectory of a name, once it is complete.
 
         Args:
           make: fills a directory that does not exist yet.
