@@ -1,1 +1,1 @@
-"""How a model is called: `sluice.open_model(uri)` returns a `Model`, whatever stands behind the URI. No Beam here."""
+"""Calls models: `sluice.open_model(uri)` returns a `Model` for any kind of URI. No Beam here."""

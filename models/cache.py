@@ -1,4 +1,7 @@
-"""One loaded model and one scheduler per process, however many DoFns ask."""
+"""Opens models, and keeps one model and one scheduler for each recipe in a process, for all its DoFns.
+
+The clients of served models are imported where they are used: a SavedModel needs neither gRPC nor an HTTP client.
+"""
 
 import dataclasses
 import threading
@@ -15,17 +18,17 @@ from sluice.models.saved_model.versions import find_version
 from sluice.models.signature import Signature
 from sluice.models.uri import ModelSpec, parse_model_uri
 
-# A client ends its calls at their deadline by itself; the scheduler gives up one that has not, so much later.
+# Clients end their calls at the deadline. The watchdog abandons a call that has not ended this much later.
 _GRACE_SECS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelRecipe:
-    """All that makes a model callable; small, hashable, picklable. A DoFn holds this and opens it in `setup`.
+    """Everything needed to open a model. Small, hashable, picklable: a DoFn has a recipe and opens it in `setup`.
 
     Attributes:
-      signature: as the launcher read it. Workers then need not ask a model's server for it, and of a model that follows
-        its versions they take none that does not fit. None: they ask, and go by the version that they find first.
+      signature: as the launcher read it. Workers then do not ask a model's server for it, and accept only versions that
+        fit it. None: workers ask the server, or use the signature of the version that they find first.
     """
 
     spec: ModelSpec
@@ -40,15 +43,15 @@ def open_model(
     files: ModelFiles | None = None,
     signature: Signature | None = None,
 ) -> Model:
-    """Returns the model behind a --model URI, ready: loaded into this process, or a client of its server.
+    """Returns the model at a --model URI, ready to be called: loaded into this process, or a client of its server.
 
     Args:
-      files: where a SavedModel is read from.
-      signature: of a model that is served, or that follows its versions, if it is known; else it is asked for, or that
-        of the version found first.
+      files: the file system of a SavedModel; None: the local disk.
+      signature: of a served model, or of one that follows its versions; None: asks the server, or uses the version
+        found first.
 
     Raises:
-      UsageError: the URI, the signature or what stands there does not fit; the text says how.
+      UsageError: the URI, the signature or the model does not fit; the text says why.
     """
     spec = parse_model_uri(uri) if isinstance(uri, str) else uri
     options = options or ModelOptions()
@@ -67,7 +70,7 @@ def open_model(
 
 
 def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:
-    """Returns a scheduler of one's own for this recipe, its model ready. See `shared_scheduler` for the process's."""
+    """Returns a new scheduler for this recipe, with its model opened. `shared_scheduler` returns the process's."""
     started = time.monotonic()
     model = open_model(recipe.spec, recipe.model, files, recipe.signature)
     options = recipe.scheduler
@@ -80,7 +83,7 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
 
 
 class _Cache:
-    """Strong references, for as long as the process lives: loading is what costs."""
+    """Keeps schedulers for the life of the process, because loading a model is expensive."""
 
     def __init__(self, open_: Callable[[ModelRecipe, ModelFiles | None], Scheduler]) -> None:
         self._open = open_
@@ -89,11 +92,11 @@ class _Cache:
         self._schedulers: dict[str, Scheduler] = {}
 
     def scheduler(self, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:
-        # Of equal recipes equal; a recipe that was pickled does not equal itself if a default is NaN.
+        # Not the recipe itself: with a default of NaN, a recipe does not equal its pickled copy.
         key = repr(dataclasses.astuple(recipe))
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
-        with lock:  # others may load other models meanwhile
+        with lock:  # meanwhile other threads may load other models
             scheduler = self._schedulers.get(key)
             if scheduler is None:
                 scheduler = self._schedulers[key] = self._open(recipe, files)
@@ -110,10 +113,10 @@ _CACHE = _Cache(open_scheduler)
 
 
 def shared_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:
-    """Returns the process's scheduler for this recipe; the first caller loads the model, the others wait for it."""
+    """Returns the process's scheduler for this recipe. The first caller opens the model, the others wait for it."""
     return _CACHE.scheduler(recipe, files)
 
 
 def clear_cache() -> None:
-    """Closes every model of the process; for tests, and for tools that score with many models in turn."""
+    """Closes all models of the process; for tests, and for tools that use many models in turn."""
     _CACHE.clear()

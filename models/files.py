@@ -1,4 +1,4 @@
-"""Where a model's files come from. Local disk here; Beam's FileSystems in transforms/core/beam_files.py."""
+"""The file systems of models: local disk. transforms/core/beam_files.py has Beam's."""
 
 import contextlib
 import glob
@@ -9,21 +9,21 @@ from typing import Protocol
 
 
 class ModelFiles(Protocol):
-    """The little that finding and loading a SavedModel asks of a file system. Instances must pickle and hash."""
+    """A file system, as far as finding and loading a SavedModel needs it. Instances can be pickled and hashed."""
 
     def __hash__(self) -> int: ...
 
     def match(self, pattern: str) -> list[str]:
-        """Returns the files (not directories) that match a glob; [] if none."""
+        """Returns the files (not directories) that match a glob."""
 
     def read(self, path: str) -> bytes:
         """Returns the bytes of one file."""
 
     def fingerprint(self, directory: str) -> str:
-        """Returns what changes when a file under this directory does: names, sizes and times of change."""
+        """Returns a text that changes when a file under this directory does, from names, sizes and times."""
 
     def local_copy(self, directory: str) -> str:
-        """Returns a local directory holding all that stands under this one, made at most once per machine."""
+        """Returns a local directory with the same files as this one; it is copied at most once per machine."""
 
 
 class LocalFiles:
@@ -45,7 +45,7 @@ class LocalFiles:
     def fingerprint(self, directory: str) -> str:
         found = []
         for path in (os.path.join(parent, name) for parent, _, names in os.walk(directory) for name in names):
-            with contextlib.suppress(FileNotFoundError):  # it was removed since it was listed
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                 status = os.stat(path)
                 found.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
         return ";".join(sorted(found))
@@ -55,12 +55,12 @@ class LocalFiles:
 
 
 def copy_directory(directory: str, fingerprint: str) -> str:
-    """Returns the local directory that a copy of a remote one belongs in, the same for all processes of a machine.
+    """Returns the path for the local copy of a remote directory, the same for all processes of a machine.
 
-    Its name is FAMILY-KEY; the versions of one model share the family.
+    The name is FAMILY-KEY; the versions of one model share the family.
 
     Args:
-      fingerprint: changes with the content, so that a model overwritten in place is copied anew.
+      fingerprint: changes with the content, so that a model overwritten in place is copied again.
     """
     base, _, name = directory.rpartition("/")
     family = _digest(base if name.isdecimal() else directory)[:12]

@@ -1,31 +1,31 @@
-"""What every backend is: a Model. And what a call of one gives."""
+"""The contract of every backend: Model, its options, and the Outputs of a call."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import BadOutput
-from sluice.models.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from sluice.models.signature import DEFAULT_SIGNATURE, Default, Signature, TensorSpec
 from sluice.models.tensors.binding import Bound, Feeds
 
 
 @dataclasses.dataclass(frozen=True)
 class EndpointOptions:
-    """How a served model is called. Hashable and picklable: it travels to the workers.
+    """How to call a served model. Hashable and picklable: it is sent to the workers.
 
     Attributes:
       rpc_timeout_secs: the deadline of one call.
-      ca_certificates: PEM text to trust for TLS, instead of the machine's own; empty: the machine's.
-      headers: (name, value) pairs that go with every call; not in the repr, for they may be secrets.
-      token_file: holds a bearer token; read again when it changes. Empty: none.
-      google_auth: send an access token of Google's application default credentials.
-      google_audience: send an ID token of Google's for this audience instead; empty: none.
+      ca_certificates: PEM text of the certificates to trust for TLS; empty: those of the machine.
+      headers: (name, value) pairs to send with every call. Not in the repr, because they may be secret.
+      token_file: a file with a bearer token, read again when it changes; empty: none.
+      google_auth: send an access token from Google's application default credentials.
+      google_audience: send a Google ID token for this audience; empty: none.
       rest_format: "columns": `inputs`, a list for each input; "rows": `instances`, an object for each row.
-      rest_gzip: compress REST requests. Answers may be compressed in any case.
+      rest_gzip: compress REST requests. Responses may be compressed in any case.
     """
 
     rpc_timeout_secs: float = 60.0
@@ -40,21 +40,20 @@ class EndpointOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """How a model is opened. Hashable: it is part of the key of the process's model cache.
+    """How to open a model. Hashable: part of the key of the process's model cache.
 
     Attributes:
       outputs: names of the outputs to compute; empty: all.
-      defaults: (column, value) pairs: what stands for a null in a column that the model takes.
+      defaults: (column, value) pairs: the values that replace nulls in input columns.
       intra_op_threads, inter_op_threads: of TensorFlow; 0: one per core.
       warm_up: replay assets.extra/tf_serving_warmup_requests after loading.
-      poll_secs: how often a base path of versions is looked at for a newer one; 0: the version that was found first is
-        kept.
-      endpoint: how to call it, where it is served and not loaded here.
+      poll_secs: how often to look for a newer version under a base path; 0: keep the version found first.
+      endpoint: how to call the model if it is served.
     """
 
     signature: str = DEFAULT_SIGNATURE
     outputs: tuple[str, ...] = ()
-    defaults: tuple[tuple[str, Any], ...] = ()
+    defaults: tuple[tuple[str, Default], ...] = ()
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     warm_up: bool = True
@@ -64,10 +63,10 @@ class ModelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What one call gave.
+    """The result of one call.
 
     Attributes:
-      arrays: by output name, each with one entry a row: an array [rows, ...], or an Arrow list array if ragged.
+      arrays: by output name, each [rows, ...]; an Arrow list array if ragged.
       version: of the model that answered; None if it has none.
     """
 
@@ -83,8 +82,10 @@ class Model(Protocol):
     """A model that can be called, wherever it runs. Thread-safe.
 
     Attributes:
-      remote: whether calls go to a server, which may be away for a while, or busy with others.
-      version: of the model, where it is loaded here or pinned; None where each answer may come from another one.
+      remote: whether calls go to a server, which may be unavailable for a while, or busy with other clients.
+      uri: the model's name in messages.
+      version: of the model, if it is loaded here or pinned; None if each answer may come from another version.
+      signature: its inputs and outputs.
     """
 
     remote: bool
@@ -93,38 +94,38 @@ class Model(Protocol):
     signature: Signature
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
-        """Returns the batch as the tensors that the model takes."""
+        """Returns the batch as the model's input tensors."""
 
     def call(self, feeds: Feeds) -> Outputs:
-        """Returns the model's answer to these tensors, all with the same number of rows.
+        """Returns the model's outputs for these tensors, which all have the same number of rows.
 
         Raises:
           CallError: see models.errors for its kinds.
         """
 
     def close(self) -> None:
-        """Gives back what the model holds; no call may follow."""
+        """Frees the model's resources. No call may follow."""
 
 
 def concat_outputs(parts: Sequence[Outputs]) -> dict[str, np.ndarray | pa.Array]:
-    """Returns the arrays of several answers, one after the other."""
+    """Returns the arrays of several calls, concatenated."""
     if len(parts) == 1:
         return dict(parts[0].arrays)
     return {name: _concat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
 
 
-def _concat(arrays: list[Any]) -> np.ndarray | pa.Array:
+def _concat(arrays: Sequence[np.ndarray | pa.Array]) -> np.ndarray | pa.Array:
     if isinstance(arrays[0], pa.Array):
         return pa.concat_arrays(arrays)
-    if len({array.shape[1:] for array in arrays}) > 1:  # an output of open size differs between calls
+    if len({array.shape[1:] for array in arrays}) > 1:  # an output of unknown size may differ between calls
         return pa.concat_arrays([arrow_values(array) for array in arrays])
     return np.concatenate(arrays)
 
 
 def arrow_values(array: np.ndarray) -> pa.Array:
-    """Returns [rows, ...] as Arrow values, in lists for each further dimension.
+    """Returns an array [rows, ...] as an Arrow array, with nested lists for the further dimensions.
 
-    Strings are binary, whatever they hold; half floats are float32.
+    Strings become binary, half floats float32.
     """
     flat = array.reshape(-1)
     if array.dtype == object:
@@ -138,10 +139,10 @@ def arrow_values(array: np.ndarray) -> pa.Array:
 
 
 def check_outputs(outputs: Outputs, specs: Sequence[TensorSpec], rows: int) -> Outputs:
-    """Returns those outputs that the signature names, if they are what it promises.
+    """Returns the outputs that the signature names, and drops others.
 
     Raises:
-      BadOutput: an output is missing, or has another row count, shape or dtype.
+      BadOutput: an output is missing, or has another row count, shape or dtype than the signature says.
     """
     for spec in specs:
         array = outputs.arrays.get(spec.name)
@@ -165,8 +166,8 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
     if spec.shape is None:
         if any(size != 1 for size in sizes):
             raise BadOutput(
-                f"output '{spec.name}' has shape {list(array.shape)}, and the signature says no rank, which is "
-                "taken for one value a row; export the model with a known rank"
+                f"output '{spec.name}' has shape {list(array.shape)}, and the signature says no rank, which Sluice "
+                "reads as one value a row; export the model with a known rank"
             )
         return
     fits = len(sizes) == len(spec.row_shape) and all(

@@ -1,18 +1,20 @@
-"""What a model takes and gives: tensors by name, and the table columns that stand for them."""
+"""The inputs and outputs of a model: named tensors, and the table columns they correspond to."""
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import SignatureError
+from sluice.models.protos import CompositeTensor, TensorInfo
 
 DEFAULT_SIGNATURE = "serving_default"
 
-# TF Serving's REST API takes string tensors whose name ends so for binary data, written as base64 in text.
+# In TF Serving's REST API a string tensor whose name ends like this is binary, and base64 in JSON.
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
 BYTES_SUFFIX = "_bytes"
 
@@ -34,13 +36,15 @@ _DTYPES: Mapping[int, str] = {
     23: "uint64",
 }
 
-# The kind of an output that a SavedModel can give and TF Serving's Predict cannot: it fetches one tensor for each.
+# The kind of an output that TF Serving's Predict cannot return: it fetches one tensor for each output.
 UNSERVED = "unserved"
 
 # tensorflow/core/protobuf/struct.proto, TypeSpecProto.TypeSpecClass.
 _RAGGED = 3
 
 Shape = tuple[int | None, ...]
+# What replaces the nulls of a column, before it is converted to the column's dtype.
+Default = str | bytes | bool | int | float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +54,10 @@ class TensorSpec:
     Attributes:
       name: its key in the signature.
       dtype: NumPy's name, or "string" for bytes of any length, or "unsupported:N" with TensorFlow's DataType number.
-      shape: with the batch dimension first; None where a dimension is unknown; None as a whole: unknown rank.
-      tensors: names of the graph's tensors that hold it; one if dense; values and row splits if ragged.
-      kind: "dense"; "ragged" (one dimension behind the batch, others behind it are fixed), "sparse" (a row is the list
-        of its values); "composite", which cannot be served; or UNSERVED.
+      shape: with the batch dimension first; a size is None if unknown; None as a whole: unknown rank.
+      tensors: names of its tensors in the graph: one if dense; values and row splits if ragged.
+      kind: "dense"; "ragged" (only the first dimension after the batch is ragged); "sparse" (a row is the list of its
+        values); "composite", which cannot be served; or UNSERVED.
     """
 
     name: str
@@ -79,18 +83,19 @@ class TensorSpec:
     def __str__(self) -> str:
         if self.shape is None:
             return f"{self.dtype} of unknown rank"
-        sizes = ["batch", *("?" if size is None else str(size) for size in self.row_shape)]
+        if not self.shape:
+            return f"{self.dtype} []"
         kind = "" if self.kind == "dense" else f"{self.kind} "
-        return f"{kind}{self.dtype} [{', '.join(sizes)}]" if self.shape else f"{self.dtype} []"
+        return f"{kind}{self.dtype} {shape_text(('batch', *self.row_shape))}"
 
 
 @dataclasses.dataclass(frozen=True)
 class ColumnSpec:
-    """A column that the model takes: one input, or one feature of the tf.Examples that it parses.
+    """An input column of the model: one input, or one feature of the tf.Examples that it parses.
 
     Attributes:
       shape: of one row; () for a scalar.
-      required: a null or missing value is an error (a feature with a default in the model's parser is not required).
+      required: whether a null is an error. False for a feature that has a default in the model's parser.
     """
 
     name: str
@@ -100,16 +105,22 @@ class ColumnSpec:
 
     @property
     def is_scalar(self) -> bool:
+        """Whether a row is one value: shape [] or [1, ...]."""
         return all(size == 1 for size in self.shape)
 
     @property
+    def size(self) -> int | None:
+        """How many values a row has; None if some dimension is unknown."""
+        return None if None in self.shape else math.prod(size or 0 for size in self.shape)
+
+    @property
     def nested(self) -> bool:
-        """Whether a row is held as nested lists; a shape of one dimension or of known sizes is one flat list."""
-        return len(self.shape) > 1 and None in self.shape
+        """Whether a row is nested lists. A shape of one dimension, or of known sizes, is one flat list."""
+        return len(self.shape) > 1 and self.size is None
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """The type that a reader gives this column. Strings are text unless the name says bytes, as in TF Serving."""
+        """The type that readers use for this column. Strings are text unless the name ends with BYTES_SUFFIX."""
         value = arrow_type(self.dtype)
         if self.dtype == "string" and self.name.endswith(BYTES_SUFFIX):
             value = pa.binary()
@@ -122,7 +133,12 @@ class ColumnSpec:
     def __str__(self) -> str:
         if self.is_scalar:
             return self.dtype
-        return f"{self.dtype}[{', '.join('?' if size is None else str(size) for size in self.shape)}]"
+        return f"{self.dtype}{shape_text(self.shape)}"
+
+
+def shape_text(shape: Sequence[int | str | None]) -> str:
+    """Returns a shape as error messages show it: [2, ?]."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +146,9 @@ class Signature:
     """One signature of a model.
 
     Attributes:
-      features: where the only input takes serialized tf.Examples, the features its parser reads (empty if they could
-        not be found in the graph); None for any other signature.
-      refusal: why the backend cannot serve it, whatever inputs and outputs are wanted; empty if it can.
+      features: of a signature whose only input is serialized tf.Examples: the features that its parser reads, empty if
+        they were not found in the graph. None for any other signature.
+      refusal: why the backend cannot serve it at all; empty if it can.
     """
 
     name: str
@@ -148,16 +164,16 @@ class Signature:
 
     @functools.cached_property
     def columns(self) -> tuple[ColumnSpec, ...]:
-        """The columns that the model takes."""
+        """The input columns of the model."""
         if self.features is not None:
             return self.features
         return tuple(ColumnSpec(spec.name, spec.dtype, spec.row_shape) for spec in self.inputs)
 
     def with_outputs(self, names: tuple[str, ...]) -> "Signature":
-        """Returns the signature with these outputs only; the others are then not computed.
+        """Returns the signature with these outputs only; the model does not compute the others.
 
         Raises:
-          SignatureError: it has no output of some name.
+          SignatureError: the signature lacks one of them.
         """
         have = [spec.name for spec in self.outputs]
         unknown = sorted(set(names) - set(have))
@@ -168,10 +184,10 @@ class Signature:
         return dataclasses.replace(self, outputs=tuple(spec for spec in self.outputs if spec.name in names))
 
     def checked(self) -> "Signature":
-        """Returns itself if Sluice can serve it.
+        """Returns the signature itself if Sluice can serve it.
 
         Raises:
-          SignatureError: an input or output has no column form, the text names it; or the backend refuses it.
+          SignatureError: an input or output has no column form, or the backend cannot serve it. The text says which.
         """
         if self.refusal:
             raise SignatureError(f"signature '{self.name}': {self.refusal}")
@@ -185,9 +201,9 @@ class Signature:
         for spec in self.outputs:
             _check(self, "output", spec)
         if not self.inputs:
-            raise SignatureError(f"signature '{self.name}' takes no input, so there is nothing to score")
+            raise SignatureError(f"signature '{self.name}' has no input, so there is nothing to score")
         if not self.outputs:
-            raise SignatureError(f"signature '{self.name}' has no output that is asked for")
+            raise SignatureError(f"signature '{self.name}' has no output of those asked for")
         return self
 
 
@@ -195,8 +211,8 @@ def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
     remedy = "leave it out with --exclude_columns, or " if role == "output" else ""
     if spec.kind == UNSERVED:
         raise SignatureError(
-            f"signature '{signature.name}': output '{spec.name}' is ragged or sparse, and TF Serving answers with "
-            f"dense tensors only; {remedy}export the model with a dense output"
+            f"signature '{signature.name}': output '{spec.name}' is ragged or sparse, and TF Serving returns dense "
+            f"tensors only; {remedy}export the model with a dense output"
         )
     if spec.kind == "composite":
         raise SignatureError(
@@ -211,7 +227,7 @@ def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
         )
     if spec.shape == ():
         raise SignatureError(
-            f"signature '{signature.name}': {role} '{spec.name}' has rank 0, so no dimension holds the rows; "
+            f"signature '{signature.name}': {role} '{spec.name}' has rank 0, so it has no dimension for the rows; "
             f"{remedy}export the model with a batch dimension first"
         )
 
@@ -222,18 +238,14 @@ def dtype_name(number: int) -> str:
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """Returns the NumPy dtype of a tensor of this dtype; strings are objects holding bytes."""
+    """Returns the NumPy dtype of a tensor of this dtype; strings are bytes objects."""
     if name == "string":
         return np.dtype(object)
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def arrow_type(name: str) -> pa.DataType:
-    """Returns the Arrow type that a column of this dtype is read as; half floats are read as float32."""
+    """Returns the Arrow type that readers use for a column of this dtype; float32 for half floats."""
     if name == "string":
         return pa.string()
     if name in ("float16", "bfloat16"):
@@ -241,8 +253,8 @@ def arrow_type(name: str) -> pa.DataType:
     return pa.from_numpy_dtype(np.dtype(name))
 
 
-def tensor_spec(name: str, info: Any) -> TensorSpec:
-    """Returns the spec of a `tensorflow.TensorInfo` under this key of a signature."""
+def tensor_spec(name: str, info: TensorInfo) -> TensorSpec:
+    """Returns the spec of the input or output with this name in a signature."""
     encoding = info.WhichOneof("encoding")
     shape: Shape | None = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
     if info.tensor_shape.unknown_rank:
@@ -257,8 +269,8 @@ def tensor_spec(name: str, info: Any) -> TensorSpec:
     return TensorSpec(name, dtype, shape, (info.name,))
 
 
-def _composite_spec(name: str, dtype: str, shape: Shape | None, composite: Any) -> TensorSpec:
-    """Only ragged tensors are declared so: their values, flat, then row splits from the outermost to the innermost."""
+def _composite_spec(name: str, dtype: str, shape: Shape | None, composite: CompositeTensor) -> TensorSpec:
+    """Returns the spec of a ragged tensor (its parts: flat values, then row splits, outermost first), or of another."""
     parts = composite.components
     tensors = tuple(part.name for part in parts)
     if composite.type_spec.type_spec_class != _RAGGED or len(parts) != 2:

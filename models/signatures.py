@@ -1,4 +1,7 @@
-"""Which signatures a model has, before it is opened: from its files, or from its server."""
+"""Finds the signatures of a model before it is opened: in its files, or at its server.
+
+The clients are imported where they are used: a SavedModel needs neither gRPC nor an HTTP client.
+"""
 
 import dataclasses
 
@@ -12,12 +15,12 @@ from sluice.models.uri import ModelSpec
 
 @dataclasses.dataclass(frozen=True)
 class FoundModel:
-    """What stands at a --model URI.
+    """The model at a --model URI.
 
     Attributes:
-      spec: as given; of a SavedModel with the version that was found, so that all workers load the same one.
+      spec: as given; for a SavedModel with the version that was found, so that all workers load the same one.
       signatures: by name, unchecked.
-      version: its number now; None if it has none. A server may go on to another one.
+      version: the number of the current version; None if it has none. A server may switch to another one later.
       on_disk: where a SavedModel was found; None for a served model.
     """
 
@@ -28,11 +31,12 @@ class FoundModel:
 
 
 def find_model(spec: ModelSpec, files: ModelFiles, options: EndpointOptions, timeout_secs: float) -> FoundModel:
-    """Returns what stands at the URI, without TensorFlow.
+    """Returns the model at the URI, read without TensorFlow.
 
     Args:
-      files: where a SavedModel is read from.
-      options, timeout_secs: how a server is asked, and how long it may take to answer.
+      files: the file system of a SavedModel.
+      options: how to call a server.
+      timeout_secs: how long the server may take to answer.
 
     Raises:
       UsageError: there is no model, or its server does not answer; the text says where, and what to do.

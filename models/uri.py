@@ -1,4 +1,4 @@
-"""`--model URI` taken apart."""
+"""Parses `--model URI`."""
 
 import dataclasses
 import urllib.parse
@@ -8,12 +8,12 @@ from sluice.models.errors import UsageError
 
 _SCHEMES = (
     "DIR, gs://BUCKET/DIR, grpc://HOST:8500/NAME or http://HOST:8501/v1/models/NAME "
-    "(the last two with /versions/N or /labels/L behind them, and as grpcs:// or https:// for TLS)"
+    "(the last two may end with /versions/N or /labels/L, and begin with grpcs:// or https:// for TLS)"
 )
 _PROTOCOLS: dict[str, Literal["grpc", "rest"]] = {"grpc": "grpc", "grpcs": "grpc", "http": "rest", "https": "rest"}
-# TF Serving's own for gRPC, and the web's for the others. https://www.tensorflow.org/tfx/serving/docker
+# TF Serving's default for gRPC, the web's for the others. https://www.tensorflow.org/tfx/serving/docker
 _PORTS = {"grpc": 8500, "grpcs": 443, "http": 80, "https": 443}
-# int64 in tensorflow_serving/apis/model.proto
+# An int64 in tensorflow_serving/apis/model.proto.
 _MAX_VERSION = 2**63 - 1
 
 
@@ -24,10 +24,10 @@ class Endpoint:
     Attributes:
       protocol: "grpc" or "rest".
       host, port: where it listens.
-      name: the model's, as the server knows it.
+      name: the model's name at the server.
       tls: whether the connection is encrypted.
-      label: of a version ("stable"); empty: none. At most one of label and the spec's version is given.
-      path: REST: what stands before /v1/models in the URL, with a leading slash; empty: nothing.
+      label: of a version ("stable"); empty: none. A spec has a label or a version, or neither.
+      path: for REST, the part of the URL before /v1/models, with a leading slash; may be empty.
     """
 
     protocol: Literal["grpc", "rest"]
@@ -40,19 +40,19 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """HOST:PORT, as error messages name it and gRPC takes it."""
+        """HOST:PORT, as gRPC and error messages write it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What a --model URI names.
+    """A parsed --model URI.
 
     Attributes:
-      uri: as the user gave it, without a trailing slash.
-      version: of a SavedModel, pinned by the launcher so that late workers load the same one, None: the newest complete
-        version. Of an endpoint, the one that the URI names; None: whichever the server serves.
-      endpoint: where the model is served; None if it is loaded here.
+      uri: as the user wrote it, without a trailing slash.
+      version: of a SavedModel: pinned by the launcher, so that late workers load the same one; None: the newest
+        complete version. Of an endpoint: the one in the URI; None: the server chooses.
+      endpoint: where the model is served; None: it is loaded here.
     """
 
     uri: str
@@ -64,7 +64,7 @@ def parse_model_uri(uri: str) -> ModelSpec:
     """Returns the spec of a --model URI.
 
     Raises:
-      UsageError: empty, incomplete, or of a scheme that no backend serves.
+      UsageError: the URI is empty or incomplete, or no backend has its scheme.
     """
     uri = uri.strip()
     if not uri:
@@ -73,7 +73,7 @@ def parse_model_uri(uri: str) -> ModelSpec:
     if scheme in _PROTOCOLS:
         return _parse_endpoint(uri.rstrip("/"), scheme)
     if scheme not in ("", "gs", "file"):
-        raise UsageError(f"--model {uri}: '{scheme}://' is not a scheme this version can call; give {_SCHEMES}")
+        raise UsageError(f"--model {uri}: '{scheme}://' is not a scheme that Sluice can call; give {_SCHEMES}")
     if scheme == "gs" and not uri.removeprefix("gs://").strip("/"):
         raise UsageError(f"--model {uri} names no bucket; give gs://BUCKET/DIR")
     return ModelSpec(uri.removeprefix("file://").rstrip("/") or "/")
@@ -91,7 +91,7 @@ def _parse_endpoint(uri: str, scheme: str) -> ModelSpec:
     words = [urllib.parse.unquote(word) for word in model.removesuffix(":predict").split("/")]
     odd = parts.query or parts.fragment or parts.username is not None
     if not parts.hostname or odd or not root or len(words) not in (1, 3) or not all(words):
-        raise UsageError(f"--model {uri} is not of the form {form}, with /versions/N or /labels/L behind it or not")
+        raise UsageError(f"--model {uri} is not of the form {form}; /versions/N or /labels/L may follow")
     version, label = _parse_version(uri, words[1:])
     endpoint = Endpoint(protocol, parts.hostname, port, words[0], scheme in ("grpcs", "https"), label, path)
     return ModelSpec(uri, version, endpoint)

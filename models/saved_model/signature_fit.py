@@ -1,18 +1,18 @@
-"""Whether one version of a model can stand in for another: it takes the same and gives the same."""
+"""Checks whether one version of a model can replace another: it must have the same inputs and outputs."""
 
 from collections.abc import Iterator, Sequence
 
 from sluice.models.errors import SignatureError
-from sluice.models.signature import ColumnSpec, Signature, TensorSpec
+from sluice.models.signature import ColumnSpec, Signature, TensorSpec, shape_text
 
 
 def check_fit(new: Signature, wanted: Signature) -> None:
-    """Checks that rows bound for one signature can be fed to the other, and that answers of both go together.
+    """Checks that rows bound for `wanted` can be fed to `new`, and that outputs of both can be merged.
 
-    The names of the graph's tensors differ between any two exports, and do not count.
+    The names of tensors in the graph are not compared: they differ between any two exports.
 
     Raises:
-      SignatureError: they cannot; the text names all that differs.
+      SignatureError: some input, feature or output differs; the text names all that do.
     """
     found = [
         *_differences("input", new.inputs, wanted.inputs),
@@ -40,11 +40,8 @@ def _differences(
 
 
 def _form(spec: TensorSpec | ColumnSpec) -> str:
-    """All that matters about a tensor or column, but its name."""
-    if spec.shape is None:
-        sizes = "of unknown rank"
-    else:
-        sizes = f"[{', '.join('?' if size is None else str(size) for size in spec.shape)}]"
+    """Returns all that must be equal of a tensor or column."""
+    sizes = "of unknown rank" if spec.shape is None else shape_text(spec.shape)
     if isinstance(spec, ColumnSpec):
         return f"{spec.dtype} {sizes}, {'required' if spec.required else 'optional'}"
     kind = "" if spec.kind == "dense" else f"{spec.kind} "

@@ -1,25 +1,24 @@
-"""Signatures of a SavedModel, or of a served model, read from protobufs without TensorFlow."""
+"""Reads the signatures of a SavedModel or a served model from protobufs, without TensorFlow."""
 
 import dataclasses
 import difflib
 import re
-from typing import Any
 
 from sluice.models.errors import SignatureError
+from sluice.models.protos import GraphDef, MetaGraphDef, SignatureDef, SignatureDefMap
 from sluice.models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec, tensor_spec
 from sluice.models.tensors.example_features import example_features
 
-# How TF 2 exports mark the op that initialises the model; nothing to serve.
+# TensorFlow 2 exports the op that initialises the model under this name.
 _HIDDEN = "__saved_model_init_op"
 # Signatures of these methods take tf.Examples. https://www.tensorflow.org/tfx/serving/signature_defs
 _EXAMPLE_METHODS = ("tensorflow/serving/classify", "tensorflow/serving/regress")
-# What their tensors are called: input_example_tensor by Estimators, serving_default_examples by TFX, and the like; an
-# example_text is no such.
+# Names of such tensors: input_example_tensor by Estimators, serving_default_examples by TFX; not example_text.
 _EXAMPLE_TENSOR = re.compile(r"(^|[_/])examples?(_tensor)?(_\d+)?:\d+$")
 
 
-def read_signatures(meta_graph: Any) -> dict[str, Signature]:
-    """Returns the signatures of a `tensorflow.MetaGraphDef`, unchecked, by name."""
+def read_signatures(meta_graph: MetaGraphDef) -> dict[str, Signature]:
+    """Returns the signatures of a SavedModel's graph by name, unchecked."""
     return {
         name: _read(name, definition, meta_graph.graph_def)
         for name, definition in sorted(meta_graph.signature_def.items())
@@ -27,11 +26,11 @@ def read_signatures(meta_graph: Any) -> dict[str, Signature]:
     }
 
 
-def read_served_signatures(definitions: Any) -> dict[str, Signature]:
-    """Returns the signatures of a `tensorflow.serving.SignatureDefMap`, as GetModelMetadata gives it, unchecked.
+def read_served_signatures(definitions: SignatureDefMap) -> dict[str, Signature]:
+    """Returns the signatures in a GetModelMetadata response by name, unchecked.
 
-    A server shows no graph, so what features a parser of tf.Examples reads is not known, and that there is one is told
-    by the signature's method, or by the name of its tensor.
+    A server does not send the graph. So the features of tf.Examples are not known, and whether an input is tf.Examples
+    follows from the signature's method, or from the name of the tensor.
     """
     return {
         name: _read_served(name, definition)
@@ -40,7 +39,7 @@ def read_served_signatures(definitions: Any) -> dict[str, Signature]:
     }
 
 
-def _read_served(name: str, definition: Any) -> Signature:
+def _read_served(name: str, definition: SignatureDef) -> Signature:
     signature = _read(name, definition, None)
     outputs = tuple(
         spec if spec.kind == "dense" else dataclasses.replace(spec, kind=UNSERVED) for spec in signature.outputs
@@ -52,13 +51,13 @@ def _read_served(name: str, definition: Any) -> Signature:
 
 
 def pick_signature(signatures: dict[str, Signature], name: str, outputs: tuple[str, ...] = ()) -> Signature:
-    """Returns the signature of this name, checked.
+    """Returns the signature with this name, checked.
 
     Args:
-      outputs: those to keep; empty: all.
+      outputs: the outputs to keep; empty: all.
 
     Raises:
-      SignatureError: there is none of this name, it lacks an output, or it cannot be served from columns.
+      SignatureError: the model has no such signature, it lacks an output, or it cannot be served from columns.
     """
     if name in signatures:
         signature = signatures[name]
@@ -71,7 +70,7 @@ def pick_signature(signatures: dict[str, Signature], name: str, outputs: tuple[s
     raise SignatureError(f"the model has no signature '{name}'; it has {have}; {remedy}")
 
 
-def _read(name: str, definition: Any, graph_def: Any) -> Signature:
+def _read(name: str, definition: SignatureDef, graph_def: GraphDef | None) -> Signature:
     inputs = tuple(tensor_spec(key, info) for key, info in sorted(definition.inputs.items()))
     outputs = tuple(tensor_spec(key, info) for key, info in sorted(definition.outputs.items()))
     features = None

@@ -1,1 +1,1 @@
-"""Columns to tensors: how rows bind to a signature, tf.Examples, TFRecord."""
+"""Converts columns to tensors: binding to a signature, tf.Examples, TFRecord."""

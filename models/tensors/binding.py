@@ -1,24 +1,24 @@
-"""A RecordBatch to the tensors that a signature takes; rows that do not fit are set aside with the reason."""
+"""Converts a RecordBatch to a signature's input tensors; rows that do not fit are set aside, each with its reason."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.signature import ColumnSpec, Signature, TensorSpec
-from sluice.models.tensors.columns import RowErrors, TensorColumn, bind_column
+from sluice.models.signature import ColumnSpec, Default, Signature, TensorSpec
+from sluice.models.tensors.columns import RowErrors, TensorColumn, bind_column, column_or_nulls
+from sluice.models.tensors.examples import encode_examples
 
 Feeds = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Rows that go into a call together: all their tensors have the same inner shape.
+    """Rows that can go into one call: all their tensors have the same inner shape.
 
     Attributes:
-      rows: int64 [n]: which rows of the batch; None if it is all of them, in order.
+      rows: int64 [n]: rows of the batch; None: all of them, in order.
       feeds: by input name, [n, ...].
       size: n.
     """
@@ -30,12 +30,12 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A batch, bound. Every row of it is in exactly one group, or in `errors`.
+    """A bound batch. Every row is in exactly one group, or in `errors`.
 
     Attributes:
-      groups: one, unless the model has unknown inner dimensions and rows differ in them. Rows are never padded:
-        a model may well answer otherwise for padded input.
-      errors: by row, what does not fit.
+      groups: one, unless the model has unknown inner dimensions and rows differ in them. Rows are never padded, because
+        padding may change a model's answer.
+      errors: by row, the reason why it does not fit.
     """
 
     groups: tuple[Group, ...]
@@ -43,18 +43,18 @@ class Bound:
 
     @property
     def bad_mask(self) -> np.ndarray:
-        """Returns bool [rows in the batch]."""
+        """Returns bool [rows of the batch]: which are in `errors`."""
         rows = len(self.errors) + sum(group.size for group in self.groups)
         mask = np.zeros(rows, bool)
         mask[list(self.errors)] = True
         return mask
 
 
-def bind(batch: pa.RecordBatch, signature: Signature, defaults: Mapping[str, Any] | None = None) -> Bound:
-    """Returns the batch as the tensors that the signature takes.
+def bind(batch: pa.RecordBatch, signature: Signature, defaults: Mapping[str, Default] | None = None) -> Bound:
+    """Returns the batch as the signature's input tensors.
 
     Args:
-      defaults: by column, what stands for a null.
+      defaults: by column, the value that replaces nulls.
 
     Raises:
       UsageError: a default that is needed does not fit its column.
@@ -67,22 +67,20 @@ def bind(batch: pa.RecordBatch, signature: Signature, defaults: Mapping[str, Any
     return Bound(_groups(columns, signature.inputs, errors), dict(sorted(errors.reasons.items())))
 
 
-def _column(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, defaults: Mapping[str, Any]) -> TensorColumn:
-    index = batch.schema.get_field_index(spec.name)
-    array = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
-    return bind_column(array, spec, errors, defaults.get(spec.name))
+def _column(
+    batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, defaults: Mapping[str, Default]
+) -> TensorColumn:
+    return bind_column(column_or_nulls(batch, spec.name), spec, errors, defaults.get(spec.name))
 
 
 def _examples(
-    batch: pa.RecordBatch, signature: Signature, errors: RowErrors, defaults: Mapping[str, Any]
+    batch: pa.RecordBatch, signature: Signature, errors: RowErrors, defaults: Mapping[str, Default]
 ) -> TensorColumn:
-    """The column that holds serialized tf.Examples, or else Examples made of the feature columns."""
+    """Returns the column of serialized tf.Examples if the batch has it, else Examples made of the feature columns."""
     name = signature.inputs[0].name
     spec = ColumnSpec(name, "string", signature.inputs[0].row_shape)
     if batch.schema.get_field_index(name) >= 0 and name not in {feature.name for feature in signature.columns}:
         return _column(batch, spec, errors, defaults)
-    from sluice.models.tensors.examples import encode_examples
-
     encoded = encode_examples(batch, signature.columns, errors, defaults)
     return TensorColumn(encoded, np.ones((batch.num_rows, len(spec.shape)), np.int64))
 

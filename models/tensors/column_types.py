@@ -1,4 +1,4 @@
-"""Which Arrow types fit which tensors."""
+"""Decides which Arrow types fit which tensors."""
 
 import pyarrow as pa
 
@@ -22,29 +22,34 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def type_fits(kind: pa.DataType, spec: ColumnSpec) -> bool:
-    """Whether a column of this Arrow type can be bound at all; single rows may still be out of range."""
-    kind = plain_type(kind)
-    if pa.types.is_null(kind) or is_raw_bytes(kind, spec):
+    """Whether a column of this Arrow type can be bound at all. Single rows may still not fit."""
+    leaf, depth = leaf_type(kind)
+    if is_raw_bytes(kind, spec) or (pa.types.is_null(leaf) and not depth):
         return True
-    depth = 0
-    while is_list(kind):
-        kind, depth = plain_type(kind.value_type), depth + 1
     if depth == 0 and not spec.is_scalar:
         return False
-    if depth and depth != len(spec.shape) and None in spec.shape:
+    if depth and depth != len(spec.shape) and spec.size is None:
         return False
-    return pa.types.is_null(kind) or leaf_fits(kind, spec)
+    return pa.types.is_null(leaf) or leaf_fits(leaf, spec)
+
+
+def leaf_type(kind: pa.DataType) -> tuple[pa.DataType, int]:
+    """Returns the type inside all lists, and how many lists there are around it."""
+    kind, depth = plain_type(kind), 0
+    while is_list(kind):
+        kind, depth = plain_type(kind.value_type), depth + 1
+    return kind, depth
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values that an extension or dictionary type stands for."""
+    """Returns the type of the values of an extension or dictionary type; any other type as it is."""
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     return plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
 
 def is_raw_bytes(kind: pa.DataType, spec: ColumnSpec) -> bool:
-    """Whether bytes of this type stand for a tensor of known size, such as a raw image."""
-    return spec.dtype == "uint8" and not spec.is_scalar and None not in spec.shape and is_text(plain_type(kind))
+    """Whether a column of this type holds the bytes of uint8 tensors of known size, such as raw images."""
+    return spec.dtype == "uint8" and not spec.is_scalar and spec.size is not None and is_text(plain_type(kind))
 
 
 def leaf_fits(kind: pa.DataType, spec: ColumnSpec) -> bool:

@@ -1,17 +1,16 @@
-"""One Arrow column to one tensor: types, nulls, ranges, list lengths; bad rows are found by mask."""
+"""Converts one Arrow column to one tensor: types, nulls, ranges, list lengths. Bad rows are found by masks."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.errors import UsageError
-from sluice.models.signature import ColumnSpec, arrow_type, numpy_dtype
+from sluice.models.signature import ColumnSpec, Default, arrow_type, numpy_dtype
 from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits
 
 _ONE = np.ones((1, 1), np.int64)
@@ -19,19 +18,23 @@ _ONE = np.ones((1, 1), np.int64)
 
 @dataclasses.dataclass
 class RowErrors:
-    """Which rows are bad and why; the first reason of a row stands."""
+    """The bad rows, each with the first reason that was found."""
 
     rows: int
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def add(self, bad: np.ndarray, reason: Callable[[int], str]) -> None:
-        """Marks rows where `bad` (bool [rows]) is true; `reason(row)` gives the text."""
-        for row in np.flatnonzero(bad).tolist():
+        """Adds the rows where `bad` (bool [rows]) is true; `reason(row)` returns the text."""
+        self.add_rows(np.flatnonzero(bad), reason)
+
+    def add_rows(self, rows: np.ndarray, reason: Callable[[int], str]) -> None:
+        """Adds these rows (int64 [n], in any order, possibly repeated)."""
+        for row in np.unique(rows).tolist():
             if row not in self.reasons:
                 self.reasons[row] = reason(row)
 
     def good(self) -> np.ndarray:
-        """Returns bool [rows]."""
+        """Returns bool [rows]: which have no reason."""
         mask = np.ones(self.rows, bool)
         mask[list(self.reasons)] = False
         return mask
@@ -39,12 +42,12 @@ class RowErrors:
 
 @dataclasses.dataclass(frozen=True)
 class TensorColumn:
-    """A column as one flat array of values, and where each row's values stand in it.
+    """A column as one flat array of values, and the position of each row's values in it.
 
     Attributes:
       values: [total], of the tensor's dtype.
       sizes: int64 [rows, rank]: the shape of each row; rank 0 for scalars.
-      starts: int64 [rows]: a row's values are values[start:start + product of its sizes]; None: values[row] alone.
+      starts: int64 [rows]: a row's values are values[start:start + product of its sizes]; None: values[row] only.
     """
 
     values: np.ndarray
@@ -53,13 +56,13 @@ class TensorColumn:
 
     @property
     def counts(self) -> np.ndarray:
-        """How many values each row has: int64 [rows]."""
+        """Returns int64 [rows]: how many values each row has."""
         if self.starts is None:
             return np.ones(len(self.sizes), np.int64)
         return np.diff(np.append(self.starts, self.values.size))
 
     def take(self, rows: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns [len(rows), *shape] of rows that all have this shape; None takes every row."""
+        """Returns [len(rows), *shape] for rows that all have this shape; None: all rows."""
         count = math.prod(shape)
         wanted = len(self.sizes) if rows is None else len(rows)
         if rows is None and self.values.size == wanted * count:
@@ -70,15 +73,21 @@ class TensorColumn:
         return self.values[starts[:, None] + np.arange(count)].reshape(wanted, *shape)
 
 
-def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any = None) -> TensorColumn:
-    """Returns the column as a tensor's values and adds its bad rows to `errors`; their values are arbitrary.
+def column_or_nulls(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Returns the column of this name, or nulls if the batch has none."""
+    index = batch.schema.get_field_index(name)
+    return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
+
+
+def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Default | None = None) -> TensorColumn:
+    """Returns the column as a tensor's values, and adds its bad rows to `errors`; the values of those are arbitrary.
 
     Args:
-      array: any Arrow array; [rows].
-      default: what stands for a null in a column of single values; None if the model has no default for it.
+      array: [rows], of any type.
+      default: the value that replaces nulls in a column of single values; None: nulls are errors.
 
     Raises:
-      UsageError: the default does not fit, and is needed.
+      UsageError: the default is needed and does not fit.
     """
     array = plain(array, spec.arrow_type)
     if is_list(array.type):
@@ -100,11 +109,11 @@ def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: A
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
-def default_value(default: Any, spec: ColumnSpec) -> Any:
-    """Returns what stands for a null, as the tensor holds it.
+def default_value(default: Default, spec: ColumnSpec) -> np.generic | bytes:
+    """Returns the value that replaces nulls, in the tensor's dtype.
 
     Raises:
-      UsageError: it does not fit the column.
+      UsageError: the default does not fit the column.
     """
     try:
         errors = RowErrors(1)
@@ -114,11 +123,12 @@ def default_value(default: Any, spec: ColumnSpec) -> Any:
         problem = str(error)
     if problem:
         raise UsageError(f"the default {default!r} of column '{spec.name}' cannot stand for {spec}: {problem}")
-    return column.values[0]
+    value: np.generic | bytes = column.values[0]
+    return value
 
 
 def null_reason(spec: ColumnSpec) -> str:
-    """Says that a column is null, and what to do about it."""
+    """Returns the error text for a null, with the remedy."""
     return (
         f"column '{spec.name}' is null and the model has no default for it ({spec}); "
         f"give one with --column_defaults {spec.name}=VALUE"
@@ -126,13 +136,16 @@ def null_reason(spec: ColumnSpec) -> str:
 
 
 def misfit_reason(spec: ColumnSpec, sizes: list[int]) -> str:
-    """Says that lists of these sizes, from the outermost, are not what the model takes."""
+    """Returns the error text for lists of these sizes, outermost first."""
     found = f"a list of {sizes[0]}" if len(sizes) == 1 else f"lists of {' x '.join(str(size) for size in sizes)}"
     return f"column '{spec.name}': the model takes {spec}, found {found}"
 
 
 def plain(array: pa.Array, null_type: pa.DataType) -> pa.Array:
-    """The array in one chunk, without extension type, decoded unless it is a dictionary of strings without nulls."""
+    """Returns the array in one chunk, without extension type, and decoded unless a dictionary of non-null strings.
+
+    An array of nulls gets the type `null_type`.
+    """
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if isinstance(array, pa.ExtensionArray):
@@ -153,10 +166,10 @@ def _values(
     errors: RowErrors,
     counts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns the values of an array in the tensor's dtype; nulls are zero.
+    """Returns the values of an array in the tensor's dtype; nulls become zero or b"".
 
     Args:
-      nulls: bool [len(array)], None if there are none.
+      nulls: bool [len(array)]; None if there are none.
       counts: int64 [rows]: how many of the values each row has; None: one.
     """
     if not leaf_fits(array.type, spec):
@@ -165,7 +178,7 @@ def _values(
     if spec.dtype == "string":
         return _strings(array, nulls)
     if pa.types.is_decimal(array.type):
-        array = array.cast(pa.string()).cast(pa.float64())  # Arrow's direct way is a digit off for values such as 4.81
+        array = array.cast(pa.string()).cast(pa.float64())  # Arrow's direct cast is one digit off for values like 4.81
     if nulls is not None:
         array = array.fill_null(_zero(array.type))
     values = array.to_numpy(zero_copy_only=False)
@@ -176,12 +189,10 @@ def _values(
         cast = values.astype(target)
         wrong = _changed(values, cast, spec)
     if wrong is not None and wrong.any():
-        places = np.flatnonzero(wrong)
-        rows = places if counts is None else _owners(counts)[places]
-        first = dict(zip(rows[::-1].tolist(), places[::-1].tolist(), strict=True))
-        bad = np.zeros(errors.rows, bool)
-        bad[rows] = True
-        errors.add(bad, lambda row: f"column '{spec.name}': {values[first[row]]} does not fit {spec.dtype}")
+        positions = np.flatnonzero(wrong)
+        rows = positions if counts is None else _owners(counts)[positions]
+        first = dict(zip(rows[::-1].tolist(), positions[::-1].tolist(), strict=True))
+        errors.add_rows(rows, lambda row: f"column '{spec.name}': {values[first[row]]} does not fit {spec.dtype}")
     return cast
 
 
@@ -194,8 +205,8 @@ def _zero(kind: pa.DataType) -> pa.Scalar:
 
 
 def _strings(array: pa.Array, nulls: np.ndarray | None) -> np.ndarray:
-    """Returns object [len(array)] of bytes."""
-    if pa.types.is_dictionary(array.type):  # one bytes object for all rows that share an entry
+    """Returns bytes objects [len(array)]; nulls become b""."""
+    if pa.types.is_dictionary(array.type):  # rows with the same entry share one bytes object
         entries = np.append(_strings(array.dictionary, None), b"")
         indices = array.indices.to_numpy(zero_copy_only=False) if nulls is None else array.indices.fill_null(0)
         values = entries[np.asarray(indices)]
@@ -207,27 +218,27 @@ def _strings(array: pa.Array, nulls: np.ndarray | None) -> np.ndarray:
 
 
 def _as_binary(array: pa.Array) -> pa.Array:
-    """The same bytes without a copy, typed as binary."""
+    """Returns the same bytes as a binary array, without a copy."""
     if pa.types.is_string(array.type):
         return array.view(pa.binary())
     return array.view(pa.large_binary()) if pa.types.is_large_string(array.type) else array
 
 
 def _changed(values: np.ndarray, cast: np.ndarray, spec: ColumnSpec) -> np.ndarray | None:
-    """Where a number is out of the target's range: another integer, or infinite though it was finite."""
+    """Returns bool [n]: which numbers the target's range excludes (another integer, or infinite). None: none can be."""
     if spec.dtype.startswith(("float", "bfloat")):
         if values.dtype.kind in "iu" and spec.dtype in ("float32", "float64"):
             return None
         return np.isinf(cast) & np.isfinite(values)
     if values.dtype.kind == "f":
-        # A float beyond the range becomes some integer, another one on every processor: ask the float itself.
+        # What a float beyond the range becomes depends on the processor, so compare the float itself.
         wide, limits = values.astype(np.float64), np.iinfo(cast.dtype)
         return ~((wide >= float(limits.min)) & (wide < float(limits.max + 1)) & (wide == np.floor(wide)))
     return (cast.astype(values.dtype) != values) | ((cast < 0) != (values < 0))
 
 
 def _bind_lists(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorColumn:
-    """Lists, nested lists, or one flat list for a shape of known sizes."""
+    """Binds lists, nested lists, or one flat list for a shape of known sizes."""
     rows = len(array)
     counts = np.ones(rows, np.int64)
     sizes: list[np.ndarray] = []
@@ -247,23 +258,22 @@ def _bind_lists(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorC
 
 
 def _owners(counts: np.ndarray) -> np.ndarray:
-    """The row that each value belongs to, where a row has so many."""
+    """Returns int64 [total]: the row of each value; `counts` is how many values each row has."""
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def _refuse_nulls(
     array: pa.Array, counts: np.ndarray, spec: ColumnSpec, errors: RowErrors, what: str
 ) -> np.ndarray | None:
+    """Adds rows with nulls to `errors`; returns where the nulls are, None if there are none."""
     nulls = _null_mask(array)
     if nulls is not None:
-        bad = np.zeros(errors.rows, bool)
-        bad[_owners(counts)[nulls]] = True
-        errors.add(bad, lambda _: f"column '{spec.name}' {what}; the model takes {spec}")
+        errors.add_rows(_owners(counts)[nulls], lambda _: f"column '{spec.name}' {what}; the model takes {spec}")
     return nulls
 
 
 def _sizes(lengths: np.ndarray, owner: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns per row the length that its lists have, and where they have more than one."""
+    """Returns the length of each row's lists, and which rows have lists of several lengths."""
     size = np.zeros(rows, np.int64)
     size[owner] = lengths
     uneven = np.zeros(rows, bool)
@@ -271,20 +281,25 @@ def _sizes(lengths: np.ndarray, owner: np.ndarray, rows: int) -> tuple[np.ndarra
     return size, uneven
 
 
+def misfits(sizes: np.ndarray, spec: ColumnSpec) -> np.ndarray:
+    """Returns bool [rows]: which shapes (int64 [rows, rank]) differ from the column's in a known dimension."""
+    wanted = np.array([-1 if size is None else size for size in spec.shape])
+    return ((wanted >= 0) & (sizes != wanted)).any(1)
+
+
 def _match_shape(found: np.ndarray, counts: np.ndarray, spec: ColumnSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the row shapes as the model has them (int64 [rows, rank]) and where they do not fit."""
+    """Returns the shape of each row as the model sees it (int64 [rows, rank]), and which rows do not fit."""
     rows, depth = found.shape
     if depth == len(spec.shape):
-        wanted = np.array([-1 if size is None else size for size in spec.shape])
-        # Where an outer list is empty, nothing tells the sizes within: they are what the model wants.
+        # The sizes inside an empty list are not known: assume those that the model takes.
         unknown = np.cumprod(found, axis=1)[:, :-1] == 0
-        found[:, 1:] = np.where(unknown, np.maximum(wanted[1:], 0), found[:, 1:])
-        return found, ((wanted >= 0) & (found != wanted)).any(1)
-    if None in spec.shape:
+        found[:, 1:] = np.where(unknown, [size or 0 for size in spec.shape[1:]], found[:, 1:])
+        return found, misfits(found, spec)
+    if spec.size is None:
         return np.zeros((rows, len(spec.shape)), np.int64), np.ones(rows, bool)
     shape = np.array(spec.shape, np.int64)
-    wrong = counts != shape.prod(dtype=np.int64)
-    if depth > 1:  # nested otherwise than the tensor: only sizes of 1 may be left out or added
+    wrong = counts != spec.size
+    if depth > 1:  # nested differently from the tensor: only dimensions of size 1 may be missing or added
         kinds, kind = np.unique(found, axis=0, return_inverse=True)
         core = [size for size in spec.shape if size != 1]
         differs = [[size for size in each if size != 1] != core for each in kinds.tolist()]
@@ -293,15 +308,14 @@ def _match_shape(found: np.ndarray, counts: np.ndarray, spec: ColumnSpec) -> tup
 
 
 def _bind_raw_bytes(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorColumn:
-    """Bytes for a uint8 tensor of known size, such as a raw image; not copied."""
-    count = math.prod(size or 0 for size in spec.shape)
+    """Binds bytes to a uint8 tensor of known size, such as a raw image, without a copy."""
     array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
     _refuse_nulls(array, np.ones(len(array), np.int64), spec, errors, "is null")
     binary = array.cast(pa.large_binary())
     _, offset_buffer, data = binary.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[binary.offset : binary.offset + len(array) + 1]
     lengths = np.diff(offsets)
-    errors.add(lengths != count, lambda row: f"column '{spec.name}': {lengths[row]} bytes, the model takes {spec}")
+    errors.add(lengths != spec.size, lambda row: f"column '{spec.name}': {lengths[row]} bytes, the model takes {spec}")
     sizes = np.broadcast_to(np.array(spec.shape, np.int64), (len(array), len(spec.shape)))
     values = np.frombuffer(data or b"", np.uint8)[offsets[0] : offsets[-1]]
     return TensorColumn(values, sizes, offsets[:-1] - offsets[0])

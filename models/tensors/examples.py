@@ -1,32 +1,39 @@
-"""Columns to serialized tf.Examples, by tfx_bsl's encoder."""
+"""Converts columns to serialized tf.Examples, with tfx_bsl's encoder."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.reserved import is_reserved
-from sluice.models.signature import ColumnSpec, arrow_type
-from sluice.models.tensors.column_types import is_list, is_text, leaf_fits, plain_type
-from sluice.models.tensors.columns import RowErrors, bind_column, misfit_reason, null_reason, plain
+from sluice.models.signature import ColumnSpec, Default, arrow_type
+from sluice.models.tensors.column_types import is_list, is_text, leaf_fits, leaf_type
+from sluice.models.tensors.columns import (
+    RowErrors,
+    bind_column,
+    column_or_nulls,
+    misfit_reason,
+    misfits,
+    null_reason,
+    plain,
+)
 
 # The three kinds of tf.train.Feature.
 _KINDS = {"string": pa.binary(), "float32": pa.float32(), "int64": pa.int64()}
 
 
 def encode_examples(
-    batch: pa.RecordBatch, features: Sequence[ColumnSpec], errors: RowErrors, defaults: Mapping[str, Any]
+    batch: pa.RecordBatch, features: Sequence[ColumnSpec], errors: RowErrors, defaults: Mapping[str, Default]
 ) -> np.ndarray:
-    """Returns object [rows] of bytes: each row of the features' columns as a serialized tf.Example.
+    """Returns bytes objects [rows]: the feature columns of each row as a serialized tf.Example.
 
-    Where the model's features are not known (`features` is empty) every column goes in that an Example can hold. A null
-    without a default and an empty list are left out of their row's Example, so that the model's parser supplies what
-    stands for them.
+    If the model's features are not known (`features` is empty), an Example has all columns that it can hold. A null
+    without a default, or an empty list, is left out of its row's Example, so that the model's parser supplies its own
+    default.
     """
+    # Not at the top: tfx_bsl imports TensorFlow and Beam, which most models need not.
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
     specs = features or [spec for field in batch.schema if (spec := _spec_of(field))]
@@ -38,8 +45,8 @@ def encode_examples(
 
 
 def _spec_of(field: pa.Field) -> ColumnSpec | None:
-    """The feature that a column is, by its type alone; None if an Example cannot hold it."""
-    kind, depth = _leaf_type(field.type)
+    """Returns the feature for a column, from its type alone; None if an Example cannot hold it."""
+    kind, depth = leaf_type(field.type)
     if is_reserved(field.name):
         return None
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
@@ -50,20 +57,11 @@ def _spec_of(field: pa.Field) -> ColumnSpec | None:
     return spec if dtype == "int64" or leaf_fits(kind, spec) else None
 
 
-def _leaf_type(kind: pa.DataType) -> tuple[pa.DataType, int]:
-    """The type within all lists, and how deep it stands."""
-    kind, depth = plain_type(kind), 0
-    while is_list(kind):
-        kind, depth = plain_type(kind.value_type), depth + 1
-    return kind, depth
-
-
-def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default: Any) -> pa.Array:
+def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default: Default | None) -> pa.Array:
     """Returns list<int64 | float32 | binary> [rows], null where the feature is left out."""
-    index = batch.schema.get_field_index(spec.name)
     dtype = spec.dtype if spec.dtype in _KINDS else "float32"
-    array = plain(batch.column(index) if index >= 0 else pa.nulls(batch.num_rows), arrow_type(dtype))
-    kind, depth = _leaf_type(array.type)
+    array = plain(column_or_nulls(batch, spec.name), arrow_type(dtype))
+    kind, depth = leaf_type(array.type)
     kind = pa.int64() if pa.types.is_boolean(kind) and dtype == "int64" else kind
     if depth:
         values, counts = _lists(array, kind, depth, dataclasses.replace(spec, dtype=dtype), errors)
@@ -78,9 +76,9 @@ def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default
 
 
 def _scalars(
-    array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Any
+    array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Default | None
 ) -> tuple[np.ndarray | pa.Array, np.ndarray]:
-    """Returns the values there are, and how many each row has: one, or none where it is null and has no default."""
+    """Returns the values, and how many each row has: one, or none for a null without a default."""
     if default is not None:
         return bind_column(array, spec, errors, default).values, np.ones(len(array), np.int64)
     present = array.is_valid().to_numpy(zero_copy_only=False)
@@ -91,9 +89,10 @@ def _scalars(
 
 
 def _cast_leaves(array: pa.Array, leaf: pa.DataType, outermost: bool = True) -> pa.Array:
-    """Returns lists built anew of this value type, an outermost null as an empty list.
+    """Returns the lists, rebuilt with this value type; outermost nulls become empty lists.
 
-    `cast` will not do: of a slice whose child is a slice too, pyarrow 25 makes lists that abort the process when read.
+    `cast` is not safe: if a list array and its values are both slices, pyarrow 25 returns lists that abort the process
+    when they are read.
     """
     if not is_list(array.type):
         return array.cast(leaf)
@@ -106,21 +105,19 @@ def _cast_leaves(array: pa.Array, leaf: pa.DataType, outermost: bool = True) -> 
 def _lists(
     array: pa.Array, kind: pa.DataType, depth: int, spec: ColumnSpec, errors: RowErrors
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values of lists, flat, and how many each row has. A null is an empty list."""
+    """Returns the flat values of lists, and how many each row has. A null is an empty list."""
     array = _cast_leaves(array, kind)
     column = bind_column(array, dataclasses.replace(spec, shape=(None,) * depth), errors)
     counts = column.counts
     if depth == len(spec.shape):
-        wanted = np.array([-1 if size is None else size for size in spec.shape])
-        wrong = (counts > 0) & ((wanted >= 0) & (column.sizes != wanted)).any(1)
+        wrong = (counts > 0) & misfits(column.sizes, spec)
         errors.add(wrong, lambda row: misfit_reason(spec, column.sizes[row].tolist()))
     return column.values, counts
 
 
 def _check_counts(counts: np.ndarray, spec: ColumnSpec, errors: RowErrors, missing: str) -> None:
-    if None in spec.shape:
+    if spec.size is None:
         return
-    wanted = math.prod(size or 0 for size in spec.shape)
     if spec.required:
         errors.add(counts == 0, lambda _: missing)
-    errors.add((counts > 0) & (counts != wanted), lambda row: misfit_reason(spec, [counts[row]]))
+    errors.add((counts > 0) & (counts != spec.size), lambda row: misfit_reason(spec, [counts[row]]))

@@ -21,28 +21,28 @@ _CRC = struct.Struct("<I")
 
 
 def masked_crc(data: bytes) -> int:
-    """Returns the masked crc32c that TFRecord stores, so that a crc of data holding crcs stays strong."""
+    """Returns the masked crc32c that TFRecord stores: the crc of data that contains its own crc is weak."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def frame(record: bytes) -> bytes:
-    """Returns the record as it stands in a TFRecord file."""
+    """Returns the record with the header and footer of a TFRecord file."""
     length = struct.pack("<Q", len(record))
     return b"".join((length, _CRC.pack(masked_crc(length)), record, _CRC.pack(masked_crc(record))))
 
 
 def write_records(file: BinaryIO, records: Iterable[bytes]) -> None:
-    """Writes the records, framed, to a file open for writing."""
+    """Writes the records to a file open for writing."""
     for record in records:
         file.write(frame(record))
 
 
 def read_records(file: BinaryIO, position: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Yields `(offset of its header, record)` for the records that begin in [position, end).
+    """Yields `(offset of its header, record)` for each record that begins in [position, end).
 
     Args:
-      file: a file open for reading, standing at `position`, which is the start of a record.
+      file: a file open for reading, at offset `position`, which is the start of a record.
 
     Raises:
       CorruptFile: a length or a record does not match its checksum, or the file ends inside a record.
@@ -68,7 +68,7 @@ def read_records(file: BinaryIO, position: int = 0, end: int | None = None) -> I
 
 @functools.cache
 def _crc_tables() -> np.ndarray:
-    """Returns uint32 [8, 256]: what byte value v at place i of eight adds to their crc32c (it is affine)."""
+    """Returns uint32 [8, 256]: by position of eight, and byte value, its share in their crc32c (which is affine)."""
     zero = google_crc32c.value(bytes(8))
     tables = np.empty((8, 256), np.uint32)
     for place in range(8):
@@ -80,9 +80,9 @@ def _crc_tables() -> np.ndarray:
 
 
 def candidate_starts(data: bytes) -> np.ndarray:
-    """Returns int64 [k]: the offsets in `data` at which eight bytes and their checksum could be a record header.
+    """Returns int64 [k]: the offsets in `data` where eight bytes and their checksum could be a record header.
 
-    TFRecord has no sync marker; a random offset passes with probability 2**-32, and the caller checks what follows.
+    TFRecord has no sync marker. A random offset passes with probability 2**-32, so the caller checks the record too.
     """
     raw = np.frombuffer(data, np.uint8)
     count = len(raw) - HEADER_BYTES + 1

@@ -121,7 +121,7 @@ def served(inputs: tuple[TensorSpec, ...] = (X,), outputs: tuple[TensorSpec, ...
 @pytest.mark.parametrize(
     ("signature", "words"),
     [
-        (served(inputs=()), "takes no input"),
+        (served(inputs=()), "has no input"),
         (served(outputs=()), "has no output"),
         (served(inputs=(tensor_spec("s", sparse(FLOAT, -1, -1)),)), "input 's' is sparse; only dense tensors"),
         (served(inputs=(tensor_spec("n", info(FLOAT)),)), "input 'n' has rank 0.*; export the model with a batch"),

@@ -91,7 +91,7 @@ def test_addresses(host: str, address: str) -> None:
     ("uri", "words"),
     [
         ("grpc://", "is not of the form grpc://HOST:PORT/NAME"),
-        ("grpc://models:8500", "is not of the form grpc://HOST:PORT/NAME, with /versions/N or /labels/L"),
+        ("grpc://models:8500", "is not of the form grpc://HOST:PORT/NAME; /versions/N or /labels/L may follow"),
         ("grpc:///m", "is not of the form"),
         ("grpc://models/m/1", "is not of the form"),
         ("grpc://models/m//versions/1", "is not of the form"),

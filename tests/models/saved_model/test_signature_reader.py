@@ -94,7 +94,7 @@ def test_outputs_that_predict_cannot_give() -> None:
     made.outputs["words"].coo_sparse.values_tensor_name = "values:0"
     signature = read_one(made)
     assert [spec.kind for spec in signature.outputs] == [UNSERVED, "dense"]
-    with pytest.raises(SignatureError, match="'words' is ragged or sparse, and TF Serving answers with dense"):
+    with pytest.raises(SignatureError, match="'words' is ragged or sparse, and TF Serving returns dense tensors only"):
         pick_signature({"s": signature}, "s")
     assert pick_signature({"s": signature}, "s", ("y",)) == signature.with_outputs(("y",))
 
