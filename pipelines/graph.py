@@ -36,7 +36,7 @@ def _writer(output: FilesOutput | TableOutput) -> beam.PTransform:
     if isinstance(output, FilesOutput):
         return WriteFiles(output.target, output.spec)
     if output.files:
-        from sluice.transforms.bigquery.write_load_files import WriteLoadFiles
+        from sluice.transforms.bigquery.file_loads import WriteLoadFiles
 
         return WriteLoadFiles(output.target, output.files)
     from sluice.transforms.bigquery.write import WriteTableRows
@@ -49,7 +49,7 @@ def _failure_writers(failures: FailureSinks) -> Any:
     if failures.files:
         yield "WriteFailures", WriteFailures(failures.files, failures.payload_mode)
     if failures.table:
-        from sluice.transforms.bigquery.write_failure_rows import WriteFailureRows
+        from sluice.transforms.bigquery.write_failures import WriteFailureRows
 
         table = WriteFailureRows(failures.table, failures.payload_mode, endpoint=failures.storage_endpoint)
         yield "WriteFailuresTable", table

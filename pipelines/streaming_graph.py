@@ -6,7 +6,7 @@ from sluice.pipelines.options.table import STREAMING_INSERTS
 from sluice.pipelines.plan.streaming import FailureSinks, StreamingPlan, StreamTable
 from sluice.transforms.bigquery.table_columns import append_schema
 from sluice.transforms.bigquery.write import WriteStreamTable
-from sluice.transforms.bigquery.write_failure_table import WriteFailureTable
+from sluice.transforms.bigquery.write_failures import WriteFailureTable
 from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles

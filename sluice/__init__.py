@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from sluice.transforms.bigquery.commit import TableCommitter
     from sluice.transforms.bigquery.read import ReadTable
     from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
-    from sluice.transforms.bigquery.write_failure_rows import WriteFailureRows
-    from sluice.transforms.bigquery.write_failure_table import WriteFailureTable
+    from sluice.transforms.bigquery.write_failures import WriteFailureRows, WriteFailureTable
     from sluice.transforms.bigquery.write_inserts import WriteTable
     from sluice.transforms.core.commit import Commit
     from sluice.transforms.core.failures import Failure, Result
@@ -54,8 +53,8 @@ _HOMES = {
     "WindowRows": "sluice.transforms.window_rows",
     "WriteFailureFiles": "sluice.transforms.files.write_stream",
     "WriteFailureMessages": "sluice.transforms.pubsub.write",
-    "WriteFailureRows": "sluice.transforms.bigquery.write_failure_rows",
-    "WriteFailureTable": "sluice.transforms.bigquery.write_failure_table",
+    "WriteFailureRows": "sluice.transforms.bigquery.write_failures",
+    "WriteFailureTable": "sluice.transforms.bigquery.write_failures",
     "WriteFailures": "sluice.transforms.files.write",
     "WriteFiles": "sluice.transforms.files.write",
     "WriteMessages": "sluice.transforms.pubsub.write",

@@ -50,7 +50,7 @@ class TableOutput:
     @property
     def committer(self) -> Committer:
         if self.files:
-            from sluice.transforms.bigquery.load_table import LoadCommitter
+            from sluice.transforms.bigquery.file_loads import LoadCommitter
 
             return LoadCommitter(self.target, self.files)
         from sluice.transforms.bigquery.commit import TableCommitter
@@ -152,7 +152,7 @@ def plan_failure_sinks(options: BatchOptions, files: Target | None, job: str) ->
     """
     table = None
     if options.failures_table:
-        from sluice.transforms.bigquery.write_failure_rows import plan_failure_table
+        from sluice.transforms.bigquery.write_failures import plan_failure_table
 
         table = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
     storage_endpoint = options.bigquery_storage_endpoint or None

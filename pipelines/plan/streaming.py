@@ -15,7 +15,7 @@ from sluice.pipelines.plan.output import parse_output
 from sluice.pipelines.plan.stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.bigquery.table import TableOptions, ensure_table, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import parse_layout
-from sluice.transforms.bigquery.write_failure_table import ensure_failure_table
+from sluice.transforms.bigquery.write_failures import ensure_failure_table
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.files.write_stream import check_stream_target
 
@@ -38,7 +38,7 @@ class StreamTable:
       schema: of the rows, without `_predicted_at`.
       fields: of the table, in the form of BigQuery's JSON schemas; until `make_tables`, of one that is made for them.
       options: how `make_tables` may make or change it.
-      endpoint: see transforms.bigquery.table.open_client.
+      endpoint: see transforms.bigquery.clients.open_client.
       storage_endpoint: see transforms.bigquery.clients.write_client.
     """
 

@@ -312,7 +312,7 @@ def test_a_table_is_laid_out_as_asked(bigquery: BigQuery, nested: str, twice: st
     "flag,words",
     [
         ("--input_table={nested}x", "Is the name right (PROJECT.DATASET.TABLE), and are you allowed to see it?"),
-        ("--input_table=nested", "'nested' is no table; write PROJECT.DATASET.TABLE"),
+        ("--input_table=nested", "'nested' is not a table id; write PROJECT.DATASET.TABLE"),
         ("--output_table=proj1.nowhere.t", "there is no dataset proj1:nowhere; `bq mk --dataset"),
         ("--failures_table={nested}", "has no column"),
         ("--row_restriction=id >", "(--row_restriction 'id >')"),

@@ -13,8 +13,7 @@ import pytest
 from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.streaming import make_tables, plan_streaming
-from sluice.transforms.bigquery import clients as bigquery_clients
-from sluice.transforms.bigquery import table as bigquery_table
+from sluice.transforms.bigquery.clients import EMULATOR_VARIABLE, STORAGE_EMULATOR_VARIABLE
 from tests.support.bigquery.proxy import bigquery_proxy
 from tests.support.pubsub.streams import LocalJob, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample
@@ -52,8 +51,8 @@ def schema_of(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def no_variables(bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch) -> None:
     """No environment variable says where BigQuery is."""
-    for module in (bigquery_table, bigquery_clients):
-        monkeypatch.delenv(module.EMULATOR_VARIABLE)
+    for name in (EMULATOR_VARIABLE, STORAGE_EMULATOR_VARIABLE):
+        monkeypatch.delenv(name)
 
 
 def lines_with_ids(sample: ZooSample) -> list[bytes]:
@@ -175,7 +174,7 @@ def test_rows_are_sent_in_types_that_the_table_has(bigquery: BigQuery, picky: st
         ([], ["--partition_by=x"], "--partition_by x: the column is FLOAT; it has to be one of DATE"),
         ([], ["--cluster_by=nosuch"], "--cluster_by nosuch: the table has no such column; it has x, root, _model, "),
         ([], ["--partition_by=x:WEEK"], "--partition_by x:WEEK: write FIELD or FIELD:DAY"),
-        (NARROW, ["--output_table=t"], "'t' is no table; write PROJECT.DATASET.TABLE"),
+        (NARROW, ["--output_table=t"], "'t' is not a table id; write PROJECT.DATASET.TABLE"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(

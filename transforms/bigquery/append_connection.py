@@ -1,41 +1,42 @@
 """One connection to BigQuery's AppendRows: requests go in, and their answers come out in the same order.
 
-A column of the table that the schema lacks has its default, if it has one; one that the schema has is null where a row
-is: https://cloud.google.com/bigquery/docs/default-values#use_the_storage_write_api
+Google's writer (google.cloud.bigquery_storage_v1.writer.AppendRowsStream) is not used: its future answered after 504 ms
+where 10 were needed, it sleeps 80 ms and more at every connection, and it sends what is behind a lost request over a
+new connection, which only the bundle can decide.
 
-Google's writer (google.cloud.bigquery_storage_v1.writer.AppendRowsStream) is not used: it sleeps 80 ms and more over
-every connection, its futures poll once a second, and it sends what is behind a request that was lost over a new
-connection, which the bundle has to decide.
+A column that the table has and the schema lacks gets its default value; a null in a column of the schema stays null:
+https://cloud.google.com/bigquery/docs/default-values#use_the_storage_write_api
 """
 
 import queue
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import grpc
 from google.api_core.exceptions import DeadlineExceeded, GoogleAPICallError, ServiceUnavailable, from_grpc_error
+from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
 from google.cloud.bigquery_storage_v1.types import AppendRowsRequest, AppendRowsResponse, StorageError
+from google.protobuf.any_pb2 import Any as AnyMessage
 
 _StorageError = StorageError.pb()
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class Connection:
-    """Raises what the service ends it with from `receive`, after the answers that came before.
+    """An open AppendRows call.
 
     Args:
       client: see transforms.bigquery.clients.write_client.
       stream: its full name.
-      schema: of the rows: Arrow's IPC message.
+      schema: of the rows, as Arrow's IPC message.
     """
 
-    def __init__(self, client: Any, stream: str, schema: bytes) -> None:
+    def __init__(self, client: BigQueryWriteClient, stream: str, schema: bytes) -> None:
         self._stream, self._schema = stream, schema
         self._is_new = True
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        # By the name in this header the service finds the table's region.
+        self._requests: queue.SimpleQueue[AppendRowsRequest | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[AppendRowsResponse | GoogleAPICallError] = queue.SimpleQueue()
+        # The service finds the table's region by the name in this header.
         routing = (("x-goog-request-params", f"write_stream={stream}"),)
         self._call = client.transport.append_rows(iter(self._requests.get, None), metadata=routing)
         threading.Thread(target=self._read, name="sluice-append", daemon=True).start()
@@ -57,11 +58,12 @@ class Connection:
             self._is_new = False
         self._requests.put(AppendRowsRequest.wrap(request))
 
-    def receive(self, timeout_secs: float) -> Any:
-        """Returns the next answer, an AppendRowsResponse as protobuf has it.
+    def receive(self, timeout_secs: float) -> AppendRowsResponse:
+        """Returns the next answer, in protobuf's own form.
 
         Raises:
-          GoogleAPICallError: the connection has ended, or there was no answer in time; it is of no use any more.
+          GoogleAPICallError: the connection has ended, or no answer came in time. Answers that came before the end are
+            returned first. The connection is of no use any more.
         """
         try:
             answer = self._answers.get(timeout=timeout_secs)
@@ -73,10 +75,11 @@ class Connection:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the service has ended it."""
+        """Whether the service has ended the connection."""
         return not self._call.is_active()
 
     def close(self) -> None:
+        """Ends the connection; answers that have not come are lost."""
         self._requests.put(None)
         self._call.cancel()
 
@@ -94,12 +97,12 @@ def code_name(code: int) -> str:
     return _CODES.get(code, str(code))
 
 
-def storage_codes(details: Any) -> set[str]:
+def storage_codes(details: Iterable[AnyMessage]) -> set[str]:
     """Returns the names of the StorageErrors among an error's details, e.g. "OFFSET_ALREADY_EXISTS"."""
     return {StorageError.StorageErrorCode(error.code).name for error in _storage_errors(details)}
 
 
-def _storage_errors(details: Any) -> Iterator[Any]:
+def _storage_errors(details: Iterable[AnyMessage]) -> Iterator[StorageError]:
     for detail in details:
         error = _StorageError()
         if hasattr(detail, "Unpack") and detail.Unpack(error):

@@ -4,23 +4,24 @@ https://cloud.google.com/bigquery/docs/write-api
 https://cloud.google.com/bigquery/docs/write-api-best-practices
 """
 
-import collections
 import dataclasses
-import itertools
 import logging
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.retry import exponential_sleep_generator
+from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
+from google.cloud.bigquery_storage_v1.types import AppendRowsResponse
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery.append_connection import Connection, code_name, storage_codes
-from sluice.transforms.bigquery.append_requests import MAX_ROW_BYTES, REQUEST_BYTES, Part, Request, cut_part
-from sluice.transforms.bigquery.write_inserts import ROW_TOO_LARGE
+from sluice.transforms.bigquery.append_requests import REQUEST_BYTES, Part, Request, RequestQueue, Source, cut_part
+from sluice.transforms.bigquery.table import MAX_ROW_BYTES, NO_SUCH_FIELD, ROW_TOO_LARGE
+from sluice.transforms.core.transient import TRANSIENT_CODES
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,32 +31,17 @@ _MAX_UNDER_WAY = 4
 # Requests more than one that finding the rows at fault may cost, where BigQuery does not name them.
 _MAX_ISOLATION_CALLS = 256
 
-_FIRST_BACKOFF_SECS = 0.1
-_LAST_BACKOFF_SECS = 10.0
-# What has passed by then is not worth a line in the log.
+_FIRST_BACKOFF_SECS, _LAST_BACKOFF_SECS = 0.1, 10.0
+# What passes before that is not worth a line in the log.
 _TRIES_BEFORE_WARNING = 6
 
-# What may pass when it is tried again: what ends a connection (ABORTED one that was idle, UNAUTHENTICATED one whose
-# token has run out); a table that was made just now and is not seen by all servers; an offset behind a request that was
-# lost (OUT_OF_RANGE).
+# Besides what may pass with any of Google's services: NOT_FOUND, for a table that was made just now and that not all
+# servers see; OUT_OF_RANGE, for an offset behind a request that was lost; UNAUTHENTICATED, for a connection whose token
+# has run out; FAILED_PRECONDITION, which Google's own writer repeats too.
 # https://github.com/googleapis/java-bigquerystorage, ConnectionWorker.isConnectionErrorRetriable
-_TRANSIENT = {
-    "ABORTED",
-    "CANCELLED",
-    "DEADLINE_EXCEEDED",
-    "FAILED_PRECONDITION",
-    "INTERNAL",
-    "NOT_FOUND",
-    "OUT_OF_RANGE",
-    "RESOURCE_EXHAUSTED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
-    "UNKNOWN",
-}
-# It may be that the table has got the column just now.
+_TRANSIENT = TRANSIENT_CODES | {"FAILED_PRECONDITION", "NOT_FOUND", "OUT_OF_RANGE", "UNAUTHENTICATED"}
+# May pass too: the table may have got the column just now.
 _EXTRA_FIELDS = "SCHEMA_MISMATCH_EXTRA_FIELDS"
-# What a row error says of a column that the table lacks; then every row has it.
-_NO_SUCH_FIELD = "no such field"
 _REMEDIES = {
     "NOT_FOUND": "if the table is gone, start the job anew, which makes it",
     "PERMISSION_DENIED": "roles/bigquery.dataEditor allows it",
@@ -69,10 +55,10 @@ class AppendOptions:
     """How long the service may be away.
 
     Attributes:
-      retry_secs: what is not taken is tried again for so long; every request that is taken begins the time anew.
-      request_secs: a request that is not answered for so long is sent again, over another connection.
+      retry_secs: how long a request is repeated; every request that succeeds begins the time anew.
+      request_secs: a request without an answer for so long is sent again, over another connection.
       settle_secs: instead of `retry_secs`, where a table, or a column of it, may be so new that BigQuery does not see
-        it yet, for which it takes some minutes.
+        it yet; that takes some minutes.
     """
 
     retry_secs: float = 60.0
@@ -80,25 +66,29 @@ class AppendOptions:
     settle_secs: float = 600.0
 
 
-class Refused(NamedTuple):
-    """A row that is not taken.
+class Refused(NamedTuple, Generic[Source]):
+    """A row that BigQuery does not accept.
 
     Attributes:
       source: that it was appended with.
       row: its place in the batch.
     """
 
-    source: Any
+    source: Source
     row: int
     error_type: str
     message: str
 
 
-class AppendStream:
+def _backoff() -> Iterator[float]:
+    return exponential_sleep_generator(_FIRST_BACKOFF_SECS, _LAST_BACKOFF_SECS)
+
+
+class AppendStream(Generic[Source]):
     """An open stream. Not thread-safe.
 
-    With offsets, which a stream has that was made for one writer, every row is in it once; without them, in a table's
-    default stream, one or more times.
+    With offsets, which a stream has that was made for one writer, every row is in the stream once. Without them, in a
+    table's default stream, it is there one or more times.
 
     Args:
       client: see transforms.bigquery.clients.write_client.
@@ -106,16 +96,16 @@ class AppendStream:
       schema: of all batches.
       clock: seconds, monotonic.
       pause: waits so many seconds.
-      uniform: in [0, 1).
+      backoff: returns an iterator over pauses, in seconds.
 
     Attributes:
-      rows: that are in the stream.
-      size: bytes of them.
+      rows: how many are in the stream.
+      size: their bytes.
     """
 
     def __init__(
         self,
-        client: Any,
+        client: BigQueryWriteClient,
         name: str,
         schema: pa.Schema,
         options: AppendOptions,
@@ -123,29 +113,29 @@ class AppendStream:
         offsets: bool,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
-        uniform: Callable[[], float] = random.random,
+        backoff: Callable[[], Iterator[float]] = _backoff,
     ) -> None:
         self.rows = self.size = 0
         self._client, self._schema = client, schema.serialize().to_pybytes()
         self._name, self._options, self._offsets = name, options, offsets
-        self._clock, self._pause, self._uniform = clock, pause, uniform
+        self._clock, self._pause, self._backoff = clock, pause, backoff
         self._connection: Connection | None = None
-        self._under_way = self._stale = 0
+        self._queue: RequestQueue[Source] = RequestQueue()
         self.drop()
 
-    def append(self, batch: pa.RecordBatch, source: Any) -> list[Refused]:
-        """Sends the rows with those to come, or at once; returns rows, of this call or others before, that are refused.
+    def append(self, batch: pa.RecordBatch, source: Source) -> list[Refused[Source]]:
+        """Sends the rows, at once or with those to come; returns refused rows, of this call or of earlier ones.
 
         Args:
           source: comes back with each row that is refused.
 
         Raises:
-          SluiceError: BigQuery takes no rows at all, or did not do so in time.
+          SluiceError: BigQuery accepts no rows at all, or did not do so in time.
         """
         for part in cut_part(Part(batch, source, np.arange(batch.num_rows))):
             size = part.batch.nbytes
             if size > MAX_ROW_BYTES and part.batch.num_rows == 1:
-                text = f"the row is {size:,} bytes; BigQuery takes {MAX_ROW_BYTES:,}"
+                text = f"the row is {size:,} bytes; BigQuery accepts {MAX_ROW_BYTES:,} at most"
                 self._refused.append(Refused(source, int(part.rows[0]), ROW_TOO_LARGE, text))
                 continue
             if self._gathered and self._gathered_bytes + size > REQUEST_BYTES:
@@ -154,143 +144,132 @@ class AppendStream:
             self._gathered_bytes += size
         return self._take_refused()
 
-    def flush(self) -> list[Refused]:
-        """Returns when every row is in the stream or refused, likewise."""
+    def flush(self) -> list[Refused[Source]]:
+        """Returns when every row is in the stream or refused; returns and raises as `append` does."""
         if self._gathered:
             self._send()
-        while self._waiting:
+        while self._queue:
             self._receive()
         self._isolation_calls = _MAX_ISOLATION_CALLS
         return self._take_refused()
 
     def drop(self) -> None:
         """Forgets the rows that are not known to be in the stream."""
-        if self._connection is not None and self._under_way:
+        if not self._queue.is_idle:
             self.close()
-        self._failing_since: float | None = None
-        self._tries = 0
-        self._gathered: list[Part] = []
+        self._queue.clear()
+        self._gathered: list[Part[Source]] = []
         self._gathered_bytes = 0
-        self._refused: list[Refused] = []
-        # In the order of the stream; the first `_under_way` of them are sent. `_stale` answers are to come besides.
-        self._waiting: collections.deque[Request] = collections.deque()
+        self._refused: list[Refused[Source]] = []
         self._isolation_calls = _MAX_ISOLATION_CALLS
+        self._recovered()
 
     def close(self) -> None:
         """Ends the connection."""
         if self._connection is not None:
             self._connection.close()
-        self._connection, self._under_way, self._stale = None, 0, 0
+        self._connection = None
+        self._queue.take_back()
 
-    def _take_refused(self) -> list[Refused]:
+    def _take_refused(self) -> list[Refused[Source]]:
         refused, self._refused = self._refused, []
         return refused
 
     def _send(self) -> None:
         parts, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        self._waiting.append(Request.of(parts))
+        self._queue.add(Request.of(parts))
         self._push()
-        while len(self._waiting) >= _MAX_UNDER_WAY:
+        while len(self._queue) >= _MAX_UNDER_WAY:
             self._receive()
 
-    def _push(self) -> None:
-        """Sends what waits, as far as it may be under way."""
-        idle = not self._under_way and not self._stale
-        if self._connection is not None and idle and self._connection.has_ended:
+    def _push(self) -> Connection:
+        """Sends what waits, as far as it may be under way; returns the connection."""
+        if self._connection is not None and self._queue.is_idle and self._connection.has_ended:
             self.close()
         if self._connection is None:
             self._connection = Connection(self._client, self._name, self._schema)
-        offset = self.rows + sum(request.rows for request in itertools.islice(self._waiting, self._under_way))
-        for request in itertools.islice(self._waiting, self._under_way, _MAX_UNDER_WAY):
-            self._connection.send(request.data, offset if self._offsets else None)
-            offset += request.rows
-            self._under_way += 1
+        for request, ahead in self._queue.send(_MAX_UNDER_WAY):
+            self._connection.send(request.data, self.rows + ahead if self._offsets else None)
+        return self._connection
 
     def _receive(self) -> None:
         """Waits for one answer, and does what it asks for."""
-        self._push()
-        assert self._connection is not None
+        connection = self._push()
         try:
-            answer = self._connection.receive(self._options.request_secs)
+            answer = connection.receive(self._options.request_secs)
         except GoogleAPICallError as error:
             self.close()
             code = error.grpc_status_code.name if error.grpc_status_code else type(error).__name__
-            if code == "ALREADY_EXISTS" and self._offsets:
-                self._accept()
+            if not self._is_in(code):
+                self._wait(code, str(error.message), storage_codes(error.details))
                 return
-            self._wait(code, str(error.message), storage_codes(error.details))
-            return
-        if self._stale:
-            self._stale -= 1
-            return
-        code = code_name(answer.error.code)
-        if not answer.error.code or (code == "ALREADY_EXISTS" and self._offsets):
-            self._accept()
-            return
-        self._refuse(answer, code, storage_codes(answer.error.details))
+        else:
+            if self._queue.skip_superseded():
+                return
+            code = code_name(answer.error.code)
+            if answer.error.code and not self._is_in(code):
+                self._refuse(answer, code)
+                return
+        self._accept()
+
+    def _is_in(self, code: str) -> bool:
+        """Whether an error says that the first request's rows are in the stream already."""
+        return code == "ALREADY_EXISTS" and self._offsets
 
     def _accept(self) -> None:
-        request = self._waiting.popleft()
-        self._under_way = max(self._under_way - 1, 0)
+        request = self._queue.accept()
         self.rows += request.rows
         self.size += len(request.data)
-        self._failing_since, self._tries = None, 0
+        self._recovered()
 
-    def _refuse(self, answer: Any, code: str, storage: set[str]) -> None:
-        request = self._waiting[0]
+    def _recovered(self) -> None:
+        """Begins the time for retries anew."""
+        self._failing_since: float | None = None
+        self._tries = 0
+        self._pauses = self._backoff()
+
+    def _refuse(self, answer: AppendRowsResponse, code: str) -> None:
+        """Has the first request's good rows sent again, all of it if no row is at fault."""
+        request, storage = self._queue.first, storage_codes(answer.error.details)
+        message = str(answer.error.message)
         errors = {error.index: error.message for error in answer.row_errors if 0 <= error.index < request.rows}
-        if any(message.startswith(_NO_SUCH_FIELD) for message in errors.values()):
+        if any(each.startswith(NO_SUCH_FIELD) for each in errors.values()):  # every row has that error
+            self._replace([request])
             self._wait("INVALID_ARGUMENT", next(iter(errors.values())), storage)
         elif errors:
             self._replace(self._without(request, errors))
         elif code == "INVALID_ARGUMENT" and not storage:
-            self._replace(self._halves(request, str(answer.error.message)))
+            self._replace(self._halves(request, message))
         else:
             self._replace([request])
-            self._wait(code, str(answer.error.message), storage)
+            self._wait(code, message, storage)
 
-    def _replace(self, requests: Sequence[Request]) -> None:
-        """Has these sent in the place of the first; with offsets, all behind it again, since they are refused too."""
-        self._waiting.popleft()
-        self._under_way -= 1
-        if self._offsets:
-            self._stale, self._under_way = self._stale + self._under_way, 0
-            self._waiting.extendleft(reversed(requests))
-        else:
-            self._waiting.extend(requests)
+    def _replace(self, requests: Sequence[Request[Source]]) -> None:
+        self._queue.replace(requests, in_place=self._offsets)
 
-    def _without(self, request: Request, errors: Mapping[int, str]) -> list[Request]:
-        kept = []
-        for part, places in request.places():
-            bad = np.isin(places, list(errors))
-            for place in np.flatnonzero(bad):
-                message = errors[int(places[place])]
-                self._refused.append(Refused(part.source, int(part.rows[place]), APPEND_ERROR, message))
-            if not bad.all():
-                kept.append(Part(part.batch.filter(pa.array(~bad)), part.source, part.rows[~bad]))
-        return [Request.of(kept)] if kept else []
+    def _without(self, request: Request[Source], errors: Mapping[int, str]) -> list[Request[Source]]:
+        for place, source, row in request.find(errors):
+            self._refused.append(Refused(source, row, APPEND_ERROR, errors[place]))
+        return request.without(errors)
 
-    def _halves(self, request: Request, message: str) -> list[Request]:
-        """Returns the request's halves, or none if its rows are refused."""
+    def _halves(self, request: Request[Source], message: str) -> list[Request[Source]]:
+        """Returns the request's halves, or none if its rows are refused.
+
+        models.isolate would wait for each part's answer; these go out with the other requests under way.
+        """
         if request.rows == 1:
             return self._without(request, {0: message})
         if self._isolation_calls < 2:
             note = f"not isolated: one or more of {request.rows} rows sent together; {message}"
             return self._without(request, dict.fromkeys(range(request.rows), note))
         self._isolation_calls -= 2
-        middle = request.rows // 2
-        first, second = [], []
-        for part, places in request.places():
-            cut = int(np.searchsorted(places, middle))
-            first += [part.slice(0, cut)] if cut else []
-            second += [part.slice(cut, len(places))] if cut < len(places) else []
-        return [Request.of(first), Request.of(second)]
+        return request.halves()
 
     def _wait(self, code: str, message: str, storage: set[str]) -> None:
-        """Waits before it is tried again.
+        """Waits before the next try.
 
         Raises:
-          SluiceError: there is no use in it, or it has been tried for long enough.
+          SluiceError: the error does not pass, or has not for long enough.
         """
         said = f"rows cannot be appended to {self._name}: {code}: {message}"
         remedy = f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
@@ -304,8 +283,7 @@ class AppendStream:
             raise SluiceError(f"{said} (tried {self._tries + 1} times, for {patience_secs:g} s){remedy}")
         self._tries += 1
         _LOG.log(logging.WARNING if self._tries == _TRIES_BEFORE_WARNING else logging.DEBUG, "%s; trying again", said)
-        backoff_secs = min(_FIRST_BACKOFF_SECS * 2.0 ** min(self._tries - 1, 30), _LAST_BACKOFF_SECS)
-        self._pause(min(self._uniform() * backoff_secs, left_secs))
+        self._pause(min(next(self._pauses), left_secs))
 
     def _patience_secs(self, code: str, storage: set[str]) -> float:
         new_table = code == "NOT_FOUND" and not self.rows

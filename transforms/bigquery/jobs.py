@@ -1,40 +1,36 @@
-"""Jobs of BigQuery that are run once, however often the step that runs them is tried.
+"""BigQuery jobs that run once, however often the step that runs them is repeated.
 
-A job's id is made from what the job is for, so a step that is tried again, or whose request was answered by nobody,
-finds the job that is there: https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid
+A job's id is made from what the job is for. So a step that is repeated, or whose request got no answer, finds the job
+that is there: https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 from google.api_core.exceptions import Conflict, NotFound
+from google.api_core.retry import exponential_sleep_generator
 from google.cloud import bigquery
 
 from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery.clients import TRANSIENT_REASONS, call_options
+from sluice.transforms.bigquery.table import quoted
 from sluice.transforms.bigquery.table_layout import key_of
 
 _Config = TypeVar("_Config", bigquery.LoadJobConfig, bigquery.CopyJobConfig, bigquery.QueryJobConfig)
 Job: TypeAlias = bigquery.LoadJob | bigquery.CopyJob | bigquery.QueryJob
 
-# https://cloud.google.com/bigquery/docs/error-messages: "try again", or "may have passed". A job that failed has
-# changed nothing, and its id is used up.
-_PASSING = frozenset(
-    {
-        "backendError",
-        "internalError",
-        "jobBackendError",
-        "jobInternalError",
-        "jobRateLimitExceeded",
-        "rateLimitExceeded",
-        "tableUnavailable",
-    }
-)
+# Those of jobs besides. A job that failed has changed nothing, and its id is used up.
+_TRANSIENT_REASONS = TRANSIENT_REASONS | {
+    "jobBackendError",
+    "jobInternalError",
+    "jobRateLimitExceeded",
+    "tableUnavailable",
+}
 _TRIES = 5
-_CALL_SECS = 60.0
-# A job is asked after this often: at first, and at most.
-_FIRST_POLL_SECS = 0.1
-_LAST_POLL_SECS = 10.0
+# Pauses between tries, and between looks whether a job has ended: the first and the longest, half of them on average.
+_TRY_SECS = (4.0, 60.0)
+_POLL_SECS = (0.2, 20.0)
 _SHOWN_ERRORS = 5
 
 
@@ -53,25 +49,16 @@ class JobFailed(SluiceError):
         self.reason = str(job.error_result.get("reason"))
 
 
-def with_key(config: _Config, table: bigquery.Table) -> _Config:
-    """Returns it with the key of the table that the job writes: a table that a job without one replaces has none then.
-
-    https://cloud.google.com/bigquery/docs/customer-managed-encryption#change_to_kms
-    """
-    key = key_of(table)
-    if key is not None:  # else it would be null in the request
-        config.destination_encryption_configuration = key
-    return config
-
-
 class JobRunner:
     """Runs jobs in one location, and waits for each.
 
-    A job whose error may have passed is started again, under the name's next id. Every method that runs one raises
-    JobFailed, or what the client raises for a request that is refused, or not answered in `retry_secs`.
+    A job that fails with an error that may pass is started again, under the name's next id. Every method that runs a
+    job raises JobFailed, or what the client raises for a request that is refused, or not answered in `retry_secs`.
 
     Args:
       location: of the tables; None: BigQuery finds it out.
+      sleep: waits so many seconds.
+      backoff: from the first and the longest of them, an iterator over pauses, in seconds.
     """
 
     def __init__(
@@ -80,11 +67,12 @@ class JobRunner:
         location: str | None,
         retry_secs: float,
         sleep: Callable[[float], None] = time.sleep,
+        backoff: Callable[[float, float], Iterator[float]] = exponential_sleep_generator,
     ) -> None:
         self._client = client
         self._location = location
-        self._options = {"retry": bigquery.DEFAULT_RETRY.with_timeout(retry_secs), "timeout": _CALL_SECS}
-        self._sleep = sleep
+        self._options = call_options(retry_secs)
+        self._sleep, self._backoff = sleep, backoff
 
     def load(self, name: str, uris: Sequence[str], table: str, config: bigquery.LoadJobConfig) -> None:
         """Loads files."""
@@ -125,14 +113,15 @@ class JobRunner:
         return False
 
     def _run(self, name: str, start: Callable[[str], Job]) -> None:
+        pauses = self._backoff(*_TRY_SECS)
         for number, job_id in enumerate(_job_ids(name)):
             if number:
-                self._sleep(2.0**number)
+                self._sleep(next(pauses))
             job = self._start_or_find(job_id, start)
             self._wait(job)
             if not job.error_result:
                 return
-            if job.error_result.get("reason") not in _PASSING:
+            if job.error_result.get("reason") not in _TRANSIENT_REASONS:
                 break
         raise JobFailed(job)
 
@@ -143,12 +132,39 @@ class JobRunner:
             return self._client.get_job(job_id, location=self._location, **self._options)
 
     def _wait(self, job: Job) -> None:
-        pause = _FIRST_POLL_SECS
+        pauses = self._backoff(*_POLL_SECS)
         while job.state != "DONE":
-            self._sleep(pause)
-            pause = min(2 * pause, _LAST_POLL_SECS)
+            self._sleep(next(pauses))
             job.reload(**self._options)
 
 
 def _job_ids(name: str) -> list[str]:
     return [f"{name}_{number}" for number in range(_TRIES)]
+
+
+def with_key(config: _Config, table: bigquery.Table) -> _Config:
+    """Returns the configuration with the encryption key of the table that the job writes.
+
+    A job without a key takes it from a table that it replaces:
+    https://cloud.google.com/bigquery/docs/customer-managed-encryption#change_to_kms
+    """
+    key = key_of(table)
+    if key is not None:  # else it would be null in the request
+        config.destination_encryption_configuration = key
+    return config
+
+
+def replace_rows(runner: JobRunner, name: str, source: str, table: bigquery.Table) -> None:
+    """Replaces a table's rows by those of another, `source`, in one job; the table must have no REQUIRED columns.
+
+    The job is a query and not a copy: a copy leaves out rows that BigQuery has not yet moved out of its write buffer,
+    where rows of streams may be for an hour and more after their commit. A query keeps the schema as well; but its
+    results are NULLABLE, so plan_table refuses tables with REQUIRED columns.
+    """
+    config = bigquery.QueryJobConfig(
+        destination=table.reference,
+        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE_DATA,
+        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+        use_query_cache=False,
+    )
+    runner.query(name, f"SELECT * FROM {quoted(source)}", with_key(config, table))

@@ -1,4 +1,4 @@
-"""BigQuery to RecordBatches: a session of the Storage Read API, its streams spread over the workers, read as Arrow."""
+"""BigQuery to RecordBatches: one session of the Storage Read API, in Arrow, its streams spread over the workers."""
 
 import dataclasses
 import time
@@ -10,11 +10,13 @@ import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.api_core.retry import exponential_sleep_generator
 from google.cloud.bigquery_storage_v1 import types
+from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.bigquery.clients import close, read_client
-from sluice.transforms.bigquery.read_session import PASSING, TableInput, open_session, refusal, session_schema
+from sluice.transforms.bigquery.read_session import TableInput, open_session, refusal, session_schema
 from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.transient import TRANSIENT_ERRORS
 from sluice.transforms.decode.conform import conform
 from sluice.transforms.decode.spec import Decoded, InputSpec
 from sluice.transforms.files.find_source import SAMPLE_ROWS
@@ -24,17 +26,17 @@ _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.1, 10.0
 
 
 class ReadTable(Composite):
-    """Reads a table, or what a query gives, into RecordBatches of the columns in `spec`, with their origin beside them.
+    """Reads a table, or a query's results, into RecordBatches of the columns in `spec`, with their origin beside them.
 
     The job's first step opens the session: each run of a job has its own, which lives for six hours, and whose rows are
-    those of one moment. Each stream of the session is read by one worker; a connection that is lost is taken up where
-    it broke off. The origin of a row is TABLE#stream=N&row=N, by its place in the session: it tells rows apart, but a
-    table has no numbers to find them by. A failure shows the row itself.
+    those of one moment. One worker reads each stream of the session; it goes on where a lost connection broke off. The
+    origin of a row is TABLE#stream=N&row=N, its place in the session. That tells rows apart, but BigQuery rows have no
+    row number by which to find them again; so a failure's payload is the row itself.
 
     Args:
-      table: what `transforms.bigquery.find_table` has found.
-      spec: the columns to read; `pipelines.plan.input` derives it.
-      retry_secs: for how long a stream that gives nothing is tried again.
+      table: see transforms.bigquery.find_table.
+      spec: the columns to read; `pipelines.plan` derives it.
+      retry_secs: how long a stream that sends nothing is asked again.
     """
 
     def __init__(self, table: TableInput, spec: InputSpec, retry_secs: float = 300.0) -> None:
@@ -71,7 +73,7 @@ class Stream:
 
 
 def read_sample(table: TableInput, spec: InputSpec, retry_secs: float = 30.0) -> Decoded:
-    """Returns the first rows of a table, as the job will read them; of what a query gives, none: it would have to run.
+    """Returns the first rows of a table, as the job will read them; none of a query, which would have to run.
 
     Raises:
       UsageError: they cannot be read.
@@ -92,12 +94,12 @@ def read_sample(table: TableInput, spec: InputSpec, retry_secs: float = 30.0) ->
 
 
 def open_streams(
-    client: Any, table: TableInput, spec: InputSpec, retry_secs: float, max_streams: int = 0
+    client: BigQueryReadClient, table: TableInput, spec: InputSpec, retry_secs: float, max_streams: int = 0
 ) -> list[Stream]:
     """Returns the streams of a new session of the columns in `spec`.
 
     Raises:
-      SluiceError: there is none to be had.
+      SluiceError: BigQuery refuses to open one, or a column is missing.
     """
     columns = [name for name, _ in spec.columns] or [table.any_column]
     try:
@@ -106,13 +108,13 @@ def open_streams(
         raise SluiceError(refusal(table, error)) from error
     missing = [name for name in columns if name not in session_schema(session).names]
     if missing:
-        raise SluiceError(f"{table.label}: column '{missing[0]}' was there when the job was launched, and is no more")
+        raise SluiceError(f"{table.label}: column '{missing[0]}' existed when the job was launched, and does no more")
     schema = session.arrow_schema.serialized_schema
     return [Stream(stream.name, number, schema) for number, stream in enumerate(session.streams)]
 
 
 def read_stream(
-    client: Any,
+    client: BigQueryReadClient,
     stream: Stream,
     table: TableInput,
     spec: InputSpec,
@@ -127,7 +129,7 @@ def read_stream(
       pause: waits so many seconds.
 
     Raises:
-      SluiceError: BigQuery refuses to go on, or gives nothing for `retry_secs`.
+      SluiceError: BigQuery refuses to go on, or sends nothing for `retry_secs`.
     """
     schema = pa.ipc.read_schema(pa.py_buffer(stream.schema))
     origin = f"{table.origin}#stream={stream.number}&row="
@@ -139,16 +141,16 @@ def read_stream(
 
 
 def _answers(
-    client: Any,
+    client: BigQueryReadClient,
     stream: Stream,
     table: TableInput,
     retry_secs: float,
     clock: Callable[[], float],
     pause: Callable[[float], None],
 ) -> Iterator[types.ReadRowsResponse]:
-    """Yields what comes, and calls again from there when the connection breaks.
+    """Yields answers; when the connection breaks, calls again from the last answer.
 
-    Google's ReadRowsStream does so too, but for ever, without a pause, and not for every error that passes.
+    Google's ReadRowsStream does so too, but for ever, without a pause, and not for every transient error.
     """
     offset, failing_since = 0, None
     while True:
@@ -159,7 +161,7 @@ def _answers(
                 offset, failing_since = offset + answer.row_count, None
                 yield answer
             return
-        except PASSING as error:
+        except TRANSIENT_ERRORS as error:
             if failing_since is None:
                 failing_since, pauses = clock(), exponential_sleep_generator(_FIRST_PAUSE_SECS, _LAST_PAUSE_SECS)
             if (secs := clock() - failing_since) >= retry_secs:
@@ -169,7 +171,7 @@ def _answers(
         except GoogleAPICallError as error:
             raise SluiceError(
                 f"{table.label}: BigQuery does not read on at row {offset} of stream {stream.name}: {error.message}. "
-                "A session ends six hours after the job has begun to read: was there too much for the workers?"
+                "A session ends six hours after the job has begun to read: were there too few workers?"
             ) from error
         finally:
             if call is not None:

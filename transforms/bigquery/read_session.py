@@ -1,4 +1,4 @@
-"""A session of BigQuery's Storage Read API: which rows, of which columns, in how many streams; and the query before it.
+"""A session of BigQuery's Storage Read API: which rows and columns, in how many streams; and the query before it.
 
 https://cloud.google.com/bigquery/docs/reference/storage/rpc/google.cloud.bigquery.storage.v1
 """
@@ -6,46 +6,19 @@ https://cloud.google.com/bigquery/docs/reference/storage/rpc/google.cloud.bigque
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
-from google.api_core.exceptions import (
-    Aborted,
-    BadGateway,
-    Cancelled,
-    Forbidden,
-    GatewayTimeout,
-    GoogleAPICallError,
-    InternalServerError,
-    NotFound,
-    RetryError,
-    ServiceUnavailable,
-    TooManyRequests,
-    Unknown,
-)
-from google.api_core.retry import Retry, if_exception_type
+from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, RetryError
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import types
+from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 from sluice.models.errors import UsageError
-from sluice.transforms.bigquery.table import open_client, parse_table_id
+from sluice.transforms.bigquery.clients import open_client, storage_retry
+from sluice.transforms.bigquery.table import parse_table_id, quoted
 
-# What may be over when it is tried again: DEADLINE_EXCEEDED is a GatewayTimeout here, RESOURCE_EXHAUSTED one of
-# TooManyRequests.
-PASSING = (
-    Aborted,
-    BadGateway,
-    Cancelled,
-    GatewayTimeout,
-    InternalServerError,
-    ServiceUnavailable,
-    TooManyRequests,
-    Unknown,
-)
-
-# The streams are what workers share out among them. BigQuery makes fewer of a small table, and up to 1,000 of a large.
+# Workers share out the streams. BigQuery makes fewer for a small table, and up to 1,000 for a large one.
 _STREAMS = 100
-_FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.2, 10.0
 # BigQuery may have to plan the read of a large table.
 _SESSION_SECS = 600.0
 _LZ4 = types.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
@@ -53,20 +26,20 @@ _LZ4 = types.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
 
 @dataclasses.dataclass(frozen=True)
 class TableInput:
-    """What a job reads of BigQuery, decided at launch.
+    """What a job reads from BigQuery, decided at launch.
 
     Attributes:
-      label: what messages call it.
-      origin: what the origins of its rows begin with.
-      table: PROJECT.DATASET.TABLE without decorator, or with a * at its end; "" where `query` gives the rows.
+      label: its name in messages.
+      origin: the beginning of its rows' origins.
+      table: PROJECT.DATASET.TABLE without decorator, or with a * at its end; "" if the rows come from `query`.
       query: GoogleSQL, one SELECT.
-      stored: the table can be read as it is; a view and the like are read by a query.
-      row_restriction: of a table, what could stand behind WHERE; "": all rows.
+      stored: the Storage API can read the table itself; a view and the like are read by a query.
+      row_restriction: of a table: a condition as it follows WHERE; "": all rows.
       snapshot_secs: since the epoch: the table is read as it was then; None: as it is when the job begins to read, as
-        what a query gives always is.
-      project: that pays for the reading; and for the query.
-      any_column: is read where the job needs none, to know how many rows there are.
-      endpoint: see transforms.bigquery.table.open_client.
+        a query's results always are.
+      project: pays for the reading, and for the query.
+      any_column: is read where the job needs no column, to learn how many rows there are.
+      endpoint: see transforms.bigquery.clients.open_client.
       storage_endpoint: see transforms.bigquery.clients.read_client.
     """
 
@@ -82,37 +55,36 @@ class TableInput:
     endpoint: str | None = None
     storage_endpoint: str | None = None
 
-    def replace(self, **changes: Any) -> "TableInput":
+    def replace(self, **changes: object) -> "TableInput":
         """Returns it with these attributes changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def sql(self, columns: Sequence[str] = ()) -> str:
-        """Returns the query that gives the rows, of a table with these columns; none: all."""
+        """Returns the query for the rows.
+
+        Args:
+          columns: that a table's query selects; none: all.
+        """
         if self.query:
             return self.query
         where = f" WHERE {self.row_restriction}" if self.row_restriction else ""
         return f"SELECT {', '.join(map(quoted, columns)) or '*'} FROM {quoted(self.table)}{where}"
 
 
-def quoted(name: str) -> str:
-    """Returns an identifier for GoogleSQL."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
 def open_session(
-    client: Any, source: TableInput, columns: Sequence[str], retry_secs: float, max_streams: int = 0
+    client: BigQueryReadClient, source: TableInput, columns: Sequence[str], retry_secs: float, max_streams: int = 0
 ) -> types.ReadSession:
-    """Returns a new session, after the query if the rows come from one.
+    """Returns a new session; runs the query first, if the rows come from one.
 
-    What a query gives stands in a table that BigQuery makes itself: nobody but who ran the query can read it, it costs
-    nothing, and it is gone after some 24 hours. So the query is to be run by whoever reads its rows, which on Dataflow
-    is not who launches the job. Such a table holds 10 GB (compressed) at most.
+    BigQuery puts a query's results into a table that it makes itself. Only the account that ran the query can read that
+    table; it costs nothing, and is gone after some 24 hours. So the account that reads the rows must run the query: on
+    Dataflow that is not the one that launches the job. Such a table holds 10 GB (compressed) at most.
     https://cloud.google.com/bigquery/docs/cached-results
 
     Args:
-      client: of `transforms.bigquery.clients.read_client`.
-      columns: that are read; none: all.
-      retry_secs: how long a request is repeated that BigQuery does not answer.
+      client: see transforms.bigquery.clients.read_client.
+      columns: to read; none: all.
+      retry_secs: how long a request that BigQuery does not answer is repeated.
       max_streams: 0: as many as are sensible.
 
     Raises:
@@ -137,8 +109,7 @@ def open_session(
         max_stream_count=max_streams,
         preferred_min_stream_count=0 if max_streams else _STREAMS,
     )
-    retry = Retry(if_exception_type(*PASSING), _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS, timeout=retry_secs)
-    return client.create_read_session(request=request, retry=retry, timeout=_SESSION_SECS)
+    return client.create_read_session(request=request, retry=storage_retry(retry_secs), timeout=_SESSION_SECS)
 
 
 def session_schema(session: types.ReadSession) -> pa.Schema:
@@ -147,7 +118,7 @@ def session_schema(session: types.ReadSession) -> pa.Schema:
 
 
 def refusal(source: TableInput, error: GoogleAPICallError | RetryError) -> str:
-    """Says why a table or query cannot be read, and what to do about it."""
+    """Returns why a table or query cannot be read, and the remedy."""
     if isinstance(error, RetryError):
         return f"{source.label}: BigQuery does not answer: {error.cause}"
     said = f"{source.label}: {error.message}"
@@ -159,7 +130,7 @@ def refusal(source: TableInput, error: GoogleAPICallError | RetryError) -> str:
             f"(for a query or a view, bigquery.jobUser too) on the project {source.project}"
         )
     if "too large" in error.message.lower() and not source.stored:
-        return f"{said}. Write what the query gives into a table of yours, and read that with --input_table"
+        return f"{said}. Write the query's results into a table of yours, and read that with --input_table"
     return said
 
 
@@ -177,10 +148,10 @@ def _table_of(source: TableInput, columns: Sequence[str], retry_secs: float) -> 
 
 
 def dry_run(source: TableInput, retry_secs: float) -> bigquery.QueryJob:
-    """Returns what BigQuery says of the query without running it: its fields, and the bytes that it would read.
+    """Returns a job that is not run: it has the query's fields, and the number of bytes that it would read.
 
     Raises:
-      UsageError: it is no SELECT.
+      UsageError: the query is not one SELECT.
       GoogleAPICallError, RetryError: see `refusal`.
     """
     client = open_client(source.project, source.endpoint)

@@ -5,14 +5,17 @@ the BigQuery Storage API: https://cloud.google.com/bigquery/docs/reference/stora
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode.base import shown_type
+
+# A field of a table, in the form of BigQuery's JSON schemas: name, type, mode and, for a RECORD, fields.
+Field: TypeAlias = Mapping[str, Any]
 
 _ARROW_TYPES = {
     "INTEGER": pa.int64(),
@@ -37,11 +40,11 @@ _ALIASES = {
     "BIGDECIMAL": "BIGNUMERIC",
     "STRUCT": "RECORD",
 }
-# What is text in Arrow carries its BigQuery type in the field's metadata, as the Storage API does.
+# A type that is text in Arrow is named in the field's metadata, as the Storage API does.
 _EXTENSION = b"ARROW:extension:name"
 _TEXT_TYPES = {"JSON": b"google:sqlType:json", "GEOGRAPHY": b"google:sqlType:geography"}
 _MODES = ("NULLABLE", "REQUIRED", "REPEATED")
-# Digits that each type has: before the point, and after it.
+# Digits of each type: before the point, and after it.
 _DECIMAL_DIGITS = {"NUMERIC": (29, 9), "BIGNUMERIC": (38, 38)}
 
 
@@ -50,10 +53,10 @@ def read_schema_file(text: str) -> pa.Schema:
 
     Args:
       text: a list of fields as `bq show --schema` prints it, {"fields": [...]}, or {"schema": {"fields": [...]}} as
-        `bq show --format=json` does.
+        `bq show --format=json` prints it.
 
     Raises:
-      UsageError: the text is no such JSON, or a field is wrong.
+      UsageError: the text is not such JSON, or a field is wrong.
     """
     try:
         found = json.loads(text)
@@ -70,11 +73,11 @@ def read_schema_file(text: str) -> pa.Schema:
     return bigquery_to_arrow_schema(fields)
 
 
-def bigquery_to_arrow_schema(fields: Sequence[Mapping[str, Any]]) -> pa.Schema:
+def bigquery_to_arrow_schema(fields: Sequence[Field]) -> pa.Schema:
     """Returns the Arrow schema of a table's fields.
 
     Raises:
-      UsageError: a field is wrong, or of a type that has no Arrow twin; the text names it.
+      UsageError: a field is wrong, or has no Arrow type; the text names it.
     """
     return pa.schema(_arrow_fields(fields, ""))
 
@@ -90,18 +93,42 @@ def arrow_to_bigquery_schema(schema: pa.Schema) -> list[dict[str, Any]]:
     return _table_fields(list(schema), "")
 
 
-def _arrow_fields(fields: Sequence[Mapping[str, Any]], parent: str) -> list[pa.Field]:
+def by_name(fields: Iterable[Field]) -> dict[str, Field]:
+    """Returns fields by their names in lower case: BigQuery's names ignore case."""
+    return {field["name"].lower(): field for field in fields}
+
+
+def required_columns(fields: Iterable[Field], parent: str = "") -> list[str]:
+    """Returns the names of the columns that are REQUIRED, with dots in those of nested ones."""
+    found = []
+    for field in fields:
+        path = parent + field["name"]
+        found += [path] if field.get("mode") == "REQUIRED" else []
+        found += required_columns(field.get("fields", ()), f"{path}.")
+    return found
+
+
+def nullable(fields: Iterable[Field]) -> list[dict[str, Any]]:
+    """Returns the fields with NULLABLE for REQUIRED."""
+    return [
+        dict(field)
+        | ({"mode": "NULLABLE"} if field["mode"] == "REQUIRED" else {})
+        | ({"fields": nullable(field["fields"])} if "fields" in field else {})
+        for field in fields
+    ]
+
+
+def _arrow_fields(fields: Sequence[Field], parent: str) -> list[pa.Field]:
     arrow_fields = [_arrow_field(field, parent, place) for place, field in enumerate(fields)]
     names = [field.name for field in arrow_fields]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"field '{parent}{name}' is {names.count(name)} times in the schema; leave it in once")
+            raise UsageError(f"field '{parent}{name}' is {names.count(name)} times in the schema; keep one of them")
     return arrow_fields
 
 
-def _arrow_field(field: Any, parent: str, place: int) -> pa.Field:
-    name = field.get("name") if isinstance(field, Mapping) else None
-    if not isinstance(name, str) or not name:
+def _arrow_field(field: object, parent: str, place: int) -> pa.Field:
+    if not isinstance(field, Mapping) or not isinstance(name := field.get("name"), str) or not name:
         within = f" of '{parent[:-1]}'" if parent else ""
         raise UsageError(f"field {place + 1}{within} in the schema has no name: {json.dumps(field, default=str)}")
     path = parent + name
@@ -117,7 +144,7 @@ def _arrow_field(field: Any, parent: str, place: int) -> pa.Field:
     return pa.field(name, kind, nullable=mode == "NULLABLE", metadata=metadata)
 
 
-def _arrow_type(type_name: str, field: Mapping[str, Any], path: str) -> pa.DataType:
+def _arrow_type(type_name: str, field: Field, path: str) -> pa.DataType:
     if type_name == "RECORD":
         inner = field.get("fields")
         if not isinstance(inner, list) or not inner:
@@ -131,7 +158,7 @@ def _arrow_type(type_name: str, field: Mapping[str, Any], path: str) -> pa.DataT
     return _ARROW_TYPES[type_name]
 
 
-def _decimal_type(type_name: str, field: Mapping[str, Any], path: str) -> pa.DataType:
+def _decimal_type(type_name: str, field: Field, path: str) -> pa.DataType:
     before, after = _DECIMAL_DIGITS[type_name]
     try:
         precision, scale = int(field["precision"]), int(field.get("scale") or 0)
@@ -146,7 +173,6 @@ def _decimal_type(type_name: str, field: Mapping[str, Any], path: str) -> pa.Dat
 
 
 def _check_names(names: Sequence[str], parent: str) -> None:
-    """BigQuery's names do not tell upper from lower case."""
     seen: dict[str, str] = {}
     for name in names:
         if name.lower() in seen:

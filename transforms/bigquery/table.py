@@ -1,33 +1,34 @@
-"""A table in BigQuery, at launch: its id, its fields, whether it is there and fits; and the client that asks."""
+"""A BigQuery table: its id, what a row may be; and at launch its fields, whether it exists and fits."""
 
 import dataclasses
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
-from google.api_core.retry import Retry
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
 
 from sluice.models.errors import UsageError
-from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema
+from sluice.transforms.bigquery.clients import call_options, open_client
+from sluice.transforms.bigquery.schema import Field, arrow_to_bigquery_schema, bigquery_to_arrow_schema, by_name
 from sluice.transforms.bigquery.table_layout import TableLayout
-
-# google-cloud-bigquery's own: http://HOST:PORT.
-EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST"
 
 # TIMESTAMP: when a row was on its way into the table.
 PREDICTED_AT = "_predicted_at"
 
+# Of a row as it is sent, by either API: what its envelope leaves of a request's 10 MB.
+MAX_ROW_BYTES = 9_500_000
+# The error_type of a row that is larger.
+ROW_TOO_LARGE = "RowTooLarge"
+# How the error of a row begins if the table lacks a column; then every row has that error.
+NO_SUCH_FIELD = "no such field"
+
 # A project may have its domain before it, example.com:project.
 _TABLE_ID = re.compile(r"(?P<project>[^\s/`]+?)[.:](?P<dataset>\w+)\.(?P<table>[^\s/.:`]+)")
 _REQUEST_SECS = 30.0
-_ANOTHER = "name a table that is not there yet"
-# Types of a table's column, besides its own, that hold all of a type's values as they are written to it.
+_ANOTHER = "name a table that does not exist yet"
+# By type: other types of a table's column that hold all of its values as they are written.
 _ALSO_FITS = {
     "INTEGER": {"NUMERIC", "BIGNUMERIC"},
     "NUMERIC": {"BIGNUMERIC"},
@@ -39,39 +40,27 @@ def parse_table_id(table_id: str) -> bigquery.TableReference:
     """Returns a reference to the table PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE.
 
     Raises:
-      UsageError: the id is neither.
+      UsageError: the id has another form.
     """
     found = _TABLE_ID.fullmatch(table_id)
     if not found:
-        raise UsageError(f"'{table_id}' is no table; write PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE")
+        raise UsageError(f"'{table_id}' is not a table id; write PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE")
     return bigquery.DatasetReference(found["project"], found["dataset"]).table(found["table"])
 
 
-def open_client(project: str, endpoint: str | None = None) -> bigquery.Client:
-    """Returns a client of BigQuery, or of the emulator at BIGQUERY_EMULATOR_HOST if that is set.
+def table_path(table_id: str) -> str:
+    """Returns projects/P/datasets/D/tables/T for PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE."""
+    reference = parse_table_id(table_id)
+    return f"projects/{reference.project}/datasets/{reference.dataset_id}/tables/{reference.table_id}"
 
-    Args:
-      endpoint: the URL of another BigQuery API. To one of http:// no credentials are sent, and none are needed.
 
-    Raises:
-      UsageError: there are no credentials.
-    """
-    endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
-    is_open = endpoint is not None and endpoint.startswith("http://")
-    try:
-        return bigquery.Client(
-            project,
-            credentials=AnonymousCredentials() if is_open else None,
-            client_options={"api_endpoint": endpoint} if endpoint else None,
-        )
-    except DefaultCredentialsError as error:
-        raise UsageError(
-            f"BigQuery needs credentials: {error}; `gcloud auth application-default login` gives you some"
-        ) from error
+def quoted(name: str) -> str:
+    """Returns a name as an identifier of GoogleSQL."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
-    """Returns the fields of a table that WriteTable writes these columns to, in the form of BigQuery's JSON schemas.
+    """Returns the fields of a table that these columns are written to.
 
     Raises:
       UsageError: a column has no BigQuery type, or is named `_predicted_at`, which is added to them.
@@ -86,13 +75,13 @@ def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class TableOptions:
-    """What may be done to have a table that fits.
+    """How a table is made, and what one that exists must be.
 
     Attributes:
-      layout: of a table that is made; one that is there has to have it.
+      layout: of a table that is made; one that exists must have it.
       allow_schema_update: columns that a table lacks are added to it.
-      exact: the table must take every row, whatever is null in it: its types are these, and none is REQUIRED that is
-        not so here. Else single rows may turn out not to fit.
+      exact: the table must accept every row, whatever is null in it: its types are the same, and no field is REQUIRED
+        that is not REQUIRED here. Else single rows may turn out not to fit.
       partitions: the id may name one of the table's partitions, TABLE$PARTITION. Only load jobs write to one.
     """
 
@@ -109,7 +98,7 @@ def ensure_table(
     retry_secs: float = 30.0,
     options: TableOptions = TableOptions(),
 ) -> list[dict[str, Any]]:
-    """Makes the table if it is not there; else checks that its fields can take the columns. Returns its fields.
+    """Makes the table unless it exists; else checks that its fields fit the columns. Returns its fields.
 
     Args:
       schema: the columns to write, see table_fields.
@@ -121,33 +110,32 @@ def ensure_table(
 
 def ensure_fields(
     table_id: str,
-    fields: Sequence[Mapping[str, Any]],
+    fields: Sequence[Field],
     endpoint: str | None = None,
     retry_secs: float = 30.0,
     options: TableOptions = TableOptions(),
 ) -> list[dict[str, Any]]:
-    """Makes the table if it is not there; else checks that it can take the fields. Returns those that it has.
+    """Makes the table unless it exists; else checks that it has the fields. Returns all fields that it has.
 
     Args:
       table_id: see parse_table_id.
-      fields: in the form of BigQuery's JSON schemas.
-      endpoint: see open_client.
-      retry_secs: how long a request is repeated that BigQuery does not answer.
+      endpoint: see transforms.bigquery.clients.open_client.
+      retry_secs: how long a request that BigQuery does not answer is repeated.
 
     Raises:
-      UsageError: a field is missing in the table or of another type, the table has a REQUIRED one that is not
-        written or another layout, it is a view or the like, its id names a partition, there is no such dataset, or
-        BigQuery cannot be asked.
+      UsageError: a field is missing in the table or has another type; the table has a REQUIRED field that is not
+        written, or another layout; it is a view or the like; its id names a partition; there is no such dataset; or
+        BigQuery does not answer.
     """
     reference = _whole_table(parse_table_id(table_id), options)
     client = open_client(reference.project, endpoint)
-    retry = bigquery.DEFAULT_RETRY.with_timeout(retry_secs)
+    call = call_options(retry_secs, _REQUEST_SECS)
     try:
-        table = _get_or_make(client, reference, fields, options.layout, retry)
+        table = _get_or_make(client, reference, fields, options.layout, call)
         _check_kind(table)
         options.layout.check(table)
         if options.allow_schema_update:
-            table = _with_fields(client, table, fields, retry)
+            table = _with_fields(client, table, fields, call)
     except RetryError as error:
         raise UsageError(f"table {reference}: BigQuery does not answer: {error.cause}") from error
     except GoogleAPICallError as error:
@@ -170,23 +158,23 @@ def _whole_table(reference: bigquery.TableReference, options: TableOptions) -> b
 def _check_kind(table: bigquery.Table) -> None:
     if table.table_type not in (None, "TABLE"):
         kind = table.table_type.lower().replace("_", " ")
-        raise UsageError(f"{table.reference} is no table but of the type {kind}, which is not written to: {_ANOTHER}")
+        raise UsageError(f"{table.reference} is not a table but a {kind}, which Sluice does not write to: {_ANOTHER}")
 
 
 def _get_or_make(
     client: bigquery.Client,
     reference: bigquery.TableReference,
-    fields: Sequence[Mapping[str, Any]],
+    fields: Sequence[Field],
     layout: TableLayout,
-    retry: Retry,
+    call: dict[str, Any],
 ) -> bigquery.Table:
     try:
-        return client.get_table(reference, retry=retry, timeout=_REQUEST_SECS)
+        return client.get_table(reference, **call)
     except NotFound:
         table = bigquery.Table(reference, [bigquery.SchemaField.from_api_repr(field) for field in fields])
         layout.lay_out(table, fields)
     try:
-        return client.create_table(table, exists_ok=True, retry=retry, timeout=_REQUEST_SECS)
+        return client.create_table(table, exists_ok=True, **call)
     except NotFound as error:
         dataset = f"{reference.project}:{reference.dataset_id}"
         raise UsageError(
@@ -195,36 +183,34 @@ def _get_or_make(
 
 
 def _with_fields(
-    client: bigquery.Client, table: bigquery.Table, fields: Sequence[Mapping[str, Any]], retry: Retry
+    client: bigquery.Client, table: bigquery.Table, fields: Sequence[Field], call: dict[str, Any]
 ) -> bigquery.Table:
-    """Returns the table with the fields that it lacks added to it. Fails if somebody else changes it meanwhile."""
+    """Adds the fields that the table lacks; returns the table. Fails if somebody else changes it meanwhile."""
     found = [field.to_api_repr() for field in table.schema]
     wanted = _joined(found, fields)
     if wanted == found:
         return table
     table.schema = [bigquery.SchemaField.from_api_repr(field) for field in wanted]
-    return client.update_table(table, ["schema"], retry=retry, timeout=_REQUEST_SECS)
+    return client.update_table(table, ["schema"], **call)
 
 
-def _joined(found: Sequence[Mapping[str, Any]], fields: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the fields found, and those that are not among them: a column that is added cannot be REQUIRED."""
-    by_name = {field["name"].lower(): field for field in fields}
+def _joined(found: Iterable[Field], fields: Iterable[Field]) -> list[dict[str, Any]]:
+    """Returns the fields found, and those that are not among them, NULLABLE: an added column cannot be REQUIRED."""
+    missing = by_name(fields)
     joined = []
     for there in found:
-        field = by_name.pop(there["name"].lower(), {})
+        field = missing.pop(there["name"].lower(), {})
         inner = {"fields": _joined(there["fields"], field["fields"])} if "fields" in there and "fields" in field else {}
         joined.append({**there, **inner})
-    for field in by_name.values():
+    for field in missing.values():
         joined.append({**field, "mode": "REPEATED" if field["mode"] == "REPEATED" else "NULLABLE"})
     return joined
 
 
-def _check_fields(
-    fields: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], parent: str, table: str, exact: bool
-) -> None:
-    by_name = {field["name"].lower(): field for field in found}  # BigQuery's names do not tell upper from lower case
+def _check_fields(fields: Iterable[Field], found: Iterable[Field], parent: str, table: str, exact: bool) -> None:
+    others = by_name(found)
     for field in fields:
-        there = by_name.pop(field["name"].lower(), None)
+        there = others.pop(field["name"].lower(), None)
         if there is None:
             raise UsageError(
                 f"{table} has no column '{parent}{field['name']}', which is to be written as {_shown(field)}: add it "
@@ -232,7 +218,7 @@ def _check_fields(
                 f"or {_ANOTHER}"
             )
         _check_field(field, there, parent, table, exact)
-    for there in by_name.values():
+    for there in others.values():
         if there.get("mode") == "REQUIRED" and there.get("defaultValueExpression") is None:
             raise UsageError(
                 f"{table} has the REQUIRED column '{parent}{there['name']}', which is not among those to be written: "
@@ -240,7 +226,7 @@ def _check_fields(
             )
 
 
-def _check_field(field: Mapping[str, Any], there: Mapping[str, Any], parent: str, table: str, exact: bool) -> None:
+def _check_field(field: Field, there: Field, parent: str, table: str, exact: bool) -> None:
     path = parent + field["name"]
     if exact and there["mode"] == "REQUIRED" and field["mode"] != "REQUIRED":
         raise UsageError(
@@ -259,5 +245,5 @@ def _check_field(field: Mapping[str, Any], there: Mapping[str, Any], parent: str
         _check_fields(field["fields"], there["fields"], f"{path}.", table, exact)
 
 
-def _shown(field: Mapping[str, Any]) -> str:
+def _shown(field: Field) -> str:
     return f"REPEATED {field['type']}" if field["mode"] == "REPEATED" else str(field["type"])

@@ -1,11 +1,10 @@
-"""Scored rows as the Storage Write API takes them: Arrow, in types that fit the fields of the table.
+"""Scored rows as the Storage Write API accepts them: Arrow, in types that fit the fields of the table.
 
 https://cloud.google.com/bigquery/docs/supported-data-types#supported-arrow-data-types
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -13,41 +12,41 @@ import pyarrow.compute as pc
 
 from sluice.models.errors import SluiceError
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
+from sluice.transforms.bigquery.schema import Field, bigquery_to_arrow_schema, by_name
 from sluice.transforms.bigquery.table import PREDICTED_AT
 from sluice.transforms.encode.base import find_column, same_kind, shown_type
 
 _MICROSECONDS = pa.timestamp("us", "UTC")
-# What BigQuery's times go from and to: 0001-01-01 to 9999-12-31, and one day; in days, and in microseconds.
+# BigQuery's first and last times: 0001-01-01 to 9999-12-31, in days and in microseconds; and of a day.
 _DAYS = (-719_162, 2_932_896)
 _MICROS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 _DAY_MICROS = (0, 86_399_999_999)
 
 
-def append_schema(schema: pa.Schema, fields: Sequence[Mapping[str, Any]]) -> pa.Schema:
+def append_schema(schema: pa.Schema, fields: Iterable[Field]) -> pa.Schema:
     """Returns the columns to append to a table, `_predicted_at` as the last of them.
 
     Args:
       schema: of the scored rows, without `_predicted_at`.
-      fields: the table's, in the form of BigQuery's JSON schemas; they fit (see transforms.bigquery.table).
+      fields: the table's; they fit (see transforms.bigquery.table).
     """
-    there = {field["name"].lower(): field for field in fields}
+    there = by_name(fields)
     predicted_at = there[PREDICTED_AT]
     sent = [_sent_field(field, there[field.name.lower()]) for field in schema]
     return pa.schema([*sent, pa.field(PREDICTED_AT, _MICROSECONDS, predicted_at.get("mode") != "REQUIRED")])
 
 
-def _sent_field(field: pa.Field, there: Mapping[str, Any]) -> pa.Field:
+def _sent_field(field: pa.Field, there: Field) -> pa.Field:
     kind = shown_type(field.type)
     if is_list(kind):
         return pa.field(field.name, pa.list_(_sent_type(kind.value_type, there)))
     return pa.field(field.name, _sent_type(kind, there), there.get("mode") != "REQUIRED")
 
 
-def _sent_type(kind: pa.DataType, there: Mapping[str, Any]) -> pa.DataType:
-    """Returns the type that goes into the field: the field's own, or a narrower one that holds the values as well."""
+def _sent_type(kind: pa.DataType, there: Field) -> pa.DataType:
+    """Returns the type in which values are sent: the field's own, or a narrower one that they have already."""
     if pa.types.is_struct(kind):
-        inner = {field["name"].lower(): field for field in there["fields"]}
+        inner = by_name(there["fields"])
         return pa.struct([_sent_field(field, inner[field.name.lower()]) for field in kind])
     target = bigquery_to_arrow_schema([{**there, "mode": "NULLABLE"}]).field(0).type
     if pa.types.is_signed_integer(kind) and target == pa.int64():
@@ -65,22 +64,20 @@ def append_columns(batch: pa.RecordBatch, schema: pa.Schema, predicted_at: datet
       predicted_at: in UTC.
 
     Raises:
-      SluiceError: a column is missing, is of another kind, or has a value that BigQuery does not take in it.
+      SluiceError: a column is missing, is of another kind, or has a value that BigQuery refuses in it.
     """
-    columns = [_convert(find_column(batch, field.name), field, field.name) for field in schema if not _is_ours(field)]
+    columns = [
+        _convert(find_column(batch, field.name), field, field.name) for field in schema if field.name != PREDICTED_AT
+    ]
     when = pa.repeat(pa.scalar(predicted_at, _MICROSECONDS), batch.num_rows)
     return pa.RecordBatch.from_arrays([*columns, when], schema=schema)
 
 
-def _is_ours(field: pa.Field) -> bool:
-    return bool(field.name == PREDICTED_AT)
-
-
 def _convert(array: pa.Array, field: pa.Field, path: str, absent: int = 0) -> pa.Array:
-    """Returns the column as the field has it.
+    """Returns the column in the field's type.
 
     Args:
-      absent: how many of the nulls stand in records that are null themselves.
+      absent: how many of the nulls are in records that are null themselves.
     """
     if array.null_count > absent and not field.nullable:
         raise SluiceError(f"column '{path}' is REQUIRED in the table, and null here")
@@ -132,10 +129,10 @@ def _convert_values(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
         shown = shown_type(array.type)
         fits = same_kind(shown, kind) or (pa.types.is_integer(shown) and pa.types.is_decimal(kind))
         _check_kind(fits, array, kind, path)
-        # Of times, what is finer than a microsecond is cut off. Nothing else may change.
+        # Nanoseconds of times are cut off. Nothing else may change.
         array = array.cast(kind, safe=getattr(array.type, "unit", "") != "ns")
     if pa.types.is_string(kind):
-        array.validate(full=True)  # nobody has made sure that it is UTF-8
+        array.validate(full=True)  # nothing before has checked that it is UTF-8
     elif bounds := _bounds(kind):
         _check_range(array, bounds, path)
     return array

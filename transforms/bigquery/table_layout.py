@@ -1,16 +1,16 @@
-"""How a BigQuery table is partitioned and clustered, which is decided when it is made; and the key that it has.
+"""How a BigQuery table is partitioned and clustered, which is decided when it is made; and its encryption key.
 
 https://cloud.google.com/bigquery/docs/partitioned-tables, https://cloud.google.com/bigquery/docs/clustered-tables and
 https://cloud.google.com/bigquery/docs/customer-managed-encryption
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from google.cloud import bigquery
 
 from sluice.models.errors import UsageError
+from sluice.transforms.bigquery.schema import Field, by_name
 
 _UNITS = ("DAY", "HOUR", "MONTH", "YEAR")
 _PARTITION_TYPES = ("DATE", "DATETIME", "TIMESTAMP")
@@ -25,17 +25,17 @@ class TableLayout:
     """The layout of a table that is yet to be made.
 
     Attributes:
-      partition_by: the column that its partitions go by; "": it has none.
+      partition_by: the column by which the table is partitioned; "": it is not.
       unit: what one partition spans.
-      clustering: the columns that it is clustered by, in order.
+      clustering: the columns by which the table is clustered, in order.
     """
 
     partition_by: str = ""
     unit: str = "DAY"
     clustering: tuple[str, ...] = ()
 
-    def lay_out(self, table: bigquery.Table, fields: Sequence[Mapping[str, Any]]) -> None:
-        """Gives the layout to a table of these fields.
+    def lay_out(self, table: bigquery.Table, fields: Sequence[Field]) -> None:
+        """Sets the layout of a table that has these fields.
 
         Raises:
           UsageError: the fields do not allow it.
@@ -53,9 +53,10 @@ class TableLayout:
             table.clustering_fields = list(self.clustering)
 
     def check(self, table: bigquery.Table) -> None:
-        """
+        """Checks that a table that exists has this layout.
+
         Raises:
-          UsageError: the table is there, and is laid out otherwise.
+          UsageError: it has another one.
         """
         found = table.time_partitioning
         there = (found.field or "", found.type_) if found else ("", "DAY")
@@ -63,13 +64,13 @@ class TableLayout:
             shown = f"by {there[0] or 'ingestion time'}:{there[1]}" if found else "not by time"
             raise UsageError(
                 f"table {table.reference} is partitioned {shown}, and --partition_by says "
-                f"{self.partition_by}:{self.unit}; leave that out, or name a table that is not there yet"
+                f"{self.partition_by}:{self.unit}; leave that out, or name a table that does not exist yet"
             )
         clustering = tuple(name.lower() for name in table.clustering_fields or ())
         if self.clustering and clustering != tuple(name.lower() for name in self.clustering):
             raise UsageError(
                 f"table {table.reference} is clustered by {', '.join(clustering) or 'nothing'}, and --cluster_by says "
-                f"{','.join(self.clustering)}; leave that out, or name a table that is not there yet"
+                f"{','.join(self.clustering)}; leave that out, or name a table that does not exist yet"
             )
 
 
@@ -81,7 +82,7 @@ def parse_layout(partition_by: str = "", clustering: Sequence[str] = ()) -> Tabl
       clustering: names of columns.
 
     Raises:
-      UsageError: it is none of these, or there are too many columns.
+      UsageError: `partition_by` has another form, or there are too many columns.
     """
     field, _, unit = partition_by.partition(":")
     unit = unit.upper() or "DAY"
@@ -95,18 +96,18 @@ def parse_layout(partition_by: str = "", clustering: Sequence[str] = ()) -> Tabl
 
 
 def key_of(table: bigquery.Table) -> bigquery.EncryptionConfiguration | None:
-    """Returns the user's key that a table is encrypted with, whose version BigQuery tells with it and does not take."""
+    """Returns the user's key that encrypts a table; without its version, which BigQuery reports and does not accept."""
     found = table.encryption_configuration
     name = found.kms_key_name if found else None
     return bigquery.EncryptionConfiguration(name.partition("/cryptoKeyVersions/")[0]) if name else None
 
 
-def _type_of(flag: str, name: str, types: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> str:
-    found = [field for field in fields if field["name"].lower() == name.lower()]
-    if not found:
+def _type_of(flag: str, name: str, types: Sequence[str], fields: Sequence[Field]) -> str:
+    field = by_name(fields).get(name.lower())
+    if field is None:
         raise UsageError(f"{flag} {name}: the table has no such column; it has {', '.join(f['name'] for f in fields)}")
-    kind = str(found[0]["type"])
-    if found[0]["mode"] == "REPEATED" or kind not in types:
-        shown = f"REPEATED {kind}" if found[0]["mode"] == "REPEATED" else kind
-        raise UsageError(f"{flag} {name}: the column is {shown}; it has to be one of {', '.join(types)}")
+    kind = str(field["type"])
+    if field["mode"] == "REPEATED" or kind not in types:
+        shown = f"REPEATED {kind}" if field["mode"] == "REPEATED" else kind
+        raise UsageError(f"{flag} {name}: the column is {shown}; it must be one of {', '.join(types)}")
     return kind

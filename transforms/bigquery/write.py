@@ -1,104 +1,129 @@
 """Scored rows to a BigQuery table by the Storage Write API, as Arrow.
 
-A batch job writes them to pending streams, one for each bundle, which nobody sees until TableCommitter commits those of
-the bundles that succeeded. A streaming job writes them to the table's default stream, where they are seen at once.
+A batch job writes to pending streams, one for each bundle. Nobody sees their rows until TableCommitter commits the
+streams of the bundles that succeeded. A streaming job writes to the table's default stream; rows are visible at once.
 https://cloud.google.com/bigquery/docs/write-api-batch and https://cloud.google.com/bigquery/docs/write-api-streaming
 """
 
+import dataclasses
 import datetime
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
+from google.api_core.exceptions import NotFound, ResourceExhausted
+from google.api_core.retry import Retry, if_exception_type
+from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
+from google.cloud.bigquery_storage_v1.types import WriteStream
 
-from sluice.transforms.bigquery import clients as bigquery_clients
+from sluice.transforms.bigquery import clients
+from sluice.transforms.bigquery.append_requests import Source
 from sluice.transforms.bigquery.append_rows import AppendOptions, AppendStream, Refused
+from sluice.transforms.bigquery.sink import TableSink, WriteBatches
+from sluice.transforms.bigquery.table import table_path
 from sluice.transforms.bigquery.table_columns import append_columns
-from sluice.transforms.bigquery.write_streams import RowStream, make_stream, table_path
-from sluice.transforms.core import metrics
-from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import WRITE, Failure
-from sluice.transforms.core.messages import with_message_id
-from sluice.transforms.encode.rows import scored_failure
-from sluice.transforms.files.write import FAILURES, write_rows
+from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.transient import TRANSIENT_ERRORS
+from sluice.transforms.encode.rows import ScoredBatch
+from sluice.transforms.files.write import FAILURES
+
+# BigQuery asks a project for fewer than 40 to 50 new streams a second, which its processes share; past that, an answer
+# takes half a minute.
+_STREAM_SECS = 0.1
+# A project may make 10,000 streams an hour in each region; when it has, more become available within minutes.
+# https://cloud.google.com/bigquery/quotas#write-api-limits
+_QUOTA_SECS = 600.0
+_FIRST_QUOTA_PAUSE_SECS, _LAST_QUOTA_PAUSE_SECS = 0.5, 60.0
 
 _Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 
 
+@dataclasses.dataclass(frozen=True)
+class RowStream:
+    """A stream that one bundle has finished, and that is not committed.
+
+    Attributes:
+      name: its full name.
+      size: bytes.
+    """
+
+    name: str
+    rows: int
+    size: int
+
+
 class WrittenRows(NamedTuple):
-    """What writing batches gives: the `RowStream`s, and the rows that the table cannot hold."""
+    """What writing batches returns: the `RowStream`s, and the `Failure`s of rows that the table cannot hold."""
 
     streams: beam.PCollection
     failures: beam.PCollection
 
 
-class WriteTableRows(Composite):
-    """Writes RecordBatches to pending streams of a table; gives the `RowStream`s, which `TableCommitter` commits.
+class Pace:
+    """Lets something happen only so often. Thread-safe."""
 
-    Every row is in its bundle's stream once, or given as a failure, before the bundle is finished. The stream of a
-    bundle that fails is never committed, and BigQuery drops it: see transforms.bigquery.write_streams.
+    def __init__(
+        self,
+        interval_secs: float,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._interval_secs, self._clock, self._pause = interval_secs, clock, pause
+        self._lock = threading.Lock()
+        self._next = -float("inf")
+
+    def wait(self) -> None:
+        """Returns when it may happen."""
+        with self._lock:
+            now = self._clock()
+            turn = max(now, self._next)
+            self._next = turn + self._interval_secs
+        if turn > now:
+            self._pause(turn - now)
+
+
+_STREAMS_PACE = Pace(_STREAM_SECS)
+
+
+def make_stream(client: BigQueryWriteClient, table: str, retry_secs: float, pace: Pace = _STREAMS_PACE) -> str:
+    """Makes a pending stream; returns its full name.
 
     Args:
-      table_id: PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE. It exists.
-      schema: the columns to append: see transforms.bigquery.table_columns.append_schema.
-      retry_secs: how long it is tried again what BigQuery does not take.
-      endpoint: see transforms.bigquery.clients.write_client.
-      clock: seconds since the epoch, for `_predicted_at`: the time at which a batch came here.
+      table: projects/P/datasets/D/tables/T.
+      retry_secs: how long the call is repeated; for ten minutes where the quota is used up.
+
+    Raises:
+      SluiceError: BigQuery makes none.
     """
 
-    def __init__(
-        self,
-        table_id: str,
-        schema: pa.Schema,
-        retry_secs: float = 60.0,
-        endpoint: str | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__()
-        self._fn = _WritePending(table_id, schema, retry_secs, endpoint, clock)
+    def make() -> str:
+        pace.wait()
+        stream = WriteStream(type_=WriteStream.Type.PENDING)
+        options = {"retry": None, "timeout": clients.STORAGE_CALL_SECS}
+        return str(client.create_write_stream(parent=table, write_stream=stream, **options).name)
 
-    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> WrittenRows:
-        written = batches | "Append" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="streams")
-        return WrittenRows(written.streams, written[FAILURES])
-
-
-class WriteStreamTable(Composite):
-    """Writes RecordBatches to a table's default stream; gives the `Failure`s of the rows that BigQuery refuses.
-
-    Every row is in the table, or given as a failure, before its bundle is finished; a bundle fails whose rows BigQuery
-    does not take in time. Rows are written at least once.
-
-    For the arguments see WriteTableRows.
-    """
-
-    def __init__(
-        self,
-        table_id: str,
-        schema: pa.Schema,
-        retry_secs: float = 60.0,
-        endpoint: str | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__()
-        self._fn = _WriteDefault(table_id, schema, retry_secs, endpoint, clock)
-
-    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
-        return batches | "Append" >> beam.ParDo(self._fn)
+    patient = Retry(
+        if_exception_type(ResourceExhausted),
+        initial=_FIRST_QUOTA_PAUSE_SECS,
+        maximum=_LAST_QUOTA_PAUSE_SECS,
+        timeout=_QUOTA_SECS,
+    )
+    with clients.storage_errors(f"a stream of {table} cannot be made"):
+        return str(patient(clients.storage_retry(retry_secs, _may_pass)(make))())
 
 
-class _Source(NamedTuple):
-    batch: pa.RecordBatch
-    window: Any
-    timestamp: Timestamp
+def _may_pass(error: Exception) -> bool:
+    """Whether to repeat the call: NOT_FOUND since not all servers see a new table; a used-up quota has its own time."""
+    return isinstance(error, (*TRANSIENT_ERRORS, NotFound)) and not isinstance(error, ResourceExhausted)
 
 
-class AppendRows(beam.DoFn):
-    """Appends rows to a stream that it opens when there are some. Counts: rows_failed.
+class AppendRows(beam.DoFn, Generic[Source]):
+    """Appends rows to a stream, which it opens when there are some.
 
     For the arguments see WriteTableRows.
     """
@@ -108,18 +133,18 @@ class AppendRows(beam.DoFn):
         self._schema = schema
         self._retry_secs = retry_secs
         self._endpoint = endpoint
-        self._stream: AppendStream | None = None
+        self._stream: AppendStream[Source] | None = None
 
     def setup(self) -> None:
-        self._client = bigquery_clients.write_client(self._endpoint)
+        self._client = clients.write_client(self._endpoint)
 
     def teardown(self) -> None:
         if self._stream is not None:
             self._stream.close()
         if hasattr(self, "_client"):  # setup may have failed
-            bigquery_clients.close(self._client)
+            clients.close(self._client)
 
-    def _open(self) -> AppendStream:
+    def _open(self) -> AppendStream[Source]:
         """Returns the stream that rows go to."""
         if self._stream is None:
             name, offsets = self._make_stream()
@@ -131,13 +156,13 @@ class AppendRows(beam.DoFn):
         """Returns a stream's name, and whether its rows have offsets."""
         raise NotImplementedError
 
-    def _refuse(self, refused: list[Refused]) -> Iterator[Any]:
-        """Yields what becomes of rows that BigQuery does not take."""
+    def _refuse(self, refused: list[Refused[Source]]) -> Iterator[Any]:
+        """Yields what becomes of rows that BigQuery refuses."""
         raise NotImplementedError
 
 
-class PendingRows(AppendRows):
-    """Makes a stream for each bundle, on its first row; gives its `RowStream` at the bundle's end."""
+class PendingRows(AppendRows[Source]):
+    """Makes a stream for each bundle, on its first row; yields its `RowStream` at the bundle's end."""
 
     def _make_stream(self) -> tuple[str, bool]:
         self._name = make_stream(self._client, self._table, self._retry_secs)
@@ -160,8 +185,8 @@ class PendingRows(AppendRows):
             yield WindowedValue(record, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
 
-class _WriteBatches(AppendRows):
-    """Rows that the table cannot hold, and rows that BigQuery refuses, are failures."""
+class _AppendBatches(WriteBatches[pa.RecordBatch], AppendRows[ScoredBatch]):
+    """Counts: rows_failed."""
 
     def __init__(
         self, table_id: str, schema: pa.Schema, retry_secs: float, endpoint: str | None, clock: Callable[[], float]
@@ -169,44 +194,28 @@ class _WriteBatches(AppendRows):
         super().__init__(table_id, schema, retry_secs, endpoint)
         self._clock = clock
 
-    def process(
-        self,
-        batch: pa.RecordBatch,
-        window: Any = beam.DoFn.WindowParam,
-        timestamp: Timestamp = beam.DoFn.TimestampParam,
-    ) -> Iterator[Any]:
-        when = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
-        parts: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
+    def _convert(self, batch: pa.RecordBatch, predicted_at: datetime.datetime) -> pa.RecordBatch:
+        return append_columns(batch, self._schema, predicted_at)
 
-        def convert(part: pa.RecordBatch) -> None:
-            parts.append((part, append_columns(part, self._schema, when)))
+    def _write(self, rows: pa.RecordBatch, source: ScoredBatch) -> Iterator[Any]:
+        yield from self._refuse(self._open().append(rows, source))
 
-        for failure in write_rows(with_message_id(batch), convert) if batch.num_rows else ():
-            yield self._failed(WindowedValue(failure, timestamp, (window,)))
-        for part, rows in parts:
-            yield from self._refuse(self._open().append(rows, _Source(part, window, timestamp)))
-
-    def _failed(self, failure: WindowedValue) -> Any:
-        """Returns the failure as it is given out."""
-        raise NotImplementedError
-
-    def _refuse(self, refused: list[Refused]) -> Iterator[Any]:
-        """Yields the rows' failures, in the window and at the time of their batch."""
+    def _refuse(self, refused: list[Refused[ScoredBatch]]) -> Iterator[Any]:
         for source, row, error_type, message in refused:
-            metrics.count_failure(WRITE, error_type)
-            failure = scored_failure(source.batch, row, WRITE, error_type, message)
-            yield self._failed(WindowedValue(failure, source.timestamp, (source.window,)))
+            yield self._failed(source.failure(row, error_type, message))
+
+
+class _WritePending(_AppendBatches, PendingRows[ScoredBatch]):
+    def _failed(self, failure: WindowedValue) -> _Failed:
+        return beam.pvalue.TaggedOutput(FAILURES, failure)
 
 
 @beam.typehints.with_output_types(Failure)
-class _WriteDefault(_WriteBatches):
+class _WriteDefault(_AppendBatches):
     """Its connection outlives bundles, as BigQuery asks for."""
 
     def _make_stream(self) -> tuple[str, bool]:
         return f"{self._table}/streams/_default", False
-
-    def _failed(self, failure: WindowedValue) -> WindowedValue:
-        return failure
 
     def start_bundle(self) -> None:
         if self._stream is not None:
@@ -217,6 +226,34 @@ class _WriteDefault(_WriteBatches):
             yield from self._refuse(self._stream.flush())
 
 
-class _WritePending(_WriteBatches, PendingRows):
-    def _failed(self, failure: WindowedValue) -> _Failed:
-        return beam.pvalue.TaggedOutput(FAILURES, failure)
+class WriteTableRows(TableSink):
+    """Writes RecordBatches to pending streams of a table; returns the `RowStream`s, which `TableCommitter` commits.
+
+    Every row is in its bundle's stream once, or returned as a failure, before the bundle is finished. The stream of a
+    bundle that fails is never committed, and BigQuery drops it: see transforms.bigquery.commit.
+
+    Args: see TableSink; and
+      schema: see transforms.bigquery.table_columns.append_schema.
+      endpoint: see transforms.bigquery.clients.write_client.
+    """
+
+    _fn_type = _WritePending
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> WrittenRows:
+        written = batches | "Append" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="streams")
+        return WrittenRows(written.streams, written[FAILURES])
+
+
+class WriteStreamTable(TableSink):
+    """Writes RecordBatches to a table's default stream; returns the `Failure`s of the rows that BigQuery refuses.
+
+    Every row is in the table, or returned as a failure, before its bundle is finished. A bundle fails if BigQuery does
+    not accept its rows in time. Rows are written at least once.
+
+    Args: see WriteTableRows.
+    """
+
+    _fn_type = _WriteDefault
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
+        return batches | "Append" >> beam.ParDo(self._fn)

@@ -1,90 +1,157 @@
-"""Scored rows of a stream to a BigQuery table by inserts; and the machinery for others, for write_failure_table.
+"""Rows to a BigQuery table by inserts: scored rows of a stream, and, for write_failures, failures.
 
-By tabledata.insertAll, whose answer tells of every row by itself:
+tabledata.insertAll answers for every row by itself:
 https://cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll
 Its limits (10 MB a request, 10 MB a row): https://cloud.google.com/bigquery/quotas#streaming_inserts
 """
 
+import collections
+import dataclasses
 import datetime
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
+import orjson
 import pyarrow as pa
-from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, RetryError
 from google.api_core.retry import Retry, if_exception_type
-from google.cloud import bigquery
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.bigquery.table import open_client, parse_table_id
-from sluice.transforms.bigquery.table_rows import MAX_ROW_BYTES, BatchRow, Row, coarse_schema, table_rows
-from sluice.transforms.core import metrics
-from sluice.transforms.core.batches import failure_of
-from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import WRITE, Failure
-from sluice.transforms.core.messages import with_message_id
-from sluice.transforms.files.write import write_rows
-
-# Of a request. BigQuery recommends 500 rows; and the client's JSON, with a space after every comma, may be half as long
-# again as what is counted here.
-_MAX_ROWS = 500
-_MAX_BYTES = 5_000_000
-# A request that is not answered for so long is sent again.
-_REQUEST_SECS = 30.0
-_FIRST_PAUSE_SECS = 0.2
+from sluice.models.reserved import MESSAGE_ID
+from sluice.transforms.bigquery.clients import TRANSIENT_REASONS, call_options, open_client
+from sluice.transforms.bigquery.sink import TableSink, WriteBatches
+from sluice.transforms.bigquery.table import (
+    MAX_ROW_BYTES,
+    NO_SUCH_FIELD,
+    PREDICTED_AT,
+    ROW_TOO_LARGE,
+    parse_table_id,
+)
+from sluice.transforms.core.failures import Failure
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.json import JsonEncoder
+from sluice.transforms.encode.rows import ScoredBatch
 
 INSERT_ERROR = "InsertError"
-ROW_TOO_LARGE = "RowTooLarge"
-# Why a row is refused that may be taken the next time: "stopped" is a row whose neighbour was at fault.
-_PASSING_REASONS = {"stopped", "timeout", "backendError", "internalError", "rateLimitExceeded", "quotaExceeded"}
+
+# Of a request. BigQuery recommends 500 rows. The client's JSON has a space after every comma, and so may be half as
+# long again as what is counted here.
+_MAX_ROWS = 500
+_MAX_BYTES = 5_000_000
+# A request without an answer for so long is sent again.
+_REQUEST_SECS = 30.0
+_FIRST_PAUSE_SECS = 0.2
+# Those of rows besides. "stopped" is a row whose neighbour was at fault; a quota is there again after a minute.
+_TRANSIENT_REASONS = TRANSIENT_REASONS | {"quotaExceeded", "stopped", "timeout"}
 _ACCESS_DENIED = "accessDenied"
-# What BigQuery says of every row that has a column which the table lacks.
-_NO_SUCH_FIELD = "no such field"
+# Up to this size, a text's length is close enough to that of what the client makes of it, which has spaces too.
+_SMALL_BYTES = 100_000
+# Larger whole numbers are changed where JSON's numbers are read as float64; as text they are not.
+_MAX_EXACT = 1 << 53
+
+Source = TypeVar("Source")
 
 
-class WriteTable(Composite):
-    """Inserts RecordBatches into a table; gives the `Failure`s of the rows that BigQuery refuses.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A row on its way into a table.
 
-    Every row is written, or given as a failure, before its bundle is finished; a bundle fails whose rows BigQuery does
-    not take in time. Rows are written at least once. Those of messages have their message's id as row id, by which
-    BigQuery drops most doubles. `transforms.bigquery.write.WriteStreamTable` does without that, for far less a row.
-
-    Args:
-      table_id: PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE. It exists: see `transforms.bigquery.table.ensure_table`.
-      schema: the columns to write. `_predicted_at`, the time at which a batch came here, is added to them.
-      retry_secs: how long a request is repeated that BigQuery does not take. As long, too, if it has no such table:
-        one that was made just now may not be seen by all of its servers.
-      endpoint: see `transforms.bigquery.table.open_client`.
-      clock: seconds since the epoch.
+    Attributes:
+      values: as insertAll accepts them.
+      size: bytes of the values as JSON.
+      id: BigQuery drops rows whose id it has just seen; None: this one is never dropped.
     """
 
-    def __init__(
-        self,
-        table_id: str,
-        schema: pa.Schema,
-        retry_secs: float = 60.0,
-        endpoint: str | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__()
-        self._fn = _WriteTable(table_id, schema, retry_secs, endpoint, clock)
-
-    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
-        return batches | "Insert" >> beam.ParDo(self._fn)
+    values: dict[str, Any]
+    size: int
+    id: str | None
 
 
-class InsertRows(beam.DoFn):
-    """Inserts the rows that it is given, and returns from `finish_bundle` when each is in the table or refused."""
+def coarse_schema(schema: pa.Schema) -> pa.Schema:
+    """Returns the schema with microseconds for nanoseconds: BigQuery's times are no finer."""
+    return pa.schema([field.with_type(_coarse(field.type)) for field in schema])
+
+
+def table_rows(batch: pa.RecordBatch, schema: pa.Schema, predicted_at: datetime.datetime) -> list[Row]:
+    """Returns a batch's rows as insertAll accepts them, in order.
+
+    Args:
+      schema: which columns, with types from `coarse_schema`.
+      predicted_at: in UTC.
+
+    Raises:
+      SluiceError: a column is missing, or has a value that its type or JSON cannot hold.
+    """
+    file = io.BytesIO()
+    JsonEncoder(file, OutputSpec("jsonl", schema)).write(_cut(batch))
+    when = predicted_at.isoformat(timespec="microseconds")
+    return [
+        _row(text, row_id, when)
+        for text, row_id in zip(file.getvalue().split(b"\n")[:-1], _row_ids(batch), strict=True)
+    ]
+
+
+def _row(text: bytes, row_id: str | None, predicted_at: str) -> Row:
+    try:
+        values = insertable(orjson.loads(text)) | {PREDICTED_AT: predicted_at}
+    except orjson.JSONDecodeError as error:
+        raise SluiceError(f"the row holds text that is not UTF-8: {error}") from error
+    is_small = len(text) <= _SMALL_BYTES and text.isascii()
+    return Row(values, len(text) if is_small else len(json.dumps(values)), row_id)
+
+
+def insertable(value: Any) -> Any:
+    """Returns a JSON value without fields that are null: insertAll refuses REPEATED ones that are."""
+    if isinstance(value, dict):
+        return {name: insertable(entry) for name, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [insertable(entry) for entry in value]
+    if isinstance(value, int) and abs(value) > _MAX_EXACT:
+        return str(value)
+    return value
+
+
+def _row_ids(batch: pa.RecordBatch) -> Sequence[str | None]:
+    """Returns the ids of the rows' messages; None for rows that share one, or BigQuery would drop all but the first."""
+    index = batch.schema.get_field_index(MESSAGE_ID)
+    if index < 0:
+        return [None] * batch.num_rows
+    ids = batch.column(index).to_pylist()
+    times = collections.Counter(ids)
+    return [each if each and times[each] == 1 else None for each in ids]
+
+
+def _coarse(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    return pa.time64("us") if kind == pa.time64("ns") else kind
+
+
+def _cut(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns the batch with nanoseconds cut off."""
+    for place, name in enumerate(batch.schema.names):
+        column = batch.column(place)
+        if (kind := _coarse(column.type)) != column.type:
+            batch = batch.set_column(place, name, column.cast(kind, safe=False))
+    return batch
+
+
+class InsertRows(beam.DoFn, Generic[Source]):
+    """Inserts rows. When `finish_bundle` returns, each is in the table or refused.
+
+    For the arguments see WriteTable.
+    """
 
     def __init__(self, table_id: str, retry_secs: float, endpoint: str | None) -> None:
         parse_table_id(table_id)
         self._table_id = table_id
         self._retry_secs = retry_secs
         self._endpoint = endpoint
-        self._waiting: list[tuple[Row, Any]] = []
+        self._waiting: list[tuple[Row, Source]] = []
         self._bytes = 0  # that wait
 
     def setup(self) -> None:
@@ -100,11 +167,11 @@ class InsertRows(beam.DoFn):
         if hasattr(self, "_table"):  # setup may have failed
             self._table.close()
 
-    def _insert(self, row: Row, source: Any) -> Iterator[WindowedValue]:
-        """Sends the row with those to come, or at once; yields what `_refuse` does.
+    def _insert(self, row: Row, source: Source) -> Iterator[WindowedValue]:
+        """Sends the row, at once or with those to come; yields what `_refuse` does.
 
         Args:
-          source: what `_refuse` gets if BigQuery does not take the row.
+          source: what `_refuse` gets if BigQuery refuses the row.
         """
         if self._bytes + row.size > _MAX_BYTES:
             yield from self._send()
@@ -118,19 +185,13 @@ class InsertRows(beam.DoFn):
         for place, why in self._table.insert([row for row, _ in waiting]) if waiting else ():
             yield from self._refuse(waiting[place][1], why)
 
-    def _refuse(self, source: Any, why: str) -> Iterator[WindowedValue]:
-        """Yields what becomes of a row that BigQuery does not take."""
+    def _refuse(self, source: Source, why: str) -> Iterator[WindowedValue]:
+        """Yields what becomes of a row that BigQuery refuses."""
         raise NotImplementedError
 
 
-class _Source(NamedTuple):
-    row: BatchRow
-    window: Any
-    timestamp: Timestamp
-
-
 @beam.typehints.with_output_types(Failure)
-class _WriteTable(InsertRows):
+class _WriteTable(WriteBatches[list[Row]], InsertRows[tuple[ScoredBatch, int]]):
     """Counts: rows_failed."""
 
     def __init__(
@@ -140,34 +201,44 @@ class _WriteTable(InsertRows):
         self._schema = coarse_schema(schema)
         self._clock = clock
 
-    def process(
-        self,
-        batch: pa.RecordBatch,
-        window: Any = beam.DoFn.WindowParam,
-        timestamp: Timestamp = beam.DoFn.TimestampParam,
-    ) -> Iterator[Failure]:
-        rows: list[BatchRow] = []
-        when = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
-        yield from write_rows(with_message_id(batch), lambda part: rows.extend(table_rows(part, self._schema, when)))
-        for row in rows:
+    def _convert(self, batch: pa.RecordBatch, predicted_at: datetime.datetime) -> list[Row]:
+        return table_rows(batch, self._schema, predicted_at)
+
+    def _write(self, rows: list[Row], source: ScoredBatch) -> Iterator[WindowedValue]:
+        for number, row in enumerate(rows):
             if row.size > MAX_ROW_BYTES:
-                text = f"the row is {row.size:,} bytes of JSON; BigQuery takes {MAX_ROW_BYTES:,}"
-                yield _failed(row, ROW_TOO_LARGE, text)
+                text = f"the row is {row.size:,} bytes of JSON; BigQuery accepts {MAX_ROW_BYTES:,} at most"
+                yield source.failure(number, ROW_TOO_LARGE, text)
             else:
-                yield from self._insert(row, _Source(row, window, timestamp))
+                yield from self._insert(row, (source, number))
 
-    def _refuse(self, source: _Source, why: str) -> Iterator[WindowedValue]:
-        """Gives the row's failure, in the window and at the time of its batch."""
-        yield WindowedValue(_failed(source.row, INSERT_ERROR, why), source.timestamp, (source.window,))
+    def _refuse(self, source: tuple[ScoredBatch, int], why: str) -> Iterator[WindowedValue]:
+        batch, number = source
+        yield batch.failure(number, INSERT_ERROR, why)
 
 
-def _failed(row: BatchRow, error_type: str, message: str) -> Failure:
-    metrics.count_failure(WRITE, error_type)
-    return failure_of(row.batch, row.number, WRITE, error_type, message)
+class WriteTable(TableSink):
+    """Inserts RecordBatches into a table; returns the `Failure`s of the rows that BigQuery refuses.
+
+    Every row is written, or returned as a failure, before its bundle is finished. A bundle fails if BigQuery does not
+    accept its rows in time. Rows are written at least once. Rows of messages have their message's id as row id, by
+    which BigQuery drops most duplicates. `transforms.bigquery.write.WriteStreamTable` does not, at far less cost a row.
+
+    Args: see TableSink; and
+      schema: the columns to write. `_predicted_at` is added to them.
+      retry_secs: also for a table that does not exist: not all of BigQuery's servers may see one that was made just
+        now.
+      endpoint: see transforms.bigquery.clients.open_client.
+    """
+
+    _fn_type = _WriteTable
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
+        return batches | "Insert" >> beam.ParDo(self._fn)
 
 
 class _NotYet(Exception):
-    """BigQuery did not take some rows, and may the next time."""
+    """BigQuery did not accept some rows, and may the next time."""
 
 
 class TableWriter:
@@ -178,7 +249,7 @@ class TableWriter:
         self._name = str(self._reference)
         self._client = open_client(self._reference.project, endpoint)
         self._retry_secs = retry_secs
-        self._retry_call = bigquery.DEFAULT_RETRY.with_timeout(retry_secs)
+        self._call_options = call_options(retry_secs, _REQUEST_SECS)
         self._retry_rows = Retry(
             if_exception_type(NotFound, _NotYet), initial=_FIRST_PAUSE_SECS, maximum=_REQUEST_SECS, timeout=retry_secs
         )
@@ -190,7 +261,7 @@ class TableWriter:
         """Inserts rows; returns those that BigQuery refuses: the place in `rows`, and why.
 
         Raises:
-          SluiceError: it does not take them, within the time that it has; some of them may be in the table.
+          SluiceError: BigQuery does not accept the request in time; some of its rows may be in the table.
         """
         refused: dict[int, str] = {}
         left = list(range(len(rows)))
@@ -200,7 +271,7 @@ class TableWriter:
             passing = {}
             for answer in self._call([rows[place] for place in left]):
                 place, why = left[answer["index"]], _reasons(answer["errors"])
-                if {error.get("reason") for error in answer["errors"]} <= _PASSING_REASONS:
+                if {error.get("reason") for error in answer["errors"]} <= _TRANSIENT_REASONS:
                     passing[place] = why
                 else:
                     refused[place] = why
@@ -217,14 +288,13 @@ class TableWriter:
             [row.values for row in rows],
             row_ids=[row.id for row in rows],
             skip_invalid_rows=True,
-            retry=self._retry_call,
-            timeout=_REQUEST_SECS,
+            **self._call_options,
         )
         for error in (error for answer in answers for error in answer["errors"]):
-            if str(error.get("message", "")).startswith(_NO_SUCH_FIELD):
+            if str(error.get("message", "")).startswith(NO_SUCH_FIELD):
                 raise SluiceError(
                     f"table {self._name} lacks a column that the job writes: {_reasons([error])}; add it to the "
-                    "table, or name one that is not there yet"
+                    "table, or name one that does not exist yet"
                 )
         return list(answers)
 
@@ -234,7 +304,7 @@ class TableWriter:
         except GoogleAPIError as error:
             cause = error.cause if isinstance(error, RetryError) and error.cause else error
             if isinstance(cause, NotFound):
-                text = f"table {self._name} is not there: {_text(cause)}; start the job anew, which makes it"
+                text = f"table {self._name} does not exist: {_text(cause)}; start the job anew, which makes it"
             elif isinstance(cause, Forbidden) and _ACCESS_DENIED in _codes(cause):
                 text = f"table {self._name} may not be written to: {_text(cause)}; roles/bigquery.dataEditor allows it"
             elif isinstance(error, RetryError):
@@ -248,11 +318,11 @@ def _codes(error: Forbidden) -> set[str]:
     return {each.get("reason", "") for each in error.errors}
 
 
-def _reasons(errors: Sequence[dict[str, Any]]) -> str:
+def _reasons(errors: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(_reason(error) for error in errors)
 
 
-def _reason(error: dict[str, Any]) -> str:
+def _reason(error: Mapping[str, Any]) -> str:
     place = f"column '{error['location']}': " if error.get("location") else ""
     return f"{place}{error.get('message') or 'no reason is given'} ({error.get('reason') or 'no code'})"
 

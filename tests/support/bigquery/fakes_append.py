@@ -44,6 +44,7 @@ class AppendService:
         request is accepted, and never answered.
       names_rows: how many of the rows at fault a refusal names at most; 0: it names none.
       storage_error: the StorageError code of refusals.
+      row_message: what refusals say of a row; "": that its id is negative.
       connections: how many there were.
       requests: all of them, in order.
     """
@@ -52,7 +53,7 @@ class AppendService:
         self.ids: list[int] = []
         self.faults = faults or []
         self.names_rows = names_rows
-        self.storage_error = ""
+        self.storage_error = self.row_message = ""
         self.connections = 0
         self.requests: list[Any] = []
         self.transport = self
@@ -70,7 +71,8 @@ class AppendService:
             return _error(Code.ALREADY_EXISTS if request.offset.value < len(self.ids) else Code.OUT_OF_RANGE)
         bad = [place for place, number in enumerate(ids) if number < 0]
         if bad:
-            errors = [RowError(index=place, message=f"{ids[place]} is negative") for place in bad[: self.names_rows]]
+            messages = {place: self.row_message or f"{ids[place]} is negative" for place in bad[: self.names_rows]}
+            errors = [RowError(index=place, message=message) for place, message in messages.items()]
             return _error(Code.INVALID_ARGUMENT, errors, self.storage_error)
         self.ids += ids
         return AppendRowsResponse(append_result={"offset": len(self.ids)})

@@ -1,5 +1,7 @@
 """`AppendStream`: every row is in the stream, or refused; with offsets, once."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +34,11 @@ class Clock:
         self.now += secs
 
 
+def doubling() -> Iterator[float]:
+    """Pauses without jitter."""
+    return (min(0.05 * 2.0**tries, 5.0) for tries in itertools.count())
+
+
 def ids(*numbers: int) -> pa.RecordBatch:
     return pa.record_batch([pa.array(numbers, pa.int64())], schema=SCHEMA)
 
@@ -40,7 +47,7 @@ def stream_to(service: Any, clock: Clock | None = None, offsets: bool = True, **
     clock = clock or Clock()
     return AppendStream(
         service, "projects/p/streams/s", SCHEMA, AppendOptions(**options),
-        offsets=offsets, clock=clock, pause=clock.pause, uniform=lambda: 0.5,
+        offsets=offsets, clock=clock, pause=clock.pause, backoff=doubling,
     )  # fmt: skip
 
 
@@ -125,7 +132,9 @@ def test_small_batches_share_a_request() -> None:
 def test_a_row_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(append_rows, "MAX_ROW_BYTES", 7)
     stream = stream_to(AppendService())
-    assert stream.append(ids(1), "a") == [Refused("a", 0, "RowTooLarge", "the row is 8 bytes; BigQuery takes 7")]
+    assert stream.append(ids(1), "a") == [
+        Refused("a", 0, "RowTooLarge", "the row is 8 bytes; BigQuery accepts 7 at most")
+    ]
     assert stream.flush() == []
 
 
@@ -184,6 +193,17 @@ def test_a_column_that_bigquery_does_not_see_yet_is_waited_for() -> None:
     ):
         stream.flush()
     assert (service.ids, clock.now) == ([], 600.0)
+
+
+def test_a_column_that_bigquery_does_not_see_yet_in_rows_is_waited_for_over_the_same_connection() -> None:
+    clock = Clock()
+    service = AppendService()
+    service.storage_error, service.row_message = "SCHEMA_MISMATCH_EXTRA_FIELDS", "no such field: x"
+    stream = stream_to(service, clock, request_secs=0.5)
+    stream.append(ids(-1, 2), "a")
+    with pytest.raises(SluiceError, match=r"INVALID_ARGUMENT: no such field: x \(tried \d+ times, for 600 s\)"):
+        stream.flush()
+    assert (service.connections, service.ids) == (1, [])
 
 
 def test_a_table_that_bigquery_does_not_see_yet_is_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""Where the clients of BigQuery's Storage API go."""
+"""Which servers the clients of BigQuery go to."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,19 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sluice.models.errors import UsageError
-from sluice.transforms.bigquery import table as bigquery_table
-from sluice.transforms.bigquery.clients import EMULATOR_VARIABLE, check_endpoints, close, read_client, write_client
+from sluice.transforms.bigquery.clients import (
+    EMULATOR_VARIABLE,
+    STORAGE_EMULATOR_VARIABLE,
+    check_endpoints,
+    close,
+    read_client,
+    write_client,
+)
 
 
 @pytest.fixture
 def no_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(EMULATOR_VARIABLE, raising=False)
+    monkeypatch.delenv(STORAGE_EMULATOR_VARIABLE, raising=False)
 
 
 def host(client: object) -> str:
@@ -25,7 +31,7 @@ def host(client: object) -> str:
 
 @pytest.mark.parametrize("value", ["127.0.0.1:1234", "http://127.0.0.1:1234"])
 def test_the_emulator(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv(EMULATOR_VARIABLE, value)
+    monkeypatch.setenv(STORAGE_EMULATOR_VARIABLE, value)
     assert host(read_client()) == host(write_client()) == "127.0.0.1:1234"
     assert host(read_client("http://127.0.0.1:5678/")) == "127.0.0.1:5678"
 
@@ -89,7 +95,7 @@ def test_tables_and_rows_are_in_one_place(
     storage_variable: str | None,
     text: str,
 ) -> None:
-    for name, value in ((bigquery_table.EMULATOR_VARIABLE, variable), (EMULATOR_VARIABLE, storage_variable)):
+    for name, value in ((EMULATOR_VARIABLE, variable), (STORAGE_EMULATOR_VARIABLE, storage_variable)):
         monkeypatch.setenv(name, value or "")
     if text:
         with pytest.raises(UsageError, match=text):

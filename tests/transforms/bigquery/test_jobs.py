@@ -1,5 +1,6 @@
 """`JobRunner` on the emulator, and on a proxy before it that answers for it."""
 
+import itertools
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 from google.cloud import bigquery as google
 
 from sluice.models.errors import SluiceError
+from sluice.transforms.bigquery.clients import open_client
 from sluice.transforms.bigquery.jobs import JobFailed, JobRunner, with_key
-from sluice.transforms.bigquery.table import open_client
 from tests.support.servers import BigQuery
 from tests.support.serving.http_proxy import Proxy, proxy_of
 
@@ -32,6 +33,11 @@ def proxy(bigquery: BigQuery) -> Iterator[Proxy]:
         yield server
 
 
+def doubling(first: float, longest: float) -> Iterator[float]:
+    """Pauses without jitter."""
+    return (min(first * 2.0**tries, longest) for tries in itertools.count())
+
+
 class Jobs:
     """Runs an INSERT; no pause is waited for.
 
@@ -42,14 +48,14 @@ class Jobs:
     def __init__(self, proxy: Proxy, table: str) -> None:
         self.pauses: list[float] = []
         self._client = open_client(table.partition(".")[0], proxy.url)
-        self.runner = JobRunner(self._client, "US", 5.0, self._pause)
+        self.runner = JobRunner(self._client, "US", 5.0, self._pause, doubling)
         self._text = f"INSERT INTO `{table}` (n) VALUES (1)"
 
     def insert(self, name: str) -> None:
         self.runner.query(name, self._text, google.QueryJobConfig(use_query_cache=False))
 
     def _pause(self, secs: float) -> None:
-        if secs >= 2:
+        if secs >= 4:
             self.pauses.append(secs)
 
 
@@ -97,7 +103,7 @@ def test_an_error_that_may_have_passed_is_tried_again_under_another_id(
 ) -> None:
     proxy.answers = [failed(name, 0, "backendError"), failed(name, 1, "jobRateLimitExceeded")]
     jobs.insert(name)
-    assert (asked(proxy), jobs.pauses) == (["0", "1", "2"], [2.0, 4.0])
+    assert (asked(proxy), jobs.pauses) == (["0", "1", "2"], [4.0, 8.0])
     assert bigquery.rows(table) == [{"n": 1}]
 
 
@@ -118,7 +124,7 @@ def test_an_error_that_stays_is_told_of(bigquery: BigQuery, table: str, jobs: Jo
     proxy.answers = [failed(name, number, "backendError", "tableUnavailable") for number in range(5)]
     with pytest.raises(SluiceError, match=f"{name}_4 failed: because of backendError; because of tableUnavailable$"):
         jobs.insert(name)
-    assert jobs.pauses == [2.0, 4.0, 8.0, 16.0]
+    assert jobs.pauses == [4.0, 8.0, 16.0, 32.0]
     proxy.answers = [failed(name, 0, "invalid", *[f"reason{number}" for number in range(9)])]
     with pytest.raises(JobFailed, match=r"_0 failed: because of invalid; because of reason0; .* of reason3$"):
         jobs.insert(name)

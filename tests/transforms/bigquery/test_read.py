@@ -165,7 +165,7 @@ def test_a_column_that_is_gone(bigquery: BigQuery) -> None:
     table = bigquery.make_table([{"name": "id", "type": "INTEGER"}, {"name": "s", "type": "STRING"}])
     found = find_table(table)
     bigquery.client.query(f"ALTER TABLE `{table}` DROP COLUMN s").result()
-    with pytest.raises(SluiceError, match=r"column 's' was there when the job was launched, and is no more"):
+    with pytest.raises(SluiceError, match=r"column 's' existed when the job was launched, and does no more"):
         read_all(found, spec_of(found))
 
 

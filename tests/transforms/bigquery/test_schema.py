@@ -206,7 +206,7 @@ WRONG_FIELDS: list[tuple[Any, str]] = [
     ),
     (
         [{"name": "x", "type": "STRING"}, {"name": "x", "type": "DATE"}],
-        "field 'x' is 2 times in the schema; leave it in once",
+        "field 'x' is 2 times in the schema; keep one of them",
     ),
 ]
 

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.transforms.bigquery.table import TableOptions, ensure_table, open_client, parse_table_id, table_fields
+from sluice.transforms.bigquery.clients import open_client
+from sluice.transforms.bigquery.table import TableOptions, ensure_table, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import TableLayout, parse_layout
 from tests.support.servers import BigQuery, free_port
 
@@ -61,7 +62,7 @@ def test_table_ids(table_id: str, parts: tuple[str, ...]) -> None:
     "table_id", ["", "t", "d.t", "p:t", "p.d.t.", ".d.t", "p d.x.t", "p/d.x.t", "p.d-d.t", "p.d.`t", "`p.d.t"]
 )
 def test_no_table_ids(table_id: str) -> None:
-    with pytest.raises(UsageError, match=r"is no table; write PROJECT.DATASET.TABLE"):
+    with pytest.raises(UsageError, match=r"is not a table id; write PROJECT.DATASET.TABLE"):
         parse_table_id(table_id)
 
 
@@ -204,10 +205,10 @@ def test_a_table_is_laid_out_as_it_is_made(bigquery: BigQuery) -> None:
         (TableLayout("when"), "--partition_by when: the table has no such column; it has id, name, at, "),
         (
             TableLayout("name"),
-            "--partition_by name: the column is STRING; it has to be one of DATE, DATETIME, TIMESTAMP",
+            "--partition_by name: the column is STRING; it must be one of DATE, DATETIME, TIMESTAMP",
         ),
         (TableLayout("day", "HOUR"), "--partition_by day:HOUR: a DATE has no hours"),
-        (TableLayout(clustering=("scores",)), "--cluster_by scores: the column is REPEATED FLOAT; it has to be one of"),
+        (TableLayout(clustering=("scores",)), "--cluster_by scores: the column is REPEATED FLOAT; it must be one of"),
         (TableLayout(clustering=("who",)), "--cluster_by who: the column is RECORD"),
     ],
 )

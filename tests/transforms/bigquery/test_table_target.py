@@ -1,19 +1,21 @@
 """Which tables a batch job writes, at launch, by a client that knows one table."""
 
+import datetime
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from google.api_core.exceptions import NotFound
+from google.api_core.retry import Retry
 from google.cloud import bigquery
 
 from sluice.models.errors import UsageError
 from sluice.transforms.bigquery import table as bigquery_table
 from sluice.transforms.bigquery import table_target
+from sluice.transforms.bigquery.schema import required_columns
 from sluice.transforms.bigquery.table import TableOptions, ensure_fields, table_fields
-from sluice.transforms.bigquery.table_target import has_rows, plan_table, required_columns
-from sluice.transforms.bigquery.write_failure_rows import plan_failure_table
-from sluice.transforms.bigquery.write_failure_table import FIELDS, ensure_failure_table
+from sluice.transforms.bigquery.table_target import drop_staging, has_rows, plan_table, staging_id, staging_table
+from sluice.transforms.bigquery.write_failures import FIELDS, ensure_failure_table, plan_failure_table
 from tests.support.servers import free_port
 
 SCHEMA = pa.schema([("id", pa.int64()), ("one", pa.struct([pa.field("x", pa.string(), nullable=False)]))])
@@ -131,7 +133,7 @@ def test_rows_wait_in_a_table_of_the_same_key(serve: Any) -> None:
 @pytest.mark.parametrize("kind", ["VIEW", "EXTERNAL", "MATERIALIZED_VIEW", "SNAPSHOT"])
 def test_what_is_no_table_is_refused(serve: Any, kind: str) -> None:
     serve(table(kind=kind))
-    text = f"p.d.t is no table but of the type {kind.lower().replace('_', ' ')}, which is not written to: name a table"
+    text = f"p.d.t is not a table but a {kind.lower().replace('_', ' ')}, which Sluice does not write to: name a table"
     with pytest.raises(UsageError, match=text):
         plan_table("p.d.t", SCHEMA, "j")
 
@@ -154,7 +156,7 @@ def test_partitions_are_for_load_jobs(serve: Any) -> None:
 
 def test_failures_go_to_a_table(serve: Any) -> None:
     serve(table(list(FIELDS), "VIEW"))
-    with pytest.raises(UsageError, match="is no table but of the type view"):
+    with pytest.raises(UsageError, match="is not a table but a view"):
         plan_failure_table("p.d.t", "j")
 
 
@@ -170,3 +172,57 @@ def test_whether_there_are_rows_is_asked_for_so_long(serve: Any) -> None:
 def test_nobody_says_whether_there_are_rows() -> None:
     with pytest.raises(UsageError, match=r"BigQuery does not show whether it has rows: .*refused"):
         has_rows("p.d.t", f"http://127.0.0.1:{free_port()}", retry_secs=0.1)
+
+
+# Staging tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", ["p.d.events_2026", "p:d.events_2026", "p.d.events_2026$20260102"])
+def test_its_name_is_not_like_the_others(table: str) -> None:
+    assert staging_id(table, "job-1_a") == "p.d.sluice_tmp_job_1_a"
+
+
+def test_it_has_the_columns_and_the_key_of_the_other() -> None:
+    fields = [bigquery.SchemaField("id", "INTEGER", "REQUIRED", default_value_expression="7")]
+    like = bigquery.Table("p.d.t", fields)
+    key = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
+    like.encryption_configuration = bigquery.EncryptionConfiguration(f"{key}/cryptoKeyVersions/3")
+    table = staging_table("p.d.s", like)
+    assert (str(table.reference), table.schema) == ("p.d.s", fields)
+    assert table.encryption_configuration.kms_key_name == key
+    assert table.expires > datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=24)
+    assert staging_table("p.d.s", bigquery.Table("p.d.t")).encryption_configuration is None
+
+
+class Dropper:
+    """Fails as it is told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[tuple[str, Retry, float]] = []
+        self.closed = False
+        self._error = error
+
+    def delete_table(self, table: str, not_found_ok: bool, retry: Retry, timeout: float) -> None:
+        assert not_found_ok
+        self.asked.append((table, retry, timeout))
+        if self._error:
+            raise self._error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no JSON"), ConnectionError("cut off")])
+def test_dropping_it_never_fails_and_is_soon_over(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+    client = Dropper(error)
+    monkeypatch.setattr(table_target, "open_client", lambda *_: client)
+    drop_staging("p.d.s")
+    ((table, retry, timeout),) = client.asked
+    assert (table, client.closed) == ("p.d.s", True)
+    assert retry._timeout + 2 * timeout <= 30  # the last try may take the time to connect, and that to be answered
+
+
+def test_dropping_it_without_credentials_does_not_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    drop_staging("p.d.s")

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from google.cloud import bigquery
 
-from sluice.transforms.bigquery import commit as commit_table
-from sluice.transforms.bigquery.load_table import LoadCommitter
+from sluice.transforms.bigquery.file_loads import LoadCommitter
+from sluice.transforms.bigquery.jobs import replace_rows
 from sluice.transforms.bigquery.table_target import TableTarget
 from sluice.transforms.files.write import Target
 
@@ -52,8 +52,7 @@ def shown(disposition: str, like: bigquery.Table) -> tuple[str, Any, Any]:
 @pytest.mark.parametrize("key", [KEY, ""])
 def test_appended_rows_replace_the_others_under_the_same_key(key: str) -> None:
     runner = Runner()
-    target = TableTarget("p.d.t", "p.d.sluice_tmp_j", SCHEMA, "truncate", "j")
-    commit_table._replace_rows(runner, "n", target, table(key=key))  # type: ignore[arg-type]
+    replace_rows(runner, "n", "p.d.sluice_tmp_j", table(key=key))  # type: ignore[arg-type]
     ((kind, text, config),) = runner.jobs
     assert (kind, text) == ("query", "SELECT * FROM `p.d.sluice_tmp_j`")
     assert config.write_disposition == "WRITE_TRUNCATE_DATA"

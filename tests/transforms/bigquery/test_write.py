@@ -28,26 +28,15 @@ from google.cloud.bigquery_storage_v1.types import (
 from grpc import StatusCode
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.transforms.bigquery import (
-    append_requests,
-    append_rows,
-    write_streams,
-)
-from sluice.transforms.bigquery import (
-    clients as bigquery_clients,
-)
-from sluice.transforms.bigquery import (
-    commit as commit_table,
-)
-from sluice.transforms.bigquery import (
-    write as write_bigquery,
-)
-from sluice.transforms.bigquery.commit import TableCommitter
-from sluice.transforms.bigquery.table import ensure_table
+from sluice.transforms.bigquery import append_requests, append_rows
+from sluice.transforms.bigquery import clients as bigquery_clients
+from sluice.transforms.bigquery import commit as commit_table
+from sluice.transforms.bigquery import write as write_bigquery
+from sluice.transforms.bigquery.commit import TableCommitter, commit_groups
+from sluice.transforms.bigquery.table import ensure_table, table_path
 from sluice.transforms.bigquery.table_columns import append_schema
 from sluice.transforms.bigquery.table_target import TableTarget, has_rows, plan_table
-from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
-from sluice.transforms.bigquery.write_streams import Pace, RowStream, commit_groups, make_stream
+from sluice.transforms.bigquery.write import Pace, RowStream, WriteStreamTable, WriteTableRows, make_stream
 from sluice.transforms.core.commit import Commit, Committed, FailurePolicy
 from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
@@ -351,8 +340,8 @@ class Streams:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Pace:
     """There is no waiting for more of the quota, nor for the next stream."""
-    monkeypatch.setattr(write_streams, "_FIRST_QUOTA_PAUSE_SECS", 0.001)
-    monkeypatch.setattr(write_streams, "_LAST_QUOTA_PAUSE_SECS", 0.001)
+    monkeypatch.setattr(write_bigquery, "_FIRST_QUOTA_PAUSE_SECS", 0.001)
+    monkeypatch.setattr(write_bigquery, "_LAST_QUOTA_PAUSE_SECS", 0.001)
     return Pace(0.0)
 
 
@@ -361,7 +350,7 @@ def test_a_quota_that_is_used_up_is_waited_for(hasty: Pace, monkeypatch: pytest.
     assert make_stream(Streams(*[used_up] * 50), "t", 0.0, hasty) == "s"
     mixed = [used_up, exceptions.ServiceUnavailable("away"), used_up]
     assert make_stream(Streams(*mixed), "t", 5.0, hasty) == "s"
-    monkeypatch.setattr(write_streams, "_QUOTA_SECS", 0.05)
+    monkeypatch.setattr(write_bigquery, "_QUOTA_SECS", 0.05)
     with pytest.raises(
         SluiceError, match=r"ResourceExhausted: Exceeds .* quota; --write_method file_loads makes no str"
     ):
@@ -391,7 +380,7 @@ def test_a_commit_that_breaks_is_tried_again(
 def test_many_streams_are_committed_in_groups_and_the_rest_the_next_time(
     bigquery: BigQuery, target: TableTarget, proxy: BigQueryProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_streams.commit_groups, "__defaults__", (2, 1 << 40))
+    monkeypatch.setattr(commit_groups, "__defaults__", (2, 1 << 40))
     streams = [stream for number in range(5) for stream in write(target, batch_of([number]))[0]]
     proxy.fail_always("BatchCommitWriteStreams", StatusCode.PERMISSION_DENIED)
     proxy.faults[0].times = 1
@@ -426,7 +415,7 @@ def test_streams_that_were_committed_before_are_left_out() -> None:
             code = StorageError.StorageErrorCode.STREAM_ALREADY_COMMITTED
             return BatchCommitWriteStreamsResponse(stream_errors=[StorageError(code=code, entity="b")])
 
-    write_streams.commit_streams(Client(), "t", [RowStream(name, 1, 1) for name in "cba"], 1.0)
+    commit_table.commit_streams(Client(), "t", [RowStream(name, 1, 1) for name in "cba"], 1.0)
     assert Client.asked == [["a", "b", "c"], ["a", "c"]]
 
 
@@ -443,7 +432,7 @@ def test_groups_keep_within_the_limits() -> None:
 def test_a_stream_that_cannot_be_committed_leaves_all_of_them(bigquery: BigQuery, target: TableTarget) -> None:
     streams, _ = write(target, batch_of([1]))
     client = bigquery_clients.write_client()
-    name = make_stream(client, write_streams.table_path(target.table), 5.0)  # and gets no row
+    name = make_stream(client, table_path(target.table), 5.0)  # and gets no row
     with pytest.raises(SluiceError, match="holds 0 rows, and 1 were appended to it: rows are missing or double"):
         commit(target, [*streams, RowStream(name, 1, 1)])
     bigquery_clients.close(client)
@@ -500,7 +489,7 @@ def test_rows_are_replaced_all_at_once(bigquery: BigQuery, table: str) -> None:
 def test_replacing_that_dies_half_way_goes_on(bigquery: BigQuery, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = plan(table, SCHEMA, "truncate")
     streams, _ = write(target, batch_of([3]))
-    replace = commit_table._replace_rows
+    replace = commit_table.replace_rows
 
     def dies_before(*_: Any) -> None:
         raise SluiceError("dead")
@@ -510,7 +499,7 @@ def test_replacing_that_dies_half_way_goes_on(bigquery: BigQuery, table: str, mo
         raise SluiceError("dead")
 
     for death, seen in ((dies_before, []), (dies_after, [3]), (replace, [3])):
-        monkeypatch.setattr(commit_table, "_replace_rows", death)
+        monkeypatch.setattr(commit_table, "replace_rows", death)
         try:
             commit(target, streams)
         except SluiceError as error:
@@ -760,5 +749,5 @@ def test_a_table_that_is_gone_is_named(bigquery: BigQuery, monkeypatch: pytest.M
 
 def test_an_id_that_is_none_is_refused_at_launch() -> None:
     for transform in (WriteTableRows, WriteStreamTable):
-        with pytest.raises(UsageError, match="'table' is no table"):
+        with pytest.raises(UsageError, match="'table' is not a table id"):
             transform("table", SCHEMA)

@@ -17,7 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import MESSAGE_ID
-from sluice.transforms.bigquery import write_inserts as write_table
+from sluice.transforms.bigquery import write_inserts
 from sluice.transforms.bigquery.table import ensure_table
 from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.failures import ENCODE, WRITE, Failure
@@ -167,10 +167,10 @@ def test_a_row_that_cannot_be_encoded_fails_alone(bigquery: BigQuery, table: str
 
 
 def test_a_row_that_is_too_large_fails_alone(bigquery: BigQuery, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_table, "MAX_ROW_BYTES", 1_000)
+    monkeypatch.setattr(write_inserts, "MAX_ROW_BYTES", 1_000)
     (failure,) = write(table, batch_of([1, 2, 3], ["a", "b" * 1_000, "c"]))
     assert (failure.stage, failure.error_type) == (WRITE, "RowTooLarge")
-    assert "bytes of JSON; BigQuery takes 1,000" in failure.error_message
+    assert "bytes of JSON; BigQuery accepts 1,000 at most" in failure.error_message
     assert ids_in(bigquery, table) == [1, 3]
 
 
@@ -308,7 +308,7 @@ def test_a_table_that_is_not_seen_yet_is_waited_for(bigquery: BigQuery, table: s
 
 def test_a_table_that_is_not_there_is_named(bigquery: BigQuery) -> None:
     name = f"{bigquery.make_dataset()}.gone"
-    with pytest.raises(SluiceError, match=rf"table {name} is not there: NotFound: .*; start the job anew"):
+    with pytest.raises(SluiceError, match=rf"table {name} does not exist: NotFound: .*; start the job anew"):
         write(name, batch_of([1]), retry_secs=0.1)
 
 
@@ -319,5 +319,5 @@ def test_a_column_that_the_table_lacks_fails_the_bundle(bigquery: BigQuery) -> N
 
 
 def test_an_id_that_is_none_is_refused_at_launch() -> None:
-    with pytest.raises(UsageError, match="'table' is no table"):
+    with pytest.raises(UsageError, match="'table' is not a table id"):
         WriteTable("table", SCHEMA)

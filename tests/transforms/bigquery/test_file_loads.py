@@ -24,14 +24,12 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.cloud import bigquery as google
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.transforms.bigquery import load_table
+from sluice.transforms.bigquery import file_loads
+from sluice.transforms.bigquery.file_loads import LoadCommitter, WriteLoadFiles, load_groups
 from sluice.transforms.bigquery.jobs import JobRunner
-from sluice.transforms.bigquery.load_table import LoadCommitter, load_groups
-from sluice.transforms.bigquery.loadable import check_loadable
 from sluice.transforms.bigquery.table import PREDICTED_AT, TableOptions, table_fields
 from sluice.transforms.bigquery.table_layout import TableLayout
-from sluice.transforms.bigquery.table_target import TableTarget, plan_table
-from sluice.transforms.bigquery.write_load_files import WriteLoadFiles
+from sluice.transforms.bigquery.table_target import TableTarget, check_loadable, plan_table
 from sluice.transforms.core.commit import Commit, Committed, FailurePolicy
 from sluice.transforms.core.failures import ENCODE, Failure
 from sluice.transforms.files.commit import FilesCommitter
@@ -226,7 +224,10 @@ def test_a_row_that_cannot_be_converted_fails_alone(bigquery: BigQuery, table: s
             {"type": "JSON"},
             "column 'one.x' is JSON in the table, which load jobs do not take from Parquet files: give ",
         ),
-        ({"type": "GEOGRAPHY"}, "column 'one.x' is GEOGRAPHY in the table, and one text that is none would fail the "),
+        (
+            {"type": "GEOGRAPHY"},
+            "column 'one.x' is GEOGRAPHY in the table, and one text that is not a geography would fail the ",
+        ),
         ({"maxLength": "7"}, r"column 'one.x' is STRING\(7\) in the table, and one value that is longer would fail "),
     ],
 )
@@ -426,10 +427,10 @@ def test_rows_that_wait_do_not_expire_and_are_read_without_a_filter() -> None:
     layout = {"type": "MONTH", "field": "day", "expirationMs": "1", "requirePartitionFilter": True}
     like.time_partitioning = google.TimePartitioning.from_api_repr(layout)
     like.clustering_fields = ["day"]
-    found = load_table._laid_out(google.Table("p.d.s"), like)
+    found = file_loads._laid_out(google.Table("p.d.s"), like)
     assert found.time_partitioning == google.TimePartitioning("MONTH", "day")
     assert found.clustering_fields == ["day"]
-    assert load_table._laid_out(google.Table("p.d.s"), google.Table("p.d.t")).time_partitioning is None
+    assert file_loads._laid_out(google.Table("p.d.s"), google.Table("p.d.t")).time_partitioning is None
 
 
 def test_a_table_for_rows_to_wait_in_is_laid_out_as_theirs(bigquery: BigQuery, table: str, files: Target) -> None:

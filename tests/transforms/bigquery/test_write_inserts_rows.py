@@ -1,4 +1,4 @@
-"""Rows as BigQuery's insertAll takes them; the emulator has its say in test_write_table.py."""
+"""Rows as BigQuery's insertAll accepts them; test_write_inserts.py asks the emulator."""
 
 import datetime
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import MESSAGE_ID
-from sluice.transforms.bigquery.table_rows import Row, coarse_schema, table_rows
+from sluice.transforms.bigquery.write_inserts import Row, coarse_schema, table_rows
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.UTC)
 
@@ -76,9 +76,9 @@ def test_sizes_are_those_of_what_is_sent(text: str) -> None:
     assert row.size == sent or (text == "a" * 10 and row.size <= sent <= 8 * row.size)
 
 
-def test_each_row_knows_its_place() -> None:
+def test_rows_keep_their_order() -> None:
     rows = rows_of(pa.schema([("x", pa.int64())]), {"x": 5}, {"x": 6})
-    assert [row.batch.column("x")[row.number].as_py() for row in rows] == [5, 6]
+    assert [row.values["x"] for row in rows] == [5, 6]
 
 
 def test_what_cannot_be_encoded_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""`WriteFailureTable` on the emulator of BigQuery, and what a failure's row holds."""
+"""`WriteFailureTable` and `WriteFailureRows`, on the emulator of BigQuery, and what a failure's row holds."""
 
 import base64
 import dataclasses
@@ -9,13 +9,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.transforms.bigquery import write_failure_table
-from sluice.transforms.bigquery.table_rows import MAX_ROW_BYTES
-from sluice.transforms.bigquery.write_failure_table import FIELDS, WriteFailureTable, ensure_failure_table, failure_row
+from sluice.transforms.bigquery import write_failures
+from sluice.transforms.bigquery.append_rows import Refused
+from sluice.transforms.bigquery.table import MAX_ROW_BYTES
+from sluice.transforms.bigquery.table_target import TableTarget
+from sluice.transforms.bigquery.write_failures import (
+    FIELDS,
+    SCHEMA,
+    WriteFailureRows,
+    WriteFailureTable,
+    ensure_failure_table,
+    failure_row,
+)
 from sluice.transforms.core.failures import PAYLOAD_MODES, Failure
 from tests.support.servers import BigQuery, free_port
 from tests.support.serving.http_proxy import Proxy, proxy_of
@@ -198,7 +208,7 @@ def test_a_payload_that_is_too_large_is_cut_and_written(bigquery: BigQuery, tabl
 @pytest.mark.parametrize("message", ["é" * 100, "é" * 30_000])
 def test_every_row_fits(monkeypatch: pytest.MonkeyPatch, mode: str, payload: bytes, message: str) -> None:
     limit = 80_000
-    monkeypatch.setattr(write_failure_table, "MAX_ROW_BYTES", limit)
+    monkeypatch.setattr(write_failures, "MAX_ROW_BYTES", limit)
     row = failure_row(like(payload=payload, error_message=message), mode)
     assert size(row) <= limit
     assert len(message) == 30_000 or row["errorMessage"] == message
@@ -311,7 +321,46 @@ def test_a_table_that_does_not_take_every_failure_is_refused(
 def test_launch_without_a_server_or_a_table() -> None:
     with pytest.raises(UsageError, match=r"BigQuery does not answer: .*refused"):
         ensure_failure_table("p.d.t", f"http://127.0.0.1:{free_port()}", retry_secs=0.1)
-    with pytest.raises(UsageError, match="'table' is no table"):
+    with pytest.raises(UsageError, match="'table' is not a table id"):
         ensure_failure_table("table")
-    with pytest.raises(UsageError, match="'table' is no table"):
+    with pytest.raises(UsageError, match="'table' is not a table id"):
         WriteFailureTable("table")
+
+
+# A batch job's failures ---------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """Takes every row.
+
+    Attributes:
+      batches: how many came together.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def append(self, batch: pa.RecordBatch, source: Any) -> list[Refused]:
+        self.batches.append(batch.num_rows)
+        return []
+
+
+def sent(*failures: Failure) -> list[int]:
+    """Returns how many are sent together before the bundle ends."""
+    stream = Stream()
+    fn = WriteFailureRows(TableTarget.appended("p.d.t", SCHEMA, "j"))._fn
+    fn._open = lambda: stream
+    fn.start_bundle()
+    for failure in failures:
+        assert list(fn.process(failure)) == []
+    return stream.batches
+
+
+def test_failures_gather_by_number_and_by_bytes() -> None:
+    small = Failure("predict", "InvalidRow", "m", "o", b"p")
+    assert sent(*[small] * 1_100) == [500, 500]
+    third = write_failures._BATCH_BYTES // 3 + 1
+    payloads = Failure("predict", "InvalidRow", "m", "o", b"p" * third)
+    assert sent(*[payloads] * 7) == [3, 3]
+    texts = Failure("predict", "InvalidRow", "m" * third, "o", b"")
+    assert sent(small, *[texts] * 4) == [4]
