@@ -22,7 +22,7 @@ RECIPE = ModelRecipe(ModelSpec("m"), ModelOptions(defaults=(("x", float("nan")),
 
 
 class Opener:
-    """Opens fake models; told to, only when the test lets it."""
+    """Opens fake models; if gated, only when the test lets it."""
 
     def __init__(self) -> None:
         self.opened: list[FakeModel] = []
@@ -52,7 +52,7 @@ def cache(opener: Opener) -> Iterator[_Cache]:
     cache.clear()
 
 
-def test_all_who_ask_at_once_get_the_one_that_the_first_opens(opener: Opener, cache: _Cache) -> None:
+def test_concurrent_callers_get_the_one_that_the_first_opens(opener: Opener, cache: _Cache) -> None:
     opener.held["m"] = threading.Event()
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(cache.scheduler, RECIPE, None) for _ in range(8)]

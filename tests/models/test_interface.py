@@ -1,4 +1,4 @@
-"""What a model answers: checked against the signature, cut and put together."""
+"""Outputs of a model: checked against the signature, sliced and concatenated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""isolate: every item has one outcome, in order, at a bounded number of attempts."""
+"""isolate: every item has one outcome, in order, with a bounded number of attempts."""
 
 import math
 
@@ -10,7 +10,7 @@ from sluice.models.isolate import isolate
 
 
 class Trial:
-    """Refuses parts that hold a bad item."""
+    """Rejects parts that contain a bad item, and counts attempts."""
 
     def __init__(self, bad: set[int]) -> None:
         self.bad = bad
@@ -25,7 +25,7 @@ class Trial:
 
 
 @given(st.integers(0, 200), st.sets(st.integers(0, 199), max_size=8))
-def test_the_items_at_fault_stand_alone(count: int, bad: set[int]) -> None:
+def test_the_items_at_fault_are_alone(count: int, bad: set[int]) -> None:
     trial = Trial({each for each in bad if each < count})
     parts = list(isolate(count, trial, ValueError))
     assert [each for part in parts for each in range(part.start, part.stop)] == list(range(count))
@@ -52,7 +52,7 @@ def test_other_errors_end_it() -> None:
         list(isolate(4, Trial({2}), KeyError))
 
 
-def test_what_was_found_before_is_given_as_it_comes() -> None:
+def test_parts_are_yielded_as_soon_as_they_are_known() -> None:
     parts = isolate(8, Trial({7}), ValueError)
     assert next(parts).result == [0, 1, 2, 3]
 

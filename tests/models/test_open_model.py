@@ -1,4 +1,4 @@
-"""Every kind of SavedModel, from its URI to its predictions: open_model, bind, Scheduler. TensorFlow is loaded here."""
+"""Every kind of SavedModel, from its URI to its predictions: open_model, bind, Scheduler. This imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def opened(directory: str, **options: Any) -> Iterator[Model]:
 
 
 def options_of(case: ModelCase, backend: str, cases: Directories) -> dict[str, Any]:
-    """Outputs are named where the model has some that the backend refuses."""
+    """Returns options that name the outputs if the model has some that the backend cannot serve."""
     return {"signature": case.signature, "outputs": servable_outputs(case, backend, cases(case.name))}
 
 
 def batch_of(case: ModelCase, rows: list[dict[str, Any]], model: Model) -> pa.RecordBatch:
-    """The rows as a reader gives them: typed by the signature, or by the rows where it names no features."""
+    """Returns the rows as a reader does: with the signature's types, or inferred ones if it names no features."""
     if case.example_spec is not None:
         kinds = {"int64": pa.int64(), "float": pa.float32(), "bytes": pa.binary()}
         types = {name: pa.list_(kinds[kind]) for name, kind in case.example_spec.items()}
@@ -56,14 +56,14 @@ def batch_of(case: ModelCase, rows: list[dict[str, Any]], model: Model) -> pa.Re
 
 
 def _binary(kind: pa.DataType) -> pa.DataType:
-    """Rows hold bytes that are not text."""
+    """Returns the type with binary in place of strings, because some rows have bytes that are not text."""
     if pa.types.is_list(kind):
         return pa.list_(_binary(kind.value_type))
     return pa.binary() if pa.types.is_string(kind) else kind
 
 
 def _unwrapped(value: Any, kind: pa.DataType) -> Any:
-    """A row's value with as many lists around it as the type has."""
+    """Returns a row's value with as many lists around it as the type has."""
     if pa.types.is_list(kind) and pa.types.is_list(kind.value_type):
         return value
     flat = np.array(value, object).reshape(-1).tolist()
@@ -73,7 +73,7 @@ def _unwrapped(value: Any, kind: pa.DataType) -> Any:
 def predict(
     model: Model, batch: pa.RecordBatch, options: SchedulerOptions | None = None
 ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
-    """Each predicted row as its outputs, and why the others failed."""
+    """Returns the outputs of each predicted row, and the reasons of the failed ones."""
     scheduler = Scheduler(model, options or SchedulerOptions())
     bound = model.bind(batch)
     failures, answers = dict(bound.errors), {}
@@ -143,7 +143,7 @@ def test_a_poisoned_row_fails_alone(case: ModelCase, backend: str, cases: Direct
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_reason_of_a_failure_is_what_the_model_says(backend: str, cases: Directories, uris: Uris) -> None:
     with opened(uris(backend, "picky")) as model:
-        with pytest.raises(BadInput):  # an array that TensorFlow cannot take is no fault of the caller's thread
+        with pytest.raises(BadInput):  # and no error of the caller's thread
             model.call({"x": np.array([b"one"], object)})
         _, failures = predict(model, pa.RecordBatch.from_pydict({"x": [1.0, -1.0]}))
         assert "assertion failed: [x must not be negative" in failures[1] and "\n" not in failures[1]

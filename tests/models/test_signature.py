@@ -1,4 +1,4 @@
-"""Tensors, columns and signatures, read from protobufs made by hand: no TensorFlow."""
+"""Tensors, columns and signatures, read from protobufs built by hand, without TensorFlow."""
 
 from __future__ import annotations
 

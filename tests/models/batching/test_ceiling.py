@@ -1,4 +1,4 @@
-"""What a call may have: lowered by what is refused, raised again by what passes."""
+"""Ceiling: rejected calls lower it, answered calls raise it again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_more_is_tried_after_many_full_calls_and_then_more_seldom() -> None:
         calls = 0
         while ceiling.rows == 8:
             ceiling.on_answer(8, 64)
-            ceiling.on_answer(3, 24)  # says nothing
+            ceiling.on_answer(3, 24)  # too small to count
             calls += 1
         waits.append(calls)
         assert ceiling.rows == 16

@@ -1,4 +1,4 @@
-"""The number of calls under way, on servers that are simulated: it comes near what serves best."""
+"""InFlightLimit on simulated servers: its throughput comes close to that of the best fixed limit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sluice.models.batching.in_flight import InFlightLimit
 
 @dataclass(frozen=True)
 class Server:
-    """A call of n rows takes `fixed + n * row` seconds, as long as no more than `at_once` calls are under way.
+    """A call of n rows takes `fixed + n * row` seconds while at most `at_once` calls are in flight.
 
     Attributes:
-      refuses_over: it says that it is overloaded when more calls than that are under way.
-      fails: share of the calls that do not get through, whatever the load.
-      lingers: share of the calls that take twenty times as long, whatever the load.
+      refuses_over: the server is overloaded if more calls than this are in flight.
+      fails: the share of calls that do not get through, at any load.
+      lingers: the share of calls that take twenty times as long, at any load.
     """
 
     fixed: float
@@ -35,7 +35,7 @@ class Server:
 
 @dataclass(order=True)
 class Event:
-    """A row that comes, or a call that ends."""
+    """A row arrives, or a call ends."""
 
     at: float
     number: int
@@ -47,8 +47,10 @@ class Event:
 
 
 def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: int, calls: int = 2000) -> float:
-    """Throughput of clients that each send a row, wait for it and think for up to 2 ms (`batch` is 0); or, with no
-    clients, of rows without end in calls of `batch`. The first third does not count."""
+    """Returns the throughput of clients that each send a row, wait for it and pause up to 2 ms (`batch` is 0).
+
+    Without clients: that of endless rows in calls of `batch` rows. The first third of the time does not count.
+    """
     dice = random.Random(1)
     events = [Event(dice.uniform(0, 0.002), -number) for number in range(clients)] or [Event(0.0, 0)]
     heapq.heapify(events)
@@ -108,7 +110,7 @@ def test_it_comes_near_the_best_fixed_number(server: Server, clients: int, batch
         if n <= server.refuses_over
     ]
     adapted = rows_per_second(InFlightLimit(32, adapt=True), server, clients, batch)
-    # At a server that refuses, the number goes up and down between half of what it takes and all of it.
+    # At a server that rejects calls, the limit varies between half of what the server takes and all of it.
     assert adapted >= (0.65 if server.refuses_over < 32 else 0.78) * max(fixed), (adapted, fixed)
 
 
@@ -147,7 +149,7 @@ def test_it_never_leaves_its_bounds() -> None:
 def test_an_overload_that_every_call_tells_of_counts_once() -> None:
     limit = InFlightLimit(32, adapt=True)
     grow(limit)
-    for active in range(32, 0, -1):  # all calls that were under way when it began
+    for active in range(32, 0, -1):  # all calls that were in flight when it began
         limit.on_overload(active)
     assert limit.value == 16
     limit.on_overload(1)
@@ -155,7 +157,7 @@ def test_an_overload_that_every_call_tells_of_counts_once() -> None:
 
 
 def grow(limit: InFlightLimit) -> None:
-    """Answers calls until the limit is at its most."""
+    """Answers calls until the limit is at its largest."""
     while limit.value < 32:
         limit.note_wait()
         limit.on_answer(10, 0.01, alone=limit.value == 1, full=True, active=limit.value)

@@ -1,4 +1,4 @@
-"""The arithmetic of mini-batches."""
+"""Operations on mini-batches, and Isolation on models that fail in every way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is repeated, how often and after which waits; time passes only as the retry itself sleeps."""
+"""Retry: which calls are repeated, how often, and after which waits. Time passes only while it sleeps."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_an_answer_is_returned_at_once() -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("x"), Overloaded("x"), ServerFault("x"), TimedOut("x")])
-def test_what_may_pass_is_repeated(error: CallError) -> None:
+def test_errors_that_may_pass_are_repeated(error: CallError) -> None:
     world = World()
     assert world.run(error, error) is ANSWER
     assert world.attempts == 3
 
 
 @pytest.mark.parametrize("error", [BadInput("x"), BatchTooLarge("x"), Refused("x"), CallError("x"), Cancelled("x")])
-def test_what_will_not_pass_is_not(error: CallError) -> None:
+def test_other_errors_are_raised_at_once(error: CallError) -> None:
     world = World()
     with pytest.raises(type(error)) as raised:
         world.run(error)
@@ -109,7 +109,7 @@ def test_a_wait_ends_with_the_time_for_the_outage() -> None:
     assert world.sleeps == pytest.approx([0.1, 0.2, 0.4, 0.3])
 
 
-def test_faults_are_repeated_so_often() -> None:
+def test_faults_are_repeated_max_retries_times() -> None:
     world = World(max_retries=2)
     with pytest.raises(ServerFault, match=r"broke; gave up after 3 attempts in 0.3 s \(--max_retries\)"):
         world.run(*[ServerFault("broke")] * 5)
@@ -118,7 +118,7 @@ def test_faults_are_repeated_so_often() -> None:
         world.run(*[ServerFault("broke")] * 5, max_faults=0)
 
 
-def test_a_call_that_is_slow_while_others_are_answered_is_repeated_so_often() -> None:
+def test_a_call_that_times_out_while_others_are_answered_is_repeated_max_retries_times() -> None:
     world = World(max_retries=2)
     world.during_sleep = lambda: world.retry._on_answer()
     with pytest.raises(TimedOut, match=r"slow; gave up after 3 attempts"):
@@ -141,20 +141,20 @@ def test_a_large_call_that_is_not_answered_in_time_is_tried_with_fewer_rows() ->
     assert world.attempts == 2
 
 
-def test_memory_that_others_have_is_waited_for_by_a_single_row() -> None:
+def test_a_single_row_waits_for_memory_that_other_calls_have() -> None:
     world = World(max_retries=2, max_retry_secs=20)
     assert world.run(*[OutOfMemory("OOM")] * 5) is ANSWER
     with pytest.raises(OutOfMemory, match=r"^OOM$"):  # several rows are halved
         world.run(OutOfMemory("OOM"), rows=2)
     world.now += 1
-    with pytest.raises(Unavailable, match=r"OOM; gave up after"):  # nobody is answered
+    with pytest.raises(Unavailable, match=r"OOM; gave up after"):  # no call is answered
         world.run(*[OutOfMemory("OOM")] * 99)
     world.call_secs = 1
     with pytest.raises(Unavailable, match=r"OOM; nothing was answered for"):
         world.run(OutOfMemory("OOM"))
     world.run()
     world.during_sleep = lambda: world.retry._on_answer()
-    with pytest.raises(OutOfMemory, match=r"OOM; gave up after 3 attempts"):  # it is this row that is too large
+    with pytest.raises(OutOfMemory, match=r"OOM; gave up after 3 attempts"):  # this row is too large
         world.run(*[OutOfMemory("OOM")] * 99)
 
 
@@ -175,7 +175,7 @@ def test_a_refusal_is_retried_only_if_earlier_calls_succeeded() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, BadInput("bad row"), BatchTooLarge("too large"), BadOutput("odd")])
-def test_any_answer_ends_an_outage_and_wakes_who_waits(answer: CallError | None) -> None:
+def test_any_answer_ends_an_outage_and_wakes_calls_that_wait(answer: CallError | None) -> None:
     world = World(max_retry_secs=5)
     with pytest.raises(Unavailable):
         world.run(*[Unavailable("away")] * 100)
@@ -205,7 +205,7 @@ def test_no_retries_at_all() -> None:
     assert world.sleeps == []
 
 
-def test_a_server_that_is_away_is_waited_for_so_long() -> None:
+def test_a_server_that_is_away_is_waited_for_max_retry_secs() -> None:
     world = World(max_retry_secs=30)
     with pytest.raises(Unavailable, match=r"away; gave up after 10 attempts in 30.0 s \(--max_retry_secs\)"):
         world.run(*[Unavailable("away")] * 100)

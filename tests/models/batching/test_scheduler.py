@@ -1,4 +1,4 @@
-"""Natural mini-batching, step by step: gates hold the model's calls, a clock of the test's own tells the time."""
+"""Natural mini-batching, step by step: gates hold the model's calls, and the test advances the clock."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_calls_are_cut_at_the_ceiling() -> None:
         tickets = [scheduler.submit(x_feeds(*range(n))) for n in (4, 5, 25)]
         model.let_go(100)
         assert [values(ticket) for ticket in tickets] == [[2 * x for x in range(n)] for n in (4, 5, 25)]
-    # The third request is not cut for the sake of one more row, and then into calls that are full.
+    # The third request is not split for one more row; then it is split into full calls.
     assert model.call_rows == [1, 9, 10, 10, 5]
 
 
@@ -198,7 +198,7 @@ def test_whatever_a_model_does_its_rows_get_an_outcome(answer: Any, failure: str
     with scheduling(FakeModel(answer)) as scheduler:
         prediction = outcome(scheduler.submit(x_feeds(1, 2)))
         assert {row: each.type for row, each in prediction.failures.items()} == {0: failure, 1: failure}
-        assert outcome(scheduler.submit(x_feeds(3))).failures  # and the thread lives
+        assert outcome(scheduler.submit(x_feeds(3))).failures  # the thread is still alive
 
 
 def test_answers_that_do_not_go_together_fail_the_request() -> None:
@@ -218,11 +218,11 @@ def test_a_request_larger_than_the_budget_goes_when_nothing_else_does() -> None:
         assert [values(ticket) for ticket in tickets] == [[2 * n, 2 * n] for n in range(5)]
 
 
-def test_rows_wait_for_more_as_long_as_they_are_told_to() -> None:
+def test_rows_wait_for_more_up_to_the_delay() -> None:
     clock, model = FakeClock(), FakeModel()
     with scheduling(model, clock, max_batch_delay_ms=50, max_batch_size=8) as scheduler:
         tickets = [scheduler.submit(x_feeds(0))]
-        clock.await_reads(1)  # it was looked at, and left to wait
+        clock.await_reads(1)  # the row was checked, and must wait
         clock.advance(0.049)
         tickets += [scheduler.submit(x_feeds(1)), scheduler.submit(x_feeds(2, 3))]
         seen = clock.reads
@@ -232,7 +232,7 @@ def test_rows_wait_for_more_as_long_as_they_are_told_to() -> None:
         assert [values(ticket) for ticket in tickets] == [[0], [2], [4, 6]]
         assert [outcome(ticket).queue_msec for ticket in tickets] == pytest.approx([51, 2, 2])
         full = [scheduler.submit(x_feeds(*range(4))) for _ in range(2)]
-        assert [len(values(ticket)) for ticket in full] == [4, 4]  # a full call waits for nothing
+        assert [len(values(ticket)) for ticket in full] == [4, 4]  # a full call does not wait
     assert model.call_rows == [4, 8]
 
 

@@ -1,4 +1,4 @@
-"""Requests that nobody waits for any more, and the end of a scheduler."""
+"""Cancelled requests, and closing a scheduler."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_cancelled_rows_that_wait_are_never_called() -> None:
         for ticket in (under_way, waiting):
             with pytest.raises(Cancelled):
                 outcome(ticket)
-        assert scheduler.pending_bytes == 32 + 8  # of the call under way, and of what was kept
+        assert scheduler.pending_bytes == 32 + 8  # of the call in flight, and of the request that was not cancelled
         model.let_go(2)
         assert values(kept) == [12]
         scheduler.cancel([kept])
@@ -38,7 +38,7 @@ def test_cancelled_rows_that_wait_are_never_called() -> None:
 
 def test_a_cancel_that_comes_between_the_last_row_and_the_result_is_too_late() -> None:
     class Cancelling(collections.UserDict[str, np.ndarray]):
-        def __iter__(self) -> Iterator[str]:  # read when the request's answers are put together
+        def __iter__(self) -> Iterator[str]:  # read when the outcomes of the request are merged
             scheduler.cancel([ticket])
             return super().__iter__()
 

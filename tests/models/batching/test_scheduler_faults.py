@@ -1,4 +1,4 @@
-"""A model behind a server, through the scheduler: outages, refusals, hangs, and who hears of them."""
+"""The scheduler with a faulty server: outages, refusals, hangs, and which requests fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.scheduling import outcome, scheduling, values
 
 
 class Scripted:
-    """Fails as the script says, a call at a time; then answers."""
+    """Raises the errors of the script, one for each call (None: answers); then answers."""
 
     def __init__(self, *script: Exception | None) -> None:
         self._script = list(script)
@@ -54,7 +54,7 @@ def remote(answer: Callable[[Feeds], Outputs], gated: bool = False) -> FakeModel
 
 
 def no_sleep(secs: float) -> None:
-    """Waits in no time."""
+    """Returns at once."""
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def no_sleep(secs: float) -> None:
         [TimedOut("x"), TimedOut("x"), None, ServerFault("x")],
     ],
 )
-def test_what_passes_is_not_seen(script: Sequence[Exception]) -> None:
+def test_a_passing_failure_is_not_seen(script: Sequence[Exception]) -> None:
     model = remote(Scripted(*script))
     scheduler = Scheduler(model, SchedulerOptions(), sleep=no_sleep)
     prediction = outcome(scheduler.submit(x_feeds(1, 2, 3)))
@@ -86,7 +86,7 @@ def test_rows_are_not_blamed_for_an_outage_unless_asked(error: Exception) -> Non
     dead_letter = {"on_unavailable": "dead_letter", **options}
     with scheduling(remote(Scripted(*[error] * 2)), sleep=no_sleep, **dead_letter) as scheduler:
         prediction = outcome(scheduler.submit(x_feeds(1, 2)))
-        while prediction.failures.keys() == {0, 1}:  # one or two attempts fail, the script is then at its end
+        while prediction.failures.keys() == {0, 1}:  # one or two attempts fail, and then the script is at its end
             assert {failure.type for failure in prediction.failures.values()} == {type(error).__name__}
             prediction = outcome(scheduler.submit(x_feeds(1, 2)))
         assert prediction.arrays["y"].tolist() == [2, 4]
@@ -154,7 +154,7 @@ def test_sizes_that_are_left_open_are_those_of_the_backend() -> None:
         assert served.options.adapt_in_flight and not local.options.adapt_in_flight
 
 
-def test_the_time_that_calls_waited_is_told_while_they_wait() -> None:
+def test_throttled_time_is_reported_while_calls_wait() -> None:
     model = remote(Scripted(Unavailable("away")))
     held, waits = threading.Event(), threading.Event()
 
@@ -202,7 +202,7 @@ def test_rows_that_break_a_server_that_answers_others_are_at_fault() -> None:
 
 
 def sized(max_bytes: int) -> Callable[[Feeds], Outputs]:
-    """A server that takes so many bytes of strings a call."""
+    """Returns a server that accepts this many bytes of strings a call."""
 
     def answer(feeds: Feeds) -> Outputs:
         if sum(map(len, feeds["s"].tolist())) > max_bytes:
@@ -277,7 +277,7 @@ def test_a_row_is_not_failed_for_the_padding_around_it() -> None:
     assert model.call_rows == [50, 1]
 
 
-def test_a_large_request_is_not_passed_by_small_ones_for_ever() -> None:
+def test_small_requests_do_not_overtake_a_large_one_forever() -> None:
     model = FakeModel(gated=True)
     with scheduling(model, max_pending_bytes=1000) as scheduler:
         scheduler.submit(x_feeds(*range(100)))
@@ -311,7 +311,7 @@ def test_what_a_model_raises_does_not_end_a_thread() -> None:
         assert values(scheduler.submit(x_feeds(2))) == [4]
 
 
-def test_calls_that_wait_for_a_server_give_up_their_places() -> None:
+def test_calls_that_wait_for_a_server_release_their_slots() -> None:
     back = threading.Event()
 
     def answer(feeds: Feeds) -> Outputs:
@@ -327,13 +327,13 @@ def test_calls_that_wait_for_a_server_give_up_their_places() -> None:
 
     with scheduling(remote(answer), sleep=sleep, max_batch_size=1, max_in_flight=4) as scheduler:
         ticket = scheduler.submit(x_feeds(*range(10)))
-        for _ in range(4):  # though one call at a time may be under way
+        for _ in range(4):  # although only one call may be in flight
             assert sleeping.acquire(timeout=PATIENCE_SECS)
         back.set()
         assert values(ticket) == [2 * x for x in range(10)]
 
 
-def test_who_waits_is_woken_when_the_model_answers_again() -> None:
+def test_calls_that_wait_are_woken_when_the_model_answers_again() -> None:
     failed = threading.Semaphore(0)
     back = threading.Event()
 
@@ -343,7 +343,7 @@ def test_who_waits_is_woken_when_the_model_answers_again() -> None:
             raise Unavailable("away")
         return double(feeds)
 
-    # The longest waits, of up to 10 s: were they not cut short, the rows would come too late.
+    # Without jitter the last waits are 10 s: if they were not cut short, the rows would come too late.
     model = remote(answer)
     scheduler = Scheduler(model, SchedulerOptions(max_batch_size=1, max_in_flight=4), backoffs=longest_backoffs)
     ticket = scheduler.submit(x_feeds(*range(8)))

@@ -1,4 +1,4 @@
-"""The scheduler under random load from several threads: every row gets its own outcome, and nothing is left behind."""
+"""The scheduler under random load from several threads: each row gets its own outcome, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, FakeModel
 from tests.support.sizes import examples
 
-# A row is its number, written as often as its request is wide; the answer is its number plus one half, and its name.
+# A row is its number, repeated over the width of its request. The answer is that number plus one half, and its name.
 SIGNATURE = Signature(
     "s",
     "",
@@ -51,7 +51,7 @@ class Load:
     options: SchedulerOptions
     remote: bool
     faults: dict[int, type[CallError]]
-    """By the number of a call: what it raises, whatever its rows."""
+    """By the number of a call: the error that it raises for any rows."""
 
     @property
     def rows(self) -> int:
@@ -84,7 +84,7 @@ def loads(draw: st.DrawFn, cancels: bool) -> Load:
 
 
 class LoadedModel(FakeModel):
-    """Refuses poison, and more rows than it bears; watches the budget of the scheduler that calls it."""
+    """Rejects poison, and too many rows; checks the budget of the scheduler that calls it."""
 
     def __init__(self, load: Load) -> None:
         super().__init__(self._score, SIGNATURE)
@@ -116,7 +116,7 @@ def feeds_of(first: int, rows: int, width: int) -> Feeds:
 
 
 def run(load: Load) -> tuple[LoadedModel, Scheduler, list[tuple[int, int, Prediction | None]]]:
-    """Puts the load through a scheduler; gives (first row, rows, what came of it, None if cancelled)."""
+    """Sends the load through a scheduler; returns (first row, rows, prediction or None if cancelled)."""
     model = LoadedModel(load)
     scheduler = model.scheduler = Scheduler(model, load.options, sleep=lambda _: None)
     dropped: list[Ticket] = []
@@ -146,7 +146,7 @@ def run(load: Load) -> tuple[LoadedModel, Scheduler, list[tuple[int, int, Predic
 
 
 def check_rows(first: int, rows: int, prediction: Prediction, load: Load) -> None:
-    """Each row has its own answer, or a failure that it or its neighbours account for."""
+    """Checks that each row has its own answer, or a failure caused by itself or its neighbours."""
     good = [row for row in range(rows) if row not in prediction.failures]
     assert good == (
         list(range(rows)) if prediction.rows is None and not prediction.failures else prediction.rows.tolist()

@@ -1,4 +1,4 @@
-"""Which signatures may stand in for which."""
+"""Which signatures may replace which."""
 
 from __future__ import annotations
 

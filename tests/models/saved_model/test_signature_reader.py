@@ -1,4 +1,4 @@
-"""Signatures as a server shows them: no graph, and what only a graph or a Session has is left out."""
+"""Signatures as a server reports them: without what only a graph or a Session has."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_outputs_that_predict_cannot_give() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_served_model_has_the_signatures_of_its_files(case: Any, cases: Callable[[str], str]) -> None:
-    """All but the features of Examples, and what is no dense tensor."""
+    """Except for the features of Examples, and outputs that are not dense tensors."""
     meta_graph = read_meta_graph(cases(case.name), LocalFiles())
     on_disk = read_signatures(meta_graph)
     served = read_served_signatures(definitions(**dict(meta_graph.signature_def)))

@@ -1,4 +1,4 @@
-"""A RecordBatch against a signature."""
+"""Binding a RecordBatch to a signature, compared with a brute-force twin."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def batches(draw: st.DrawFn, of: Signature) -> pa.RecordBatch:
 
 
 def twin(batch: pa.RecordBatch, of: Signature) -> dict[int, dict[str, np.ndarray]]:
-    """The rows that fit, by number, each as its tensors."""
+    """Returns the tensors of each row that fits, by row."""
     rows = {}
     for number in range(batch.num_rows):
         try:
@@ -59,7 +59,7 @@ def twin(batch: pa.RecordBatch, of: Signature) -> dict[int, dict[str, np.ndarray
 
 
 def rows_of(bound: Bound, total: int) -> list[tuple[int, dict[str, np.ndarray]]]:
-    """Each bound row as its tensors."""
+    """Returns the tensors of each bound row, by row."""
     found = []
     for group in bound.groups:
         numbers = range(total) if group.rows is None else group.rows.tolist()

@@ -1,4 +1,4 @@
-"""The features that a graph parses out of tf.Examples; graphs are made by hand, as TensorFlow writes them."""
+"""Finding the tf.Example features in graphs that are built by hand, as TensorFlow writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INPUT = "examples:0"
 
 
 class Graph:
-    """A GraphDef, or a function's body, written node by node."""
+    """A GraphDef, or the body of a function, built node by node."""
 
     def __init__(self, *arguments: str, name: str = "") -> None:
         self.definition = message_class("tensorflow.FunctionDef" if name else "tensorflow.GraphDef")()
@@ -42,7 +42,7 @@ class Graph:
         return name
 
     def default(self, name: str, dtype: str, size: int | None) -> str:
-        """A constant of that size: 0 says that there is no default; None is a single value."""
+        """Adds a constant of this size: 0 means that there is no default; None is a single value."""
         tensor = self.add(name, "Const").attr["value"].tensor
         tensor.dtype = TYPES[dtype]
         if size is not None:
@@ -55,7 +55,7 @@ class Graph:
         self.add(f"call_{function}", op, *inputs).attr["f"].func.name = function
 
     def parse_v2(self, serialized: str, keys: str = "keys") -> None:
-        """One sparse feature, two dense ones and a ragged one; `keys` prefixes the tensors that name them."""
+        """Adds a parser of one sparse, two dense and one ragged feature; their names are in tensors named `keys`..."""
         node = self.add(
             f"parse_{self.nodes[-1].name}",
             "ParseExampleV2",
@@ -117,7 +117,7 @@ def test_a_parser_in_the_graph() -> None:
 
 
 def test_a_parser_in_a_function_of_a_function_that_is_given_its_constants() -> None:
-    """As a TensorFlow 2 export of a Keras or tf.Transform model has it: constants are captured, and passed along."""
+    """As in TensorFlow 2 exports of Keras and tf.Transform models: constants are captured, and passed as arguments."""
     inner = body("inner", "serialized", "dense", "names_of_sparse")
     inner.add("keys_dense", "Identity", "dense")
     inner.add("keys_sparse", "Identity", "names_of_sparse")

@@ -1,4 +1,4 @@
-"""Columns to tf.Examples, against an encoder that knows one row."""
+"""Encoding columns as tf.Examples, compared with an encoder of single rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Parsed = dict[str, list[Any]]
 
 
 def parsed(encoded: np.ndarray) -> list[Parsed]:
-    """Each Example as the values of its features."""
+    """Returns the values of each Example's features."""
     rows = []
     for serialized in encoded.tolist():
         features = message_class("tensorflow.Example").FromString(serialized).features.feature
@@ -41,7 +41,7 @@ def parsed(encoded: np.ndarray) -> list[Parsed]:
 
 
 def expected_feature(value: Any, kind: pa.DataType, spec: ColumnSpec) -> list[Any]:
-    """The values of one row's feature; [] if it is left out."""
+    """Returns the values of one row's feature; [] if it is left out."""
     depth, leaf = 0, kind
     while hasattr(leaf, "value_type"):
         depth += not pa.types.is_dictionary(leaf)

@@ -1,4 +1,4 @@
-"""TFRecord framing: what is written is read, and damage is noticed wherever it is."""
+"""TFRecord framing: records are read as written, and damage is noticed wherever it is."""
 
 from __future__ import annotations
 
