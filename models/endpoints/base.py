@@ -1,4 +1,4 @@
-"""What all clients of served models share, whatever their protocol."""
+"""What the clients of served models share, whatever their protocol."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Bound, bind
 from sluice.models.uri import ModelSpec
 
-# (spec, options, timeout_secs) to a model's signatures by name, and the version that its server has now.
+# (spec, options, timeout_secs) -> a model's signatures by name, and the version that its server serves now.
 FetchSignatures = Callable[[ModelSpec, EndpointOptions, float], tuple[dict[str, Signature], int | None]]
 
 
@@ -18,12 +18,12 @@ class ServedModel:
     """A client of a served model; see models.interface.Model.
 
     Args:
-      signature: as `fetch` gives it, reduced to the outputs that are wanted; None: the server is asked.
+      signature: one that `fetch` returned earlier, reduced to the wanted outputs; None: asks the server.
 
     Raises:
-      UsageError: the options cannot be used for this endpoint.
-      ModelNotFound: there is no such model; only if the signature is not given.
-      SignatureError: no such signature, or one that cannot be served from columns; likewise.
+      UsageError: the options do not fit this endpoint.
+      ModelNotFound: there is no such model. Only raised without a signature.
+      SignatureError: no such signature, or one that cannot be served from columns. Only raised without a signature.
     """
 
     remote = True
@@ -40,5 +40,5 @@ class ServedModel:
         self._defaults = dict(options.defaults)
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
-        """Returns the batch as the tensors that the signature takes."""
+        """Returns the batch as tensors of the signature's inputs."""
         return bind(batch, self.signature, self._defaults)

@@ -1,4 +1,4 @@
-"""What a call to a server carries besides its rows: the user's headers, and a bearer token that is renewed."""
+"""The headers of a call to a server: the user's own, and a bearer token that is renewed."""
 
 import datetime
 import ipaddress
@@ -6,47 +6,56 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sluice.models.errors import Unavailable, UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.uri import Endpoint
 
-# What gRPC takes, which HTTP takes as well. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+# google.auth is imported by the functions that use it: without --rpc_google_auth no client needs it.
+if TYPE_CHECKING:
+    import google.auth.transport
+
+# What gRPC accepts. HTTP accepts it as well. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 _HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-# What the protocols, or their clients, set themselves: a second value would break the call or be dropped. Host is not
-# among them: gateways such as KServe's tell models apart by it.
+# Headers that the protocols or their clients set: a second value would break the call or be dropped. Host may be set:
+# gateways such as KServe's route by it.
 _SET_BY_PROTOCOL = ("connection", "content-length", "content-type", "te", "transfer-encoding")
-# RFC 6750, loosely: no white space, which a file of several tokens, or of JSON, has.
+# RFC 6750, loosely: no white space. A file of several tokens, or of JSON, has some.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-# A metadata server gives the same token until 4 minutes before it expires; google.auth renews it so early, too.
+# A metadata server returns the same token until 4 minutes before it expires. google.auth renews it as early.
 # https://github.com/googleapis/google-auth-library-python/blob/main/google/auth/_helpers.py
 _RENEW_EARLY_SECS = 225.0
-# Between attempts to renew a token that is still good.
+# The pause between attempts to renew a token that is still good.
 _RENEW_PAUSE_SECS = 30.0
-# Of a call's deadline: how long one HTTP request for a token may take to connect, or to read; and how long a call waits
-# for a token. What Google does not answer within 30 s, it does not answer; google.auth would wait 120 s, several times.
+# Shares of a call's deadline, and their limits: how long one HTTP request for a token may take to connect, or to read;
+# and how long a call waits for a token. google.auth would wait 120 s, several times; an answer of Google's that has not
+# come within 30 s does not come.
 _REQUEST_SHARE, _MAX_REQUEST_SECS = 0.8, 30.0
 _WAIT_SHARE, _MAX_WAIT_SECS = 0.9, 120.0
 
 
 class GoogleCredentials(Protocol):
-    """The part of google.auth.credentials.Credentials that is used.
+    """The part of google.auth.credentials.Credentials that GoogleToken uses.
 
     Attributes:
-      expiry: of the token, in UTC and without a time zone; None: never.
+      expiry: when the token expires, in UTC and without a time zone; None: never.
     """
 
     token: str | None
     expiry: datetime.datetime | None
 
-    def refresh(self, request: Any) -> None:
-        """Gets a new token."""
+    def refresh(self, request: "google.auth.transport.Request") -> None:
+        """Fetches a new token.
+
+        Args:
+          request: sends the HTTP requests.
+        """
 
 
 class _TokenSource(Protocol):
@@ -54,7 +63,7 @@ class _TokenSource(Protocol):
         """Returns a token that is valid now.
 
         Raises:
-          Unavailable: there is none now.
+          Unavailable: there is no such token.
         """
 
 
@@ -62,10 +71,10 @@ class Credentials:
     """Makes the headers of each call. Thread-safe.
 
     Args:
-      google: stands for what google.auth finds.
+      google: the credentials of --rpc_google_auth and --rpc_google_audience; None: those that google.auth finds.
 
     Raises:
-      UsageError: a header or the token cannot be sent, or would be sent unencrypted; there is no token, or two.
+      UsageError: a header or the token cannot be sent, or would be sent unencrypted; or there is no token, or two.
     """
 
     def __init__(self, options: EndpointOptions, endpoint: Endpoint, google: GoogleCredentials | None = None) -> None:
@@ -85,7 +94,7 @@ class Credentials:
         """Returns (name, value) pairs, names in lower case.
 
         Raises:
-          Unavailable: the token cannot be read or renewed now.
+          Unavailable: the token cannot be read or renewed.
         """
         if self._source is None:
             return list(self._headers)
@@ -93,9 +102,9 @@ class Credentials:
 
 
 class _TokenFile:
-    """A token in a file, which somebody else renews.
+    """A token in a file that another program renews.
 
-    In Kubernetes the file is a link that is swapped: what it points to tells whether it changed.
+    In Kubernetes the file is a symbolic link that is swapped, so a change shows in the state of its target.
     https://kubernetes.io/docs/concepts/storage/projected-volumes
     """
 
@@ -114,7 +123,7 @@ class _TokenFile:
             try:
                 stat = os.stat(self._path)
                 state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-                if state != self._state:  # taken before reading: what changes meanwhile is read again by the next call
+                if state != self._state:  # of before the reading: the next call reads what changes meanwhile
                     self._token = self._read()
                     self._state = state
             except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +142,7 @@ class _TokenFile:
 
 class _Token(NamedTuple):
     text: str
-    expires: float  # as time.time() counts; infinity: never
+    expires: float  # seconds since 1970; infinity: never
 
 
 def _in_background(function: Callable[[], None]) -> None:
@@ -141,14 +150,15 @@ def _in_background(function: Callable[[], None]) -> None:
 
 
 class GoogleToken:
-    """A token of Google's: an ID token if the options name an audience, else an access token. Thread-safe.
+    """A Google token: an ID token if the options name an audience, else an access token. Thread-safe.
 
-    It is renewed in the background, once at a time. Only a call that has no good token waits for that, and less long
-    than it may take itself.
+    One thread at a time renews the token in the background. Only a call without a good token waits, and not past its
+    own deadline. google.auth alone would renew within the call, and raise if that fails, though the old token is
+    good for another 200 s.
 
     Args:
       clock: seconds since 1970.
-      start: runs a function, and does not wait for it.
+      start: runs a function without waiting for it.
     """
 
     def __init__(
@@ -159,13 +169,13 @@ class GoogleToken:
         start: Callable[[Callable[[], None]], None] = _in_background,
     ) -> None:
         flag, kind = ("audience", "ID") if options.google_audience else ("auth", "access")
-        self._failure = f"--rpc_google_{flag}: Google gives no {kind} token"
+        self._failure = f"--rpc_google_{flag}: no {kind} token from Google"
         self._request_secs = min(_REQUEST_SHARE * options.rpc_timeout_secs, _MAX_REQUEST_SECS)
         self._wait_secs = min(_WAIT_SHARE * options.rpc_timeout_secs, _MAX_WAIT_SECS)
         self._credentials = credentials
         self._clock = clock
         self._start = start
-        self._lock = threading.RLock()  # never held while a token is fetched; reentrant, for a `start` that waits
+        self._lock = threading.RLock()  # never held while a token is fetched; reentrant, so that `start` may wait
         self._token: _Token | None = None
         self._renewal: Future[_Token] | None = None
         self._renewed = 0.0
@@ -174,7 +184,7 @@ class GoogleToken:
         """Returns a token that is valid now.
 
         Raises:
-          Unavailable: there is none, and none could be fetched in time.
+          Unavailable: no token is good, and none could be fetched in time.
         """
         from google.auth.exceptions import GoogleAuthError
 
@@ -182,7 +192,7 @@ class GoogleToken:
             now, token = self._clock(), self._token
             if token is not None and now < token.expires:
                 if now >= max(token.expires - _RENEW_EARLY_SECS, self._renewed + _RENEW_PAUSE_SECS):
-                    self._renew(now)  # if that fails: once the token has expired, a further attempt tells why
+                    self._renew(now)  # a failure shows once the token has expired
                 return token.text
             renewal = self._renew(now)
         try:
@@ -192,7 +202,7 @@ class GoogleToken:
             raise Unavailable(f"{self._failure}: {reason}") from error
 
     def _renew(self, now: float) -> "Future[_Token]":
-        """Returns the renewal that is under way, or a new one."""
+        """Returns the renewal that is under way, or starts one."""
         if self._renewal is not None and not self._renewal.done():
             return self._renewal
         renewal: Future[_Token] = Future()
@@ -204,7 +214,7 @@ class GoogleToken:
         try:
             self._credentials.refresh(_TimedRequest(self._request_secs))
             token = _token_of(self._credentials)
-        except BaseException as error:  # noqa: BLE001  it is raised again where the token is waited for
+        except BaseException as error:  # noqa: BLE001  it is raised again by the waiting calls
             renewal.set_exception(error)
             return
         with self._lock:
@@ -213,10 +223,10 @@ class GoogleToken:
 
 
 class _TimedRequest:
-    """What google.auth sends HTTP requests with, with at most so much time for each; its own default is 120 s.
+    """Sends google.auth's HTTP requests, each within a time limit; google.auth's own default is 120 s.
 
     Attributes:
-      session: google.auth adds to it what a metadata server's TLS takes.
+      session: the `requests.Session`; google.auth adds an adapter for the TLS of metadata servers.
     """
 
     def __init__(self, timeout_secs: float) -> None:
@@ -227,15 +237,21 @@ class _TimedRequest:
         self.session = self._request.session
 
     def __call__(
-        self, url: str, method: str = "GET", body: Any = None, headers: Any = None, timeout: Any = None, **more: Any
-    ) -> Any:
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **more: object,  # of requests.Session.request
+    ) -> "google.auth.transport.Response":
         timeout = min(timeout or self._timeout_secs, self._timeout_secs)
         return self._request(url, method, body, headers, timeout, **more)
 
 
 def _token_of(credentials: GoogleCredentials) -> _Token:
     if not credentials.token:
-        raise ValueError("its answer has none")
+        raise ValueError("its answer has no token")
     expiry = credentials.expiry
     return _Token(credentials.token, expiry.replace(tzinfo=datetime.UTC).timestamp() if expiry else float("inf"))
 
@@ -267,16 +283,16 @@ _NO_SERVICE_ACCOUNT = (
 
 
 def _check_header(position: int, name: str, value: str) -> None:
-    """Refuses what cannot be sent. Shows no value, and no name that is none, which may be a part of a value."""
+    """Refuses a header that cannot be sent. The error shows no value, and no bad name: it may be part of a value."""
     if not _HEADER_NAME.fullmatch(name):
         raise UsageError(
-            f"--rpc_headers: header {position} has no name of a header (not shown: it may be a secret); use letters, "
+            f"--rpc_headers: the name of header {position} is not valid (not shown: it may be a secret); use letters, "
             "digits, '-', '_' and '.'"
         )
     if name.lower() in _SET_BY_PROTOCOL:
         raise UsageError(f"--rpc_headers: '{name}' is set by the protocol itself; leave it out")
     if name.lower().startswith("grpc-") or name.lower().endswith("-bin"):
-        raise UsageError(f"--rpc_headers: '{name}': gRPC keeps 'grpc-...' for itself, '...-bin' for binary; rename it")
+        raise UsageError(f"--rpc_headers: '{name}': gRPC reserves 'grpc-...', and '...-bin' for binary data; rename it")
     if not _HEADER_VALUE.fullmatch(value):
         raise UsageError(f"--rpc_headers: the value of '{name}' is not printable ASCII; encode it, e.g. in base64")
 

@@ -6,10 +6,9 @@ https://github.com/tensorflow/serving/blob/master/tensorflow_serving/apis/predic
 import os
 import queue
 import ssl
-from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from sluice.models.endpoints import not_found
 from sluice.models.endpoints.base import ServedModel
@@ -27,29 +26,29 @@ from sluice.models.uri import Endpoint, ModelSpec
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
 
-# How long a channel is given to tell its state, which takes it some 1 ms.
+# How long to wait for a channel's state, which comes within some 1 ms.
 _STATE_SECS = 1.0
 # https://github.com/grpc/grpc/blob/master/include/grpc/impl/channel_arg_names.h
 _CHANNEL_OPTIONS = (
-    # gRPC takes 4 MB by default and TF Serving's servers 2 GB; the scheduler bounds the bytes of a call.
+    # gRPC's default limit is 4 MB, TF Serving's 2 GB; the scheduler bounds the bytes of a call.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A connection that has died silently (a NAT, a machine that is gone) is found by pings during calls, and by TCP
-    # where what was sent is not acknowledged for so long. To a server, pings less than 300 s apart are an attack.
+    # Two things find a connection that has died silently (a NAT, a machine that is gone): pings during calls, and TCP's
+    # timeout for data that is not acknowledged. Servers treat pings less than 300 s apart as an attack.
     # https://github.com/grpc/grpc/blob/master/doc/keepalive.md
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A server that is back is found soon: the default back-off is 1 s to 120 s. min_reconnect_backoff_ms is left alone:
-    # it is how long an attempt to connect may take, 20 s.
+    # Finds a server that is back soon: the default back-off is 1 s to 120 s. min_reconnect_backoff_ms stays as it is:
+    # it bounds one attempt to connect, at 20 s.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Pods that are replaced have new addresses; the default is to ask for them twice a minute.
+    # Pods that are replaced have new addresses; by default gRPC looks them up twice a minute.
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
-    # The scheduler repeats calls, and counts it.
+    # The scheduler repeats calls, and counts the repeats.
     ("grpc.enable_retries", 0),
-    # A headless service has an address for each pod; the default policy sends all calls to the first one.
+    # A headless service has an address for each pod; the default policy sends all calls to one of them.
     ("grpc.lb_policy_name", "round_robin"),
-    # Channels to one address share connections by default, and so the back-off after another's failure.
+    # By default channels to one address share connections, and so the back-off after a failure of another channel.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -57,11 +56,11 @@ _CHANNEL_OPTIONS = (
 def fetch_signatures(
     spec: ModelSpec, options: EndpointOptions, timeout_secs: float
 ) -> tuple[dict[str, Signature], int | None]:
-    """Returns a served model's signatures by name, unchecked, and the version that the server has now.
+    """Returns a served model's signatures by name, unchecked, and the version that the server serves now.
 
     Raises:
-      UsageError: the options cannot be used for this endpoint.
-      ModelNotFound: nobody answers, or no TF Serving, or it does not serve this model or refuses the credentials.
+      UsageError: the options do not fit this endpoint.
+      ModelNotFound: no TF Serving answers, or it does not serve this model, or it refuses the credentials.
     """
     client = _Client(spec, options)
     try:
@@ -77,13 +76,13 @@ def fetch_signatures(
         packed = response.metadata["signature_def"].value  # google.protobuf.Any
         definitions = message_class("tensorflow.serving.SignatureDefMap").FromString(packed)
     except DecodeError as error:
-        odd = f"{client.endpoint.address} gives no metadata that TF Serving would give: {error}"
+        odd = f"{client.endpoint.address} answers, but not with TF Serving's metadata: {error}"
         raise not_found.wrong_address(client.endpoint, odd) from error
     return read_served_signatures(definitions), _version(response)
 
 
 class GrpcModel(ServedModel):
-    """A client of a served model. Calls may come from several threads; they share a connection for each server."""
+    """A client of a served model. Thread-safe: all threads share one connection to each server."""
 
     def __init__(self, spec: ModelSpec, options: ModelOptions, signature: Signature | None = None) -> None:
         super().__init__(spec, options, signature, fetch_signatures)
@@ -98,10 +97,10 @@ class GrpcModel(ServedModel):
         self._request_without_inputs = request.SerializeToString()
 
     def call(self, feeds: Feeds) -> Outputs:
-        """Returns the server's answer for these tensors.
+        """Returns the server's outputs for these tensors.
 
         Raises:
-          CallError: the server refused, broke, or cannot be reached; see models.endpoints.errors.
+          CallError: the server refused the call, failed, or cannot be reached; see models.endpoints.errors.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
         request = self._request_class.FromString(self._request_without_inputs)
@@ -127,7 +126,7 @@ class GrpcModel(ServedModel):
         try:
             response = self._response_class.FromString(data)
         except DecodeError as error:
-            raise BadOutput(f"{self._address} answered with what is no PredictResponse: {error}") from error
+            raise BadOutput(f"{self._address} answered, but not with a PredictResponse: {error}") from error
         arrays = {}
         for spec in self.signature.outputs:
             if spec.name not in response.outputs:
@@ -140,7 +139,7 @@ class GrpcModel(ServedModel):
 
 
 class _Client:
-    """A channel, connected when it is first used, and what goes with every call on it. Messages are bytes."""
+    """A channel that connects at the first call, and the headers of its calls. Messages are bytes."""
 
     def __init__(self, spec: ModelSpec, options: EndpointOptions) -> None:
         assert spec.endpoint is not None, "a spec of a served model"
@@ -151,50 +150,51 @@ class _Client:
         self._get_model_metadata = self._channel.unary_unary(f"{_SERVICE}GetModelMetadata")
 
     def predict(self, request: bytes, timeout_secs: float) -> bytes:
-        """Returns the answer; raises grpc.RpcError, or Unavailable if there is no token."""
+        """Returns the response; raises grpc.RpcError, or Unavailable if there is no token."""
         response: bytes = self._predict(request, timeout=timeout_secs, metadata=self._credentials.headers())
         return response
 
     def get_model_metadata(self, request: bytes, timeout_secs: float) -> bytes:
-        """Returns the answer; raises as `predict`."""
+        """Returns the response; raises as `predict`."""
         headers = self._credentials.headers()
         response: bytes = self._get_model_metadata(request, timeout=timeout_secs, metadata=headers)
         return response
 
     def is_connected(self) -> bool:
-        """Whether some server has a connection now; where gRPC does not tell, it has.
+        """Whether the channel has a connection now; True if gRPC does not report it.
 
-        gRPC says of a deadline only that it is over, also where the call waited for a connection. That some stands is
-        told by a thread of gRPC's, which lives 0.2 s longer than this takes: grpc/_channel.py, _poll_connectivity.
+        gRPC's error of a deadline does not tell whether the call waited for a connection. A gRPC thread reports the
+        state of the channel. It ends 0.2 s after this method (grpc/_channel.py, _poll_connectivity).
         """
         states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
-        tell = states.put
-        self._channel.subscribe(tell)
+        report = states.put  # one object, by which the channel finds it again
+        self._channel.subscribe(report)
         try:
             return states.get(timeout=_STATE_SECS) is grpc.ChannelConnectivity.READY
-        except queue.Empty:  # the channel was closed meanwhile
+        except queue.Empty:  # the channel has been closed meanwhile
             return True
         finally:
-            self._channel.unsubscribe(tell)
+            self._channel.unsubscribe(report)
 
     def close(self) -> None:
         self._channel.close()
 
 
 def _open_channel(endpoint: Endpoint, ca_certificates: str) -> grpc.Channel:
-    target = f"dns:///{endpoint.address}"  # a host named like a scheme of gRPC's, e.g. xds, is still a host
+    target = f"dns:///{endpoint.address}"  # so that a host with the name of a gRPC scheme, e.g. xds, is a host
     if not endpoint.tls:
         return grpc.insecure_channel(target, _CHANNEL_OPTIONS)
     if ca_certificates:
-        ssl_context(ca_certificates)  # of certificates that are none gRPC would only say that it cannot connect
+        ssl_context(ca_certificates)  # raises for bad certificates; gRPC would only say that it cannot connect
     roots = ca_certificates.encode() or _machine_roots()
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), _CHANNEL_OPTIONS)
 
 
 def _machine_roots() -> bytes | None:
-    """Returns the certificates that this machine trusts, as PEM; None if gRPC is to use its own list.
+    """Returns the certificates that this machine trusts, as PEM; None: gRPC uses its own list.
 
-    It would use that of Mozilla's which its package brings, and not see a company's that is installed here.
+    gRPC's default is the list of Mozilla that its package brings, without a company's certificates that are installed
+    here.
     """
     if "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" in os.environ:
         return None
@@ -213,7 +213,7 @@ def _metadata_request(spec: ModelSpec) -> bytes:
     return data
 
 
-def _fill_model_spec(message: Any, spec: ModelSpec) -> None:
+def _fill_model_spec(message: Message, spec: ModelSpec) -> None:
     assert spec.endpoint is not None, "a spec of a served model"
     message.name = spec.endpoint.name
     if spec.version is not None:
@@ -222,7 +222,7 @@ def _fill_model_spec(message: Any, spec: ModelSpec) -> None:
         message.version_label = spec.endpoint.label
 
 
-def _version(response: Any) -> int | None:
+def _version(response: Message) -> int | None:
     model_spec = response.model_spec
     return int(model_spec.version.value) if model_spec.HasField("version") else None
 

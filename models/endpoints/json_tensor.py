@@ -1,14 +1,17 @@
 """NumPy tensors to and from the JSON of TF Serving's REST API.
 
-https://www.tensorflow.org/tfx/serving/api_rest, and to the letter:
+https://www.tensorflow.org/tfx/serving/api_rest, in detail:
 https://github.com/tensorflow/serving/blob/master/tensorflow_serving/util/json_tensor.cc
+
+Requests are joined from the texts of whole columns: orjson, which writes the numbers and escapes here, would write the
+same bytes from lists of Python values in 1.5 to 2 times the time.
 """
 
 import base64
 import binascii
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -20,21 +23,21 @@ from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-# TF Serving refuses what it reads as more than the largest float32, and its parser (RapidJSON, in its fast mode) reads
-# all the digits of that float as the next double above it. These nine give the same float32, and a double below.
+# TF Serving refuses doubles above the largest float32, and its parser (RapidJSON in its fast mode) reads all digits of
+# that float as the next double above it. These nine digits are the same float32, and a double below it.
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _MAX_FLOAT32_TEXT = 3.40282346e38
 
 _BASE64 = "b64"
 _OPEN_BASE64, _CLOSE_BASE64 = b'{"b64":"', b'"}'
-# A code point that is no character and that JSON does not escape: it parts strings that are escaped together.
+# Separates strings that are escaped together: a code point that is no character, and that JSON does not escape.
 _MARK = "\U0010ffff".encode()
 
 
 def encode_columns(feeds: Feeds, signature: Signature) -> bytes:
     """Returns the body of a request in the column form: `inputs`, nested lists by name.
 
-    Floats are written as float64, so that a reader who parses doubles gets the same float back.
+    Floats are written as float64, so that a reader of doubles gets the same float back.
     """
     columns = [_text(spec.name) + b":" + _column(feeds[spec.name], spec.name) for spec in signature.inputs]
     return _request(signature, b'"inputs":{' + b",".join(columns) + b"}")
@@ -45,7 +48,7 @@ def encode_rows(feeds: Feeds, signature: Signature) -> bytes:
     inputs = [spec.name for spec in signature.inputs]
     columns = [_rows(feeds[name], name) for name in inputs]
     values = [column.opening + b"%b" + column.closing for column in columns]
-    if inputs == [_BASE64]:  # as an object it would be taken for a value in base64
+    if inputs == [_BASE64]:  # an object with this name would be read as a value in base64
         form = values[0]
     else:
         names = [_text(name).replace(b"%", b"%%") for name in inputs]
@@ -55,13 +58,14 @@ def encode_rows(feeds: Feeds, signature: Signature) -> bytes:
 
 
 def decode_outputs(body: bytes, signature: Signature) -> dict[str, np.ndarray]:
-    """Returns the outputs that the signature names, of its dtypes, [rows, ...], from an answer in either form.
+    """Returns the signature's outputs from an answer in either form, each [rows, ...] in the signature's dtype.
 
-    A model with one output gives it without a name. Dimensions that the JSON does not show, because one before them is
-    0, are those of the signature, and 0 where it knows none.
+    A single output comes without a name. JSON does not show the dimensions after one of size 0; they come from the
+    signature, or are 0 where it does not fix them.
 
     Raises:
-      BadOutput: no JSON, or without an output, or with one that is no tensor of the signature's dtype and rank.
+      BadOutput: the answer is not JSON, lacks an output, or has one that is not a tensor of the signature's dtype and
+        rank.
     """
     answer = _parse(body)
     if isinstance(answer, dict) and "outputs" in answer:
@@ -74,7 +78,7 @@ def decode_outputs(body: bytes, signature: Signature) -> dict[str, np.ndarray]:
 
 
 class _Rows(NamedTuple):
-    """A column as JSON: each row is `opening`, its text, `closing`. So rows are joined without touching each one."""
+    """A column as JSON: each row is `opening`, its text, `closing`. So rows are joined without a loop over them."""
 
     opening: bytes
     rows: Sequence[bytes]
@@ -144,7 +148,7 @@ def _strings(array: np.ndarray, name: str) -> _Rows:
 
 
 def _is_plain(values: list[bytes]) -> bool:
-    """Whether all are UTF-8 that JSON holds as it is: no quotes, backslashes or control characters."""
+    """Whether all are UTF-8 that needs no escapes: no quotes, backslashes or control characters."""
     joined = b'"'.join(values)
     if not joined:
         return True
@@ -157,7 +161,7 @@ def _is_plain(values: list[bytes]) -> bool:
 
 
 def _escape(values: list[bytes]) -> list[bytes] | None:
-    """Returns the values as they stand between quotes in JSON; None if they are not all UTF-8."""
+    """Returns the values with JSON's escapes, without quotes; None if they are not all UTF-8."""
     joined = _MARK.join(values)
     try:
         escaped = _text(joined.decode())[1:-1].split(_MARK)
@@ -181,14 +185,14 @@ def _parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass  # NaN and Infinity, or strings that are not UTF-8, which TF Serving writes as they are
+        pass  # TF Serving writes NaN, Infinity, and strings that are not UTF-8
     try:
         return json.loads(body.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
-        raise BadOutput(f"the answer is no JSON: {error}; it begins with {body[:100]!r}") from error
+        raise BadOutput(f"the answer is not JSON: {error}; it begins with {body[:100]!r}") from error
 
 
-def _named_columns(outputs: Any, signature: Signature) -> dict[str, Any]:
+def _named_columns(outputs: object, signature: Signature) -> dict[str, Any]:
     if not isinstance(outputs, dict):
         return _only_output(outputs, signature)
     for spec in signature.outputs:
@@ -197,7 +201,7 @@ def _named_columns(outputs: Any, signature: Signature) -> dict[str, Any]:
     return outputs
 
 
-def _named_rows(rows: Any, signature: Signature) -> dict[str, Any]:
+def _named_rows(rows: object, signature: Signature) -> dict[str, Any]:
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict) or _is_base64(rows[0]):
         return _only_output(rows, signature)
     names = [spec.name for spec in signature.outputs]
@@ -211,16 +215,16 @@ def _named_rows(rows: Any, signature: Signature) -> dict[str, Any]:
         raise
 
 
-def _only_output(values: Any, signature: Signature) -> dict[str, Any]:
+def _only_output(values: object, signature: Signature) -> dict[str, Any]:
     names = [spec.name for spec in signature.outputs]
     if len(names) != 1:
-        raise BadOutput(f"the answer has one output, without a name, and the signature has {names}: {_shown(values)}")
+        raise BadOutput(f"the answer has one output without a name, and the signature has {names}: {_shown(values)}")
     return {names[0]: values}
 
 
-def _to_array(value: Any, spec: TensorSpec) -> np.ndarray:
+def _to_array(value: object, spec: TensorSpec) -> np.ndarray:
     leaves, shape = _flatten(value, spec)
-    if spec.shape is not None:  # behind a dimension of 0 there are no lists that tell the next ones
+    if spec.shape is not None:  # after a dimension of 0 no lists show the next ones
         shape += [size or 0 for size in spec.shape[len(shape) :]]
     wanted = _leaf_types(spec.dtype)
     if not wanted.issuperset(map(type, leaves)):
@@ -233,10 +237,11 @@ def _to_array(value: Any, spec: TensorSpec) -> np.ndarray:
         raise BadOutput(f"output '{spec.name}': {error}, and the signature says {spec}") from error
 
 
-def _flatten(value: Any, spec: TensorSpec) -> tuple[list[Any], list[int]]:
+def _flatten(value: object, spec: TensorSpec) -> tuple[list[Any], list[int]]:
     """Returns the values in order, and the sizes of the nested lists that hold them."""
     rank = None if spec.shape is None else len(spec.shape)
-    level, shape = [value], list[int]()
+    level: list[Any] = [value]
+    shape: list[int] = []
     while level and len(shape) != rank:
         types = set(map(type, level))
         if rank is None and shape and list not in types:
@@ -244,10 +249,12 @@ def _flatten(value: Any, spec: TensorSpec) -> tuple[list[Any], list[int]]:
         if types != {list}:
             bad = next(number for number, item in enumerate(level) if type(item) is not list)
             where = f", row {bad // math.prod(shape[1:])}" if shape else ""
-            raise BadOutput(f"output '{spec.name}'{where}: {_shown(level[bad])} is no list; the signature says {spec}")
+            raise BadOutput(
+                f"output '{spec.name}'{where}: {_shown(level[bad])} is not a list; the signature says {spec}"
+            )
         sizes = set(map(len, level))
         if len(sizes) > 1:
-            raise BadOutput(f"output '{spec.name}': lists of {min(sizes)} and of {max(sizes)} values make no tensor")
+            raise BadOutput(f"output '{spec.name}': lists of {min(sizes)} and of {max(sizes)} values are not a tensor")
         shape.append(sizes.pop())
         level = list(chain.from_iterable(level))
     return level, shape
@@ -262,7 +269,7 @@ def _leaf_types(dtype: str) -> set[type]:
 
 
 def _leaf_array(leaves: list[Any], spec: TensorSpec) -> np.ndarray:
-    """Raises ValueError or OverflowError where the dtype does not hold a value."""
+    """Returns the values in the dtype; raises ValueError or OverflowError if it cannot hold one."""
     dtype = spec.numpy_dtype
     if spec.dtype == "string":
         array = np.empty(len(leaves), object)
@@ -288,14 +295,14 @@ def _string_values(leaves: list[Any]) -> list[bytes]:
 
 def _bytes(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
-        raise ValueError(f"{_shown(value)} is no string")
+        raise ValueError(f"{_shown(value)} is not a string")
     return base64.b64decode(value[_BASE64], validate=True)
 
 
-def _is_base64(value: dict[str, Any]) -> bool:
+def _is_base64(value: Mapping[str, object]) -> bool:
     return len(value) == 1 and type(value.get(_BASE64)) is str
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 100 else text[:100] + "..."

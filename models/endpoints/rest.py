@@ -1,6 +1,6 @@
 """A model behind TF Serving's REST API: https://www.tensorflow.org/tfx/serving/api_rest
 
-Which URLs there are, and what an HTTP status stands for: http_rest_api_util.cc and http_server.cc in
+Its URLs and the meaning of its HTTP statuses: http_rest_api_util.cc and http_server.cc in
 https://github.com/tensorflow/serving/blob/master/tensorflow_serving/model_servers
 """
 
@@ -12,7 +12,6 @@ import urllib.parse
 from typing import Any
 
 import orjson
-import urllib3
 from google.protobuf import json_format
 
 from sluice.models.endpoints import not_found
@@ -20,7 +19,7 @@ from sluice.models.endpoints.base import ServedModel
 from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.errors import error_of, is_not_served
-from sluice.models.endpoints.http_calls import HttpCalls
+from sluice.models.endpoints.http_calls import Answer, Headers, HttpCalls
 from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
@@ -30,17 +29,18 @@ from sluice.models.signature import UNSERVED, Signature
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
 
-# Types that TF Serving has no JSON form for: it refuses them with UNIMPLEMENTED. tensorflow_serving/util/json_tensor.cc
+# Types without a JSON form: TF Serving refuses them with UNIMPLEMENTED. tensorflow_serving/util/json_tensor.cc
 _NOT_IN_JSON = ("uint16", "float16", "bfloat16")
-# More of it costs more time than it saves.
+# Higher levels cost more time than they save.
 _GZIP_LEVEL = 1
 _ESCAPED_ERROR = re.compile(rb'\{ "error": "((?:[^"\\]|\\.)*)" \}\s*', re.DOTALL)
-# What answers of other sources than TF Serving, such as proxies, are cut at in errors. TF Serving's own are 1024 long.
+# Where error messages cut the answer of a proxy or another server. TF Serving cuts its own texts at 1024 characters.
 _MAX_TEXT = 200
 
-# http_server.cc, ToHTTPStatusCode, backwards, and what proxies say. Others are a refusal below 500 and a fault above.
+# The inverse of ToHTTPStatusCode in http_server.cc, and the statuses of proxies. Others below 500 are refusals, those
+# above faults.
 _CODES = {
-    400: "INVALID_ARGUMENT",  # OUT_OF_RANGE too, which means the same, and FAILED_PRECONDITION, told by its texts
+    400: "INVALID_ARGUMENT",  # also OUT_OF_RANGE, which means the same, and FAILED_PRECONDITION, told by its texts
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
@@ -57,11 +57,11 @@ _CODES = {
 def fetch_signatures(
     spec: ModelSpec, options: EndpointOptions, timeout_secs: float
 ) -> tuple[dict[str, Signature], int | None]:
-    """Returns a served model's signatures by name, unchecked, and the version that the server has now.
+    """Returns a served model's signatures by name, unchecked, and the version that the server serves now.
 
     Raises:
-      UsageError: the options cannot be used for this endpoint.
-      ModelNotFound: nobody answers, or no TF Serving, or it does not serve this model or refuses the credentials.
+      UsageError: the options do not fit this endpoint.
+      ModelNotFound: no TF Serving answers, or it does not serve this model, or it refuses the credentials.
     """
     client = _Client(spec, options)
     try:
@@ -81,14 +81,12 @@ def fetch_signatures(
         version = metadata["model_spec"].get("version")
         return _without_json(read_served_signatures(definitions)), None if version is None else int(version)
     except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-        odd = (
-            f"{client.endpoint.address} answers, but gives no metadata that TF Serving would give: {_cut(answer.data)}"
-        )
+        odd = f"{client.endpoint.address} answers, but not with TF Serving's metadata: {_cut(answer.data)}"
         raise not_found.wrong_address(client.endpoint, odd) from error
 
 
 class RestModel(ServedModel):
-    """A client of a served model. Calls may come from several threads; each has a connection of its own meanwhile."""
+    """A client of a served model. Thread-safe: each call has a connection to itself while it lasts."""
 
     def __init__(self, spec: ModelSpec, options: ModelOptions, signature: Signature | None = None) -> None:
         super().__init__(spec, options, signature, fetch_signatures)
@@ -97,10 +95,10 @@ class RestModel(ServedModel):
         self._client = _Client(spec, options.endpoint)
 
     def call(self, feeds: Feeds) -> Outputs:
-        """Returns the server's answer for these tensors. It does not say which version gave it.
+        """Returns the server's outputs for these tensors, with the version of the URI: answers do not name theirs.
 
         Raises:
-          CallError: the server refused, broke, or cannot be reached; see models.endpoints.errors.
+          CallError: the server refused the call, failed, or cannot be reached; see models.endpoints.errors.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
         answer = self._client.predict(self._encode(feeds, self.signature), self._timeout_secs)
@@ -109,12 +107,12 @@ class RestModel(ServedModel):
         return Outputs(decode_outputs(answer.data, self.signature), self.version)
 
     def close(self) -> None:
-        """Closes the connections that no call uses."""
+        """Closes the connections; calls under way fail."""
         self._client.close()
 
 
 class _Client:
-    """The URLs of a model, and what goes with every request to them."""
+    """The URLs of a model, and the headers of requests to them."""
 
     def __init__(self, spec: ModelSpec, options: EndpointOptions) -> None:
         assert spec.endpoint is not None, "a spec of a served model"
@@ -124,26 +122,24 @@ class _Client:
         self._credentials = Credentials(options, spec.endpoint)
         self._calls = HttpCalls(spec.endpoint, ssl_context(options.ca_certificates) if spec.endpoint.tls else None)
 
-    def get_metadata(self, timeout_secs: float) -> urllib3.BaseHTTPResponse:
+    def get_metadata(self, timeout_secs: float) -> Answer:
         """Returns the answer, whatever its status; raises Unavailable, TimedOut or BadOutput if there is none."""
-        return self._calls.send("GET", f"{self._path}/metadata", self._headers(), None, timeout_secs)
+        return self._send("GET", "/metadata", [], None, timeout_secs)
 
-    def predict(self, body: bytes, timeout_secs: float) -> urllib3.BaseHTTPResponse:
+    def predict(self, body: bytes, timeout_secs: float) -> Answer:
         """Returns the answer, whatever its status; raises as `get_metadata`."""
-        headers = self._headers()
-        headers["content-type"] = "application/json"
+        headers = [("content-type", "application/json")]
         if self._gzip:
-            headers["content-encoding"] = "gzip"
+            headers.append(("content-encoding", "gzip"))
             body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-        return self._calls.send("POST", f"{self._path}:predict", headers, body, timeout_secs)
+        return self._send("POST", ":predict", headers, body, timeout_secs)
 
     def close(self) -> None:
         self._calls.close()
 
-    def _headers(self) -> urllib3.HTTPHeaderDict:
-        headers = urllib3.HTTPHeaderDict(self._credentials.headers())
-        headers["accept-encoding"] = "gzip"
-        return headers
+    def _send(self, method: str, what: str, headers: Headers, body: bytes | None, timeout_secs: float) -> Answer:
+        headers = [*self._credentials.headers(), ("accept-encoding", "gzip"), *headers]
+        return self._calls.send(method, self._path + what, headers, body, timeout_secs)
 
 
 def _path(endpoint: Endpoint, version: int | None) -> str:
@@ -154,7 +150,7 @@ def _path(endpoint: Endpoint, version: int | None) -> str:
 
 
 def _without_json(signatures: dict[str, Signature]) -> dict[str, Signature]:
-    """Returns the signatures, those marked that cannot be called over REST at all: its answer has every output."""
+    """Returns the signatures, and marks those that REST cannot serve: its answers have every output."""
     return {name: dataclasses.replace(each, refusal=_refusal(each)) for name, each in signatures.items()}
 
 
@@ -162,30 +158,30 @@ def _refusal(signature: Signature) -> str:
     for role, specs in (("input", signature.inputs), ("output", signature.outputs)):
         for spec in specs:
             if spec.dtype in _NOT_IN_JSON:
-                return f"{role} '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no form; use grpc://"
+                return f"{role} '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no JSON form; use grpc://"
             if spec.kind == UNSERVED:
                 return (
-                    f"output '{spec.name}' is ragged or sparse, which TF Serving cannot answer with, and over REST it "
-                    "answers with every output; use grpc://, where it can be left out with --exclude_columns"
+                    f"output '{spec.name}' is ragged or sparse, which TF Serving cannot return, and REST returns every "
+                    "output; use grpc://, where it can be left out with --exclude_columns"
                 )
     return ""
 
 
-def _call_error(answer: urllib3.BaseHTTPResponse, address: str) -> CallError:
+def _call_error(answer: Answer, address: str) -> CallError:
     text = _serving_text(answer.data)
     if answer.status == 413:
         return MessageTooLarge(f"{address}: HTTP 413: {text or _cut(answer.data)}")
     code = _CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
-    if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving says what it has not found
+    if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving names what it has not found
         code = "UNIMPLEMENTED"
     return error_of(code, text if text is not None else _other_text(answer), address)
 
 
 def _serving_text(body: bytes) -> str | None:
-    """The text of an error as TF Serving gives it; None if it is not TF Serving who answered.
+    """Returns the text of a TF Serving error; None if another server answered.
 
-    TF Serving escapes it as for C, with \\' and octal bytes, which are no JSON: FillJsonErrorMsg in
-    http_rest_api_handler.cc. An error with further fields is a gateway's.
+    TF Serving escapes the text as for C, with \\' and octal bytes, which are not JSON: FillJsonErrorMsg in
+    http_rest_api_handler.cc. An error with further fields comes from a gateway.
     """
     try:
         answer: Any = orjson.loads(body)
@@ -202,7 +198,7 @@ def _c_unescaped(escaped: bytes) -> str | None:
         return None
 
 
-def _other_text(answer: urllib3.BaseHTTPResponse) -> str:
+def _other_text(answer: Answer) -> str:
     location = answer.headers.get("location")
     return f"HTTP {answer.status}{f' to {location}' if location else ''}: {_cut(answer.data)}"
 
@@ -212,7 +208,7 @@ def _cut(body: bytes) -> str:
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
-def _not_found(spec: ModelSpec, endpoint: Endpoint, answer: urllib3.BaseHTTPResponse) -> ModelNotFound:
+def _not_found(spec: ModelSpec, endpoint: Endpoint, answer: Answer) -> ModelNotFound:
     text = _serving_text(answer.data)
     if answer.status in (401, 403):
         return not_found.refused(endpoint, f"HTTP {answer.status}: {text or _cut(answer.data)}")

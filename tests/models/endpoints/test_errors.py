@@ -252,4 +252,4 @@ def test_a_full_queue_asks_for_fewer_calls() -> None:
 def test_a_model_whose_signature_is_another_one_now(code: str, text: str) -> None:
     error = error_of(code, text, ADDRESS)
     assert type(error) is SignatureChanged
-    assert str(error) == f"{ADDRESS} serves a model of another signature now: {text}; start the job anew"
+    assert str(error) == f"{ADDRESS} now serves a model with another signature: {text}; start the job anew"

@@ -204,8 +204,8 @@ def test_answers_and_requests_beyond_the_4_mb_that_grpc_takes_by_default(serve: 
 
 EMPTY = np.array([], object)
 UNUSABLE = {
-    "garbage": (b"\xff\xffgarbage", "what is no PredictResponse"),
-    "truncated": (respond(double(x_feeds(1))).SerializeToString()[:-4], "what is no PredictResponse"),
+    "garbage": (b"\xff\xffgarbage", "not with a PredictResponse"),
+    "truncated": (respond(double(x_feeds(1))).SerializeToString()[:-4], "not with a PredictResponse"),
     "empty": (b"", r"the answer lacks output 'text'; it has \[\]"),
     "one lacks": (respond(Outputs({"text": EMPTY})).SerializeToString(), r"lacks output 'y'; it has \['text'\]"),
 }

@@ -90,7 +90,7 @@ def test_a_web_server() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever).start()
     try:
-        with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; check that .*8501 is that of REST"):
+        with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; check that .*8501 is the REST port"):
             fetch(f"grpc://127.0.0.1:{server.server_port}/m")
     finally:
         server.shutdown()
@@ -106,7 +106,7 @@ def test_a_web_server() -> None:
             "Unrecognized servable version label: x",
             "does not serve .*; check the name, and",
         ),
-        ("UNIMPLEMENTED", "Method not found!", "answers, but is no TF Serving: Method not found!; give --model"),
+        ("UNIMPLEMENTED", "Method not found!", "answers, but is not TF Serving: Method not found!; give --model"),
         ("UNAUTHENTICATED", "no token", "refuses the credentials: UNAUTHENTICATED: no token; give .*--rpc_token_file"),
         ("PERMISSION_DENIED", "not you", "refuses the credentials: PERMISSION_DENIED: not you; give"),
         ("INTERNAL", "a bug", "does not say what model 'm' is: INTERNAL: a bug"),
@@ -122,13 +122,13 @@ def test_another_service() -> None:
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with pytest.raises(ModelNotFound, match="is no TF Serving"):
+    with pytest.raises(ModelNotFound, match="is not TF Serving"):
         fetch(f"grpc://127.0.0.1:{port}/m")
     server.stop(0).wait()
 
 
 def test_metadata_that_cannot_be_parsed(serve: Any) -> None:
-    with pytest.raises(ModelNotFound, match="gives no metadata that TF Serving would give"):
+    with pytest.raises(ModelNotFound, match="answers, but not with TF Serving's metadata"):
         fetch(serve(metadata=lambda *_: b"\xff\xff").uri())
 
 
@@ -231,8 +231,8 @@ def test_certificates_that_are_none(text: str) -> None:
 
 
 def test_only_one_side_speaks_tls(serve: Any, tls_server: Server, certificate: Certificate) -> None:
-    with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; a server that wants TLS is given as grpcs://"):
+    with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; a server with TLS needs grpcs://"):
         fetch(tls_server.uri())
     plain = serve(metadata=described(X_TO_Y)).uri(scheme="grpcs")
-    with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; a server without TLS is given as grpc://"):
+    with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; a server without TLS needs grpc://"):
         fetch(plain, ca_certificates=certificate.text)

@@ -1,10 +1,13 @@
-"""Requests over HTTP, to servers that are slow, away, or break off."""
+"""Requests over HTTP, to servers that are slow, away, or break the connection."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import urllib3
+from aiohttp.abc import AbstractResolver
 
 from sluice.models.endpoints.http_calls import HttpCalls
 from sluice.models.errors import BadOutput, TimedOut, Unavailable
@@ -32,12 +35,12 @@ def serve_fixture() -> Iterator[Callable[..., Server]]:
         yield start
 
 
-def calls_to(port: int, host: str = "127.0.0.1", **options: float) -> HttpCalls:
+def calls_to(port: int, host: str = "127.0.0.1", **options: Any) -> HttpCalls:
     return HttpCalls(Endpoint("rest", host, port, "m"), None, **options)
 
 
 def post(calls: HttpCalls, body: bytes = b"hello", secs: float = PATIENCE_SECS, **headers: str) -> Any:
-    return calls.send("POST", "/v1", urllib3.HTTPHeaderDict(headers), body, secs)
+    return calls.send("POST", "/v1", list(headers.items()), body, secs)
 
 
 def echo(request: Request) -> Reply:
@@ -78,8 +81,7 @@ def test_threads_have_connections_of_their_own(serve: Any) -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        b"",
-        b"HTTP/1.",
+        b"HTTP/1.1 200 O",
         HEAD + b"a: ",
         HEAD + b"Content-Length: 1000000\r\n\r\n",
         HEAD + b"\r\n",
@@ -90,6 +92,14 @@ def test_a_server_that_trickles_is_not_waited_for_beyond_the_deadline(serve: Any
     server = serve(lambda _: trickling(start, server.stopping))
     with pytest.raises(TimedOut, match=f"127.0.0.1:{server.server_port} gave no answer within 0.2 s"):
         post(calls_to(server.server_port), secs=SOON_SECS)
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1."])
+def test_a_server_that_trickles_no_http(serve: Any, start: bytes) -> None:
+    server = serve(lambda _: trickling(start, server.stopping))
+    with pytest.raises(Unavailable, match="the connection failed") as raised:
+        post(calls_to(server.server_port))
+    assert type(raised.value) is Unavailable
 
 
 @pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"])
@@ -149,6 +159,37 @@ def test_an_address_where_connecting_is_not_answered(full_port: int, connect_sec
     assert SOON_SECS <= time.monotonic() - begun < PATIENCE_SECS
 
 
+class HangingResolver(AbstractResolver):
+    """Blocks a thread, as the system's does when no name server answers."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.asked: list[str] = []
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> Any:
+        self.asked.append(host)
+        await asyncio.get_running_loop().run_in_executor(None, self.released.wait, PATIENCE_SECS)
+        raise OSError("too late")
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("connect_secs", "secs"), [(SOON_SECS, PATIENCE_SECS), (PATIENCE_SECS, SOON_SECS)])
+def test_the_deadline_covers_a_look_up_that_hangs(connect_secs: float, secs: float) -> None:
+    resolver = HangingResolver()
+    calls = calls_to(1, "slow-name.example", connect_secs=connect_secs, resolver=resolver)
+    begun = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"^slow-name.example:1 cannot be reached: no connection within 0.2 s$"):
+            post(calls, secs=secs)
+    calls.close()
+    assert 2 * SOON_SECS <= time.monotonic() - begun < PATIENCE_SECS
+    assert set(resolver.asked) == {"slow-name.example"}
+    assert not resolver.released.is_set()
+    resolver.released.set()
+
+
 def test_what_connecting_may_take_is_not_what_the_answer_may_take(serve: Any) -> None:
     late = threading.Event()
     server = serve(lambda request: echo(request) if not late.wait(2 * SOON_SECS) else Reply(500))
@@ -166,7 +207,10 @@ def test_an_idle_connection_that_the_server_closes_is_replaced(serve: Any) -> No
     assert {request.number for request in server.requests} == {0}
 
 
-@pytest.mark.parametrize("end", [cut, resetting()])
+PARTIAL = b"HTTP/1.1 2"
+
+
+@pytest.mark.parametrize("end", [cut, resetting(), sending(PARTIAL), resetting(PARTIAL)])
 def test_a_request_that_meets_the_end_of_an_idle_connection_is_sent_again(serve: Any, end: Any) -> None:
     server = serve(lambda request: end if request.number else echo(request))
     calls = calls_to(server.server_port)
@@ -178,12 +222,12 @@ def test_it_is_sent_again_only_once(serve: Any) -> None:
     server = serve(lambda _: echo(server.requests[0]) if len(server.requests) == 1 else cut)
     calls = calls_to(server.server_port)
     post(calls)
-    with pytest.raises(Unavailable, match=f"127.0.0.1:{server.server_port}: the connection failed: .*closed"):
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{server.server_port}: the connection failed: .*disconnected"):
         post(calls)
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("end", [cut, resetting(), sending(b"HTTP/1.1 2"), resetting(b"HTTP/1.1 2")])
+@pytest.mark.parametrize("end", [cut, resetting(), sending(PARTIAL), resetting(PARTIAL)])
 def test_a_request_on_a_new_connection_is_sent_once(serve: Any, end: Any) -> None:
     server = serve(lambda _: end)
     with pytest.raises(Unavailable, match="the connection failed"):
@@ -194,7 +238,6 @@ def test_a_request_on_a_new_connection_is_sent_once(serve: Any, end: Any) -> Non
 @pytest.mark.parametrize(
     "end",
     [
-        sending(b"HTTP/1.1 2"),
         sending(HEAD + b"Content-Length: 5\r\n\r\nabc"),
         sending(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"),
         sending(b"SSH-2.0-OpenSSH_9.2\r\n"),
@@ -208,6 +251,48 @@ def test_a_request_that_was_answered_in_part_is_not_sent_again(serve: Any, end: 
         post(calls)
     assert len(server.requests) == 2
     assert post(calls).data == b"hello"
+
+
+def test_a_server_that_speaks_http2(serve: Any) -> None:
+    server = serve(lambda _: sending(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00"))
+    with pytest.raises(
+        Unavailable, match=r"does not answer in HTTP/1\.1; a gRPC port is given as grpc://HOST:PORT/NAME"
+    ):
+        post(calls_to(server.server_port))
+
+
+def test_a_body_is_not_sent_on_after_the_deadline() -> None:
+    """Beyond what the kernel has buffered, which is a few megabytes."""
+    size, pause = 50_000_000, threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+
+        def read_slowly() -> int:
+            count = 0
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                while data := connection.recv(50_000):
+                    count += len(data)
+                    pause.wait(0.001)
+            return count
+
+        reading = pool.submit(read_slowly)
+        with pytest.raises(TimedOut):
+            post(calls_to(listening.getsockname()[1]), b"x" * size, SOON_SECS)
+        assert 0 < reading.result(PATIENCE_SECS) < size
+
+
+def test_no_proxy_is_used(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    assert post(calls_to(serve(echo).server_port)).data == b"hello"
+
+
+def test_cookies_are_not_sent_back(serve: Any) -> None:
+    server = serve(lambda _: Reply(headers={"Set-Cookie": "a=b"}))
+    calls = calls_to(server.server_port, "localhost")
+    post(calls)
+    post(calls)
+    assert ["cookie" in request.headers for request in server.requests] == [False, False]
 
 
 def test_redirects_are_not_followed(serve: Any) -> None:
@@ -247,7 +332,8 @@ def test_an_answer_that_comes_before_all_is_sent(serve: Any) -> None:
 
 def test_answers_are_decompressed(serve: Any) -> None:
     server = serve(lambda request: Reply(body=gzip.compress(request.body), headers={"Content-Encoding": "gzip"}))
-    assert post(calls_to(server.server_port), b"abc" * 1000).data == b"abc" * 1000
+    for body in (b"abc" * 1000, bytes(100_000_000)):  # which is 100 KB on its way
+        assert post(calls_to(server.server_port), body).data == body
 
 
 def test_an_answer_that_cannot_be_decompressed(serve: Any) -> None:
@@ -265,6 +351,43 @@ def test_after_close(serve: Any) -> None:
         post(calls)
 
 
+def test_close_ends_the_calls_under_way(serve: Any) -> None:
+    arrived = threading.Event()
+    server = serve(lambda _: lambda _: (arrived.set(), server.stopping.wait(PATIENCE_SECS)))
+    calls = calls_to(server.server_port)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(post, calls)
+        assert arrived.wait(PATIENCE_SECS)
+        calls.close()
+        with pytest.raises(Unavailable):
+            call.result(PATIENCE_SECS)
+    calls.close()
+
+
+def test_a_fork_has_connections_of_its_own(serve: Any) -> None:
+    """The parent's stay open, and the process ends without a word though no client was closed."""
+    server = serve(echo)
+    script = f"""
+import os
+from sluice.models.endpoints.http_calls import HttpCalls
+from sluice.models.uri import Endpoint
+calls = HttpCalls(Endpoint("rest", "127.0.0.1", {server.server_port}, "m"), None)
+send = lambda body: calls.send("POST", "/", [], body, {PATIENCE_SECS})
+assert send(b"parent").data == b"parent"
+if not (child := os.fork()):
+    assert send(b"child").data == b"child"
+    calls = None
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert send(b"parent again").data == b"parent again"
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=4 * PATIENCE_SECS)
+    assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
+    assert [(request.body, request.number) for request in server.requests] == [
+        (b"parent", 0), (b"child", 0), (b"parent again", 1),
+    ]  # fmt: skip
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 def test_ipv6() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
@@ -279,6 +402,6 @@ def test_ipv6() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         port = listening.getsockname()[1]
-        assert calls_to(port, "::1").send("GET", "/", urllib3.HTTPHeaderDict(), None, PATIENCE_SECS).data == b"ok"
+        assert calls_to(port, "::1").send("GET", "/", [], None, PATIENCE_SECS).data == b"ok"
         thread.join(PATIENCE_SECS)
     assert f"Host: [::1]:{port}".encode() in received[0]

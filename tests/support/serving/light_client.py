@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 _SCRIPT = """
 import sys, numpy
-from models import open_model
+from sluice import open_model
 model = open_model(sys.argv[1])
 outputs = model.call({'x': numpy.arange(3)})
 assert outputs.arrays['y'].tolist() == [0, 2, 4], outputs
