@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from sluice.models import zoo
 from tests.support.bigquery.cases import load, make_births
+from tests.support.paths import ROOT
 from tests.support.saved_models.cases import CASES
 from tests.support.saved_models.zoo import ZooSample, ZooSamples
 from tests.support.servers import (
@@ -39,6 +40,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 # Fixtures that start a server or train models, and those of tables as large as `make soak` wants them.
 _SERVERS = {"gcs", "pubsub", "bigquery", "zoo_samples", "zoo_uris", "uris"}
 _SOAKED = {"births", "births_table"}
+# Its files run whole jobs; a test of another folder that does is marked `job`.
+_JOBS = ROOT / "tests" / "pipelines"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Marks what takes long, and puts it first, so that no worker is left with it at the end."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & _SERVERS or item.get_closest_marker("job"):
+        if fixtures & _SERVERS or item.path.parent == _JOBS or item.get_closest_marker("job"):
             item.add_marker("slow")
         if fixtures & _SOAKED or item.get_closest_marker("hypothesis"):
             item.add_marker("soak")

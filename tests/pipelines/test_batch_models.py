@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from sluice.pipelines.cli import main
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.saved_models.zoo import plain
-from tests.support.serving.backends import BACKENDS, SAVED_MODEL, Uris, is_refused
+from tests.support.serving.backends import NOT_OVER_REST, SAVED_MODEL, SERVED, Uris, is_refused
 
 # Outputs that cannot be a column, which the launch check refuses by name; of a server, all that is not dense.
 _LEFT_OUT = {"scalar_output": ["threshold"], "ragged_output": ["letters"]}
@@ -31,8 +32,15 @@ def to_json(value: Any) -> Any:
     return [to_json(each) for each in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def jobs() -> Iterator[tuple[ModelCase, str]]:
+    """Every model here and at one server; at all servers where the job depends on what serves the model."""
+    for number, case in enumerate(CASES):
+        yield case, SAVED_MODEL
+        depends = case.example_spec is not None or case.name in {*_LEFT_OUT_SERVED, *NOT_OVER_REST}
+        yield from ((case, backend) for backend in (SERVED if depends else [SERVED[number % len(SERVED)]]))
+
+
+@pytest.mark.parametrize(("case", "backend"), jobs(), ids=lambda each: getattr(each, "name", each))
 def test_json_in_parquet_out(case: ModelCase, backend: str, uris: Uris, tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.parquet"
     rows = [{name: to_json(value) for name, value in row.items()} for row in case.rows]

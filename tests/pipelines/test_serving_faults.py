@@ -23,9 +23,13 @@ from sluice.transforms.core import metrics
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.serving.backends import GRPC, REST, uri_at
 from tests.support.serving.model_servers import model_server, served
+from tests.support.sizes import size
 
+pytestmark = pytest.mark.soak
 # The model takes the root of x and raises on any batch with a negative one.
-ROWS = 5000
+ROWS = size(2000, soak=5000)
+# What the job makes of an error does not depend on how the error came.
+POLICIES = pytest.mark.parametrize(("backend", "policy", "code"), [(GRPC, "fail", 1), (REST, "dead_letter", 3)])
 QUICK = ("--rpc_timeout_secs=20", "--max_retry_secs=20")
 
 
@@ -108,8 +112,8 @@ def test_a_third_of_the_calls_is_refused(
 
 
 @pytest.mark.parametrize("backend", [GRPC, REST])
-def test_one_poison_row_in_five_thousand(backend: str, server: ReferenceServer, tmp_path: Path) -> None:
-    job = Job(tmp_path, poison=frozenset({3210}))
+def test_one_poison_row_in_thousands(backend: str, server: ReferenceServer, tmp_path: Path) -> None:
+    job = Job(tmp_path, poison=frozenset({1210}))
     assert job.run(uri(server, backend)) == 0
     job.check(failed=1)
     (failure,) = job.failures
@@ -131,8 +135,7 @@ def test_a_server_that_refuses_large_batches(
     assert server.stats.errors["INVALID_ARGUMENT"] - before.errors["INVALID_ARGUMENT"] <= 30
 
 
-@pytest.mark.parametrize("backend", [GRPC, REST])
-@pytest.mark.parametrize("policy,code", [("fail", 1), ("dead_letter", 3)])
+@POLICIES
 def test_a_server_that_hangs(
     backend: str, policy: str, code: int, server: ReferenceServer, faults: Callable[..., None], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -149,8 +152,7 @@ def test_a_server_that_hangs(
         assert re.search(r"(gave up after|nothing was answered for).*--max_retry_secs", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("backend", [GRPC, REST])
-@pytest.mark.parametrize("policy,code", [("fail", 1), ("dead_letter", 3)])
+@POLICIES
 def test_a_server_that_breaks_on_every_call(
     backend: str, policy: str, code: int, server: ReferenceServer, faults: Callable[..., None], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -204,8 +206,7 @@ def test_an_answer_of_the_wrong_shape(
         assert re.search(r"output 'root': (\d+) rows for a batch of (\d+) rows", failure["error_message"])
 
 
-@pytest.mark.parametrize("backend", [GRPC, REST])
-@pytest.mark.parametrize("policy,code", [("fail", 1), ("dead_letter", 3)])
+@POLICIES
 def test_the_version_is_removed_while_the_job_runs(
     backend: str, policy: str, code: int, cases: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -249,7 +250,7 @@ def test_an_endpoint_that_is_not_pinned_goes_on_with_the_next_version(
 
 
 def test_a_server_that_is_killed_and_started_again(cases: Callable[[str], str], tmp_path: Path) -> None:
-    job = Job(tmp_path, poison=frozenset({77, 4321}))
+    job = Job(tmp_path, poison=frozenset({77, 1921}))
     with served({"picky": cases("picky")}, "--latency_ms=5") as server:
 
         def restart() -> None:
@@ -265,8 +266,7 @@ def test_a_server_that_is_killed_and_started_again(cases: Callable[[str], str], 
     assert job.summary["throttled_seconds"] > 0
 
 
-@pytest.mark.parametrize("backend", [GRPC, REST])
-@pytest.mark.parametrize("policy,code", [("fail", 1), ("dead_letter", 3)])
+@POLICIES
 def test_a_server_that_goes_away_for_good(
     backend: str,
     policy: str,

@@ -55,12 +55,12 @@ def uris_of(directory: Callable[[str], str], names: Sequence[str]) -> Iterator[U
 
 
 # Over REST, TF Serving returns every output, and has no form for half floats and uint16.
-_NOT_OVER_REST = ("dtypes", "ragged_output", "sparse_output")
+NOT_OVER_REST = ("dtypes", "ragged_output", "sparse_output")
 
 
 def is_refused(case_name: str, backend: str) -> bool:
     """Whether the backend cannot serve the model at all."""
-    return backend.endswith(REST) and case_name in _NOT_OVER_REST
+    return backend.endswith(REST) and case_name in NOT_OVER_REST
 
 
 def servable_outputs(case: ModelCase, backend: str, directory: str) -> tuple[str, ...]:

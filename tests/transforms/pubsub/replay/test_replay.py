@@ -156,12 +156,12 @@ def test_a_line_that_is_no_failure_comes_as_one(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
-    packed = gzip.compress(b"".join(line_of(origin=str(n)) + b"\n" for n in range(50_000)))
+    packed = gzip.compress(b"".join(line_of(origin=str(n)) + b"\n" for n in range(10_000)))
     (tmp_path / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
     (tmp_path / "b.jsonl").write_bytes(line_of(attempt=7))
     source = FailureFiles(f"{tmp_path}/*")
     found = read(source)
-    assert 10_000 < len(found) < 50_000
+    assert 1000 < len(found) < 10_000
     assert found[-1].attempt == 7, "other files are read"
     assert len(source.damaged) == 1 and "a.jsonl.gz" in source.damaged[0]
 
