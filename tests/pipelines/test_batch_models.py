@@ -40,7 +40,7 @@ def jobs() -> Iterator[tuple[ModelCase, str]]:
         yield from ((case, backend) for backend in (SERVED if depends else [SERVED[number % len(SERVED)]]))
 
 
-@pytest.mark.parametrize(("case", "backend"), jobs(), ids=lambda each: getattr(each, "name", each))
+@pytest.mark.parametrize(("case", "backend"), list(jobs()), ids=lambda each: getattr(each, "name", each))
 def test_json_in_parquet_out(case: ModelCase, backend: str, uris: Uris, tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.parquet"
     rows = [{name: to_json(value) for name, value in row.items()} for row in case.rows]

@@ -48,11 +48,11 @@ def begin(output: str, seconds: float) -> subprocess.Popen[str]:
 
 
 def test_all_rows_come_back_with_their_predictions(criteo: ZooSample) -> None:
-    with begin(criteo.directory, 2) as demo:
+    with begin(criteo.directory, 5) as demo:
         printed = demo.communicate()[0]
     assert demo.returncode == 0, printed
     (published,) = re.findall(r"(\d+) rows published in", printed)
-    assert int(published) == pytest.approx(100, abs=5)
+    assert int(published) == pytest.approx(250, abs=5)
     assert re.search(rf"messages +{published}\ndistinct ids +{published}\n", printed.replace("\n  ", "\n"))
     assert re.search(r"latency p99 +[\d.]+ ms", printed)
     assert len(re.findall(r'^  \{"id": .* "score": [\d.e-]+\}$', printed, re.MULTILINE)) == 3

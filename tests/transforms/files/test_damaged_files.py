@@ -64,7 +64,7 @@ def test_a_file_cut_off(format_: str, range_bytes: int, tmp_path: Path) -> None:
             assert failure.origin.startswith(f"{path}#byte=")
             assert int(failure.origin.split("=")[1]) <= cut
     assert counts == sorted(counts)
-    assert counts[-1] > 90
+    assert counts[-1] > 80
 
 
 @pytest.mark.parametrize("format_", [CSV, JSONL, TFRECORD])
