@@ -1,20 +1,25 @@
-"""What a server says of its models: GetModelMetadata and GetModelStatus, for gRPC and REST alike."""
+"""How a server describes its models: GetModelMetadata and GetModelStatus, for gRPC and REST alike."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sluice.models.server.status import CODES, invalid
 from sluice.models.server.store import Spec, Store
 
-# The one field there is: tensorflow_serving/servables/tensorflow/get_model_metadata_impl.cc
+# Imported by the functions that need them: tensorflow_serving.apis brings in TensorFlow.
+if TYPE_CHECKING:
+    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+
+# The only field: tensorflow_serving/servables/tensorflow/get_model_metadata_impl.cc
 SIGNATURE_DEF = "signature_def"
 
 
-def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> Any:
-    """Returns a `GetModelMetadataResponse` with the signatures of a model.
+def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> "GetModelMetadataResponse":
+    """Returns the signatures of a model.
 
     Raises:
-      StatusError: unknown model or field, as servables/tensorflow/get_model_metadata_impl.cc has them.
+      StatusError: unknown model or field; see servables/tensorflow/get_model_metadata_impl.cc.
     """
     from tensorflow_serving.apis import get_model_metadata_pb2
 
@@ -34,8 +39,8 @@ def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> Any:
     return response
 
 
-def model_status(store: Store, spec: Spec) -> Any:
-    """Returns a `GetModelStatusResponse`.
+def model_status(store: Store, spec: Spec) -> "GetModelStatusResponse":
+    """Returns the states of a model's versions.
 
     Raises:
       StatusError: unknown model or version.

@@ -1,4 +1,4 @@
-"""What can be made to go wrong with predict calls, and what is counted of them."""
+"""Injected faults of predict calls, and their statistics."""
 
 import contextlib
 import copy
@@ -14,17 +14,17 @@ from sluice.models.server.status import CODES, StatusError
 
 @dataclasses.dataclass(frozen=True)
 class Faults:
-    """What happens to predict calls on purpose.
+    """The faults that the server injects into predict calls.
 
     Attributes:
-      latency_ms: each call takes at least so much longer.
-      error_rate: the part of the calls that fail with `error_code`, at random.
+      latency_ms: added to each call.
+      error_rate: the share of the calls that fail with `error_code`, chosen at random.
       error_code: gRPC's name of a status code.
-      first_errors: so many calls fail with `error_code`, and then no more do for this reason.
-      hang_rate: the part of the calls that get no answer before the client gives up or the server ends.
-      max_rows: larger batches are refused, as by a TF Serving that batches; 0: no limit.
-      max_concurrency: calls beyond so many at once are refused with RESOURCE_EXHAUSTED; 0: no limit.
-      wrong_rows: answers lack the last row.
+      first_errors: how many calls fail with `error_code` before the first may pass.
+      hang_rate: the share of the calls that get no answer before the client gives up or the server ends.
+      max_rows: refuses larger batches, as a TF Serving that batches does; 0: no limit.
+      max_concurrency: refuses further calls with RESOURCE_EXHAUSTED while so many are under way; 0: no limit.
+      wrong_rows: leaves the last row out of answers.
     """
 
     latency_ms: float = 0.0
@@ -42,21 +42,21 @@ class Faults:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it cannot be negative")
         for name in ("error_rate", "hang_rate"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name} is {getattr(self, name)}; it is a part of the calls, from 0 to 1")
+                raise UsageError(f"--{name} is {getattr(self, name)}; it is a share of the calls, from 0 to 1")
         if self.error_code not in CODES[1:]:
             raise UsageError(f"--error_code is '{self.error_code}'; it is one of {', '.join(CODES[1:])}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Stats:
-    """Predict calls so far, over gRPC and REST together.
+    """Counts of predict calls so far, over gRPC and REST together.
 
     Attributes:
-      received: all of them, whatever became of them.
-      calls, rows: those answered, by (model, version).
-      batch_sizes: how many answered calls had so many rows.
-      errors: those refused or failed, by status code.
-      active, peak: at once: now, and at most so far; without those that --max_concurrency refused.
+      received: all calls.
+      calls, rows: answered calls, and their rows, by (model, version).
+      batch_sizes: answered calls by their number of rows.
+      errors: calls refused or failed, by status code.
+      active, peak: calls under way: now, and at most so far; without those that --max_concurrency refused.
     """
 
     received: int = 0
@@ -69,10 +69,10 @@ class Stats:
 
 
 class Gate:
-    """What every predict call passes: it is counted there, and spoiled as the faults say. Thread-safe.
+    """Counts every predict call and injects the faults. Thread-safe.
 
     Args:
-      seed: of what is random; None: another at each start.
+      seed: of the random choices; None: another at each start.
     """
 
     def __init__(self, faults: Faults, seed: int | None = None) -> None:
@@ -94,19 +94,19 @@ class Gate:
 
     @property
     def stats(self) -> Stats:
-        """The figures of this moment; they do not change any more."""
+        """The counts at this moment: a copy."""
         with self._lock:
             return copy.deepcopy(self._stats)
 
     @contextlib.contextmanager
     def call(self, gone: threading.Event) -> Iterator[Faults]:
-        """Lets one call through, as the faults allow; gives the faults that hold for it.
+        """Admits one call; yields the faults that hold for it.
 
         Args:
-          gone: set by the caller when nobody waits for the answer any more.
+          gone: the caller sets it when nobody waits for the answer any longer.
 
         Raises:
-          StatusError: the call is to fail.
+          StatusError: the faults let this call fail.
         """
         try:
             with self._enter(gone) as (faults, hangs, fails):
@@ -116,7 +116,7 @@ class Gate:
                 if faults.latency_ms and gone.wait(faults.latency_ms / 1000):
                     raise StatusError("UNAVAILABLE", "the reference server ended while this call waited")
                 if fails:
-                    raise StatusError(faults.error_code, "an error that the reference server was told to give")
+                    raise StatusError(faults.error_code, "an error that the reference server was told to return")
                 yield faults
         except StatusError as error:
             with self._lock:
@@ -154,12 +154,12 @@ class Gate:
             self._stats.batch_sizes[rows] += 1
 
     def wait_active(self, count: int, timeout_secs: float) -> bool:
-        """Waits until so many calls are under way at once; returns whether they were, within the time."""
+        """Waits until so many calls are under way at once; returns whether they were in time."""
         with self._lock:
             return self._lock.wait_for(lambda: self._stats.active >= count, timeout_secs)
 
     def close(self) -> None:
-        """Wakes the calls that wait or hang, and refuses new ones."""
+        """Ends the calls that wait or hang, and refuses new ones."""
         with self._lock:
             self._closed = True
             for gone in self._waiting:

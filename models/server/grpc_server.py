@@ -4,18 +4,27 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.message import Message
 
 from sluice.models.errors import UsageError
 from sluice.models.server.describe import metadata, model_status
 from sluice.models.server.predict import Predictor
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
-from sluice.models.server.tensors import write_tensor
+from sluice.models.server.tensors import read_tensor, write_tensor
 
-# Enough for clients with many calls under way, some of which hang: a thread serves a call from begin to end.
+# Imported by the functions that need them: tensorflow_serving.apis brings in TensorFlow.
+if TYPE_CHECKING:
+    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+    from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceServicer
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+    from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceServicer
+
+# Enough for clients with many calls under way, some of which hang: each call occupies a thread until its end.
 _THREADS = 96
 _STOP_SECS = 0.2
 # tensorflow_serving/model_servers/grpc_status_util.cc
@@ -27,7 +36,7 @@ class GrpcServer:
 
     Args:
       port: 0: a free one.
-      max_message_bytes: of a request; 0: unlimited, as in TF Serving (model_servers/server.cc).
+      max_message_bytes: limit for a request; 0: none, as in TF Serving (model_servers/server.cc).
       as_content: see `write_tensor`.
 
     Raises:
@@ -39,7 +48,7 @@ class GrpcServer:
 
         self._threads = ThreadPoolExecutor(_THREADS, "grpc")
         options = (
-            ("grpc.so_reuseport", 0),  # otherwise a second server may listen on the same port
+            ("grpc.so_reuseport", 0),  # else a second server could listen on the same port
             ("grpc.max_receive_message_length", max_message_bytes or -1),
             ("grpc.max_send_message_length", -1),
         )
@@ -57,24 +66,23 @@ class GrpcServer:
         self._server.start()
 
     def close(self) -> None:
-        """Ends the calls under way and frees the port. Calls that wait at the gate must have been released."""
+        """Ends the calls under way and frees the port. Close the gate before: a call that waits there does not end."""
         self._server.stop(_STOP_SECS).wait()
         self._threads.shutdown()
 
 
-def _prediction_service(predictor: Predictor, as_content: bool) -> Any:
+def _prediction_service(predictor: Predictor, as_content: bool) -> "PredictionServiceServicer":
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request: Any, context: Any) -> Any:
+        def Predict(self, request: "PredictRequest", context: grpc.ServicerContext) -> "PredictResponse":
             gone = threading.Event()
             if not context.add_callback(gone.set):
                 gone.set()
             with _status(context), predictor.call(gone) as call:
                 spec = _spec(request)
-                answer = call.predict(
-                    spec, request.model_spec.signature_name, request.inputs, list(request.output_filter)
-                )
+                signature = request.model_spec.signature_name
+                answer = call.predict(spec, signature, request.inputs, read_tensor, list(request.output_filter))
                 response = predict_pb2.PredictResponse()
                 response.model_spec.name = spec.name
                 response.model_spec.version.value = answer.version
@@ -83,37 +91,41 @@ def _prediction_service(predictor: Predictor, as_content: bool) -> Any:
                     write_tensor(array, response.outputs[name], as_content)
                 return response
 
-        def GetModelMetadata(self, request: Any, context: Any) -> Any:
+        def GetModelMetadata(
+            self, request: "GetModelMetadataRequest", context: grpc.ServicerContext
+        ) -> "GetModelMetadataResponse":
             with _status(context):
                 return metadata(predictor.store, _spec(request), list(request.metadata_field))
 
-        def Classify(self, request: Any, context: Any) -> Any:
+        def Classify(self, request: Message, context: grpc.ServicerContext) -> None:
             _unimplemented(context, "Classify")
 
-        def Regress(self, request: Any, context: Any) -> Any:
+        def Regress(self, request: Message, context: grpc.ServicerContext) -> None:
             _unimplemented(context, "Regress")
 
-        def MultiInference(self, request: Any, context: Any) -> Any:
+        def MultiInference(self, request: Message, context: grpc.ServicerContext) -> None:
             _unimplemented(context, "MultiInference")
 
     return PredictionService()
 
 
-def _model_service(predictor: Predictor) -> Any:
+def _model_service(predictor: Predictor) -> "ModelServiceServicer":
     from tensorflow_serving.apis import model_service_pb2_grpc
 
     class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-        def GetModelStatus(self, request: Any, context: Any) -> Any:
+        def GetModelStatus(
+            self, request: "GetModelStatusRequest", context: grpc.ServicerContext
+        ) -> "GetModelStatusResponse":
             with _status(context):
                 return model_status(predictor.store, _spec(request))
 
-        def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:
+        def HandleReloadConfigRequest(self, request: Message, context: grpc.ServicerContext) -> None:
             _unimplemented(context, "HandleReloadConfigRequest")
 
     return ModelService()
 
 
-def _spec(request: Any) -> Spec:
+def _spec(request: Message) -> Spec:
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     spec = request.model_spec
@@ -126,7 +138,8 @@ def _spec(request: Any) -> Spec:
 
 
 @contextlib.contextmanager
-def _status(context: Any) -> Iterator[None]:
+def _status(context: grpc.ServicerContext) -> Iterator[None]:
+    """Ends the call with the status of a StatusError."""
     try:
         yield
     except StatusError as error:
@@ -134,5 +147,5 @@ def _status(context: Any) -> Iterator[None]:
         context.abort(getattr(grpc.StatusCode, error.code), text)
 
 
-def _unimplemented(context: Any, method: str) -> None:
+def _unimplemented(context: grpc.ServicerContext, method: str) -> None:
     context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the reference server of Sluice has no {method}; TF Serving has")

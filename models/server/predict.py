@@ -1,4 +1,4 @@
-"""One predict call, however it came: the checks that TF Serving makes, the session, the answer.
+"""A predict call, over gRPC or REST: TF Serving's checks, the session, the answer.
 
 Checks, their order, codes and texts: tensorflow_serving/servables/tensorflow/predict_util.cc and, for inputs by name,
 tensorflow/cc/saved_model/util.cc (since 2.13, where inputs may have defaults).
@@ -8,7 +8,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,12 +19,17 @@ from sluice.models.server.store import Spec, Store
 from sluice.models.server.tensors import read_tensor
 from sluice.models.signature import DEFAULT_SIGNATURE
 
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+
+T = TypeVar("T")
+
 _METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a model gave, by output name, and which one it was."""
+    """The outputs of a model by name, and which model it was."""
 
     version: int
     signature: str
@@ -43,19 +48,19 @@ class Call:
         self,
         spec: Spec,
         signature_name: str,
-        inputs: Mapping[str, Any],
+        inputs: Mapping[str, T],
+        decode: Callable[[str, T], np.ndarray],
         outputs: Sequence[str] = (),
-        decode: Callable[[str, Any], np.ndarray] = read_tensor,
     ) -> Answer:
         """Returns the outputs of the model for these inputs.
 
         Args:
           signature_name: empty: serving_default.
+          decode: turns the name and value of an input into an array.
           outputs: the ones to compute; empty: all.
-          decode: makes an array of an input, given its name and value.
 
         Raises:
-          StatusError: what TF Serving would say.
+          StatusError: the one that TF Serving would return.
         """
         with self.store.use(spec) as servable:
             name = signature_name or DEFAULT_SIGNATURE
@@ -81,24 +86,27 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """What both servers call."""
+    """Runs predict calls for both servers."""
 
     store: Store
     gate: Gate
 
     @contextmanager
     def call(self, gone: threading.Event) -> Iterator[Call]:
-        """Lets one predict call in; `gone` is set when nobody waits for it any more.
+        """Admits one predict call.
+
+        Args:
+          gone: the caller sets it when nobody waits for the answer any longer.
 
         Raises:
-          StatusError: the faults refuse it.
+          StatusError: the faults refuse the call.
         """
         with self.gate.call(gone) as faults:
             yield Call(self.store, self.gate, faults)
 
 
-def input_infos(servable: Servable, signature_name: str) -> Mapping[str, Any]:
-    """Returns the `tensorflow.TensorInfo` of each input, which REST needs before it can read a request.
+def input_infos(servable: Servable, signature_name: str) -> "Mapping[str, TensorInfo]":
+    """Returns the inputs of a signature, which REST needs before it can read a request.
 
     Raises:
       StatusError: no such signature; model_servers/http_rest_api_handler.cc, GetInfoMap.
@@ -110,9 +118,9 @@ def input_infos(servable: Servable, signature_name: str) -> Mapping[str, Any]:
 
 
 def _feeds(
-    signature: Any, inputs: Mapping[str, Any], decode: Callable[[str, Any], np.ndarray]
+    signature: "SignatureDef", inputs: Mapping[str, T], decode: Callable[[str, T], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The arrays to feed, by the name of their tensor in the graph."""
+    """Returns the arrays to feed, by the name of their tensor in the graph."""
     if signature.method_name not in _METHODS:
         expected = ", ".join(_METHODS)
         raise StatusError(
@@ -148,8 +156,8 @@ def _wrong_number(wanted: Collection[str], given: Collection[str]) -> StatusErro
     )
 
 
-def _fetches(signature: Any, outputs: Sequence[str]) -> dict[str, str]:
-    """The names of the graph's tensors to fetch, by output."""
+def _fetches(signature: "SignatureDef", outputs: Sequence[str]) -> dict[str, str]:
+    """Returns the names of the graph's tensors to fetch, by output."""
     fetches: dict[str, str] = {}
     for alias in outputs or sorted(signature.outputs):
         if alias not in signature.outputs:

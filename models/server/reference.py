@@ -20,11 +20,11 @@ class ServerOptions:
 
     Attributes:
       grpc_port, rest_port: on 127.0.0.1; 0: a free one.
-      poll_secs: how often the models' directories are looked at; 0: when `poll` is called.
-      max_message_bytes: of a gRPC request; larger ones get RESOURCE_EXHAUSTED; 0: unlimited.
-      tensor_content: gRPC answers hold their numbers as bytes, as TF Serving's
-        --enable_serialization_as_tensor_content has it, and not one by one.
-      seed: of the faults that come at random; None: another at each start.
+      poll_secs: the interval between looks at the models' directories; 0: only when `poll` is called.
+      max_message_bytes: larger gRPC requests get RESOURCE_EXHAUSTED; 0: no limit.
+      tensor_content: gRPC answers hold numbers as bytes instead of one by one, as with TF Serving's
+        --enable_serialization_as_tensor_content.
+      seed: of the random faults; None: another at each start.
     """
 
     grpc_port: int = 0
@@ -44,16 +44,16 @@ class ServerOptions:
 
 
 class ReferenceServer:
-    """A server that is ready once constructed, and gone once closed. See models.server for what it is and is not.
+    """A server that is ready once constructed. See models.server for what it covers.
 
     Args:
-      models: by name, each a directory, or a ModelConfig where one needs other versions or labels than the rest.
+      models: by name, each a directory, or a ModelConfig if it needs other versions or labels than the rest.
 
     Attributes:
-      store: the models; `poll`, `loaded` and `set_labels` are of use to tests.
+      store: the models; tests use its `poll`, `loaded` and `set_labels`.
 
     Raises:
-      UsageError: no such model, it cannot be loaded, or a port is in use.
+      UsageError: there is no such model, it cannot be loaded, or a port is in use.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ReferenceServer:
             _check_free("grpc_port", options.grpc_port)
             _check_free("rest_port", options.rest_port)
             stack.callback(self.store.close)
-            self.store.load()  # as in TF Serving nobody can connect before that
+            self.store.load()  # before anybody can connect, as in TF Serving
             predictor = Predictor(self.store, self._gate)
             rest = RestServer(predictor, options.rest_port)
             stack.callback(rest.close)
@@ -95,7 +95,7 @@ class ReferenceServer:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong on purpose, from the next predict call on."""
+        """The injected faults; new ones hold from the next predict call on."""
         return self._gate.faults
 
     @faults.setter
@@ -104,15 +104,15 @@ class ReferenceServer:
 
     @property
     def stats(self) -> Stats:
-        """Figures of the predict calls so far, as they are at this moment."""
+        """Counts of the predict calls so far, at this moment."""
         return self._gate.stats
 
     def wait_active(self, count: int, timeout_secs: float = 10.0) -> bool:
-        """Waits until so many predict calls are under way at once; returns whether they were, within the time."""
+        """Waits until so many predict calls are under way at once; returns whether they were in time."""
         return self._gate.wait_active(count, timeout_secs)
 
     def poll(self) -> None:
-        """Looks for new and removed versions now."""
+        """Looks for new and removed versions once."""
         self.store.poll()
 
     def _poll(self, secs: float) -> None:
@@ -120,7 +120,7 @@ class ReferenceServer:
             self.store.poll()
 
     def close(self) -> None:
-        """Ends all calls, frees the ports and the models."""
+        """Ends all calls, and frees the ports and the models."""
         self._stack.close()
 
     def __enter__(self) -> "ReferenceServer":
@@ -131,7 +131,7 @@ class ReferenceServer:
 
 
 def _check_free(flag: str, port: int) -> None:
-    """Raises UsageError if something listens on the port already: better said before models are loaded than after."""
+    """Raises UsageError if the port is in use. Checked before the models are loaded, which takes long."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

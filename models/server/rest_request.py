@@ -1,13 +1,13 @@
-"""JSON of REST requests to tensors, with the checks and texts of tensorflow_serving/util/json_tensor.cc.
+"""JSON of REST requests -> tensors, with the checks and texts of tensorflow_serving/util/json_tensor.cc.
 
-The format: https://www.tensorflow.org/tfx/serving/api_rest. Nothing here is shared with Sluice's own client, so that
-each proves the other.
+The format: https://www.tensorflow.org/tfx/serving/api_rest. It shares no code with Sluice's client, so that each proves
+the other.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeGuard
 
 import numpy as np
 
@@ -15,18 +15,18 @@ from sluice.models.server.rest_values import fits, is_base64, json_text, read_va
 from sluice.models.server.status import StatusError, invalid
 
 Form = Literal["instances", "inputs"]
-# Of each input: the number of its dtype in tensorflow/core/framework/types.proto.
+# Input name -> number of its dtype in tensorflow/core/framework/types.proto.
 Dtypes = Mapping[str, int]
 
 
 def parse_request(body: bytes, dtypes_of: Callable[[str], Dtypes]) -> tuple[str, dict[str, np.ndarray], Form]:
-    """Returns the signature's name ("" if not given), the inputs by name, and which form the request had.
+    """Returns the signature's name ("" if not given), the inputs by name, and the form of the request.
 
     Args:
-      dtypes_of: gives the inputs of a signature.
+      dtypes_of: returns the inputs of a signature.
 
     Raises:
-      StatusError: it is not JSON, or does not fit the signature.
+      StatusError: the body is not JSON, or does not fit the signature.
     """
     request = _parse(body)
     signature = request.get("signature_name", "")
@@ -53,7 +53,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     try:
-        # Bytes that are not UTF-8 pass through, as in TF Serving, whose parser does not look at them.
+        # Bytes that are not UTF-8 pass through, as in TF Serving, whose parser does not check them.
         request = json.loads(body.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
@@ -64,7 +64,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     return request
 
 
-def _read_columns(value: Any, dtypes: Dtypes) -> dict[str, np.ndarray]:
+def _read_columns(value: object, dtypes: Dtypes) -> dict[str, np.ndarray]:
     if not _is_named(value):
         if len(dtypes) > 1:
             raise invalid(
@@ -102,7 +102,7 @@ def _read_rows(rows: list[Any], dtypes: Dtypes) -> dict[str, np.ndarray]:
 
 
 def _find_bad_row(rows: list[Any], dtypes: Dtypes, named: bool) -> None:
-    """Raises what TF Serving says of the first row that is wrong by itself, or has another shape than those before."""
+    """Raises TF Serving's error for the first row that is wrong by itself, or in shape differs from those before."""
     shapes: dict[str, tuple[int, ...]] = {}
     for number, row in enumerate(rows):
         for key, value in row.items() if named else ((next(iter(dtypes)), row),):
@@ -132,11 +132,11 @@ def _compare(expected: tuple[int, ...], shape: tuple[int, ...]) -> None:
         raise invalid(f"Expecting shape {texts[0]} but got: {texts[1]}")
 
 
-def to_array(value: Any, dtype: int) -> np.ndarray:
-    """Returns nested lists of JSON values as a tensor; the first list at each level tells its size.
+def to_array(value: object, dtype: int) -> np.ndarray:
+    """Returns nested lists of JSON values as a tensor; the first list at each level sets its size.
 
     Raises:
-      StatusError: lists of uneven sizes or depths, or values that the dtype does not hold.
+      StatusError: lists of uneven sizes or depths, or values that the dtype cannot hold.
     """
     shape = _shape(value)
     leaves = _flatten(value, shape)
@@ -145,17 +145,17 @@ def to_array(value: Any, dtype: int) -> np.ndarray:
     return to_numpy(leaves, dtype).reshape(shape)
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def _shape(value: object) -> tuple[int, ...]:
     shape = []
-    while type(value) is list:
+    while isinstance(value, list):
         shape.append(len(value))
         value = value[0] if value else None
     return tuple(shape)
 
 
-def _flatten(value: Any, shape: tuple[int, ...]) -> list[Any] | None:
-    """The values in order; None if the lists are not all of this shape."""
-    level = [value]
+def _flatten(value: object, shape: tuple[int, ...]) -> list[Any] | None:
+    """Returns the values in order; None if the lists are not all of this shape."""
+    level: list[Any] = [value]
     for size in shape:
         if any(type(item) is not list or len(item) != size for item in level):
             return None
@@ -163,9 +163,9 @@ def _flatten(value: Any, shape: tuple[int, ...]) -> list[Any] | None:
     return level
 
 
-def _walk(value: Any, depth: int, shape: tuple[int, ...], dtype: int) -> Iterator[Any]:
-    """Gives the values one by one; slower than `_flatten`, it says what is wrong and where."""
-    if type(value) is not list:
+def _walk(value: object, depth: int, shape: tuple[int, ...], dtype: int) -> Iterator[Any]:
+    """Yields the values one by one; slower than `_flatten`, but the error says what is wrong, and where."""
+    if not isinstance(value, list):
         if depth != len(shape):
             raise invalid(
                 f"JSON Value: {json_text(value)} found at incorrect level: {depth + 1} in the JSON DOM. "
@@ -183,10 +183,10 @@ def _walk(value: Any, depth: int, shape: tuple[int, ...], dtype: int) -> Iterato
         yield from _walk(item, depth + 1, shape, dtype)
 
 
-def _is_named(value: Any) -> bool:
+def _is_named(value: object) -> TypeGuard[dict[str, Any]]:
     """Whether it is an object that names inputs, and not one value in base64."""
-    return type(value) is dict and not is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
-def _bad(value: Any, what: str) -> NoReturn:
+def _bad(value: object, what: str) -> NoReturn:
     raise invalid(f"JSON Value: {json_text(value)} {what}")

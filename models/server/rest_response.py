@@ -1,4 +1,4 @@
-"""Tensors to the JSON of REST answers, as tensorflow_serving/util/json_tensor.cc writes it (MakeJsonFromTensors)."""
+"""Tensors -> JSON of REST answers, as in tensorflow_serving/util/json_tensor.cc (MakeJsonFromTensors)."""
 
 import base64
 import json
@@ -11,17 +11,17 @@ from sluice.models.server.rest_request import Form
 from sluice.models.server.status import invalid
 from sluice.models.signature import BYTES_SUFFIX
 
-# Dtypes that have no JSON form, by NumPy's name, and TensorFlow's for the error.
+# Dtypes without a JSON form: NumPy's name -> TensorFlow's, for the error.
 _REFUSED = {"float16": "half", "bfloat16": "bfloat16", "uint16": "uint16"}
 
 
 def render_answer(outputs: Mapping[str, np.ndarray], form: Form) -> bytes:
-    """Returns the body of an answer: in the form of the request, without a name where there is one output only.
+    """Returns the body of an answer in the form of the request. A single output has no name.
 
-    Strings that are not UTF-8 go out as they are, which then is no valid JSON; outputs named *_bytes are in base64.
+    Strings that are not UTF-8 are written as they are, so the JSON is invalid. Outputs named *_bytes are in base64.
 
     Raises:
-      StatusError: an output has no JSON form, or in the row form no common number of rows.
+      StatusError: an output has no JSON form, or, in the row form, outputs differ in their numbers of rows.
     """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
@@ -35,8 +35,8 @@ def render_answer(outputs: Mapping[str, np.ndarray], form: Form) -> bytes:
     return render({"predictions": only if len(columns) == 1 else rows})
 
 
-def render(value: Any) -> bytes:
-    """Returns JSON with NaN and Infinity as JavaScript writes them."""
+def render(value: object) -> bytes:
+    """Returns JSON, with NaN and Infinity as in JavaScript."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
@@ -53,11 +53,11 @@ def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def _plain(name: str, array: np.ndarray) -> Any:
-    """The values as nested lists that `json` can write."""
+    """Returns the values as nested lists that `json` can write."""
     if array.dtype.name in _REFUSED or array.dtype.kind not in "fiubO":
         type_name = _REFUSED.get(array.dtype.name, array.dtype.name)
         raise invalid(f"Failed to write JSON value for tensor type: {type_name}")
-    if array.dtype == np.float32:  # the shortest digits that give this float32 back, not those of its double
+    if array.dtype == np.float32:  # the shortest digits of this float32, not those of its double
         return array.astype(str).astype(np.float64).tolist()
     if array.dtype == object:
         write = _base64 if name.endswith(BYTES_SUFFIX) else _text

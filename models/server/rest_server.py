@@ -11,7 +11,10 @@ import threading
 import urllib.parse
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from sluice.models.errors import UsageError
 from sluice.models.server.describe import SIGNATURE_DEF, metadata, model_status
@@ -21,7 +24,15 @@ from sluice.models.server.rest_response import render, render_answer
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
 
-# Which URLs there are, in any case: tensorflow_serving/model_servers/http_rest_api_util.cc
+# Imported by the functions that need them: tensorflow_serving.apis brings in TensorFlow.
+if TYPE_CHECKING:
+    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+
+# A connection as socketserver types it; over TCP it is a socket.
+Connection = socket.socket | tuple[bytes, socket.socket]
+
+# The URLs, which ignore case: tensorflow_serving/model_servers/http_rest_api_util.cc
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _GET = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _POST = re.compile(_MODEL + ":(?P<verb>classify|regress|predict)", re.IGNORECASE)
@@ -44,7 +55,7 @@ class RestServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, predictor: Predictor, port: int) -> None:
         self.predictor = predictor
-        self._connections: set[Any] = set()
+        self._connections: set[Connection] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="rest", daemon=True)
         try:
             super().__init__(("127.0.0.1", port), _Handler)
@@ -59,27 +70,28 @@ class RestServer(http.server.ThreadingHTTPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Frees the port and cuts every connection, those that are kept open between requests too."""
+        """Frees the port and cuts every connection, idle ones included."""
         if self._thread.is_alive():
             self.shutdown()
         self.server_close()
         for connection in list(self._connections):
             with contextlib.suppress(OSError):
+                assert isinstance(connection, socket.socket), "a connection over TCP"
                 connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks up the host's name, which may take seconds
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's own looks up the host's name, which may take seconds
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Connection, client_address: object) -> None:
         self._connections.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request: Connection) -> None:
         self._connections.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing where a client has gone away; anything else is ours, and shown."""
+    def handle_error(self, request: Connection, client_address: object) -> None:
+        """Logs errors, except for clients that have gone away."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -88,15 +100,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"  # connections stay open
     disable_nagle_algorithm = True
-    wbufsize = -1  # head and body go out together
+    wbufsize = -1  # headers and body are sent together
 
     def do_GET(self) -> None:
         self._serve()
 
     do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_HEAD = do_GET
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    def log_message(self, format: str, *args: object) -> None:
+        """Logs nothing."""
 
     def _serve(self) -> None:
         body = self._read_body()
@@ -120,10 +132,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             return gzip.decompress(body)
         except (OSError, EOFError, zlib.error):
-            return b""  # what TF Serving makes of it: util/net_http/server/internal/evhttp_request.cc
+            return b""  # as in TF Serving: util/net_http/server/internal/evhttp_request.cc
 
     def _read_chunks(self) -> Iterator[bytes]:
-        """The body's parts: RFC 9112, section 7.1."""
+        """Yields the parts of a chunked body: RFC 9112, section 7.1."""
         while size := int(self.rfile.readline().split(b";")[0], 16):
             yield self.rfile.read(size)
             self.rfile.readline()
@@ -143,10 +155,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _answer(self, body: bytes) -> bytes:
-        """The body of a good answer.
+        """Returns the body of the answer.
 
         Raises:
-          StatusError: there is none.
+          StatusError: the request fails.
         """
         match = {"GET": _GET, "POST": _POST}.get(self.command, _GET).fullmatch(self.path)
         if match is None or self.command not in ("GET", "POST"):
@@ -177,26 +189,23 @@ def _predict(call: Call, spec: Spec, body: bytes) -> bytes:
             return {name: info.dtype for name, info in input_infos(servable, signature).items()}
 
     signature, inputs, form = parse_request(body, dtypes_of)
-    answer = call.predict(spec, signature, inputs, decode=lambda _, array: array)
+    answer = call.predict(spec, signature, inputs, lambda _, array: array)
     return render_answer(answer.outputs, form)
 
 
-def _status_json(response: Any) -> bytes:
-    """GetModelStatusResponse; its proto has json_name wherever proto3's JSON would have another name."""
-    from google.protobuf import json_format
-
+def _status_json(response: "GetModelStatusResponse") -> bytes:
+    """Returns the JSON of the status; the proto has a json_name where proto3's JSON would use another name."""
     return json_format.MessageToJson(response, always_print_fields_with_no_presence=True, indent=1).encode()
 
 
-def _metadata_json(response: Any) -> bytes:
-    """GetModelMetadataResponse with its Any unpacked: model_servers/http_rest_api_util.cc, ToJsonString."""
-    from google.protobuf import json_format
+def _metadata_json(response: "GetModelMetadataResponse") -> bytes:
+    """Returns the JSON of the metadata, its Any unpacked: model_servers/http_rest_api_util.cc, ToJsonString."""
     from tensorflow_serving.apis import get_model_metadata_pb2
 
     definitions = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[SIGNATURE_DEF].Unpack(definitions)
 
-    def plain(message: Any) -> Any:
+    def plain(message: Message) -> dict[str, Any]:
         return json_format.MessageToDict(
             message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
         )

@@ -1,4 +1,4 @@
-"""JSON values as each dtype takes them in REST requests: tensorflow_serving/util/json_tensor.cc, AddValueToTensor."""
+"""JSON values that each dtype accepts in REST requests: tensorflow_serving/util/json_tensor.cc, AddValueToTensor."""
 
 import base64
 import binascii
@@ -15,31 +15,33 @@ _UINT64_MAX = 2**64 - 1
 
 
 class _Dtype(NamedTuple):
-    """A dtype under TensorFlow's name for it.
+    """A dtype.
 
     Attributes:
-      accepts: the Python types that the JSON parser gives for values it takes.
-      low, high: the range of whole numbers, and of others.
-      exact: floats: the largest whole number taken, so that none loses digits.
-      wide: what holds the range; narrower integers keep the low bits of what is out of theirs, as TensorFlow does.
+      name: TensorFlow's.
+      accepts: the Python types of the JSON values that it accepts.
+      wide: the type that holds all accepted values. Narrower integers keep the low bits of larger values, as TensorFlow
+        does.
+      low, high: the accepted range.
+      exact: floats: the largest whole number accepted, so that none loses digits.
     """
 
     name: str
-    numpy: Any
+    numpy: type
     accepts: frozenset[type]
+    wide: type
     low: float = 0
     high: float = 0
     exact: int = 0
-    wide: Any = None
 
 
-def _float(name: str, numpy: Any, digits: int) -> _Dtype:
+def _float(name: str, numpy: type[np.floating[Any]], digits: int) -> _Dtype:
     largest = float(np.finfo(numpy).max)
-    return _Dtype(name, numpy, frozenset((int, float)), -largest, largest, 2**digits - 1, np.float64)
+    return _Dtype(name, numpy, frozenset((int, float)), np.float64, -largest, largest, 2**digits - 1)
 
 
-def _int(name: str, numpy: Any, limits: tuple[int, int], wide: Any) -> _Dtype:
-    return _Dtype(name, numpy, frozenset((int,)), *limits, 0, wide)
+def _int(name: str, numpy: type, limits: tuple[int, int], wide: type) -> _Dtype:
+    return _Dtype(name, numpy, frozenset((int,)), wide, *limits)
 
 
 _DTYPES = {
@@ -49,18 +51,18 @@ _DTYPES = {
     4: _int("uint8", np.uint8, _INT32, np.int32),
     5: _int("int16", np.int16, _INT32, np.int32),
     6: _int("int8", np.int8, _INT32, np.int32),
-    7: _Dtype("string", object, frozenset((str,)), wide=object),
+    7: _Dtype("string", object, frozenset((str,)), object),
     9: _int("int64", np.int64, _INT64, np.int64),
-    10: _Dtype("bool", np.bool_, frozenset((bool,)), wide=np.bool_),
+    10: _Dtype("bool", np.bool_, frozenset((bool,)), np.bool_),
     22: _int("uint32", np.uint32, (0, 2**32 - 1), np.uint32),
     23: _int("uint64", np.uint64, (0, _UINT64_MAX), np.uint64),
 }
-# Those that REST does not take (api_rest.md, "JSON mapping"): their names, for the error.
+# Dtypes that REST does not accept (api_rest.md, "JSON mapping"), and their names for the error.
 _REFUSED = {14: "bfloat16", 17: "uint16", 19: "half"}
 
 
 def fits(values: list[Any], number: int) -> bool:
-    """Whether the dtype of this number (types.proto) takes all the values as they are."""
+    """Whether the dtype of this number (types.proto) accepts all the values as they are."""
     dtype = _DTYPES.get(number)
     if dtype is None or not dtype.accepts.issuperset(map(type, values)):
         return False
@@ -77,19 +79,19 @@ def _is_lossy(value: float, dtype: _Dtype) -> bool:
     return value - value == 0 and not dtype.low <= value <= dtype.high  # NaN and infinities pass
 
 
-def read_value(value: Any, number: int) -> Any:
-    """Returns one value as `to_numpy` takes it.
+def read_value(value: object, number: int) -> object:
+    """Returns one value in the form that `to_numpy` accepts.
 
     Raises:
-      StatusError: the dtype does not hold it.
+      StatusError: the dtype cannot hold it.
     """
     dtype = _DTYPES.get(number)
     if dtype is None:
         name = _REFUSED.get(number, f"DataType {number}")
         raise StatusError("UNIMPLEMENTED", f"Conversion of JSON Value: {json_text(value)} to type: {name}")
-    if type(value) is dict and dtype.name == "string":
+    if isinstance(value, dict) and dtype.name == "string":
         return _read_base64(value)
-    if dtype.exact and type(value) in dtype.accepts and _is_lossy(value, dtype):
+    if dtype.exact and isinstance(value, int | float) and type(value) is not bool and _is_lossy(value, dtype):
         raise invalid(f"Cannot convert JSON value: {json_text(value)} to {dtype.name} without loss of precision.")
     if not fits([value], number):
         raise invalid(f"JSON Value: {json_text(value)} Type: {_type_name(value)} is not of expected type: {dtype.name}")
@@ -97,16 +99,16 @@ def read_value(value: Any, number: int) -> Any:
 
 
 def to_numpy(values: list[Any], number: int) -> np.ndarray:
-    """Returns values that `fits` or `read_value` let pass as a flat array."""
+    """Returns values that `fits` or `read_value` accepted as a flat array."""
     dtype = _DTYPES[number]
     if dtype.name == "string":
         values = [value if type(value) is bytes else value.encode("utf-8", "surrogateescape") for value in values]
     return np.array(values, dtype.wide).astype(dtype.numpy)
 
 
-def is_base64(value: Any) -> bool:
+def is_base64(value: object) -> bool:
     """Whether a value is bytes in base64: https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values"""
-    return type(value) is dict and len(value) == 1 and type(value.get("b64")) is str
+    return isinstance(value, dict) and len(value) == 1 and type(value.get("b64")) is str
 
 
 def _read_base64(value: dict[str, Any]) -> bytes:
@@ -119,12 +121,12 @@ def _read_base64(value: dict[str, Any]) -> bytes:
         raise invalid("Unable to base64 decode") from error
 
 
-def json_text(value: Any) -> str:
-    """Returns a value as errors show it."""
+def json_text(value: object) -> str:
+    """Returns a value as error messages show it."""
     return json.dumps(value, indent=4, ensure_ascii=False)
 
 
-def _type_name(value: Any) -> str:
+def _type_name(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "Null", False: "False", True: "True"}[value]
     return {"dict": "Object", "str": "String"}.get(type(value).__name__, "Number")

@@ -1,8 +1,11 @@
-"""Statuses as TF Serving gives them: a code and a text, and what HTTP makes of the code."""
+"""TF Serving's statuses: a code, a text, and the HTTP status of the code."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-# tensorflow/core/protobuf/error_codes.proto: TensorFlow's numbers are gRPC's; the position is the number.
+if TYPE_CHECKING:
+    from tensorflow.errors import OpError
+
+# tensorflow/core/protobuf/error_codes.proto: TensorFlow's numbers are gRPC's, and the position here.
 CODES = (
     "OK",
     "CANCELLED",
@@ -46,7 +49,7 @@ class StatusError(Exception):
     """A request that fails.
 
     Attributes:
-      code: gRPC's name of it, one of CODES.
+      code: gRPC's name, one of CODES.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -60,10 +63,10 @@ class StatusError(Exception):
 
 
 def invalid(message: str) -> StatusError:
-    """Returns the error of a request that is wrong whatever the state of the server."""
+    """Returns the error of a request that is wrong in itself."""
     return StatusError("INVALID_ARGUMENT", message)
 
 
-def tensorflow_status(error: Any) -> StatusError:
-    """Returns what a `tf.errors.OpError` says; the model's own errors keep their code."""
+def tensorflow_status(error: "OpError") -> StatusError:
+    """Returns the status of a TensorFlow error; errors of the model's own keep their code."""
     return StatusError(CODES[error.error_code], error.message)

@@ -1,4 +1,4 @@
-"""The models that a server has: versions found on disk, loaded side by side, replaced and removed."""
+"""The models of a server: finds versions on disk, loads, replaces and removes them."""
 
 import contextlib
 import dataclasses
@@ -19,13 +19,13 @@ _FILES = LocalFiles()
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """One model to serve; what TF Serving's ModelConfig says (apis: config/model_server_config.proto).
+    """One model to serve, as TF Serving's ModelConfig (config/model_server_config.proto).
 
     Attributes:
-      base: a local directory of numbered versions, or one SavedModel. TF Serving takes only the former; a single one is
-        served here as the version that its directory's name says, or 1.
+      base: a local directory of numbered versions, or one SavedModel, whose version is the name of its directory, or 1
+        if that is not a number. TF Serving accepts only the former.
       versions: "latest" (the newest complete one), "all", or numbers.
-      labels: names of versions. They may name versions that are not loaded (in TF Serving:
+      labels: label -> version. The version need not be loaded (in TF Serving:
         --allow_version_labels_for_unavailable_models).
     """
 
@@ -36,7 +36,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Which model a request is for: `tensorflow.serving.ModelSpec`. Neither version nor label: the newest loaded."""
+    """The model that a request is for: `tensorflow.serving.ModelSpec`. Without version and label, the newest loaded."""
 
     name: str
     version: int | None = None
@@ -45,7 +45,7 @@ class Spec:
 
 @dataclasses.dataclass(frozen=True)
 class VersionState:
-    """State is a name of `ModelVersionStatus.State`; code and message say why a version ended."""
+    """A name of `ModelVersionStatus.State`; code and message say why a version ended."""
 
     version: int
     state: str
@@ -54,10 +54,11 @@ class VersionState:
 
 
 class _Model:
-    """One model's directory, and what is loaded of it.
+    """One model's directory and its loaded versions.
 
     Attributes:
-      failed: versions that could not be loaded, each with the look of its files then; tried again when that changes.
+      failed: versions that could not be loaded -> the state of their files, and the error. They are tried again when
+        their files change.
     """
 
     def __init__(self, name: str, config: ModelConfig) -> None:
@@ -69,7 +70,7 @@ class _Model:
 
     @property
     def named(self) -> tuple[int, ...]:
-        """The versions that were asked for by number."""
+        """The versions that the configuration names by number."""
         return () if isinstance(self.config.versions, str) else self.config.versions
 
     def directory(self, number: int | None) -> str:
@@ -86,7 +87,7 @@ class _Model:
         return find_version(self.config.base, _FILES, None if self._is_single else number).directory
 
     def wanted(self) -> list[int]:
-        """Returns the versions that should be loaded now and can be, as far as is known, newest first."""
+        """Returns the versions that should be loaded now, and for all that is known can be, newest first."""
         numbers = [self._single_number] if self._is_single else find_versions(self.config.base, _FILES)
         usable = (n for n in numbers if (not self.named or n in self.named) and (n in self.loaded or self._loadable(n)))
         return list(itertools.islice(usable, 1 if self.config.versions == LATEST else None))
@@ -108,8 +109,8 @@ class _Model:
         return number not in self.failed or self.failed[number][0] != _look(directory)
 
     def load(self, number: int) -> Servable | None:
-        """Returns the version, loaded; None if it cannot be, which `failed` and `states` then tell."""
-        self.say(number, "LOADING")
+        """Loads a version; None if that fails, with the reason in `failed` and `states`."""
+        self.set_state(number, "LOADING")
         look: object = None
         try:
             directory = self.directory(number)
@@ -117,10 +118,10 @@ class _Model:
             return Servable(self.name, number, directory)
         except ModelNotFound as error:
             self.failed[number] = (look, error)
-            self.say(number, "END", "INTERNAL", str(error))
+            self.set_state(number, "END", "INTERNAL", str(error))
             return None
 
-    def say(self, number: int, state: str, code: str = "OK", message: str = "") -> None:
+    def set_state(self, number: int, state: str, code: str = "OK", message: str = "") -> None:
         self.states[number] = VersionState(number, state, code, message)
 
 
@@ -131,7 +132,7 @@ class Store:
       models: by name.
 
     Raises:
-      ModelNotFound: one of them has no complete version, or not all that were named. TensorFlow is not asked yet.
+      ModelNotFound: a model has no complete version, or not all that were named. TensorFlow loads nothing yet.
     """
 
     def __init__(self, models: Mapping[str, ModelConfig]) -> None:
@@ -142,10 +143,10 @@ class Store:
                 model.directory(number)
 
     def load(self) -> None:
-        """Loads what is there.
+        """Loads all models.
 
         Raises:
-          ModelNotFound: of some model no version can be loaded, or not all that were named.
+          ModelNotFound: a model has no version that can be loaded, or not all that were named.
         """
         self.poll()
         for model in self._models.values():
@@ -153,10 +154,10 @@ class Store:
                 raise next(error for _, error in model.failed.values())
 
     def poll(self) -> None:
-        """Loads versions that have appeared and unloads those that are gone or no longer asked for.
+        """Loads new versions, and unloads those that are gone or no longer wanted.
 
         As with TF Serving's default policy (core/availability_preserving_policy.h) the new version is loaded before the
-        old one goes, and where it cannot be loaded the old one stays.
+        old one is unloaded; if loading fails, the old one stays.
         """
         with self._poll_lock:
             for model in self._models.values():
@@ -169,15 +170,15 @@ class Store:
         if servable is not None:
             with self._lock:
                 model.loaded[number] = servable
-                model.say(number, "AVAILABLE")
+                model.set_state(number, "AVAILABLE")
 
     def _unload(self, model: _Model, keep: Collection[int] = ()) -> None:
         with self._lock:
             gone = [model.loaded.pop(number) for number in sorted(model.loaded.keys() - set(keep))]
         for servable in gone:
-            model.say(servable.version, "UNLOADING")
+            model.set_state(servable.version, "UNLOADING")
             servable.close()
-            model.say(servable.version, "END")
+            model.set_state(servable.version, "END")
 
     def close(self) -> None:
         """Unloads everything."""
@@ -197,10 +198,10 @@ class Store:
 
     @contextlib.contextmanager
     def use(self, spec: Spec) -> Iterator[Servable]:
-        """Gives the version that a request is for, which stays open meanwhile.
+        """Yields the version that a request is for, and keeps it open meanwhile.
 
         Raises:
-          StatusError: it is not served. Codes and texts of tensorflow_serving/model_servers/server_core.cc and
+          StatusError: it is not served. Codes and texts: tensorflow_serving/model_servers/server_core.cc and
             core/basic_manager.cc.
         """
         with self._lock:
@@ -228,9 +229,9 @@ class Store:
         return found
 
     def states(self, spec: Spec) -> list[VersionState]:
-        """Returns the states of a model's versions, newest first; of one version if the request names its number.
+        """Returns the states of a model's versions, newest first, or of the version that the request names by number.
 
-        Labels count for nothing here, as in tensorflow_serving/model_servers/get_model_status_impl.cc.
+        Labels are ignored, as in tensorflow_serving/model_servers/get_model_status_impl.cc.
 
         Raises:
           StatusError: there is no such model or version.
@@ -247,7 +248,7 @@ class Store:
 
 
 def _look(directory: str) -> object:
-    """Changes when a file under the directory does."""
+    """Returns a value that changes when a file under the directory does."""
     look = []
     for path in (os.path.join(parent, name) for parent, _, names in os.walk(directory) for name in names):
         with contextlib.suppress(FileNotFoundError):

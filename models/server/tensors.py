@@ -1,14 +1,13 @@
-"""Tensors of requests and answers: TensorProto to arrays by TensorFlow's own function, and back as TF Serving does."""
-
-from typing import Any
+"""Tensors of requests and answers: TensorProto -> array by TensorFlow's own function, and back as in TF Serving."""
 
 import numpy as np
+from google.protobuf.message import Message
 
 from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.server.status import invalid
 
-# tensorflow/core/framework/tensor.proto: where Tensor::AsProtoField puts the values of each dtype. TF Serving answers
-# so (servables/tensorflow/predict_util.cc, kAsProtoField), unless --enable_serialization_as_tensor_content.
+# The field of tensorflow/core/framework/tensor.proto that Tensor::AsProtoField fills for each dtype. TF Serving answers
+# in this way (servables/tensorflow/predict_util.cc, kAsProtoField), unless --enable_serialization_as_tensor_content.
 _FIELDS = {
     "float32": "float_val",
     "float64": "double_val",
@@ -27,14 +26,14 @@ _FIELDS = {
 }
 
 
-def read_tensor(name: str, proto: Any) -> np.ndarray:
+def read_tensor(name: str, proto: Message) -> np.ndarray:
     """Returns the array that a `tensorflow.TensorProto` holds; strings are objects holding bytes.
 
     Args:
-      name: of the input, for the error.
+      name: the input, for the error.
 
     Raises:
-      StatusError: it does not hold a tensor.
+      StatusError: the message does not hold a tensor.
     """
     try:
         return tensorflow().make_ndarray(proto)
@@ -42,12 +41,12 @@ def read_tensor(name: str, proto: Any) -> np.ndarray:
         raise invalid(f"tensor parsing error: {name}") from error
 
 
-def write_tensor(array: np.ndarray, proto: Any, as_content: bool) -> None:
+def write_tensor(array: np.ndarray, proto: Message, as_content: bool) -> None:
     """Fills a `tensorflow.TensorProto`.
 
     Args:
-      as_content: all values as one run of bytes, except strings, which have no such form. Dtypes that no signature of
-        Sluice's can have, such as complex64, are always written so.
+      as_content: writes all values as one run of bytes, except strings, which have no such form. Dtypes that Sluice's
+        signatures do not have, such as complex64, are always written so.
     """
     proto.dtype = tensorflow().as_dtype(array.dtype).as_datatype_enum
     for size in array.shape:

@@ -68,7 +68,7 @@ def test_calls_and_rows_are_counted(server: ReferenceServer, client: GrpcClient,
 
 def test_errors_have_the_code_that_was_asked_for(server: ReferenceServer, client: GrpcClient, rest: RestClient) -> None:
     server.faults = Faults(error_rate=1, error_code="ABORTED")
-    assert outcome(client).startswith("ABORTED: an error that the reference server was told to give")
+    assert outcome(client).startswith("ABORTED: an error that the reference server was told to return")
     assert rest.predict("picky", {"instances": [1.0]})[0] == 409
     server.faults = Faults()
     assert outcome(client) == "OK"
