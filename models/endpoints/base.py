@@ -1,6 +1,6 @@
 """What the clients of served models share, whatever their protocol."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -10,8 +10,19 @@ from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Bound, bind
 from sluice.models.uri import ModelSpec
 
-# (spec, options, timeout_secs) -> a model's signatures by name, and the version that its server serves now.
-FetchSignatures = Callable[[ModelSpec, EndpointOptions, float], tuple[dict[str, Signature], int | None]]
+
+class FetchSignatures(Protocol):
+    """Asks a server for a model's signatures, over one protocol."""
+
+    def __call__(
+        self, spec: ModelSpec, options: EndpointOptions, timeout_secs: float
+    ) -> tuple[dict[str, Signature], int | None]:
+        """Returns the model's signatures by name, unchecked, and the version that the server serves now.
+
+        Raises:
+          UsageError: the options do not fit this endpoint.
+          ModelNotFound: no TF Serving answers, or it does not serve this model, or it refuses the credentials.
+        """
 
 
 class ServedModel:

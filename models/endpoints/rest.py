@@ -57,12 +57,7 @@ _CODES = {
 def fetch_signatures(
     spec: ModelSpec, options: EndpointOptions, timeout_secs: float
 ) -> tuple[dict[str, Signature], int | None]:
-    """Returns a served model's signatures by name, unchecked, and the version that the server serves now.
-
-    Raises:
-      UsageError: the options do not fit this endpoint.
-      ModelNotFound: no TF Serving answers, or it does not serve this model, or it refuses the credentials.
-    """
+    """Asks a server over REST; see models.endpoints.base.FetchSignatures."""
     client = _Client(spec, options)
     try:
         answer = client.get_metadata(timeout_secs)

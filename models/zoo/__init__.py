@@ -1,4 +1,4 @@
-"""Models people know, small enough to build in seconds: each makes its own rows, trains and exports a SavedModel."""
+"""Well-known models, small enough to train in seconds: each generates its rows, trains, and exports a SavedModel."""
 
 import importlib
 

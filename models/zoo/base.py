@@ -1,14 +1,18 @@
-"""What a model of the zoo is: rows with a planted signal, and a recipe that trains on them."""
+"""A model of the zoo: rows with a planted signal, and a recipe that trains on them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
-# Rows are made in blocks of this size, each from a random stream of its own, so that row 5,000 is the same row
-# whether it is asked for alone or among a million.
+if TYPE_CHECKING:
+    from tensorflow import Module
+    from tensorflow.types.experimental import ConcreteFunction
+
+# Each block of this many rows comes from a random stream of its own, so that row 5,000 is the same alone and among a
+# million.
 BLOCK_ROWS = 4096
 
 
@@ -16,8 +20,8 @@ BLOCK_ROWS = 4096
 class Trained:
     """A trained model, ready for `tf.saved_model.save`."""
 
-    module: Any  # tf.Module
-    signatures: Mapping[str, Any]  # name -> tf.ConcreteFunction
+    module: "Module"
+    signatures: Mapping[str, "ConcreteFunction"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class ZooModel:
     """One model of the zoo.
 
     Attributes:
-      label: the column to predict. No output is named like it: sample files carry it as a passthrough column.
+      label: the column to predict. No output has this name: in sample files it is a passthrough column.
       make_block: `(generator, rows) -> RecordBatch` of features and label.
       train: `(rows, seed) -> Trained`; the only part that needs TensorFlow.
-      metric: how well it predicts: area under the ROC curve, R2, or accuracy.
-      score: `outputs of serving_default -> [rows]`: what the metric compares with the label.
-      warmup_rows: rows of the request in assets.extra/tf_serving_warmup_requests; 0 writes none.
+      metric: the measure of quality: area under the ROC curve, R2, or accuracy.
+      score: `outputs of serving_default -> [rows]`: the values that the metric compares with the label.
+      warmup_rows: rows of the request in assets.extra/tf_serving_warmup_requests; 0: no request.
     """
 
     name: str
@@ -43,11 +47,11 @@ class ZooModel:
     warmup_rows: int = 0
 
     def schema(self) -> pa.Schema:
-        """Returns the columns that `make_rows` gives: features, then the label."""
+        """Returns the columns of `make_rows`: features, then the label."""
         return self.make_rows(0, seed=0).schema
 
     def make_rows(self, rows: int, seed: int, start: int = 0) -> pa.RecordBatch:
-        """Returns rows [start, start + rows) of the endless table that `seed` names."""
+        """Returns rows [start, start + rows) of the endless table of this seed."""
         first, last = start // BLOCK_ROWS, (start + max(rows, 1) - 1) // BLOCK_ROWS
         blocks = [self.make_block(np.random.default_rng([seed, block]), BLOCK_ROWS) for block in range(first, last + 1)]
         return pa.concat_batches(blocks).slice(start - first * BLOCK_ROWS, rows)
@@ -79,5 +83,5 @@ def strings(values: list[str], indices: np.ndarray) -> pa.Array:
 
 
 def draw(generator: np.random.Generator, logits: np.ndarray) -> np.ndarray:
-    """Returns int64 [rows]: 1 with the probability that each logit means."""
+    """Returns int64 [rows]: 1 with the probability of each logit."""
     return (generator.random(len(logits)) < 1 / (1 + np.exp(-logits))).astype(np.int64)

@@ -1,18 +1,22 @@
 """Census income (UCI Adult), in its classic columns: does a person earn over 50,000 dollars a year?"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.zoo.base import Trained, ZooModel, draw, feature_arrays, pick, strings
 from sluice.models.zoo.training import dense, fit, signature
+
+if TYPE_CHECKING:
+    from tensorflow import Tensor
 
 LABEL = "income_bracket"
 CLASSES = ["<=50K", ">50K"]
 
-# Ordered: education_num is the place plus one.
+# In order: education_num is the index plus one.
 EDUCATIONS = [
     "Preschool", "1st-4th", "5th-6th", "7th-8th", "9th", "10th", "11th", "12th", "HS-grad", "Some-college",
     "Assoc-voc", "Assoc-acdm", "Bachelors", "Masters", "Prof-school", "Doctorate",
@@ -94,7 +98,7 @@ def make_block(generator: np.random.Generator, rows: int) -> pa.RecordBatch:
 
 def train(batch: pa.RecordBatch, seed: int) -> Trained:
     """Trains an MLP over one hashed embedding per string column and scaled numbers."""
-    import tensorflow as tf
+    tf = tensorflow()
 
     generator = np.random.default_rng(seed)
     module = tf.Module(name="census")
@@ -104,7 +108,7 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
     module.layers = [dense(generator, width, 32, "hidden"), dense(generator, 32, len(CLASSES), "logits")]
     offsets = np.arange(len(STRINGS), dtype=np.int64) * BUCKETS
 
-    def encode(features: Mapping[str, Any]) -> tuple[Any, Any]:
+    def encode(features: Mapping[str, "Tensor"]) -> tuple["Tensor", "Tensor"]:
         ids = tf.strings.to_hash_bucket_fast(tf.stack([features[name] for name in STRINGS], axis=1), BUCKETS)
         age, school, gain, loss, hours = (tf.cast(features[name], tf.float32) for name in NUMBERS)
         scaled_age = (age - 40) / 14
@@ -112,20 +116,20 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
         numbers = [scaled_age, tf.square(scaled_age), (school - 10) / 2.5, (hours - 40) / 12, *money]
         return ids + offsets, tf.stack(numbers, axis=1)
 
-    def logits(ids: Any, numbers: Any) -> Any:
+    def logits(ids: "Tensor", numbers: "Tensor") -> "Tensor":
         (kernel, bias), (last_kernel, last_bias) = module.layers
         embedded = tf.reshape(tf.gather(module.table, ids), [-1, len(STRINGS) * 4])
         hidden = tf.nn.relu(tf.matmul(tf.concat([numbers, embedded], axis=1), kernel) + bias)
         return tf.matmul(hidden, last_kernel) + last_bias
 
-    def loss(ids: Any, numbers: Any, classes: Any) -> Any:
+    def loss(ids: "Tensor", numbers: "Tensor", classes: "Tensor") -> "Tensor":
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits(ids, numbers)))
 
     ids, numbers = encode({k: tf.constant(v) for k, v in feature_arrays(batch, LABEL).items()})
     over = (batch.column(LABEL).to_numpy(zero_copy_only=False) == CLASSES[1]).astype(np.int64)
     fit(loss, module.trainable_variables, (ids, numbers, over), epochs=4, learning_rate=0.01, seed=seed)
 
-    def classify(features: Mapping[str, Any]) -> dict[str, Any]:
+    def classify(features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
         probabilities = tf.nn.softmax(logits(*encode(features)))
         class_id = tf.argmax(probabilities, axis=1)
         return {"classes": tf.gather(CLASSES, class_id), "class_id": class_id, "probabilities": probabilities}

@@ -1,20 +1,25 @@
-"""Display advertising, in the columns of the Criteo Kaggle data: 13 counts, 26 hashed categories, a click or not."""
+"""Click prediction in the columns of the Criteo Kaggle data: 13 counts, 26 hashed categories, a click or none."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.zoo.base import Trained, ZooModel, draw, feature_arrays
 from sluice.models.zoo.training import dense, fit, signature
+
+if TYPE_CHECKING:
+    from tensorflow import Tensor, Variable
+    from tensorflow.types.experimental import ConcreteFunction
 
 LABEL = "label"
 INTEGERS = tuple(f"I{number}" for number in range(1, 14))
 CATEGORIES = tuple(f"C{number}" for number in range(1, 27))
 
-# Distinct values per category: few in most columns, as in the data, and thousands in some.
+# Distinct values per category: few in most columns and thousands in some, as in the data.
 CARDINALITIES = tuple(round(4 * 1.35**place) for place in range(len(CATEGORIES)))
 BUCKETS = 2048  # of every category, in one shared table
 EMBEDDING = 8  # numbers per bucket, the last of them its weight in the wide part
@@ -23,10 +28,10 @@ HIDDEN = (64, 32)
 
 @functools.cache
 def planted() -> tuple[list[pa.Array], list[np.ndarray], np.ndarray]:
-    """Returns what the label depends on, the same for every seed.
+    """Returns the planted signal, the same for every seed.
 
     Returns:
-      Per category its values (string [cardinality]) and their weights (float64 [cardinality]); and the weights of
+      For each category its values (string [cardinality]) and their weights (float64 [cardinality]); and the weights of
       the integers (float64 [13]).
     """
     generator = np.random.default_rng(20140)
@@ -46,7 +51,7 @@ def make_block(generator: np.random.Generator, rows: int) -> pa.RecordBatch:
     uniform = generator.random((len(CATEGORIES), rows))
     columns = list(counts)
     for place, size in enumerate(CARDINALITIES):
-        # Log-uniform: a few values are in most rows, most values in a few.
+        # Log-uniform: a few values occur in most rows, most values in a few.
         indices = (size ** uniform[place]).astype(np.int64) - 1
         logits += weights[place][indices]
         columns.append(values[place].take(pa.array(indices)))
@@ -56,7 +61,7 @@ def make_block(generator: np.random.Generator, rows: int) -> pa.RecordBatch:
 
 def train(batch: pa.RecordBatch, seed: int) -> Trained:
     """Trains wide & deep: per hashed category an embedding and a linear weight, log-scaled integers, and an MLP."""
-    import tensorflow as tf
+    tf = tensorflow()
 
     generator = np.random.default_rng(seed)
     module = tf.Module(name="criteo")
@@ -70,15 +75,15 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
     module.layers = [dense(generator, sizes[i], sizes[i + 1], f"deep/{i}") for i in range(len(sizes) - 1)]
     offsets = np.arange(len(CATEGORIES), dtype=np.int64) * BUCKETS
 
-    def encode(features: Mapping[str, Any]) -> tuple[Any, Any]:
+    def encode(features: Mapping[str, "Tensor"]) -> tuple["Tensor", "Tensor"]:
         text = tf.stack([features[name] for name in CATEGORIES], axis=1)
         ids = tf.strings.to_hash_bucket_fast(text, BUCKETS) + offsets
         integers = tf.cast(tf.stack([features[name] for name in INTEGERS], axis=1), tf.float32)
         return ids, tf.math.log1p(tf.maximum(integers, 0.0)) * 0.7 - 1.0
 
-    def logits(ids: Any, integers: Any) -> Any:
-        # One gather serves both parts, and what it gives is multiplied as it lies: to slice the wide weights off it and
-        # join it to the integers takes longer than hashing. So the deep part sees the wide weights too; it may.
+    def logits(ids: "Tensor", integers: "Tensor") -> "Tensor":
+        # One gather serves both parts, and its result is multiplied whole: slicing the wide weights off and joining
+        # integers takes longer than hashing. So the deep part sees the wide weights too, which does no harm.
         rows = tf.gather(module.table, ids)
         hidden = _affine(tf.reshape(rows, [-1, width]), module.categories) + _affine(integers, module.integers)
         for layer in module.layers:
@@ -86,34 +91,31 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
         wide = tf.matmul(integers, module.wide)[:, 0] + tf.reduce_sum(rows[:, :, -1], axis=1)
         return hidden[:, 0] + wide
 
-    def loss(ids: Any, integers: Any, clicks: Any) -> Any:
+    def loss(ids: "Tensor", integers: "Tensor", clicks: "Tensor") -> "Tensor":
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(clicks, logits(ids, integers)))
 
     ids, integers = encode({k: tf.constant(v) for k, v in feature_arrays(batch, LABEL).items()})
     clicks = batch.column(LABEL).to_numpy().astype(np.float32)
     fit(loss, module.trainable_variables, (ids, integers, clicks), epochs=3, learning_rate=0.01, seed=seed)
 
-    def score(features: Mapping[str, Any]) -> dict[str, Any]:
+    def score(features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
         return {"score": tf.sigmoid(logits(*encode(features)))}
 
     return Trained(module, signatures(score))
 
 
-def _affine(inputs: Any, layer: tuple[Any, Any]) -> Any:
-    import tensorflow as tf
-
+def _affine(inputs: "Tensor", layer: tuple["Variable", "Variable"]) -> "Tensor":
     kernel, bias = layer
-    return tf.matmul(inputs, kernel) + bias
+    return inputs @ kernel + bias
 
 
-def signatures(score: Any) -> dict[str, Any]:
-    """Returns `serving_default`, which takes columns, and `serving_examples`, which takes serialized tf.Examples."""
-    import tensorflow as tf
-
+def signatures(score: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]") -> "dict[str, ConcreteFunction]":
+    """Returns `serving_default` for columns, and `serving_examples` for serialized tf.Examples."""
+    tf = tensorflow()
     integers = {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in INTEGERS}
     categories = {name: tf.io.FixedLenFeature([], tf.string, "") for name in CATEGORIES}
 
-    def score_examples(features: Mapping[str, Any]) -> dict[str, Any]:
+    def score_examples(features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
         return score(tf.io.parse_example(features["examples"], {**integers, **categories}))
 
     inputs = {name: (tf.int64, [None]) for name in INTEGERS} | {name: (tf.string, [None]) for name in CATEGORIES}

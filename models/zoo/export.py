@@ -1,8 +1,9 @@
-"""A trained model of the zoo -> a version on disk, complete from the moment it can be seen."""
+"""A trained model of the zoo -> a version on disk, complete from the moment it is visible."""
 
 import os
 import shutil
-from typing import Any
+
+from google.protobuf.message import Message
 
 from sluice.models.protos import message_class
 from sluice.models.saved_model.tensorflow_import import tensorflow
@@ -14,16 +15,16 @@ WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 
 def export_model(model: ZooModel, base_dir: str, rows: int = 20_000, seed: int = 1) -> str:
-    """Trains `model` on so many rows and saves it as `base_dir/1/`, or under the next free number.
+    """Trains the model and saves it as `base_dir/1/`, or under the next free number.
 
     Returns:
-      The directory of the new version. It appears complete: a server that polls `base_dir` never sees half of it.
+      The directory of the new version. It appears complete: a server that polls `base_dir` never sees a part of it.
     """
     tf = tensorflow()
     trained = model.train(model.make_rows(rows, seed), seed)
     os.makedirs(base_dir, exist_ok=True)
     version = next_version(base_dir)
-    # Not a number, so nothing that looks for versions takes it for one before the rename.
+    # Not a number, so that nothing takes it for a version before the rename.
     unfinished = os.path.join(base_dir, f".{version}-{os.getpid()}")
     try:
         tf.saved_model.save(trained.module, unfinished, signatures=dict(trained.signatures))
@@ -37,19 +38,19 @@ def export_model(model: ZooModel, base_dir: str, rows: int = 20_000, seed: int =
 
 
 def next_version(base_dir: str) -> int:
-    """Returns one more than the highest numeric directory under `base_dir`; 1 where there is none."""
+    """Returns one more than the highest number among the directories in `base_dir`; 1 if there is none."""
     return 1 + max((int(name) for name in os.listdir(base_dir) if name.isdecimal()), default=0)
 
 
 def write_warmup(model: ZooModel, directory: str, seed: int) -> None:
-    """Writes one PredictionLog that servers replay before a version takes traffic."""
+    """Writes one PredictionLog, which servers replay before a version serves requests."""
     path = os.path.join(directory, WARMUP_FILE)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
         tfrecord.write_records(file, [warmup_log(model, seed).SerializeToString()])
 
 
-def warmup_log(model: ZooModel, seed: int) -> Any:
+def warmup_log(model: ZooModel, seed: int) -> Message:
     """Returns a tensorflow.serving.PredictionLog: a Predict of `serving_default` with `warmup_rows` rows."""
     tf = tensorflow()
     log = message_class("tensorflow.serving.PredictionLog")()

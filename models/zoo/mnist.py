@@ -1,14 +1,18 @@
-"""Handwritten digits without the download: seven-segment digits, shifted, dimmed and noisy, as 28 x 28 pixels."""
+"""Digits like MNIST's, without a download: seven segments, shifted, dimmed and noisy, in 28 x 28 pixels."""
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.zoo.base import Trained, ZooModel, feature_arrays
 from sluice.models.zoo.training import dense, fit, signature
+
+if TYPE_CHECKING:
+    from tensorflow import Tensor, Variable
 
 LABEL = "digit"
 SIDE = 28
@@ -55,28 +59,28 @@ def make_block(generator: np.random.Generator, rows: int) -> pa.RecordBatch:
 
 def train(batch: pa.RecordBatch, seed: int) -> Trained:
     """Trains two strided convolutions and a dense layer."""
-    import tensorflow as tf
+    tf = tensorflow()
 
     generator = np.random.default_rng(seed)
     module = tf.Module(name="mnist")
     module.filters = [_filters(generator, 5, 1, 8, "first"), _filters(generator, 3, 8, 16, "second")]
     module.last = dense(generator, 7 * 7 * 16, len(DIGITS), "digits")
 
-    def logits(images: Any) -> Any:
+    def logits(images: "Tensor") -> "Tensor":
         hidden = images
         for kernel, bias in module.filters:
             hidden = tf.nn.relu(tf.nn.conv2d(hidden, kernel, strides=2, padding="SAME") + bias)
         kernel, bias = module.last
         return tf.matmul(tf.reshape(hidden, [-1, 7 * 7 * 16]), kernel) + bias
 
-    def loss(images: Any, digits: Any) -> Any:
+    def loss(images: "Tensor", digits: "Tensor") -> "Tensor":
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(digits, logits(images)))
 
     images = feature_arrays(batch, LABEL)["image"].reshape(-1, SIDE, SIDE, 1)
     digits = batch.column(LABEL).to_numpy()
     fit(loss, module.trainable_variables, (images, digits), epochs=3, learning_rate=0.008, seed=seed)
 
-    def classify(features: Mapping[str, Any]) -> dict[str, Any]:
+    def classify(features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
         probabilities = tf.nn.softmax(logits(features["image"]))
         return {"probabilities": probabilities, "class_id": tf.argmax(probabilities, axis=1)}
 
@@ -84,10 +88,11 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
     return Trained(module, {"serving_default": serving})
 
 
-def _filters(generator: np.random.Generator, side: int, inputs: int, outputs: int, name: str) -> tuple[Any, Any]:
+def _filters(
+    generator: np.random.Generator, side: int, inputs: int, outputs: int, name: str
+) -> tuple["Variable", "Variable"]:
     """Returns the variables of a convolution: kernel float32 [side, side, inputs, outputs], bias float32 [outputs]."""
-    import tensorflow as tf
-
+    tf = tensorflow()
     kernel, bias = dense(generator, side * side * inputs, outputs, name)
     return tf.Variable(tf.reshape(kernel, [side, side, inputs, outputs]), name=f"{name}/kernel"), bias
 

@@ -1,19 +1,24 @@
 """Baby weights, in the columns of the public natality table: a regression with two numbers and two strings."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.zoo.base import Trained, ZooModel, feature_arrays, pick, strings
 from sluice.models.zoo.training import dense, fit, signature
 
-# Not `weight_pounds`, as in the public table: that is the model's output, and both stand in one row of predictions.
+if TYPE_CHECKING:
+    from tensorflow import Tensor
+    from tensorflow.lookup import StaticHashTable
+
+# Not `weight_pounds`, as in the public table: that is the model's output, and one row of predictions has both.
 LABEL = "actual_weight_pounds"
 GENDERS = ["True", "False", "Unknown"]
 PLURALITIES = ["Single(1)", "Twins(2)", "Triplets(3)", "Quadruplets(4)", "Quintuplets(5)", "Multiple(2+)"]
-# Pounds against a boy, and against a single child.
+# Pounds relative to a boy, and to a single child.
 GENDER_EFFECT = np.array([0.0, -0.3, -0.15])
 PLURALITY_EFFECT = np.array([0.0, -1.4, -2.2, -2.9, -3.4, -1.5])
 
@@ -39,8 +44,8 @@ def make_block(generator: np.random.Generator, rows: int) -> pa.RecordBatch:
 
 
 def train(batch: pa.RecordBatch, seed: int) -> Trained:
-    """Trains an MLP on one-hot strings, found in lookup tables, and scaled numbers."""
-    import tensorflow as tf
+    """Trains an MLP on scaled numbers and on strings that lookup tables turn into one-hot vectors."""
+    tf = tensorflow()
 
     generator = np.random.default_rng(seed)
     module = tf.Module(name="natality")
@@ -48,7 +53,7 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
     width = 2 + len(GENDERS) + 1 + len(PLURALITIES) + 1
     module.layers = [dense(generator, width, 16, "hidden"), dense(generator, 16, 1, "weight")]
 
-    def encode(features: Mapping[str, Any]) -> Any:
+    def encode(features: Mapping[str, "Tensor"]) -> "Tensor":
         numbers = tf.stack([(features["mother_age"] - 28) / 6, (features["gestation_weeks"] - 38.5) / 2.5], axis=1)
         one_hot = [
             tf.one_hot(module.tables[name].lookup(features[name]), len(values) + 1)
@@ -56,11 +61,11 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
         ]
         return tf.concat([numbers, *one_hot], axis=1)
 
-    def pounds(encoded: Any) -> Any:
+    def pounds(encoded: "Tensor") -> "Tensor":
         (kernel, bias), (last_kernel, last_bias) = module.layers
         return tf.matmul(tf.nn.relu(tf.matmul(encoded, kernel) + bias), last_kernel) + last_bias + 7.0
 
-    def loss(encoded: Any, actual: Any) -> Any:
+    def loss(encoded: "Tensor", actual: "Tensor") -> "Tensor":
         return tf.reduce_mean(tf.square(pounds(encoded)[:, 0] - actual))
 
     encoded = encode({k: tf.constant(v) for k, v in feature_arrays(batch, LABEL).items()})
@@ -77,10 +82,9 @@ def train(batch: pa.RecordBatch, seed: int) -> Trained:
     return Trained(module, {"serving_default": serving})
 
 
-def _table(values: list[str]) -> Any:
-    """Returns a lookup table of each value's place; any other string has the place after the last."""
-    import tensorflow as tf
-
+def _table(values: list[str]) -> "StaticHashTable":
+    """Returns a lookup table from value to index; other strings get the index after the last."""
+    tf = tensorflow()
     initializer = tf.lookup.KeyValueTensorInitializer(values, np.arange(len(values), dtype=np.int64))
     return tf.lookup.StaticHashTable(initializer, default_value=len(values))
 

@@ -1,16 +1,17 @@
-"""How well an exported model of the zoo predicts rows it was not trained on."""
+"""The quality of an exported model of the zoo, on rows that it was not trained on."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.models.zoo.base import ZooModel, feature_arrays, to_numpy
 
 
 @dataclass(frozen=True)
 class Quality:
-    """A score of `metric`, and what the best single number among the features (or the commonest class) reaches."""
+    """A score in `metric`; the baseline is that of the best single number among the features, or of the top class."""
 
     metric: str
     score: float
@@ -18,10 +19,10 @@ class Quality:
 
 
 def held_out_score(model: ZooModel, directory: str, rows: int = 8192, seed: int = 1001) -> Quality:
-    """Scores `rows` rows of another seed than the model was trained with.
+    """Returns the score on rows of another seed than the model was trained with.
 
     Args:
-      directory: a version that `model.export` returned.
+      directory: a version that `export_model` returned.
     """
     batch = model.make_rows(rows, seed)
     actual = to_numpy(batch.column(model.label))
@@ -56,12 +57,11 @@ def area_under_curve(positive: np.ndarray, scores: np.ndarray) -> float:
 
 
 def run_signature(directory: str, batch: pa.RecordBatch, signature: str = "serving_default") -> dict[str, np.ndarray]:
-    """Returns the signature's outputs for these rows; columns that it does not take are left out.
+    """Returns the signature's outputs for these rows, whose other columns it ignores.
 
-    Nothing of Sluice's own model loading is in it, so it can be held against that.
+    It uses nothing of Sluice's model loading, so that tests can compare the two.
     """
-    import tensorflow as tf
-
+    tf = tensorflow()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
         definition = loaded.signature_def[signature]

@@ -1,4 +1,4 @@
-"""Sample input of a zoo model, in every file format that Sluice reads."""
+"""Sample input for a model of the zoo, in every file format that Sluice reads."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from sluice.models.zoo.base import ZooModel, to_numpy
 ID = "id"
 ID_DIGITS = 7
 CHUNK_ROWS = 50_000
-# A chunk of lists becomes Python objects in some formats; this many numbers take some 100 MB there.
+# Some formats turn a chunk of lists into Python objects; this many numbers need some 100 MB.
 CHUNK_VALUES = 3_000_000
 
 AVRO_TYPES: dict[pa.DataType, Any] = {
@@ -33,7 +33,7 @@ AVRO_TYPES: dict[pa.DataType, Any] = {
 def sample_chunks(model: ZooModel, rows: int, seed: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[pa.RecordBatch]:
     """Yields rows [0, rows): the row's number as `id`, a string with leading zeros, then the features and the label.
 
-    What a row holds does not depend on `chunk_rows`.
+    The rows do not depend on `chunk_rows`.
     """
     for start in range(0, rows, chunk_rows):
         batch = model.make_rows(min(chunk_rows, rows - start), seed, start)
@@ -53,11 +53,11 @@ def write_samples(
     """Writes `out_dir/NAME.FORMAT` for every format and returns the paths.
 
     Args:
-      seed: of the rows; not the seed a model was trained with, or it has seen them.
-      chunk_rows: rows in memory at a time; by default 50,000, fewer where a row holds a long list.
+      seed: of the rows; another than that of the training, or the model has seen the rows.
+      chunk_rows: rows in memory at a time; None: 50,000, or fewer if a row has a long list.
 
     Raises:
-      UsageError: a format that is not known; nothing is written.
+      UsageError: a format is not known; nothing is written.
     """
     unknown = [name for name in formats if name not in WRITERS]
     if unknown:
@@ -74,9 +74,9 @@ def write_samples(
 
 
 def write_csv(path: str, schema: pa.Schema, chunks: Iterator[pa.RecordBatch]) -> None:
-    """Writes a header and rows; a list, which CSV cannot hold, as its JSON text in a quoted field."""
+    """Writes a header and rows; a list as its JSON in a quoted field, because CSV has no lists."""
     flat = pa.schema([(f.name, pa.string() if pa.types.is_list(f.type) else f.type) for f in schema])
-    # Where nothing needs quotes there are none, as in files people have: 0000042 must survive unquoted too.
+    # No quotes where none are needed, as in users' files: 0000042 must survive without quotes too.
     style = "none" if flat.types == schema.types else "needed"
     options = pyarrow.csv.WriteOptions(quoting_style=style)
     with pyarrow.csv.CSVWriter(path, flat, write_options=options) as writer:
@@ -90,7 +90,7 @@ def write_jsonl(path: str, schema: pa.Schema, chunks: Iterator[pa.RecordBatch]) 
     option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     with open(path, "wb") as file:
         for chunk in chunks:
-            # NumPy's float32, unlike Python's float, prints as short as it was written: 7.52, not 7.519999980926514.
+            # A float32 of NumPy prints in its own digits: 7.52, and not 7.519999980926514 as a Python float.
             columns = [_objects(column) for column in chunk.columns]
             for row in zip(*columns, strict=True):
                 file.write(orjson.dumps(dict(zip(schema.names, row, strict=True)), option=option))
@@ -113,6 +113,7 @@ def write_avro(path: str, schema: pa.Schema, chunks: Iterator[pa.RecordBatch]) -
 
 def write_tfrecord(path: str, schema: pa.Schema, chunks: Iterator[pa.RecordBatch]) -> None:
     """Writes a serialized tf.Example per row."""
+    # Imported here: tfx_bsl brings in TensorFlow, which no other format needs.
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
     encoder = RecordBatchToExamplesEncoder()
@@ -141,15 +142,15 @@ def _json_text(column: pa.ListArray) -> pa.Array:
     return pa.array([orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode() for row in to_numpy(column)])
 
 
-def _objects(column: pa.Array) -> Any:
-    """Returns the column as what orjson writes best: NumPy for floats and lists, Python's own for the rest."""
+def _objects(column: pa.Array) -> np.ndarray | list[Any]:
+    """Returns the values in the types that orjson writes best: NumPy's for floats and lists, Python's for the rest."""
     if pa.types.is_list(column.type) or pa.types.is_floating(column.type):
         return to_numpy(column)
     return column.to_pylist()
 
 
 def _as_list(column: pa.Array) -> pa.Array:
-    """Returns the column as tf.Example has it: a list in every row, of bytes where it holds text."""
+    """Returns the column in tf.Example's form: a list in every row, bytes instead of text."""
     if pa.types.is_list(column.type):
         return column
     if pa.types.is_string(column.type):
