@@ -151,7 +151,7 @@ def test_long_texts_are_cut_as_by_tf_serving(client: GrpcClient) -> None:
 
 
 def test_a_server_ends_while_calls_hang(cases: Callable[[str], str]) -> None:
-    before = set(threading.enumerate())
+    before = set(threading.enumerate())  # some may end meanwhile, by themselves
     faults = Faults(hang_rate=1)
     with model_server({"picky": cases("picky")}, faults=faults, tensor_content=True, poll_secs=0.01) as server:
         client, rest = GrpcClient(server.grpc_port), RestClient(server.rest_port)
