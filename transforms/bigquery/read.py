@@ -170,7 +170,7 @@ def _answers(
             pause(next(pauses))
         except GoogleAPICallError as error:
             raise SluiceError(
-                f"{table.label}: BigQuery does not read on at row {offset} of stream {stream.name}: {error.message}. "
+                f"{table.label}: BigQuery stopped at row {offset} of stream {stream.name}: {error.message}. "
                 "A session ends six hours after the job has begun to read: were there too few workers?"
             ) from error
         finally:

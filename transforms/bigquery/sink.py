@@ -12,8 +12,9 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import WRITE
 from sluice.transforms.core.messages import with_message_id
-from sluice.transforms.encode.rows import ScoredBatch
+from sluice.transforms.encode.rows import counted_failure, scored_failure
 from sluice.transforms.files.write import write_rows
 
 Rows = TypeVar("Rows")
@@ -66,11 +67,11 @@ class WriteBatches(beam.DoFn, Generic[Rows]):
         def convert(part: pa.RecordBatch) -> None:
             converted.append((part, self._convert(part, when)))
 
-        source = ScoredBatch(batch, window, timestamp)
+        source = WindowedValue(batch, timestamp, (window,))
         for failure in write_rows(with_message_id(batch), convert) if batch.num_rows else ():
-            yield self._failed(source.windowed(failure))
+            yield self._failed(source.with_value(failure))
         for part, rows in converted:
-            yield from self._write(rows, source._replace(batch=part))
+            yield from self._write(rows, source.with_value(part))
 
     def _convert(self, batch: pa.RecordBatch, predicted_at: datetime.datetime) -> Rows:
         """Returns the rows as they are sent.
@@ -80,9 +81,18 @@ class WriteBatches(beam.DoFn, Generic[Rows]):
         """
         raise NotImplementedError
 
-    def _write(self, rows: Rows, source: ScoredBatch) -> Iterator[Any]:
-        """Sends rows, at once or with those to come; yields failures of rows that BigQuery has refused so far."""
+    def _write(self, rows: Rows, source: WindowedValue) -> Iterator[Any]:
+        """Sends rows, at once or with those to come; yields failures of rows that BigQuery has refused so far.
+
+        Args:
+          source: the batch that they are of.
+        """
         raise NotImplementedError
+
+    def _refused(self, source: WindowedValue, row: int, error_type: str, message: str) -> Any:
+        """Returns the failure of a row that BigQuery refuses, as it is yielded."""
+        failure = scored_failure(source.value, row, WRITE, error_type, message)
+        return self._failed(counted_failure(failure, source))
 
     def _failed(self, failure: WindowedValue) -> Any:
         """Returns the failure as it is yielded."""

@@ -238,8 +238,8 @@ def _check_field(field: Field, there: Field, parent: str, table: str, exact: boo
     fits = there["type"] == field["type"] or (not exact and there["type"] in _ALSO_FITS.get(field["type"], ()))
     if not fits or (there["mode"] == "REPEATED") != (field["mode"] == "REPEATED"):
         raise UsageError(
-            f"column '{path}' of {table} is {_shown(there)}, and {_shown(field)} is to be written: change the table's, "
-            f"{'' if exact else 'leave the column out with --exclude_columns, '}or {_ANOTHER}"
+            f"column '{path}' of {table} is {_shown(there)}, and {_shown(field)} is to be written: change the column "
+            f"in the table, {'' if exact else 'leave it out with --exclude_columns, '}or {_ANOTHER}"
         )
     if field["type"] == "RECORD":
         _check_fields(field["fields"], there["fields"], f"{path}.", table, exact)

@@ -154,4 +154,4 @@ def _bounds(kind: pa.DataType) -> tuple[int, int] | None:
 def _check_range(array: pa.Array, bounds: tuple[int, int], path: str) -> None:
     found = pc.min_max(array.view(pa.int32() if bounds is _DAYS else pa.int64())).as_py()
     if found["min"] is not None and not bounds[0] <= found["min"] <= found["max"] <= bounds[1]:
-        raise SluiceError(f"column '{path}' has a {array.type} out of what BigQuery holds: years 1 to 9999, one day")
+        raise SluiceError(f"column '{path}' has a {array.type} out of BigQuery's range: years 1 to 9999, one day")

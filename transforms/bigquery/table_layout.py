@@ -61,9 +61,9 @@ class TableLayout:
         found = table.time_partitioning
         there = (found.field or "", found.type_) if found else ("", "DAY")
         if self.partition_by and (there[0].lower(), there[1]) != (self.partition_by.lower(), self.unit):
-            shown = f"by {there[0] or 'ingestion time'}:{there[1]}" if found else "not by time"
+            shown = f"partitioned by {there[0] or 'ingestion time'}:{there[1]}" if found else "not partitioned by time"
             raise UsageError(
-                f"table {table.reference} is partitioned {shown}, and --partition_by says "
+                f"table {table.reference} is {shown}, and --partition_by says "
                 f"{self.partition_by}:{self.unit}; leave that out, or name a table that does not exist yet"
             )
         clustering = tuple(name.lower() for name in table.clustering_fields or ())

@@ -33,7 +33,7 @@ _DROP_CALL_SECS = 5.0
 # Text that BigQuery parses while it loads: one value that it refuses fails the job, and every row with it. It accepts
 # no JSON from Parquet.
 _PARSED = {
-    "JSON": "which load jobs do not take from Parquet files",
+    "JSON": "which load jobs do not accept in Parquet files",
     "GEOGRAPHY": "and one text that is not a geography would fail the load job with all its rows",
 }
 _NOT_LOADABLE = "give --write_method storage_write_api, or leave the column out with --exclude_columns"
@@ -122,8 +122,8 @@ def _check_nullable(table: str, fields: Iterable[Field]) -> None:
     if required:
         raise UsageError(
             f"--write_disposition truncate: table {table} has REQUIRED columns ({', '.join(required)}), and the query "
-            "that replaces its rows at the job's end gives NULLABLE ones: give --write_method file_loads, which loads "
-            "them, or make them NULLABLE in the table"
+            "that replaces its rows at the job's end returns NULLABLE ones: give --write_method file_loads, which "
+            "loads them, or make them NULLABLE in the table"
         )
 
 

@@ -29,7 +29,6 @@ from sluice.transforms.bigquery.table import table_path
 from sluice.transforms.bigquery.table_columns import append_columns
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.core.transient import TRANSIENT_ERRORS
-from sluice.transforms.encode.rows import ScoredBatch
 from sluice.transforms.files.write import FAILURES
 
 # BigQuery asks a project for fewer than 40 to 50 new streams a second, which its processes share; past that, an answer
@@ -185,7 +184,7 @@ class PendingRows(AppendRows[Source]):
             yield WindowedValue(record, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
 
-class _AppendBatches(WriteBatches[pa.RecordBatch], AppendRows[ScoredBatch]):
+class _AppendBatches(WriteBatches[pa.RecordBatch], AppendRows[WindowedValue]):
     """Counts: rows_failed."""
 
     def __init__(
@@ -197,15 +196,15 @@ class _AppendBatches(WriteBatches[pa.RecordBatch], AppendRows[ScoredBatch]):
     def _convert(self, batch: pa.RecordBatch, predicted_at: datetime.datetime) -> pa.RecordBatch:
         return append_columns(batch, self._schema, predicted_at)
 
-    def _write(self, rows: pa.RecordBatch, source: ScoredBatch) -> Iterator[Any]:
+    def _write(self, rows: pa.RecordBatch, source: WindowedValue) -> Iterator[Any]:
         yield from self._refuse(self._open().append(rows, source))
 
-    def _refuse(self, refused: list[Refused[ScoredBatch]]) -> Iterator[Any]:
+    def _refuse(self, refused: list[Refused[WindowedValue]]) -> Iterator[Any]:
         for source, row, error_type, message in refused:
-            yield self._failed(source.failure(row, error_type, message))
+            yield self._refused(source, row, error_type, message)
 
 
-class _WritePending(_AppendBatches, PendingRows[ScoredBatch]):
+class _WritePending(_AppendBatches, PendingRows[WindowedValue]):
     def _failed(self, failure: WindowedValue) -> _Failed:
         return beam.pvalue.TaggedOutput(FAILURES, failure)
 
@@ -232,9 +231,11 @@ class WriteTableRows(TableSink):
     Every row is in its bundle's stream once, or returned as a failure, before the bundle is finished. The stream of a
     bundle that fails is never committed, and BigQuery drops it: see transforms.bigquery.commit.
 
-    Args: see TableSink; and
+    Args:
       schema: see transforms.bigquery.table_columns.append_schema.
       endpoint: see transforms.bigquery.clients.write_client.
+
+    For the others see TableSink.
     """
 
     _fn_type = _WritePending
@@ -250,7 +251,7 @@ class WriteStreamTable(TableSink):
     Every row is in the table, or returned as a failure, before its bundle is finished. A bundle fails if BigQuery does
     not accept its rows in time. Rows are written at least once.
 
-    Args: see WriteTableRows.
+    For the arguments see WriteTableRows.
     """
 
     _fn_type = _WriteDefault

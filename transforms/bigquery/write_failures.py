@@ -139,8 +139,8 @@ def _shorten(row: dict[str, Any], failure: Failure) -> None:
         kept = failure.payload[: max(room, 0) // 4 * 3]  # as much as there is room for in base64
         row["payloadBytes"] = base64.b64encode(kept).decode()
         row["errorMessage"] += (
-            f" [the payload, {len(failure.payload):,} bytes, is cut to {len(kept):,}, as BigQuery takes rows of "
-            f"{MAX_ROW_BYTES:,}; {to_record(failure, HASH)['payload']} is the whole one's]"
+            f" [the payload, {len(failure.payload):,} bytes, is cut to {len(kept):,}: BigQuery accepts rows of "
+            f"{MAX_ROW_BYTES:,} bytes at most; {to_record(failure, HASH)['payload']} is the hash of the whole payload]"
         )
 
 
@@ -262,4 +262,4 @@ def _row_id(failure: Failure) -> str | None:
 
 def _lost(table: str, failure: Failure, why: str) -> SluiceError:
     """Returns the error of a failure that its table refuses: there is nowhere else to put it."""
-    return SluiceError(f"table {table} does not take the failure of {failure.origin or 'a row'}: {why}")
+    return SluiceError(f"table {table} refuses the failure of {failure.origin or 'a row'}: {why}")

@@ -34,7 +34,6 @@ from sluice.transforms.bigquery.table import (
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.json import JsonEncoder
-from sluice.transforms.encode.rows import ScoredBatch
 
 INSERT_ERROR = "InsertError"
 
@@ -191,7 +190,7 @@ class InsertRows(beam.DoFn, Generic[Source]):
 
 
 @beam.typehints.with_output_types(Failure)
-class _WriteTable(WriteBatches[list[Row]], InsertRows[tuple[ScoredBatch, int]]):
+class _WriteTable(WriteBatches[list[Row]], InsertRows[tuple[WindowedValue, int]]):
     """Counts: rows_failed."""
 
     def __init__(
@@ -204,17 +203,17 @@ class _WriteTable(WriteBatches[list[Row]], InsertRows[tuple[ScoredBatch, int]]):
     def _convert(self, batch: pa.RecordBatch, predicted_at: datetime.datetime) -> list[Row]:
         return table_rows(batch, self._schema, predicted_at)
 
-    def _write(self, rows: list[Row], source: ScoredBatch) -> Iterator[WindowedValue]:
+    def _write(self, rows: list[Row], source: WindowedValue) -> Iterator[WindowedValue]:
         for number, row in enumerate(rows):
             if row.size > MAX_ROW_BYTES:
                 text = f"the row is {row.size:,} bytes of JSON; BigQuery accepts {MAX_ROW_BYTES:,} at most"
-                yield source.failure(number, ROW_TOO_LARGE, text)
+                yield self._refused(source, number, ROW_TOO_LARGE, text)
             else:
                 yield from self._insert(row, (source, number))
 
-    def _refuse(self, source: tuple[ScoredBatch, int], why: str) -> Iterator[WindowedValue]:
+    def _refuse(self, source: tuple[WindowedValue, int], why: str) -> Iterator[WindowedValue]:
         batch, number = source
-        yield batch.failure(number, INSERT_ERROR, why)
+        yield self._refused(batch, number, INSERT_ERROR, why)
 
 
 class WriteTable(TableSink):
@@ -224,11 +223,13 @@ class WriteTable(TableSink):
     accept its rows in time. Rows are written at least once. Rows of messages have their message's id as row id, by
     which BigQuery drops most duplicates. `transforms.bigquery.write.WriteStreamTable` does not, at far less cost a row.
 
-    Args: see TableSink; and
+    Args:
       schema: the columns to write. `_predicted_at` is added to them.
       retry_secs: also for a table that does not exist: not all of BigQuery's servers may see one that was made just
         now.
       endpoint: see transforms.bigquery.clients.open_client.
+
+    For the others see TableSink.
     """
 
     _fn_type = _WriteTable
@@ -308,7 +309,9 @@ class TableWriter:
             elif isinstance(cause, Forbidden) and _ACCESS_DENIED in _codes(cause):
                 text = f"table {self._name} may not be written to: {_text(cause)}; roles/bigquery.dataEditor allows it"
             elif isinstance(error, RetryError):
-                text = f"table {self._name}: {rows} rows were not taken within {self._retry_secs:g} s: {_text(cause)}"
+                text = (
+                    f"table {self._name}: {rows} rows were not accepted within {self._retry_secs:g} s: {_text(cause)}"
+                )
             else:
                 text = f"table {self._name}: BigQuery refuses a request of {rows} rows: {_text(cause)}"
             raise SluiceError(text) from error

@@ -1,18 +1,15 @@
 """Scored rows as messages: each is one JSON object, and a row that JSON cannot hold is a failure of its own."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import BoundedWindow
-from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of
-from sluice.transforms.core.failures import ENCODE, WRITE, Failure
+from sluice.transforms.core.failures import ENCODE, Failure
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.json import json_objects
@@ -67,18 +64,7 @@ def scored_failure(batch: pa.RecordBatch, row: int, stage: str, error_type: str,
     return failure_of(batch, row, stage, error_type, message, model, version)
 
 
-class ScoredBatch(NamedTuple):
-    """A batch on its way into a sink, with the window and the time that failures of its rows have."""
-
-    batch: pa.RecordBatch
-    window: BoundedWindow
-    timestamp: Timestamp
-
-    def failure(self, row: int, error_type: str, message: str) -> WindowedValue:
-        """Returns the failure of a row that the sink does not accept. Counts: rows_failed."""
-        metrics.count_failure(WRITE, error_type)
-        return self.windowed(scored_failure(self.batch, row, WRITE, error_type, message))
-
-    def windowed(self, failure: Failure) -> WindowedValue:
-        """Returns a failure in the batch's window and at its time."""
-        return WindowedValue(failure, self.timestamp, (self.window,))
+def counted_failure(failure: Failure, source: WindowedValue) -> WindowedValue:
+    """Returns the failure of a row in the window and at the time of its batch, `source`. Counts: rows_failed."""
+    metrics.count_failure(failure.stage, failure.error_type)
+    return source.with_value(failure)

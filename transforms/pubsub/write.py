@@ -16,10 +16,9 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import FULL, WRITE, Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.rows import encode_rows, scored_failure
+from sluice.transforms.encode.rows import counted_failure, encode_rows, scored_failure
 from sluice.transforms.pubsub.message_attributes import failure_message, messages_of
 from sluice.transforms.pubsub.publish import Messages, Publisher
 from sluice.transforms.pubsub.publish_sender import PublishOptions, Refused, Tag
@@ -114,18 +113,12 @@ class _WriteMessages(_Publish[_Row]):
         source = WindowedValue(kept, timestamp, (window,))
         self._publisher.add(messages.at(rows) if errors else messages, [(source, row) for row in rows])
         for failure in failures:
-            yield _counted(failure, source)
+            yield counted_failure(failure, source)
         yield from self._refuse(self._publisher.refused())
 
     def _refuse(self, refused: list[Refused[_Row]]) -> Iterator[WindowedValue]:
         for (source, row), text in refused:
-            yield _counted(scored_failure(source.value, row, WRITE, "InvalidArgument", text), source)
-
-
-def _counted(failure: Failure, source: WindowedValue) -> WindowedValue:
-    """Returns a failure in the window and at the time of its batch."""
-    metrics.count_failure(failure.stage, failure.error_type)
-    return source.with_value(failure)
+            yield counted_failure(scored_failure(source.value, row, WRITE, "InvalidArgument", text), source)
 
 
 class _WriteFailures(_Publish[None]):

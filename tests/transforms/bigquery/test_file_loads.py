@@ -222,7 +222,7 @@ def test_a_row_that_cannot_be_converted_fails_alone(bigquery: BigQuery, table: s
     [
         (
             {"type": "JSON"},
-            "column 'one.x' is JSON in the table, which load jobs do not take from Parquet files: give ",
+            "column 'one.x' is JSON in the table, which load jobs do not accept in Parquet files: give ",
         ),
         (
             {"type": "GEOGRAPHY"},

@@ -289,7 +289,7 @@ def test_a_session_that_is_over(proxy: BigQueryProxy, births_table: str, status:
     found = find_table(births_table, storage_endpoint=proxy.url)
     proxy.rows_per_answer = 1000
     proxy.fail("ReadRows", status, after=5, message="session expired")
-    text = r"does not read on at row 5000 of stream projects/.*: session expired\. A session ends six hours"
+    text = r"BigQuery stopped at row 5000 of stream projects/.*: session expired\. A session ends six hours"
     with pytest.raises(SluiceError, match=text):
         read_all(found, spec_of(found))
     assert len(proxy.requests["ReadRows"]) == 1

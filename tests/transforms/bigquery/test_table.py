@@ -193,7 +193,7 @@ def test_a_table_is_laid_out_as_it_is_made(bigquery: BigQuery) -> None:
         with pytest.raises(UsageError, match=text):
             ensure_table(table, SCHEMA, options=TableOptions(other))
     plain = bigquery.make_table(FIELDS)
-    with pytest.raises(UsageError, match="is partitioned not by time, and --partition_by says at:DAY"):
+    with pytest.raises(UsageError, match="is not partitioned by time, and --partition_by says at:DAY"):
         ensure_table(plain, SCHEMA, options=TableOptions(parse_layout("at")))
     with pytest.raises(UsageError, match="is clustered by nothing"):
         ensure_table(plain, SCHEMA, options=TableOptions(parse_layout("", ["id"])))

@@ -197,8 +197,8 @@ def test_a_payload_that_is_too_large_is_cut_and_written(bigquery: BigQuery, tabl
     assert 0.99 * MAX_ROW_BYTES < size(failure_row(like(payload=payload))) <= MAX_ROW_BYTES
     digest = hashlib.sha256(payload).hexdigest()
     assert found["errorMessage"] == (
-        f"{FAILURE.error_message} [the payload, {len(payload):,} bytes, is cut to {len(kept):,}, as BigQuery takes "
-        f"rows of {MAX_ROW_BYTES:,}; sha256:{digest} is the whole one's]"
+        f"{FAILURE.error_message} [the payload, {len(payload):,} bytes, is cut to {len(kept):,}: BigQuery accepts "
+        f"rows of {MAX_ROW_BYTES:,} bytes at most; sha256:{digest} is the hash of the whole payload]"
     )
     assert failure_row(like(payload=payload), "hash")["payloadString"] == f"sha256:{digest}"
 
@@ -259,7 +259,7 @@ def test_a_bundle_is_not_finished_before_its_failures_are_written(table: str, pr
     fn = sink(table, endpoint=proxy.url, retry_secs=0.1)
     assert list(fn.process(FAILURE)) == []
     proxy.close()
-    with pytest.raises(SluiceError, match=r"1 rows were not taken within 0.1 s: ConnectionError"):
+    with pytest.raises(SluiceError, match=r"1 rows were not accepted within 0.1 s: ConnectionError"):
         list(fn.finish_bundle())
     fn.teardown()
 
@@ -267,7 +267,7 @@ def test_a_bundle_is_not_finished_before_its_failures_are_written(table: str, pr
 def test_a_pipeline_fails_whose_failures_are_not_taken(table: str, proxy: Proxy) -> None:
     proxy.close()
     with (
-        pytest.raises(Exception, match=r"2 rows were not taken within 0.1 s"),
+        pytest.raises(Exception, match=r"2 rows were not accepted within 0.1 s"),
         beam.Pipeline(runner=FnApiRunner()) as pipeline,
     ):
         failures = pipeline | beam.Create([FAILURE, like(attempt=3)])
@@ -277,7 +277,7 @@ def test_a_pipeline_fails_whose_failures_are_not_taken(table: str, proxy: Proxy)
 def test_a_failure_that_is_refused_fails_the_bundle(bigquery: BigQuery, table: str, proxy: Proxy) -> None:
     refused = [{"index": 1, "errors": [{"reason": "invalid", "message": "it is wrong"}]}]
     proxy.answers = [(200, {"insertErrors": refused})]
-    with pytest.raises(SluiceError, match=r"failures does not take the failure of of#message_id=8: it is wrong"):
+    with pytest.raises(SluiceError, match=r"failures refuses the failure of of#message_id=8: it is wrong"):
         write(table, FAILURE, like(origin="of#message_id=8"), endpoint=proxy.url)
 
 
@@ -303,7 +303,7 @@ def test_a_table_may_have_more_columns(bigquery: BigQuery) -> None:
         ),
         (
             changed("payloadString", type="JSON"),
-            "'payloadString' of .* is JSON, and STRING is to be written: change the table's, or name",
+            "'payloadString' of .* is JSON, and STRING is to be written: change the column in the table, or name",
         ),
         (changed("attributes", type="STRING", mode="NULLABLE"), "'attributes' of .* is STRING, and REPEATED RECORD"),
         (changed("attributes", fields=FIELDS[3]["fields"][:1]), "has no column 'attributes.value'"),

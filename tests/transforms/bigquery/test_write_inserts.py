@@ -22,6 +22,7 @@ from sluice.transforms.bigquery.table import ensure_table
 from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
+from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from tests.support.servers import BigQuery
 from tests.support.serving.http_proxy import Proxy, proxy_of
 
@@ -168,8 +169,11 @@ def test_a_row_that_cannot_be_encoded_fails_alone(bigquery: BigQuery, table: str
 
 def test_a_row_that_is_too_large_fails_alone(bigquery: BigQuery, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_inserts, "MAX_ROW_BYTES", 1_000)
-    (failure,) = write(table, batch_of([1, 2, 3], ["a", "b" * 1_000, "c"]))
+    scored = batch_of([1, 2, 3], ["a", "b" * 1_000, "c"])
+    scored = scored.append_column(MODEL_COLUMN, pa.array(["m"] * 3)).append_column(VERSION_COLUMN, pa.array([7] * 3))
+    (failure,) = write(table, scored)
     assert (failure.stage, failure.error_type) == (WRITE, "RowTooLarge")
+    assert (failure.model, failure.version) == ("m", 7)
     assert "bytes of JSON; BigQuery accepts 1,000 at most" in failure.error_message
     assert ids_in(bigquery, table) == [1, 3]
 
@@ -234,7 +238,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(bigquery: BigQuery, tab
 
 def test_a_server_that_stays_away_fails_the_bundle(table: str, proxy: Proxy) -> None:
     proxy.answers = [(503, {})] * 1_000
-    with pytest.raises(SluiceError, match=r"2 rows were not taken within 0.1 s: ServiceUnavailable"):
+    with pytest.raises(SluiceError, match=r"2 rows were not accepted within 0.1 s: ServiceUnavailable"):
         write(table, batch_of([1, 2]), endpoint=proxy.url, retry_secs=0.1)
 
 
@@ -253,7 +257,7 @@ def test_a_bundle_is_finished_only_when_its_rows_are_written(bigquery: BigQuery,
     batch = batch_of(list(range(520)), message_ids=[f"m{number}" for number in range(520)])
     process(fn, batch)
     proxy.close()
-    with pytest.raises(SluiceError, match=r"20 rows were not taken within 0.1 s: ConnectionError"):
+    with pytest.raises(SluiceError, match=r"20 rows were not accepted within 0.1 s: ConnectionError"):
         list(fn.finish_bundle())
     fn.teardown()
     assert ids_in(bigquery, table) == list(range(500))
@@ -274,7 +278,7 @@ def test_a_bundle_that_failed_leaves_nothing_to_the_next(bigquery: BigQuery, tab
 def test_a_pipeline_fails_whose_rows_are_not_taken(table: str, proxy: Proxy) -> None:
     proxy.close()
     with (
-        pytest.raises(Exception, match=r"3 rows were not taken within 0.1 s"),
+        pytest.raises(Exception, match=r"3 rows were not accepted within 0.1 s"),
         beam.Pipeline(runner=FnApiRunner()) as pipeline,
     ):
         batches = pipeline | beam.Create([batch_of([1, 2, 3])])
@@ -296,7 +300,7 @@ def test_rows_that_may_be_taken_the_next_time_are_sent_again(bigquery: BigQuery,
 def test_rows_that_are_never_taken_fail_the_bundle(table: str, proxy: Proxy) -> None:
     stopped = {"insertErrors": [{"index": 0, "errors": [{"reason": "timeout", "message": "later"}]}]}
     proxy.answers = [(200, stopped)] * 1_000
-    with pytest.raises(SluiceError, match=r"1 rows were not taken within 0.1 s: later \(timeout\)"):
+    with pytest.raises(SluiceError, match=r"1 rows were not accepted within 0.1 s: later \(timeout\)"):
         write(table, batch_of([1]), endpoint=proxy.url, retry_secs=0.1)
 
 
