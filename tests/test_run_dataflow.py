@@ -287,6 +287,7 @@ def service() -> Iterator[DataflowService]:
         yield server
 
 
+@pytest.mark.job
 def test_gcloud_writes_a_template_with_every_parameter(tmp_path: Path, stored: Uploads) -> None:
     env = gcloud_environment(tmp_path, storage=stored.url) | SETTINGS
     done = run("template", "build", "streaming", env=env | {"SLUICE": str(Path(sys.executable).parent / "sluice")})
@@ -297,6 +298,7 @@ def test_gcloud_writes_a_template_with_every_parameter(tmp_path: Path, stored: U
     assert spec["metadata"]["parameters"] == metadata("streaming", image)["parameters"]
 
 
+@pytest.mark.job
 def test_gcloud_launches_a_template_with_every_parameter(tmp_path: Path, service: DataflowService) -> None:
     flags = {
         "input_subscription": "projects/p/subscriptions/sub",
@@ -333,6 +335,7 @@ def test_gcloud_launches_a_template_with_every_parameter(tmp_path: Path, service
     assert sorted(beam_flags) == sorted(f"--{name}={text}" for name, text in ours.items())
 
 
+@pytest.mark.job
 def test_gcloud_shows_and_ends_jobs(tmp_path: Path, service: DataflowService) -> None:
     for _ in range(2):
         service.answer("POST", "/v1b3/projects/my-project/locations/europe-west1/jobs", {"name": "n", "type": 2})

@@ -15,6 +15,7 @@ from sluice.pipelines.commands.serve import DESCRIPTION
 from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, served
 
 
+@pytest.mark.job
 def test_it_serves_until_it_is_told_to_end_and_comes_back_on_its_ports(cases: Callable[[str], str]) -> None:
     x = {"x": np.array([4.0, 9.0], np.float32)}
     models = {"picky": cases("picky"), "other": cases("no_variables")}

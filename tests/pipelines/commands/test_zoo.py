@@ -18,6 +18,7 @@ def parse(*args: str) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
+@pytest.mark.job
 def test_it_makes_a_model_and_input_and_says_what_to_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = tmp_path / "out"
     args = parse("natality", "--export", str(directory), "--rows", "12", "--formats", "jsonl, csv")
@@ -33,6 +34,7 @@ def test_it_makes_a_model_and_input_and_says_what_to_try(tmp_path: Path, capsys:
     )
 
 
+@pytest.mark.job
 def test_again_is_another_version_but_not_of_another_model(tmp_path: Path) -> None:
     natality = parse("natality", "--export", str(tmp_path), "--rows", "5")
     assert [command.run(natality), command.run(natality)] == [0, 0]

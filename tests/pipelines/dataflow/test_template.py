@@ -257,6 +257,7 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_gcloud_takes_the_metadata(pipeline: str, tmp_path: Path) -> None:
     path = ROOT / "deploy" / f"{pipeline}_metadata.json"
@@ -282,6 +283,7 @@ def test_no_module_shadows_another_in_a_script() -> None:
     assert not ours & {*sys.stdlib_module_names, *importlib.metadata.packages_distributions()}
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_the_scripts_run(pipeline: str) -> None:
     script = str(ROOT / "deploy" / f"launch_{pipeline}.py")
