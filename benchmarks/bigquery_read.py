@@ -28,7 +28,8 @@ class _Count(beam.DoFn):
 def sluice(table: str, rows: int) -> None:
     from sluice.transforms.bigquery.find_table import find_table
     from sluice.transforms.bigquery.read import ReadTable
-    from sluice.transforms.decode.spec import BIGQUERY, InputSpec
+    from sluice.transforms.core.formats import BIGQUERY
+    from sluice.transforms.decode.spec import InputSpec
 
     found = find_table(table)
     spec = InputSpec(BIGQUERY, tuple(found.source.types.items()))

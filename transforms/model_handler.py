@@ -1,8 +1,8 @@
 """`SluiceModelHandler`: any Sluice model, a SavedModel or an endpoint, inside Beam's own RunInference.
 
-For pipelines that use RunInference already: they get the model's named inputs and outputs, endpoints, retries and the
-shared mini-batching. `transforms.Predict` costs less a row and loses one row to a bad row, where RunInference loses the
-batch.
+It is for pipelines that already use RunInference: they get the named inputs and outputs of the model, endpoints,
+retries and the shared mini-batching. `transforms.predict.Predict` costs less for each row, and a bad row costs one
+row, where RunInference loses the batch.
 """
 
 import concurrent.futures
@@ -30,14 +30,15 @@ Row = Mapping[str, Any]
 class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
     """Makes a Sluice model usable as `RunInference(SluiceModelHandler(recipe))`.
 
-    An example is a mapping of the signature's column names to values: scalars, lists or NumPy arrays; where the model
-    takes a single column it may be the value itself. A prediction's `inference` is a dictionary of the outputs by name.
+    An example maps the column names of the signature to values: scalars, lists or NumPy arrays. If the model has a
+    single column, an example may be the value itself. The `inference` of a prediction maps the names of the outputs to
+    their values.
 
     Args:
-      recipe: which model, and how rows are gathered into calls.
-      on_failure: what becomes of a row that cannot be predicted: "raise" fails the batch, as RunInference knows it;
-        "return" gives a `models.batching.mini_batch.RowFailure` as its inference, and the others their predictions.
-      files: where the model's files are; Beam's FileSystems by default.
+      recipe: the model, and the mini-batching of its calls.
+      on_failure: "raise": a row that cannot be predicted fails the batch, as RunInference expects. "return": such a row
+        has a `models.batching.mini_batch.RowFailure` as its inference, and the others have their predictions.
+      files: read the files of the model; Beam's FileSystems by default.
       batching: `min_batch_size` and the other arguments of Beam's ModelHandler.
     """
 
@@ -46,7 +47,7 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
         recipe: ModelRecipe,
         on_failure: Literal["raise", "return"] = "raise",
         files: ModelFiles | None = None,
-        **batching: Any,
+        **batching: object,
     ) -> None:
         super().__init__(**batching)
         if on_failure not in ("raise", "return"):
@@ -56,7 +57,7 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
         self._files = files
 
     def load_model(self) -> Scheduler:
-        """Returns the scheduler of the model: the process's own, however often RunInference asks for it."""
+        """Returns the scheduler of the model, one for the process."""
         return shared_scheduler(self._recipe, self._files or BeamFiles())
 
     def run_inference(
@@ -65,7 +66,7 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
         """Returns a prediction for each example, in order.
 
         Raises:
-          CallError: a row cannot be predicted, and `on_failure` is "raise"; the text names the first one.
+          CallError: a row cannot be predicted, and `on_failure` is "raise". The text names the first such row.
         """
         results = predict_rows(batch, model)
         failed = [(row, result) for row, result in enumerate(results) if isinstance(result, RowFailure)]
@@ -79,24 +80,25 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
         return [PredictionResult(row, result, uri) for row, result in zip(batch, results, strict=True)]
 
     def get_num_bytes(self, batch: Sequence[Any]) -> int:
-        """Returns a rough number of bytes; Beam's own way pickles the batch."""
+        """Returns roughly the number of bytes. Beam's own estimate pickles the batch."""
         return sum(_size(value) for row in batch for value in (row.values() if isinstance(row, Mapping) else [row]))
 
     def get_metrics_namespace(self) -> str:
-        """Returns where RunInference's metrics are found."""
+        """Returns the namespace of RunInference's metrics."""
         return "BeamML_Sluice"
 
     def update_model_path(self, model_path: str | None = None) -> None:
-        """
+        """Refuses another model.
+
         Raises:
-          UsageError: a path is given: a model of another path may have another signature.
+          UsageError: a path is given. A model of another path may have another signature.
         """
         if model_path is not None:
             raise UsageError(f"the model is fixed to {self._recipe.spec.uri}; it cannot be changed to {model_path}")
 
 
 def predict_rows(rows: Sequence[Any], scheduler: Scheduler) -> list[dict[str, Any] | RowFailure]:
-    """Returns for each row its outputs by name, or why it has none."""
+    """Returns the outputs of each row by name, or the reason why it has none."""
     batch, misfits = to_batch(rows, scheduler.model.signature)
     bound = scheduler.model.bind(batch)
     tickets = [(group, scheduler.submit(group.feeds)) for group in bound.groups]
@@ -124,9 +126,9 @@ def _failures(bound: Bound, misfits: Mapping[int, str]) -> dict[int, RowFailure]
 
 
 def to_batch(rows: Sequence[Any], signature: Signature) -> tuple[pa.RecordBatch, dict[int, str]]:
-    """Returns rows as the columns that a signature takes, and by row what does not fit; such values are null.
+    """Returns rows as the columns of a signature, and the rows that do not fit, with the reason; they are null.
 
-    Columns that no row has are left out, so that the model's defaults stand for them.
+    Columns that no row has are left out, so that the defaults of the model apply.
     """
     specs = signature.columns or (ColumnSpec(signature.inputs[0].name, "string"),)
     if len(specs) == 1:
@@ -153,7 +155,7 @@ def _column(values: list[Any], spec: ColumnSpec, misfits: dict[int, str]) -> pa.
         return pa.concat_arrays([_cell(row, value, spec, kind, misfits) for row, value in enumerate(plain)])
 
 
-def _cell(row: int, value: Any, spec: ColumnSpec, kind: pa.DataType, misfits: dict[int, str]) -> pa.Array:
+def _cell(row: int, value: object, spec: ColumnSpec, kind: pa.DataType, misfits: dict[int, str]) -> pa.Array:
     try:
         return pa.array([value], kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -161,8 +163,8 @@ def _cell(row: int, value: Any, spec: ColumnSpec, kind: pa.DataType, misfits: di
         return pa.nulls(1, kind)
 
 
-def _plain(value: Any, spec: ColumnSpec, kind: pa.DataType) -> Any:
-    """A value as Arrow takes it: NumPy's as Python's, and as many lists around it as the column has."""
+def _plain(value: object, spec: ColumnSpec, kind: pa.DataType) -> object:
+    """Returns a value as Arrow accepts it: Python's types in place of NumPy's, nested in lists as the column is."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, tuple):
@@ -172,12 +174,12 @@ def _plain(value: Any, spec: ColumnSpec, kind: pa.DataType) -> Any:
     return list(_leaves(value)) if isinstance(value, list) and not spec.nested else value
 
 
-def _only(value: list[Any]) -> Any:
+def _only(value: list[Any]) -> object:
     leaves = list(_leaves(value))
     return leaves[0] if len(leaves) == 1 else value
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: object) -> Iterator[object]:
     if isinstance(value, list | tuple):
         for each in value:
             yield from _leaves(each)
@@ -186,13 +188,13 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _bytes_for_text(kind: pa.DataType) -> pa.DataType:
-    """Strings may be bytes that are not text."""
+    """Returns the type with bytes for strings, which need not be text."""
     if pa.types.is_list(kind):
         return pa.list_(_bytes_for_text(kind.value_type))
     return pa.binary() if pa.types.is_string(kind) else kind
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     if isinstance(value, np.ndarray):
         return int(value.nbytes)
     return len(value) if isinstance(value, str | bytes) else 8

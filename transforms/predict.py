@@ -1,13 +1,14 @@
-"""`Predict`: RecordBatches to RecordBatches with the model's outputs as further columns."""
+"""`Predict`: adds the outputs of a model to RecordBatches as columns."""
 
 import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from typing import TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -23,32 +24,30 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import BIND, PREDICT, Failure, Result
+from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
 from sluice.transforms.core.outputs import append_outputs
 
-FAILURES = "failures"
+# The DoFn yields these, each in a WindowedValue.
+_Output: TypeAlias = pa.RecordBatch | FailedOutput
 
-# What the DoFn yields, each in a WindowedValue.
-_Output: TypeAlias = pa.RecordBatch | beam.pvalue.TaggedOutput[Literal["failures"], Failure]
-
-# A bundle may have so many full batches more in work than may be under way, before it waits for its oldest rows: enough
-# that the model always finds a full batch waiting while the bundle reads and writes.
+# A bundle submits this many full batches beyond those that may be in flight, before it waits for its oldest rows: the
+# model always finds a full batch waiting while the bundle reads and writes.
 _BATCHES_AHEAD = 3
-# How often a bundle that waits looks up to report how long the model has been away.
+# A waiting bundle reports at this interval how long the model has been unavailable.
 _REPORT_SECS = 1.0
 
 
 class Predict(Composite):
     """Scores RecordBatches with a model.
 
-    Takes batches with a column for each that the model's signature takes; gives the same rows with the outputs as
-    further columns, and `_model` and `_version` behind them. Rows that do not fit, or that the model refuses, come out
-    as `Failure`s; every row comes out once, in one of the two.
+    Accepts batches with a column for each input of the model's signature. Returns the same rows with the outputs as
+    columns, and `_model` and `_version` behind them. Rows that do not fit, or that the model refuses, are returned as
+    `Failure`s. Every row is in one of the two outputs, once.
 
     Args:
-      recipe: which model, and how rows are gathered into calls.
-      output_prefix: put before the outputs' names.
-      files: where the model's files are; Beam's FileSystems by default.
+      recipe: the model, and the mini-batching of its calls.
+      output_prefix: stands before the names of the outputs.
+      files: read the files of the model; Beam's FileSystems by default.
     """
 
     def __init__(self, recipe: ModelRecipe, output_prefix: str = "", files: ModelFiles | None = None) -> None:
@@ -62,12 +61,12 @@ class Predict(Composite):
 
 @dataclasses.dataclass
 class _Work:
-    """A batch whose rows are with the scheduler."""
+    """A batch that has been submitted to the scheduler."""
 
     batch: pa.RecordBatch
     errors: dict[int, str]
     tickets: list[tuple[Group, Ticket]]
-    windows: tuple[Any, ...]
+    windows: tuple[BoundedWindow, ...]
     timestamp: Timestamp
 
     @property
@@ -75,7 +74,7 @@ class _Work:
         return all(ticket.future.done() for _, ticket in self.tickets)
 
     def wait(self, secs: float) -> bool:
-        """Waits for so long at most; returns whether it is done."""
+        """Waits for up to `secs`; returns whether the work is done."""
         return not concurrent.futures.wait([ticket.future for _, ticket in self.tickets], secs).not_done
 
 
@@ -109,11 +108,11 @@ class _Predict(beam.DoFn):
     def process(
         self,
         batch: pa.RecordBatch,
-        window: Any = beam.DoFn.WindowParam,
+        window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[_Output]:
         bound = self._scheduler.model.bind(batch)
-        tickets = [  # the scheduler has the tensors, and nobody else needs them any more
+        tickets = [  # the scheduler has the tensors, and no one else needs them
             (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
             for group in bound.groups
         ]
@@ -133,14 +132,14 @@ class _Predict(beam.DoFn):
         self._cancel()
 
     def _cancel(self) -> None:
-        """Drops what a bundle that failed has left behind."""
+        """Cancels the calls of a failed bundle."""
         if self._work:
             self._scheduler.cancel([ticket for work in self._work for _, ticket in work.tickets])
             self._work.clear()
         self._rows = self._bytes = 0
 
     def _emit(self) -> Iterator[_Output]:
-        """Waits for the oldest batch and gives its rows and failures, in its window and at its time."""
+        """Waits for the oldest batch; yields its rows and failures with its window and timestamp."""
         work = self._work[0]
         while not work.wait(_REPORT_SECS):
             self._report_throttling()
@@ -156,7 +155,7 @@ class _Predict(beam.DoFn):
             yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
 
     def _report_changes(self) -> None:
-        """Counts the versions that a followed model has gone to or rejected, on whichever bundle asks first."""
+        """Counts the versions that a followed model has loaded or rejected. The first bundle to ask counts them."""
         changes = take_changes(self._scheduler.model)
         metrics.count(metrics.MODEL_SWAPS, len(changes.load_msecs))
         metrics.count(metrics.MODEL_REJECTED, changes.rejected)
@@ -164,7 +163,7 @@ class _Predict(beam.DoFn):
             metrics.record(metrics.MODEL_LOAD_MSEC, load_msec)
 
     def _report_throttling(self) -> None:
-        """Counts the whole seconds that calls have waited for the model, while this bundle was in work."""
+        """Counts the whole seconds that calls waited for the model during this bundle."""
         now = self._scheduler.throttled_secs
         self._throttled_secs += now - self._throttled_before
         self._throttled_before = now
@@ -181,10 +180,10 @@ def score(
     uri: str,
     prefix: str,
 ) -> tuple[pa.RecordBatch | None, list[Failure]]:
-    """Returns the predicted rows of a batch, with the outputs appended, and the failures; both in order.
+    """Returns the predicted rows of a batch with the outputs appended, and the failures, both in order.
 
     Args:
-      errors: by row, why it was not bound.
+      errors: the rows that were not bound, with the reason.
     """
     failed = {row: _failure(BIND, RowFailure("InvalidRow", text), batch, row, uri) for row, text in errors.items()}
     for group, prediction in predictions:
@@ -201,12 +200,12 @@ def _failure(stage: str, failure: RowFailure, batch: pa.RecordBatch, row: int, u
     return failure_of(batch, row, stage, failure.type, failure.message, model=uri)
 
 
-def _record(scored: pa.RecordBatch | None, failures: list[Failure], predictions: list[tuple[Any, Prediction]]) -> None:
+def _record(
+    scored: pa.RecordBatch | None, failures: list[Failure], predictions: list[tuple[Group, Prediction]]
+) -> None:
     if scored is not None:
         metrics.count(metrics.ROWS_PREDICTED, scored.num_rows)
-    counts = collections.Counter((failure.stage, failure.error_type) for failure in failures)
-    for (stage, error_type), number in counts.items():
-        metrics.count_failure(stage, error_type, number)
+    count_failures(failures)
     for _, prediction in predictions:
         metrics.record(metrics.QUEUE_MSEC, prediction.queue_msec)
         for call in prediction.calls:

@@ -1,7 +1,7 @@
-"""Rows into windows by their own event times, and single rows out of batches.
+"""Assigns rows to windows by their own event times, and splits batches into rows.
 
-A batch of messages has one timestamp, that of its earliest row, while each row keeps its event time in a reserved
-column. `beam.WindowInto` would put the whole batch into the window of that timestamp: use `WindowRows` instead.
+A batch of messages has one timestamp, that of its earliest row. Each row keeps its event time in a reserved column.
+`beam.WindowInto` would assign the whole batch to the window of its timestamp: use `WindowRows` instead.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import FixedWindows, SlidingWindows, TimestampedValue, WindowFn
+from apache_beam.transforms.window import BoundedWindow, FixedWindows, SlidingWindows, TimestampedValue, WindowFn
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -21,16 +21,16 @@ from sluice.transforms.core.messages import times_us
 
 
 class WindowRows(Composite):
-    """`beam.WindowInto` for RecordBatches: splits each, so that all its rows are in the windows that it is in.
+    """`beam.WindowInto` for RecordBatches: splits each batch, so that all rows of a part share its windows.
 
-    With Sessions, where a row's window begins at its own time, this makes a batch of every different time.
+    With Sessions the window of a row begins at the row's time, so each different time becomes a batch of its own.
 
     Args:
-      window_fn: assigns by time alone.
-      options: what else `beam.WindowInto` takes: trigger, accumulation_mode, allowed_lateness.
+      window_fn: assigns windows by time alone.
+      options: the other arguments of `beam.WindowInto`: trigger, accumulation_mode, allowed_lateness.
     """
 
-    def __init__(self, window_fn: WindowFn, **options: Any) -> None:
+    def __init__(self, window_fn: WindowFn, **options: object) -> None:
         super().__init__()
         self._window_fn = window_fn
         self._options = options
@@ -45,13 +45,13 @@ class _Split(beam.DoFn):
     def __init__(self, window_fn: WindowFn) -> None:
         self._window_fn = window_fn
 
-    def process(self, batch: pa.RecordBatch, window: Any = beam.DoFn.WindowParam) -> Iterator[pa.RecordBatch]:
+    def process(self, batch: pa.RecordBatch, window: BoundedWindow = beam.DoFn.WindowParam) -> Iterator[pa.RecordBatch]:
         for part, timestamp in split_by_window(batch, self._window_fn):
             yield WindowedValue(part, timestamp, (window,))
 
 
 def split_by_window(batch: pa.RecordBatch, window_fn: WindowFn) -> Iterator[tuple[pa.RecordBatch, Timestamp]]:
-    """Yields the rows that share all their windows, in their order, with the earliest of their times.
+    """Yields parts whose rows share all windows, in the order of the rows, each with its earliest event time.
 
     Raises:
       SluiceError: the rows have no event times.
@@ -67,34 +67,34 @@ def split_by_window(batch: pa.RecordBatch, window_fn: WindowFn) -> Iterator[tupl
 
 
 def event_times(batch: pa.RecordBatch) -> np.ndarray:
-    """Returns the rows' event times, int64 [rows], microseconds since the epoch.
+    """Returns the event times of the rows, int64 [rows], microseconds since the epoch.
 
     Raises:
-      SluiceError: a row has none.
+      SluiceError: a row has no event time.
     """
     index = batch.schema.get_field_index(EVENT_TIME)
     if index < 0 or batch.column(index).null_count:
-        missing = "is null in some" if index >= 0 else "is not there"
+        missing = "is null in some rows" if index >= 0 else "is missing"
         raise SluiceError(
-            f"the column {EVENT_TIME} {missing}: rows of messages have their event times in it, rows of files have "
-            "none; add it, as timestamp[us, UTC], or use beam.WindowInto"
+            f"the column {EVENT_TIME} {missing}: it has the event times of messages, and rows of files have none; add "
+            "it, as timestamp[us, UTC], or use beam.WindowInto"
         )
     return times_us(batch, EVENT_TIME)
 
 
 def _fixed(times: np.ndarray, window_fn: FixedWindows) -> np.ndarray:
-    """int64 [rows, 1]: which window."""
+    """Returns int64 [rows, 1]: the number of the window."""
     return ((times - window_fn.offset.micros) // window_fn.size.micros)[:, None]
 
 
 def _sliding(times: np.ndarray, window_fn: SlidingWindows) -> np.ndarray:
-    """int64 [rows, 2]: the last window, and the last of those that have ended."""
+    """Returns int64 [rows, 2]: the numbers of the last window, and of the last window that has ended."""
     since = times - window_fn.offset.micros
     return np.stack([since, since - window_fn.size.micros], axis=1) // window_fn.period.micros
 
 
 def _assigned(times: np.ndarray, window_fn: WindowFn) -> np.ndarray:
-    """int64 [rows, 1]: equal where the function assigns the same windows."""
+    """Returns int64 [rows, 1]: a number for each different set of windows."""
     different, places = np.unique(times, return_inverse=True)
     numbers: dict[Any, int] = {}
     assigned = (frozenset(window_fn.assign(WindowFn.AssignContext(Timestamp(micros=int(time))))) for time in different)
@@ -117,7 +117,7 @@ def explode_rows(batch: pa.RecordBatch) -> Iterator[TimestampedValue]:
 
 
 class ExplodeRows(Composite):
-    """RecordBatches to rows as `explode_rows` gives them, in the windows of their batch: `WindowRows` goes before."""
+    """Turns RecordBatches into rows, see `explode_rows`, in the windows of their batch. Use `WindowRows` before it."""
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[dict]:
         return batches | "Rows" >> beam.ParDo(_Explode())
@@ -125,6 +125,6 @@ class ExplodeRows(Composite):
 
 @beam.typehints.with_output_types(dict[str, Any])
 class _Explode(beam.DoFn):
-    def process(self, batch: pa.RecordBatch, window: Any = beam.DoFn.WindowParam) -> Iterator[dict[str, Any]]:
+    def process(self, batch: pa.RecordBatch, window: BoundedWindow = beam.DoFn.WindowParam) -> Iterator[dict[str, Any]]:
         for row in explode_rows(batch):
             yield WindowedValue(row.value, row.timestamp, (window,))

@@ -6,8 +6,8 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs
 from sluice.pipelines.options.model import ModelFlags
 from sluice.pipelines.options.table import FILE_LOADS, STORAGE_WRITE_API, TableFlags
+from sluice.transforms.core.formats import FORMATS
 
-FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
 PAYLOAD_MODES = ("full", "hash", "none")
 PROGRESS = ("auto", "bar", "log", "none")
 DISPOSITIONS = ("append", "truncate", "empty")

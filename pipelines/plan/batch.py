@@ -26,7 +26,8 @@ from sluice.pipelines.plan.sinks import (
 )
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import FailurePolicy
-from sluice.transforms.decode.spec import JSONL, CsvOptions, InputSpec
+from sluice.transforms.core.formats import JSONL
+from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.find_source import Source, find_source
 from sluice.transforms.files.write import Target, existing_files

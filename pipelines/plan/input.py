@@ -12,10 +12,12 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
+from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, TFRECORD, TYPED_FORMATS
+from sluice.transforms.decode.formats import read_range, split_file
 from sluice.transforms.decode.json_values import form_of
-from sluice.transforms.decode.spec import BIGQUERY, CSV, JSONL, TFRECORD, TYPED, CsvOptions, Decoded, InputSpec
-from sluice.transforms.files.find_source import SAMPLE_ROWS, Source
-from sluice.transforms.files.ranges import read_range, split_file
+from sluice.transforms.decode.ranges import SAMPLE_ROWS
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
+from sluice.transforms.files.find_source import Source
 
 # A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
 _ENOUGH_ROWS = 10
@@ -68,7 +70,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     _check_names(source, signature, wanted)
     needed = {name: _type_of(spec, source, wanted) for name, spec in specs.items() if _is_there(spec, source, wanted)}
     if signature.features == () and not examples:  # what they are is not known, so all that has a type goes in
-        typed = source.types if source.format in TYPED else wanted.schema
+        typed = source.types if source.format in TYPED_FORMATS else wanted.schema
         needed |= {name: kind for name, kind in typed.items() if name not in needed}
     carried = {} if wanted.raw else _carried(source, needed, wanted)
     order = source.names if source.format != JSONL else tuple(dict.fromkeys((*source.names, *carried, *needed)))
@@ -96,7 +98,7 @@ def _check_names(source: Source, signature: Signature, wanted: Wanted) -> None:
         for name in names:
             if name not in known and source.names:
                 raise UsageError(f"{flag} {name}: the input has no such column{near_name(name, known)}")
-    for name in wanted.schema if source.names and source.format in (CSV, *TYPED) else ():
+    for name in wanted.schema if source.names and source.format in (CSV, *TYPED_FORMATS) else ():
         if name not in source.names:
             raise UsageError(
                 f"--input_schema names '{name}': the input has no such column{near_name(name, source.names)}"
@@ -132,7 +134,7 @@ def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
 def _type_of(spec: ColumnSpec, source: Source, wanted: Wanted) -> pa.DataType:
     """The type that a column of the model is read as."""
     declared = wanted.schema.get(spec.name)
-    found = source.types.get(spec.name) if source.format in TYPED else None
+    found = source.types.get(spec.name) if source.format in TYPED_FORMATS else None
     kind = found or declared or spec.arrow_type
     if source.format == TFRECORD and spec.name in source.types:
         _check_feature(spec, source)
@@ -178,7 +180,7 @@ def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> 
     carried, untyped = {}, []
     for name in names:
         kind = needed.get(name) or wanted.schema.get(name)
-        if kind is None and source.format in TYPED:
+        if kind is None and source.format in TYPED_FORMATS:
             kind = source.types[name]
         if kind is None and source.format == CSV:
             kind = pa.string()
@@ -205,7 +207,7 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
     if not parts:
         return
     part = parts[0]
-    if part.stop is not None and source.format not in TYPED:
+    if part.stop is not None and source.format not in TYPED_FORMATS:
         part = dataclasses.replace(part, stop=min(part.stop, part.start + _SAMPLE_BYTES))
     for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
         check_rows(decoded, source, signature, defaults)

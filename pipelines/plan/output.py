@@ -11,10 +11,11 @@ from sluice.models.signature import Signature
 from sluice.pipelines.plan.input import InputPlan
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.beam_files import HIDDEN, check_name
+from sluice.transforms.core.formats import CSV, FORMATS, OUTPUT_ENDINGS, RAW_FORMATS
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
-from sluice.transforms.decode.spec import CSV, CsvOptions
-from sluice.transforms.encode.base import EXTENSIONS, FORMATS, RAW_FORMATS, OutputSpec
-from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.decode.spec import CsvOptions
+from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.formats import check_output_spec
 from sluice.transforms.files.find_source import Source
 from sluice.transforms.files.write import Target
 
@@ -54,10 +55,10 @@ def parse_output(path: str, format_: str) -> Destination:
       UsageError: the format is clear neither from the name nor from --output_format, or they contradict.
     """
     prefix, suffix = split_path("--output", path)
-    named = EXTENSIONS.get(suffix, "")
+    named = OUTPUT_ENDINGS.get(suffix, "")
     if not format_ and not named:
         raise UsageError(
-            f"--output {path}: the format is not clear from the name; end it in {', '.join(EXTENSIONS)}, or give "
+            f"--output {path}: the format is not clear from the name; end it in {', '.join(OUTPUT_ENDINGS)}, or give "
             f"--output_format {'|'.join(FORMATS)}"
         )
     if format_ and named and format_ != named:
@@ -82,7 +83,7 @@ def split_path(flag: str, path: str) -> tuple[str, str]:
       UsageError: nothing can be written there.
     """
     path = _checked_path(flag, path)
-    for suffix in sorted(EXTENSIONS, key=len, reverse=True):
+    for suffix in sorted(OUTPUT_ENDINGS, key=len, reverse=True):
         if path.endswith(suffix):
             return path.removesuffix(suffix), suffix
     return path, ""

@@ -12,12 +12,13 @@ from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.plan.input import InputPlan, Wanted, near_name, plan_input, some_names
 from sluice.pipelines.plan.output import added_columns, table_columns
+from sluice.transforms.core.formats import AVRO as AVRO_FILE
+from sluice.transforms.core.formats import JSONL, TFRECORD
 from sluice.transforms.core.messages import MESSAGE_ID_COLUMN
 from sluice.transforms.decode.datum import datum_schema
-from sluice.transforms.decode.spec import AVRO as AVRO_FILE
-from sluice.transforms.decode.spec import JSONL, TFRECORD, CsvOptions, InputSpec
+from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.encode.formats import check_output_spec
 from sluice.transforms.files.find_source import Source
 from sluice.transforms.pubsub.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 

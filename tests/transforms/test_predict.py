@@ -19,7 +19,8 @@ from sluice.models.errors import ModelNotFound
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.followed import Changes, FollowedModel, take_changes
 from sluice.models.uri import ModelSpec, parse_model_uri
-from sluice.transforms.predict import FAILURES, Predict, _Predict
+from sluice.transforms.core.failures import FAILURES
+from sluice.transforms.predict import Predict, _Predict
 
 
 def batch_of(values: list[float | None]) -> pa.RecordBatch:

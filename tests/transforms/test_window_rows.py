@@ -200,7 +200,7 @@ def test_exploded_rows_keep_the_window_of_their_batch() -> None:
 @pytest.mark.parametrize(
     ("batch", "reason"),
     [
-        (pa.RecordBatch.from_pydict({"n": [1]}), "is not there"),
+        (pa.RecordBatch.from_pydict({"n": [1]}), "is missing"),
         (pa.RecordBatch.from_pydict({"n": [1], EVENT_TIME: pa.nulls(1, TIME)}), "is null in some"),
     ],
 )

@@ -15,7 +15,7 @@ from sluice.transforms.bigquery.clients import close, open_client, read_client
 from sluice.transforms.bigquery.read_session import TableInput, dry_run, open_session, refusal, session_schema
 from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
 from sluice.transforms.bigquery.table import parse_table_id, quoted
-from sluice.transforms.decode.spec import BIGQUERY
+from sluice.transforms.core.formats import BIGQUERY
 from sluice.transforms.files.find_source import Source
 
 # Others (views, external tables) are read by a query: the Storage API does not read them, or not all of them.

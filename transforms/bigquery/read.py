@@ -16,11 +16,12 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.transforms.bigquery.clients import close, read_client
 from sluice.transforms.bigquery.read_session import TableInput, open_session, refusal, session_schema
 from sluice.transforms.core.composite import Composite
+from sluice.transforms.core.failures import FAILURES
 from sluice.transforms.core.transient import TRANSIENT_ERRORS
 from sluice.transforms.decode.conform import conform
+from sluice.transforms.decode.ranges import SAMPLE_ROWS
 from sluice.transforms.decode.spec import Decoded, InputSpec
-from sluice.transforms.files.find_source import SAMPLE_ROWS
-from sluice.transforms.files.read import FAILURES, TALLY, Read, emit_decoded
+from sluice.transforms.files.read import TALLY, Read, emit_decoded
 
 _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.1, 10.0
 

@@ -68,7 +68,7 @@ class WriteBatches(beam.DoFn, Generic[Rows]):
             converted.append((part, self._convert(part, when)))
 
         source = WindowedValue(batch, timestamp, (window,))
-        for failure in write_rows(with_message_id(batch), convert) if batch.num_rows else ():
+        for failure in write_rows(with_message_id(batch), convert):
             yield self._failed(source.with_value(failure))
         for part, rows in converted:
             yield from self._write(rows, source.with_value(part))

@@ -27,9 +27,8 @@ from sluice.transforms.bigquery.append_rows import AppendOptions, AppendStream, 
 from sluice.transforms.bigquery.sink import TableSink, WriteBatches
 from sluice.transforms.bigquery.table import table_path
 from sluice.transforms.bigquery.table_columns import append_columns
-from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.failures import FAILURES, Failure
 from sluice.transforms.core.transient import TRANSIENT_ERRORS
-from sluice.transforms.files.write import FAILURES
 
 # BigQuery asks a project for fewer than 40 to 50 new streams a second, which its processes share; past that, an answer
 # takes half a minute.

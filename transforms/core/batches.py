@@ -1,10 +1,9 @@
-"""RecordBatch as the element that flows between transforms: its coder, and the columns that travel beside a row."""
+"""RecordBatch, the element that flows between transforms: its coder, and the reserved columns beside a row."""
 
 import base64
 import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 import numpy as np
@@ -14,12 +13,12 @@ import pyarrow as pa
 from sluice.models.reserved import ATTRIBUTES, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
 from sluice.transforms.core.failures import Failure
 
-# An attribute of a message that was tried before: how often, from 1. `sluice replay` sets it.
+# The attribute that counts the attempts at a message, from 1. `sluice replay` sets it.
 ATTEMPT_ATTRIBUTE = "sluice_attempt"
 
 
 class RecordBatchCoder(beam.coders.Coder):
-    """Arrow IPC stream of one batch. Beam would pickle it, and a pickled slice drags its whole parent along."""
+    """One batch as an Arrow IPC stream. Beam would pickle it, and the pickle of a slice holds its whole parent."""
 
     def encode(self, value: pa.RecordBatch) -> bytes:
         sink = pa.BufferOutputStream()
@@ -32,7 +31,7 @@ class RecordBatchCoder(beam.coders.Coder):
             return reader.read_next_batch()
 
     def estimate_size(self, value: pa.RecordBatch) -> int:
-        # Beam samples the size of elements for its metrics, and by default encodes them whole to learn it.
+        # Beam samples the sizes of elements for its metrics; by default it encodes a whole element to learn its size.
         return int(value.nbytes)
 
     def is_deterministic(self) -> bool:
@@ -46,21 +45,21 @@ beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
 
 
 def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa.RecordBatch:
-    """Returns the batch with the columns that say where each row came from.
+    """Returns the batch with two more columns: the origin of each row.
 
     Args:
-      origin: of all rows, with the unit of `positions`, e.g. "gs://b/f.csv#byte=".
+      origin: the common part, which ends with the unit of `positions`, e.g. "gs://b/f.csv#byte=".
       positions: int64 [rows].
     """
     indices = pa.array(np.zeros(len(positions), np.int32))
     file = pa.DictionaryArray.from_arrays(indices, pa.array([origin], pa.string()))
-    if not batch.num_columns:  # then it has no length to hold the new columns against
+    if not batch.num_columns:  # such a batch has no length, and append_column would refuse
         return pa.RecordBatch.from_arrays([file, pa.array(positions, pa.int64())], names=[FILE, POSITION])
     return batch.append_column(FILE, file).append_column(POSITION, pa.array(positions, pa.int64()))
 
 
 def with_payload(batch: pa.RecordBatch, payload: pa.Array) -> pa.RecordBatch:
-    """Returns the batch with its rows' source texts (binary [rows])."""
+    """Returns the batch with the source texts of its rows (binary [rows]) as another column."""
     return batch.append_column(PAYLOAD, payload)
 
 
@@ -73,7 +72,7 @@ def failure_of(
     model: str | None = None,
     version: int | None = None,
 ) -> Failure:
-    """Returns the failure of one row, with all that the batch's reserved columns tell of it."""
+    """Returns the failure of one row; origin, payload, attributes and attempt come from the reserved columns."""
     attributes = attributes_of(batch, row)
     return Failure(
         stage,
@@ -89,7 +88,7 @@ def failure_of(
 
 
 def attributes_of(batch: pa.RecordBatch, row: int) -> dict[str, str]:
-    """Returns the attributes of the message that a row came from."""
+    """Returns the attributes of a row's message; a row of a file has none."""
     index = batch.schema.get_field_index(ATTRIBUTES)
     return dict(batch.column(index)[row].as_py() or ()) if index >= 0 else {}
 
@@ -100,7 +99,7 @@ def _attempt(attributes: dict[str, str]) -> int:
 
 
 def origin_of(batch: pa.RecordBatch, row: int) -> str:
-    """Returns where a row came from, e.g. "gs://b/f.csv#byte=1234"; "" if it is not known."""
+    """Returns the origin of a row, e.g. "gs://b/f.csv#byte=1234"; "" if it is unknown."""
     file, position = batch.schema.get_field_index(FILE), batch.schema.get_field_index(POSITION)
     if file < 0:
         return ""
@@ -111,26 +110,26 @@ def origin_of(batch: pa.RecordBatch, row: int) -> str:
 
 
 def payload_of(batch: pa.RecordBatch, row: int) -> bytes:
-    """Returns a row as it stood in the source; of a columnar source, as a JSON object."""
+    """Returns the source text of a row; a row of a columnar source is returned as a JSON object."""
     index = batch.schema.get_field_index(PAYLOAD)
     if index >= 0:
         return batch.column(index)[row].as_py() or b""
     return json_payload({name: _value(batch.column(name)[row]) for name in batch.schema.names if not is_reserved(name)})
 
 
-def json_payload(row: dict[str, Any]) -> bytes:
-    """Returns a row of a columnar source as a JSON object: bytes as base64, what is not finite by its name."""
+def json_payload(row: Mapping[str, object]) -> bytes:
+    """Returns a row of a columnar source as a JSON object: bytes are base64, and NaN and infinities are strings."""
     return orjson.dumps({name: _plain(value) for name, value in row.items()}, default=str)
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar) -> object:
     try:
         return scalar.as_py()
-    except ValueError:  # text that is not UTF-8, or a time of nanoseconds
+    except ValueError:  # text that is not UTF-8, or a time in nanoseconds
         return str(scalar.cast(pa.binary()).as_py() if pa.types.is_string(scalar.type) else scalar)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, float) and not math.isfinite(value):
@@ -145,7 +144,7 @@ def _plain(value: Any) -> Any:
 
 
 def slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields the batch in pieces of nearly the same size, none above `max_rows`, without a copy."""
+    """Yields slices of nearly equal size, none of more than `max_rows` rows, without a copy."""
     if not batch.num_rows:
         return
     count = -(-batch.num_rows // max_rows)

@@ -1,4 +1,4 @@
-"""Files through Beam's FileSystems: local disk, gs:// and whatever else Beam has a plug-in for."""
+"""Files through Beam's FileSystems: local disks, gs://, and all else that Beam has a plug-in for."""
 
 import contextlib
 import fcntl
@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
@@ -20,42 +20,45 @@ from sluice.models.errors import UsageError
 from sluice.models.files import copy_directory
 
 _COPY_CHUNK_BYTES = 8 << 20
-# Loading a copy begins when it is asked for, and takes less than this.
+# A model is loaded as soon as its copy is made. Loading takes less than this.
 _KEEP_COPY_SECS = 3600.0
 
-# How the name of a directory begins that holds a job's unfinished files.
+# The prefix of directories and files that hold unfinished output.
 HIDDEN = ".sluice-"
-# Beam's file systems take these for a pattern, also when they delete.
+# Beam's file systems read these characters as a pattern, also when they delete.
 _GLOB = "*?[]{}"
 
 
 def check_name(path: str, shown: str) -> None:
-    """Refuses a path to write to that is a pattern.
+    """Checks that an output path is no pattern.
 
     Args:
-      shown: the path as its user knows it.
+      shown: the path as the user wrote it.
 
     Raises:
-      UsageError: it is one.
+      UsageError: the path is a pattern.
     """
     if any(character in path for character in _GLOB):
-        raise UsageError(f"{shown}: a name to write to cannot hold any of {_GLOB}")
+        raise UsageError(f"{shown}: an output path cannot hold any of {_GLOB}")
 
 
 def open_binary(path: str) -> BinaryIO:
-    """Returns a file open for reading its bytes as stored."""
+    """Opens a file to read its bytes as stored."""
     return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
 def open_text(path: str) -> BinaryIO:
-    """Returns a file open for reading, unpacked if its name ends in .gz. A cut-off gzip stream raises EOFError."""
+    """Opens a file to read, unpacked if its name ends in .gz. A truncated gzip stream raises EOFError."""
     file = open_binary(path)
-    # Beam's own reader of compressed files takes a truncated stream for a whole one.
     return cast(BinaryIO, _GzipFile(file)) if path.endswith(".gz") else file
 
 
 class _GzipFile(gzip.GzipFile):
-    """Gives all that comes before the damage in a file, and raises behind it."""
+    """Reads all bytes before the damage in a file, and raises at the next read.
+
+    Beam's own reader of compressed files ends a truncated stream without an error: of half a file, it reads half the
+    rows as if they were all. gzip.GzipFile raises, but loses the bytes that it has unpacked in the same call.
+    """
 
     def __init__(self, stored: BinaryIO) -> None:
         super().__init__(fileobj=stored, mode="rb")
@@ -86,13 +89,13 @@ class _GzipFile(gzip.GzipFile):
 
 
 def match_files(pattern: str) -> list[FileMetadata]:
-    """Returns the files that match a glob, by name, without those that Sluice is still writing.
+    """Returns the files that match a glob, sorted by name, without those that Sluice is still writing.
 
     Raises:
-      OSError: the file system cannot be asked; that nothing matches is no error.
+      OSError: the file system does not answer. It is no error if no file matches.
     """
     relative = "://" not in pattern and not os.path.isabs(pattern)
-    # Beam does not match a bare name in the current directory.
+    # Beam finds no bare name in the current directory.
     asked = os.path.join(os.curdir, pattern) if relative else pattern
     try:
         found = FileSystems.match([asked])[0].metadata_list
@@ -101,13 +104,13 @@ def match_files(pattern: str) -> list[FileMetadata]:
         raise OSError(f"{pattern} cannot be listed: {type(reasons[0]).__name__}: {reasons[0]}") from error
     if relative:
         found = [FileMetadata(os.path.normpath(f.path), f.size_in_bytes, f.last_updated_in_seconds) for f in found]
-    # An object whose name ends in a slash is what a console makes of "create folder" on gs://.
+    # The console of gs:// makes an object whose name ends in a slash for "create folder".
     real = (file for file in found if f"/{HIDDEN}" not in f"/{file.path}" and not file.path.endswith("/"))
     return sorted(real, key=lambda file: file.path)
 
 
 def delete_files(paths: Iterable[str]) -> None:
-    """Deletes files; one that does not exist is passed over. The names must hold no glob characters."""
+    """Deletes the files that exist. The names must hold no glob characters."""
     for path in paths:
         if "://" in path:
             FileSystems.delete([path])
@@ -116,7 +119,7 @@ def delete_files(paths: Iterable[str]) -> None:
 
 
 class BeamFiles:
-    """The files of a model, wherever Beam can read. See models.files.ModelFiles."""
+    """The files of a model, wherever Beam can read; implements models.files.ModelFiles."""
 
     def __hash__(self) -> int:
         return hash(BeamFiles)
@@ -155,31 +158,31 @@ def _stamp(files: list[FileMetadata]) -> str:
 
 
 def remove_old_copies(target: str) -> None:
-    """Removes the copies of other versions of a model that no process has asked for lately.
+    """Removes the copies of other versions of a model that no process has requested lately.
 
-    A job that follows versions would fill the disk with them. A model that is loaded needs its files no more.
+    They would fill the disk of a job that follows versions. A loaded model needs its files no more.
     """
     family = os.path.basename(target).partition("-")[0]
     for path in glob.glob(os.path.join(os.path.dirname(target), f"{family}-*")):
-        if path == target or "." in os.path.basename(path):  # a lock, or a copy that is being made
+        if path == target or "." in os.path.basename(path):  # a lock, or an unfinished copy
             continue
-        with contextlib.suppress(OSError), _locked(f"{path}.lock"):  # another process may be about the same
+        with contextlib.suppress(OSError), _locked(f"{path}.lock"):  # another process may remove the same
             if time.time() - os.stat(path).st_mtime > _KEEP_COPY_SECS:
-                doomed = f"{path}.{uuid.uuid4().hex}"  # half a copy must not be taken for a whole one
+                doomed = f"{path}.{uuid.uuid4().hex}"  # another process must not find half a copy
                 os.rename(path, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(path: str):  # type: ignore[no-untyped-def]
-    """Holds a lock among the processes of this machine, so that one of them copies and the others wait."""
+def _locked(path: str) -> Iterator[None]:
+    """Holds a lock among the processes of this machine: one of them copies, and the others wait."""
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _copy_all(directory: str, files: list[FileMetadata], target: str) -> None:
-    """Copies into a directory of another name first, so that a copy that dies half way is not taken for whole."""
+    """Copies into a directory of another name and renames it: an interrupted copy is never found under `target`."""
     partial = f"{target}.{uuid.uuid4().hex}"
     try:
         for file in files:

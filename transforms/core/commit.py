@@ -1,4 +1,4 @@
-"""The last step of a batch job: judges it, and has what its bundles have written seen."""
+"""The last step of a batch job: checks the failure rate, then publishes the output of its bundles."""
 
 import dataclasses
 import logging
@@ -18,24 +18,25 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class FailurePolicy:
-    """What a job must hold to before its predictions are put in place.
+    """The condition under which a job publishes its predictions.
 
     Attributes:
-      max_failure_rate: failures over rows in; above it the job fails.
+      max_failure_rate: failures divided by rows read. Above it the job fails.
     """
 
     max_failure_rate: float
 
     def check(self, rows_in: int, predictions: int, failures: int) -> None:
-        """
+        """Checks the counts of a job.
+
         Raises:
-          TooManyFailures: above the rate.
-          SluiceError: rows are missing or double.
+          TooManyFailures: the failure rate is too high.
+          SluiceError: rows are missing or duplicated.
         """
         if rows_in != predictions + failures:
             raise SluiceError(
                 f"{rows_in} rows were read, and {predictions} predictions and {failures} failures written: rows are "
-                "missing or double. This is a defect in Sluice or in the runner; the output is not put in place"
+                "missing or duplicated. This is a defect in Sluice or in the runner; the output is not put in place"
             )
         if rows_in and failures / rows_in > self.max_failure_rate:
             raise TooManyFailures(
@@ -46,7 +47,7 @@ class FailurePolicy:
 
 @dataclasses.dataclass(frozen=True)
 class Committed:
-    """What a job has written. Of tables there are no files."""
+    """What a job has published. A table has no files."""
 
     rows_in: int
     predictions: int
@@ -56,17 +57,17 @@ class Committed:
 
 
 class Commit(Composite):
-    """Puts the failures in place, judges the job, and puts its predictions in place.
+    """Publishes the failures, checks the failure rate, and publishes the predictions.
 
-    Each is there once, however often this step is tried and wherever it is interrupted.
+    Each row is published once, however often this step is retried and wherever it is interrupted.
 
-    Takes a tuple: what was written for `committer`, for each of `failure_committers`, and how many rows were read (ints
-    to be summed).
+    The input is a tuple: the parts for `committer`, those for each of `failure_committers`, and the number of rows read
+    (ints, to be summed).
 
     Args:
-      committer: of the predictions.
-      failure_committers: of the failures: each gets all of them.
-      gate: keeps this job from committing once it is closed; other jobs of the process have gates of their own.
+      committer: publishes the predictions.
+      failure_committers: publish the failures; each publishes all of them.
+      gate: refuses the commit once it is closed. Each job has a gate of its own.
     """
 
     def __init__(
@@ -127,12 +128,12 @@ class _Commit(beam.DoFn):
 
 
 def clean_up(committers: Iterable[Committer]) -> None:
-    """Removes what is temporary in places; what cannot be removed is left, for the job's outcome stands."""
+    """Removes the temporary files and tables. An error is logged only: the outcome of the job is known by now."""
     for committer in committers:
         try:
             committer.clean_up()
         except Exception as error:  # noqa: BLE001
-            _LOG.warning("Something temporary is left behind: %s", error)
+            _LOG.warning("Temporary files or tables are left behind: %s", error)
 
 
 def _rows(parts: Sequence[Any]) -> int:

@@ -1,11 +1,11 @@
-"""Where the rows of a batch job go, as its last step sees it: they wait until the job is judged, and are then seen."""
+"""What the last step of a batch job publishes: rows that wait, unseen, until the failure rate is checked."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What a bundle has written. Hashable."""
+    """One part of the output that a bundle has finished. Hashable."""
 
     @property
     def size(self) -> int:
@@ -16,29 +16,31 @@ Part = TypeVar("Part", bound=Sized)
 
 
 class Committer(Protocol):
-    """Files, or a table. Picklable.
+    """Publishes files, or the rows of a table. Picklable.
 
-    What has been written is known by the records that its writer gave, one for each part that a bundle finished; each
-    has `rows`.
+    The writer returns one record for each part that a bundle has finished. Each record has `rows`.
     """
 
     def commit(self, written: Sequence[Any]) -> Sequence[str]:
-        """Has the parts seen, all of them, each once; returns the names of the files, of a table none.
+        """Publishes all the parts, each once; returns the names of the files, none for a table.
 
-        It may be called again, with the same parts, after it was interrupted or has failed.
+        May be called again with the same parts after an interruption or an error.
 
         Raises:
-          SluiceError: it cannot be done.
+          SluiceError: the parts cannot be published.
         """
 
     def clean_up(self) -> None:
-        """Removes what is temporary: the job has been judged, and its rows are in place, or never will be."""
+        """Removes all that is temporary. The rows have been published, or never will be."""
 
 
 def in_groups(
     parts: Iterable[Part], name: Callable[[Part], str], max_parts: int, max_bytes: int
 ) -> Iterator[list[Part]]:
-    """Yields what one request may hold; for the same parts, in whatever order, always the same."""
+    """Yields the parts in groups, each small enough for one request.
+
+    The groups of the same parts are always the same, whatever the order of the parts.
+    """
     group: list[Part] = []
     size = 0
     for part in sorted(set(parts), key=name):

@@ -1,38 +1,42 @@
-"""A row that could not be scored, and what is known of it."""
+"""Failures: rows that could not be scored, with the reason and the origin."""
 
 import base64
+import collections
 import dataclasses
 import datetime
 import hashlib
 import time
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
 import orjson
 
+from sluice.transforms.core import metrics
+
 FULL, HASH, NONE = "full", "hash", "none"
 PAYLOAD_MODES = (FULL, HASH, NONE)
 
-# The stages at which a row can fail, in a row's order.
+# The stages at which a row can fail, in the order in which a row passes them.
 READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
 
-# The error_type of a message that is not read, because it may have killed the workers that have read it.
+# The error_type of a message that is no longer read, because it may have killed the workers that read it.
 TOO_MANY_DELIVERIES = "TooManyDeliveries"
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """One failed row (or, at stage "read", one file that could not be read on).
+    """One failed row; at stage "read", one file that could not be read to its end.
 
     Attributes:
-      timestamp: when it failed, seconds since the epoch.
+      timestamp: the time of the failure, seconds since the epoch.
       stage: "read", "decode", "bind", "predict", "encode" or "write".
-      error_type: the exception's class, or "InvalidRow" for a row that does not fit.
-      origin: the file and the place in it, e.g. "data.csv#byte=1234"; of a message, its subscription and id.
-      payload: the row as it stood in the source.
-      attributes: of the message.
-      version: of the model; None if it has none, or if the row did not get to it.
-      attempt: how often the row has been tried, from 1.
+      error_type: the class of the exception; "InvalidRow" if the row does not fit.
+      origin: the file and the position in it, e.g. "data.csv#byte=1234"; for a message, its subscription and id.
+      payload: the source text of the row.
+      attributes: those of the message.
+      version: the model's; None if the model has none or the row did not reach it.
+      attempt: the number of this attempt at the row, from 1.
     """
 
     stage: str
@@ -47,7 +51,7 @@ class Failure:
     timestamp: float = dataclasses.field(default_factory=time.time)
 
 
-# What a row of a failures file holds; tests/transforms/core/test_failures.py pins it.
+# The fields of a row of a failures file. tests/transforms/core/test_failures.py pins them.
 FIELDS = (
     "timestamp",
     "stage",
@@ -62,15 +66,20 @@ FIELDS = (
 )
 
 
+# The tag of the output that failures go to, and its type.
+FAILURES = "failures"
+FailedOutput: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
+
+
 class Result(NamedTuple):
-    """What a transform that can fail returns."""
+    """The outputs of a transform that can fail."""
 
     rows: beam.PCollection
     failures: beam.PCollection
 
 
 def to_record(failure: Failure, payload_mode: str = FULL) -> dict[str, Any]:
-    """Returns the failure under FIELDS, as plain JSON values.
+    """Returns the FIELDS of a failure as JSON values.
 
     Args:
       payload_mode: "full": base64 of the payload; "hash": its SHA-256 as "sha256:HEX"; "none": null.
@@ -86,6 +95,13 @@ def to_record(failure: Failure, payload_mode: str = FULL) -> dict[str, Any]:
 def to_json(failure: Failure, payload_mode: str = FULL) -> bytes:
     """Returns the failure as one JSON object, without a line end."""
     return orjson.dumps(to_record(failure, payload_mode))
+
+
+def count_failures(failures: Iterable[Failure]) -> None:
+    """Counts rows_failed, in all and by stage and type. Must run on the bundle's thread, as `metrics.count`."""
+    kinds = collections.Counter((failure.stage, failure.error_type) for failure in failures)
+    for (stage, error_type), number in kinds.items():
+        metrics.count_failure(stage, error_type, number)
 
 
 def _show_payload(payload: bytes, mode: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Messages as a RecordBatch: each one's payload, and around it what its service says of it, in reserved columns."""
+"""Messages as a RecordBatch: the payload and the metadata of each message, in reserved columns."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from sluice.models.reserved import (
 
 TIME = pa.timestamp("us", "UTC")
 
-# The years 1 to 9999, in microseconds since the epoch: what BigQuery and Python can hold.
+# The years 1 to 9999 in microseconds since the epoch: the range of BigQuery and of Python.
 _FIRST_MICROS, _LAST_MICROS = -62_135_596_800_000_000, 253_402_300_800_000_000
 
-# What tables have of them: by it a reader drops a row that is there twice, because its message came again.
+# The column of tables by which a reader drops duplicates: rows whose message was delivered again.
 MESSAGE_ID_COLUMN = "_message_id"
 
-# What ReadMessages gives, and what stays beside each row until it is written.
+# The columns of the batches that ReadMessages returns. They stay beside each row until it is written.
 MESSAGE_SCHEMA = pa.schema(
     [
         pa.field(FILE, pa.dictionary(pa.int32(), pa.string())),
@@ -53,7 +53,7 @@ def message_batch(
     """Returns messages as a batch of MESSAGE_SCHEMA.
 
     Args:
-      source: where they were read, for a failure's origin: a subscription, or a topic.
+      source: the subscription or topic, for the origin of failures.
       publish_times, event_times: int64 [messages], microseconds since the epoch.
     """
     rows = len(payloads)
@@ -78,10 +78,10 @@ def message_batch(
 
 
 def with_envelope(rows: pa.RecordBatch, messages: pa.RecordBatch, numbers: np.ndarray | None = None) -> pa.RecordBatch:
-    """Returns decoded rows with the reserved columns of their messages behind them.
+    """Returns decoded rows with the reserved columns of their messages.
 
     Args:
-      numbers: int [rows]: which message each row came from; None: one each, in order.
+      numbers: int [rows]: the message of each row; None: each row is of the message at its own position.
     """
     kept = messages if numbers is None else messages.take(pa.array(numbers))
     return pa.RecordBatch.from_arrays([*rows.columns, *kept.columns], names=[*rows.schema.names, *kept.schema.names])
@@ -93,12 +93,12 @@ def times_us(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def parse_time(text: str) -> int:
-    """Returns microseconds since the epoch of a time attribute: milliseconds since the epoch, or RFC 3339.
+    """Returns a time attribute, milliseconds since the epoch or RFC 3339, in microseconds since the epoch.
 
-    These are the forms that Beam's ReadFromPubSub takes for `timestamp_attribute`.
+    Beam's ReadFromPubSub accepts the same forms for `timestamp_attribute`.
 
     Raises:
-      ValueError: it is neither, or not within the years 1 to 9999.
+      ValueError: the text has another form, or the time is not within the years 1 to 9999.
     """
     try:
         micros = int(text) * 1000
@@ -107,11 +107,11 @@ def parse_time(text: str) -> int:
         when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
         return round(when.timestamp() * 1_000_000)
     if not _FIRST_MICROS <= micros < _LAST_MICROS:
-        raise ValueError(f"{text} milliseconds are not within the years 1 to 9999: of another unit?")
+        raise ValueError(f"{text} milliseconds are not within the years 1 to 9999; is the unit another one?")
     return micros
 
 
 def with_message_id(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Returns the batch with the ids of its messages in a column as tables have it; as it is if it holds none."""
+    """Returns the batch with the column `_message_id` of tables; a batch of files is returned as it is."""
     place = batch.schema.get_field_index(MESSAGE_ID)
     return batch if place < 0 else batch.append_column(MESSAGE_ID_COLUMN, batch.column(place))

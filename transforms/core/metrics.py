@@ -1,7 +1,7 @@
 """Every counter and distribution that Sluice reports, named in one place.
 
-Beam gets them for the runner's own display. A copy is tallied per process, because a local runner shows metrics only
-when a bundle ends, and a local job may be one bundle: the progress line reads the tally.
+Beam gets them for the runner's own display. Each process keeps a tally of its own beside them: a local runner shows
+metrics only when a bundle ends, and a local job may be one bundle, so the progress line reads the tally.
 """
 
 import threading
@@ -15,9 +15,9 @@ ROWS_READ = "rows_read"
 ROWS_PREDICTED = "rows_predicted"
 ROWS_FAILED = "rows_failed"
 BYTES_READ = "bytes_read"
-# Of a batch job, by its last step: how often it has begun to put predictions in place, and has done so.
+# Commits of a batch job that have begun, and that have ended well. The last step counts them.
 COMMITS_BEGUN, COMMITS_DONE = "commits_begun", "commits_done"
-# Of a stream: bundles that held messages.
+# Bundles of a stream that held messages.
 BUNDLES = "bundles"
 BATCH_SIZE = "batch_size"
 PREDICT_LATENCY_MSEC = "predict_latency_msec"
@@ -26,17 +26,18 @@ RPC_RETRIES = "rpc_retries"
 MODEL_LOAD_MSEC = "model_load_msec"
 MODEL_SWAPS = "model_swaps"
 MODEL_REJECTED = "model_versions_rejected"
-# Beam's own name, in whole seconds: Dataflow's autoscaler adds no workers where those there are wait for a server.
+# Beam's own name, in whole seconds. Dataflow's autoscaler reads it: it adds no workers while the present ones wait for
+# a server.
 THROTTLED_SECS = "cumulativeThrottlingSeconds"
 
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()
-_sums: Counter[str] = Counter()  # of the distributions' values
-_values: Counter[str] = Counter()  # how many
+_sums: Counter[str] = Counter()  # of the values of each distribution
+_values: Counter[str] = Counter()  # their number
 
 
 def count(name: str, value: int = 1) -> None:
-    """Adds to a counter. Call it on the bundle's thread: Beam loses what other threads count."""
+    """Adds to a counter. Must run on the bundle's thread: Beam loses the counts of other threads."""
     if not value:
         return
     Metrics.counter(NAMESPACE, name).inc(value)
@@ -45,7 +46,7 @@ def count(name: str, value: int = 1) -> None:
 
 
 def record(name: str, value: float) -> None:
-    """Adds a value to a distribution (whole numbers; milliseconds are rounded). On the bundle's thread, as `count`."""
+    """Adds a value, rounded to a whole number, to a distribution. Must run on the bundle's thread, as `count`."""
     Metrics.distribution(NAMESPACE, name).update(round(value))
     with _lock:
         _sums[name] += round(value)
@@ -53,25 +54,25 @@ def record(name: str, value: float) -> None:
 
 
 def count_failure(stage: str, error_type: str, value: int = 1) -> None:
-    """Adds to the failures, in all and by stage and type."""
+    """Adds to rows_failed, in all and by stage and type."""
     count(ROWS_FAILED, value)
     count(f"{ROWS_FAILED}/{stage}/{error_type}", value)
 
 
 def tally() -> dict[str, int]:
-    """Returns what this process has counted since `reset_tally`."""
+    """Returns the counters of this process since `reset_tally`."""
     with _lock:
         return dict(_tally)
 
 
 def means() -> dict[str, float]:
-    """Returns the means of the distributions since then."""
+    """Returns the means of the distributions since `reset_tally`."""
     with _lock:
         return {name: _sums[name] / count for name, count in _values.items()}
 
 
 def reset_tally() -> None:
-    """Starts the process's tally anew, before a job."""
+    """Clears the tally of the process before a job. It is for display: how far a commit is, a job's CommitGate says."""
     with _lock:
         for counter in (_tally, _sums, _values):
             counter.clear()

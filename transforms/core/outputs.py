@@ -1,6 +1,6 @@
-"""A model's outputs as columns behind the columns that they were computed from."""
+"""The outputs of a model as columns beside the columns of the input."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,12 @@ _HALF = ("float16", "bfloat16")
 
 
 def output_schema(signature: Signature, prefix: str = "") -> pa.Schema:
-    """Returns the columns that a signature's outputs become, without `_model` and `_version`."""
+    """Returns the columns of a signature's outputs, without `_model` and `_version`."""
     return pa.schema([(prefix + spec.name, output_type(spec)) for spec in signature.outputs])
 
 
 def output_type(spec: TensorSpec) -> pa.DataType:
-    """Returns the column type of an output: a scalar for [batch] and [batch, 1], else lists as deep as its rank.
+    """Returns the column type of an output: a scalar for [batch] and [batch, 1], else lists nested by its rank.
 
     Half floats become float32. Strings are text, unless the name ends in _bytes.
     """
@@ -46,9 +46,9 @@ def append_outputs(
     uri: str,
     prefix: str,
 ) -> tuple[pa.RecordBatch | None, dict[int, str]]:
-    """Returns the predicted rows in the batch's order with the outputs appended; None if there are none.
+    """Returns the predicted rows, in the order of the batch, with the outputs appended; None if there are none.
 
-    Returns also, by row, why an answer cannot be a column: a string output that is not text.
+    Returns also the rows that are refused, with the reason: a string output is not text.
     """
     parts = [(rows_of(group, prediction), prediction) for group, prediction in predictions]
     parts = [(rows, prediction) for rows, prediction in parts if len(rows)]
@@ -75,7 +75,7 @@ def append_outputs(
 
 
 def rows_of(group: Group, prediction: Prediction) -> np.ndarray:
-    """Returns int64: the rows of the batch that a prediction's arrays are for."""
+    """Returns int64 [predicted rows]: the row of the batch for each row of a prediction's arrays."""
     if group.rows is None:
         return np.arange(group.size) if prediction.rows is None else prediction.rows
     return group.rows if prediction.rows is None else group.rows[prediction.rows]
@@ -85,7 +85,9 @@ def _constant(version: int | None, rows: int) -> pa.Array:
     return pa.nulls(rows, pa.int64()) if version is None else pa.array(np.full(rows, version, np.int64))
 
 
-def _column(arrays: list[Any], spec: TensorSpec, rows: np.ndarray, refused: dict[int, str]) -> pa.Array:
+def _column(
+    arrays: Sequence[np.ndarray | pa.Array], spec: TensorSpec, rows: np.ndarray, refused: dict[int, str]
+) -> pa.Array:
     kind = output_type(spec)
     parts = [_to_arrow(array, spec, kind) for array in arrays]
     converted = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
@@ -100,7 +102,7 @@ def _column(arrays: list[Any], spec: TensorSpec, rows: np.ndarray, refused: dict
 def _cast_rows(
     array: pa.Array, kind: pa.DataType, spec: TensorSpec, rows: np.ndarray, refused: dict[int, str]
 ) -> pa.Array:
-    """Casts bytes to text row by row; a row that is not text is refused, and null here."""
+    """Casts bytes to text row by row. A row that is not text goes to `refused` and is null in the column."""
     cast = []
     for place, row in enumerate(rows.tolist()):
         try:
@@ -113,8 +115,8 @@ def _cast_rows(
     return pa.concat_arrays(cast)
 
 
-def _to_arrow(array: Any, spec: TensorSpec, kind: pa.DataType) -> pa.Array:
-    """An output's values as Arrow: scalars, or lists as deep as the array; strings as bytes."""
+def _to_arrow(array: np.ndarray | pa.Array, spec: TensorSpec, kind: pa.DataType) -> pa.Array:
+    """Returns the values of an output as scalars, or as lists nested as the array is; strings as bytes."""
     if isinstance(array, pa.Array):
         return array
     if spec.dtype in _HALF:

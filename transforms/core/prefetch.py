@@ -1,4 +1,4 @@
-"""An iterator that works ahead on a thread of its own, so that reading overlaps with what is done after it."""
+"""An iterator that works ahead on a thread of its own: reading overlaps with the steps after it."""
 
 import queue
 import threading
@@ -17,10 +17,10 @@ _END = object()
 
 
 def prefetch(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
-    """Yields what `items` yields, in order, with up to `depth` items made ahead.
+    """Yields the items in order, and makes up to `depth` of them ahead.
 
-    What `items` raises is raised here, in its place. When the consumer stops early, the thread ends after the item
-    that it is at.
+    An error of `items` is raised here at its place in the order. When the consumer stops early, the thread ends after
+    the item that it is making.
     """
     ready: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
@@ -39,7 +39,7 @@ def prefetch(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
             for item in items:
                 if not put(item):
                     return
-        except BaseException as error:  # noqa: BLE001  it is raised again where the items are consumed
+        except BaseException as error:  # noqa: BLE001  it is raised again on the consumer's thread
             put(_Failed(error))
         else:
             put(_END)

@@ -1,1 +1,1 @@
-"""Bytes to columns: one file per format, and the spec that names them."""
+"""Bytes to columns: a file for each format, the spec, and the table from each format to its functions."""

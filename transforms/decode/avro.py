@@ -1,6 +1,6 @@
 """Avro container files: their schema as Arrow types, and the rows of a byte range as columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -8,10 +8,19 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.batches import json_payload
-from sluice.transforms.decode.avro_container import SYNC_BYTES, AvroHeader, find_marker, read_block
-from sluice.transforms.decode.spec import Decoded, InputSpec, finish, row_failure
+from sluice.transforms.core.beam_files import open_binary
+from sluice.transforms.decode.avro_container import (
+    SYNC_BYTES,
+    AvroHeader,
+    AvroSchema,
+    find_marker,
+    read_block,
+    read_header,
+)
+from sluice.transforms.decode.ranges import FileRange, Look, Read, typed_look
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, finish, row_failure
 
-# The rows of several blocks make one batch, up to this many.
+# A batch gathers the rows of several blocks until it has this many.
 _BATCH_ROWS = 4096
 
 _PRIMITIVES = {
@@ -38,18 +47,31 @@ _LOGICAL = {
 }
 
 
-def arrow_schema(schema: Any) -> pa.Schema:
-    """Returns an Avro record schema as Arrow fields.
+def look_avro(path: str, _: CsvOptions) -> Look:
+    """Returns the columns of a file."""
+    with open_binary(path) as file:
+        return typed_look(arrow_schema(read_header(file).schema))
+
+
+def read_avro_range(part: FileRange, spec: InputSpec) -> Read:
+    """Yields the rows of a range."""
+    with open_binary(part.path) as file:
+        header = read_header(file)
+        yield from read_avro(file, header, part.start, part.stop or part.stored_bytes, spec, part.path)
+
+
+def arrow_schema(schema: AvroSchema) -> pa.Schema:
+    """Returns the fields of an Avro record as Arrow fields.
 
     Raises:
-      CorruptFile: it is not a record, or a field is a union of more than null and one type.
+      CorruptFile: the schema is not a record, or a field is a union of more than null and one type.
     """
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise CorruptFile("the Avro schema is not a record, so it has no columns")
     return pa.schema([(field["name"], _arrow_type(field["type"], field["name"])) for field in schema["fields"]])
 
 
-def _arrow_type(kind: Any, name: str) -> pa.DataType:
+def _arrow_type(kind: AvroSchema, name: str) -> pa.DataType:
     if isinstance(kind, list):
         others = [branch for branch in kind if branch != "null"]
         if len(others) != 1:
@@ -80,47 +102,49 @@ def _complex_type(kind: dict[str, Any], name: str) -> pa.DataType:
     return _arrow_type(kind["type"], name)
 
 
-def read_avro(
-    file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: InputSpec, path: str
-) -> Iterator[tuple[Decoded, int, int]]:
-    """Yields (rows, bytes read, byte reached) of the blocks that belong to [start, stop) of a file.
+def read_avro(file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: InputSpec, path: str) -> Read:
+    """Yields the rows of the blocks that belong to bytes [start, stop) of a file.
 
     A block belongs to the range that holds the first byte of the sync marker before it.
 
     Raises:
-      CorruptFile: a column of the job is not in the file; or a block is cut short, does not end with the marker, or
-        does not decode.
+      CorruptFile: the file lacks a column of the job; or a block is cut short, does not end with the marker, or does
+        not decode.
     """
     known = arrow_schema(header.schema).names
     missing = [name for name, _ in spec.columns if name not in known]
     if missing:
         raise CorruptFile(f"the file has no column {missing[0]!r}; it has {', '.join(known)}")
-    marker = find_marker(file, header.sync, start, len(header.data) - SYNC_BYTES)
+    marker = find_marker(file, header.sync, start, header.size - SYNC_BYTES)
     if marker is None:
         return
     begin = at = marker + SYNC_BYTES
     rows: list[Any] = []
+
+    def flush() -> tuple[Decoded, int, int]:
+        return avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
+
     try:
         while at - SYNC_BYTES < stop and (block := read_block(file, header, at)):
             rows += block.rows
             at += block.size
             if len(rows) >= _BATCH_ROWS:
-                yield avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
+                yield flush()
                 begin, rows = at, []
     except CorruptFile:
         if rows:
-            yield avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
+            yield flush()
         raise
     if rows:
-        yield avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
+        yield flush()
 
 
 def avro_columns(rows: Sequence[Any], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
-    """Returns rows as fastavro reads them, each a dict, as columns.
+    """Returns rows, dicts of fastavro, as columns.
 
     Args:
-      positions: int64 [rows]: where each stands.
-      origin: to which a position is added, e.g. "data.avro#block=123&row=".
+      positions: int64 [rows]: the position of each row.
+      origin: what stands before the position in the origin of a row, e.g. "data.avro#block=123&row=".
     """
     bad: dict[int, str] = {}
     arrays = [_column(rows, name, kind, bad) for name, kind in spec.columns]
@@ -143,7 +167,7 @@ def _column(rows: Sequence[Any], name: str, kind: pa.DataType, bad: dict[int, st
         return pa.concat_arrays([_value(value, name, kind, row, bad) for row, value in enumerate(values)])
 
 
-def _value(value: Any, name: str, kind: pa.DataType, row: int, bad: dict[int, str]) -> pa.Array:
+def _value(value: object, name: str, kind: pa.DataType, row: int, bad: dict[int, str]) -> pa.Array:
     try:
         return pa.array([value], kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:

@@ -1,5 +1,9 @@
 """Avro container files: their header, the sync markers that cut them into ranges, and the rows of a block.
 
+fastavro reads the header, the numbers before a block, and the rows in it. Blocks are read here, as fastavro's reader
+drops a row silently where the count of a block is wrong, ignores snappy's checksum, and needs a package for each
+codec.
+
 Format: https://avro.apache.org/docs/1.11.1/specification/#object-container-files
 """
 
@@ -10,19 +14,22 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import fastavro
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
 
+# A schema as JSON has it: the name of a type, a union, or a type with its parameters.
+AvroSchema: TypeAlias = str | list[Any] | dict[str, Any]
+
 _MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 _SCAN_BYTES = 1 << 16
-# A block of more is taken for damage in its head.
+# A greater length is taken for damage: fastavro would allocate it.
 _MAX_BLOCK_BYTES = 1 << 30
-# Those that Arrow takes as the plain numbers and texts that they are; fastavro would make an object of each.
+# The types that Arrow reads from plain numbers and texts; fastavro would make an object of each value.
 _PLAIN_LOGICAL_TYPES = (
     "date",
     "time-millis",
@@ -33,39 +40,68 @@ _PLAIN_LOGICAL_TYPES = (
     "local-timestamp-micros",
     "uuid",
 )
+# The header behind the magic bytes.
+_HEADER = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "Header",
+        "fields": [
+            {"name": "metadata", "type": {"type": "map", "values": "bytes"}},
+            {"name": "sync", "type": {"type": "fixed", "name": "Sync", "size": SYNC_BYTES}},
+        ],
+    }
+)
+# The head of a block is two longs, its rows and its bytes: each takes 10 bytes at most.
+_LONG = fastavro.parse_schema("long")
+_BLOCK_HEAD_BYTES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class AvroHeader:
-    """The head of a container file.
+    """The header of a container file.
 
     Attributes:
-      data: its bytes, which end with the sync marker.
-      schema: with every named type written out; of no use for reading.
-      rows: the schema of an array of rows, parsed.
+      size: bytes. The sync marker is the last of them.
+      sync: the marker behind each block.
+      schema: with every named type expanded, to look at; fastavro cannot read with it.
+      rows: the parsed schema of an array of rows.
     """
 
-    data: bytes
-    schema: Any
-    rows: Any
+    size: int
+    sync: bytes
+    schema: AvroSchema
+    rows: AvroSchema
     codec: str
 
-    @property
-    def sync(self) -> bytes:
-        return self.data[-SYNC_BYTES:]
+
+class _GuardedFile:
+    """A file whose `read` refuses what a damaged length asks for, and never returns fewer bytes than asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= _MAX_BLOCK_BYTES:
+            raise CorruptFile(f"it is damaged: it holds a length of {count} bytes")
+        data = self._file.read(count)
+        if len(data) < count:
+            raise CorruptFile(f"the file ends {count - len(data)} bytes too early")
+        return data
 
 
 def read_header(file: BinaryIO) -> AvroHeader:
-    """Returns the header of a file that stands at its beginning.
+    """Returns the header of a file that is at its beginning.
 
     Raises:
-      CorruptFile: it is not an Avro container file, or of a codec that is not known.
+      CorruptFile: the file is not an Avro container file, or its codec is unknown.
     """
-    recorder = _Recorder(file)
-    if recorder.take(4) != _MAGIC:
+    if file.read(len(_MAGIC)) != _MAGIC:
         raise CorruptFile("not an Avro container file: it does not begin with 'Obj' and 1")
-    metadata = _read_metadata(recorder)
-    recorder.take(SYNC_BYTES)
+    try:
+        header = fastavro.schemaless_reader(_GuardedFile(file), _HEADER, None)
+    except Exception as error:
+        raise CorruptFile(f"the header cannot be read: {error or type(error).__name__}") from error
+    metadata = header["metadata"]
     codec = metadata.get("avro.codec", b"null").decode(errors="replace")
     if codec not in _CODECS:
         raise CorruptFile(f"the blocks are packed with '{codec}'; known are {', '.join(_CODECS)}")
@@ -77,11 +113,11 @@ def read_header(file: BinaryIO) -> AvroHeader:
         rows = fastavro.parse_schema({"type": "array", "items": without_logical_types(schema)})
     except Exception as error:
         raise CorruptFile(f"the header's schema is damaged: {type(error).__name__}: {error}") from error
-    return AvroHeader(bytes(recorder.seen), expanded, rows, codec)
+    return AvroHeader(file.tell(), header["sync"], expanded, rows, codec)
 
 
-def without_logical_types(schema: Any) -> Any:
-    """Returns the schema without those that Arrow takes as plain numbers and text: fastavro would make objects."""
+def without_logical_types(schema: AvroSchema) -> AvroSchema:
+    """Returns the schema without the logical types that Arrow reads from plain numbers and texts."""
     if isinstance(schema, list):
         return [without_logical_types(part) for part in schema]
     if not isinstance(schema, dict):
@@ -93,48 +129,8 @@ def without_logical_types(schema: Any) -> Any:
     }
 
 
-def _read_metadata(recorder: "_Recorder") -> dict[str, bytes]:
-    metadata = {}
-    while count := recorder.long():
-        if count < 0:  # a negative count is followed by the size in bytes
-            count = -count
-            recorder.long()
-        for _ in range(count):
-            key = recorder.take(recorder.long()).decode(errors="replace")
-            metadata[key] = recorder.take(recorder.long())
-    return metadata
-
-
-class _Recorder:
-    """Reads Avro's primitives and keeps the bytes it has read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seen = bytearray()
-
-    def take(self, count: int) -> bytes:
-        if not 0 <= count <= _MAX_BLOCK_BYTES:
-            raise CorruptFile(f"a length of {count} bytes stands in a head: it is damaged")
-        data = self._file.read(count)
-        if len(data) < count:
-            raise CorruptFile(f"the file ends {len(self.seen) + len(data)} bytes into its header or a block")
-        self.seen += data
-        return data
-
-    def long(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return (value >> 1) ^ -(value & 1)
-            if shift > 63:
-                raise CorruptFile("a number in a block's head is longer than 64 bits: not an Avro block here")
-
-
 def find_marker(file: BinaryIO, sync: bytes, start: int, first: int) -> int | None:
-    """Returns where the first marker at or behind `start` begins; `first` is that of the header."""
+    """Returns the position of the first marker at or behind `start`; `first` is that of the header's marker."""
     if start <= first:
         file.seek(first + SYNC_BYTES)
         return first
@@ -158,26 +154,40 @@ class AvroBlock:
 
 
 def read_block(file: BinaryIO, header: AvroHeader, at: int) -> AvroBlock | None:
-    """Returns a block, which stands with its head at byte `at`; None at the end of the file."""
-    recorder = _Recorder(file)
-    if not file.read(1):
+    """Returns the block that begins at byte `at`, where the file is; None at the end of the file."""
+    start = file.read(_BLOCK_HEAD_BYTES)
+    if not start:
         return None
-    file.seek(at)
     try:
-        count = recorder.long()
-        data = recorder.take(recorder.long())
-        if recorder.take(SYNC_BYTES) != header.sync:
+        count, size, head_bytes = _read_block_head(start)
+        file.seek(at + head_bytes)
+        guarded = _GuardedFile(file)
+        data = guarded.read(size)
+        if guarded.read(SYNC_BYTES) != header.sync:
             raise CorruptFile("it does not end with the file's sync marker")
         rows = _read_rows(count, data, header)
     except CorruptFile as error:
         raise CorruptFile(f"the block at byte {at} is damaged: {error}") from error
-    return AvroBlock(rows, len(recorder.seen))
+    return AvroBlock(rows, head_bytes + size + SYNC_BYTES)
+
+
+def _read_block_head(start: bytes) -> tuple[int, int, int]:
+    """Returns the number of rows of a block, its bytes, and the bytes of these two numbers."""
+    file = io.BytesIO(start)
+    try:
+        count, size = (fastavro.schemaless_reader(file, _LONG, None) for _ in range(2))
+    except (EOFError, IndexError) as error:
+        raise CorruptFile("its head is cut short, or a number in it is longer than 64 bits") from error
+    return count, size, file.tell()
 
 
 def _read_rows(count: int, data: bytes, header: AvroHeader) -> list[Any]:
-    """Reads the rows as an array of records, which is a count, the records and a zero; so they are read in one call."""
+    """Reads the rows as an array, which is a count, the items and a zero: one call reads them all."""
+    array = io.BytesIO()
     try:
-        array = io.BytesIO(_long(count) + _CODECS[header.codec](data) + _long(0))
+        fastavro.schemaless_writer(array, _LONG, count)
+        array.write(_CODECS[header.codec](data) + b"\0")
+        array.seek(0)
         rows = fastavro.schemaless_reader(array, header.rows, None, handle_unicode_errors="surrogateescape")
     except Exception as error:
         raise CorruptFile(f"it does not decode: {type(error).__name__}: {error}") from error
@@ -186,19 +196,8 @@ def _read_rows(count: int, data: bytes, header: AvroHeader) -> list[Any]:
     return rows
 
 
-def _long(value: int) -> bytes:
-    """Returns a number that is not negative, as Avro writes it."""
-    value <<= 1
-    data = bytearray()
-    while value > 0x7F:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)
-
-
 def _unpack_snappy(data: bytes) -> bytes:
-    """A raw snappy block, which begins with the length of what it holds, and the crc32 of that."""
+    """Unpacks a raw snappy block, which begins with its unpacked length, and checks the crc32 behind it."""
     packed, crc = data[:-4], int.from_bytes(data[-4:])
     size = shift = 0
     for byte in packed[:5]:
@@ -219,8 +218,7 @@ def _unpack_zstandard(data: bytes) -> bytes:
         return stream.read()
 
 
-# https://avro.apache.org/docs/1.11.1/specification/#required-codecs and the optional ones; unpacked here because
-# fastavro needs a package for each of them.
+# The codecs that are required, and the optional ones: https://avro.apache.org/docs/1.11.1/specification/#required-codecs
 _CODECS: dict[str, Callable[[bytes], bytes]] = {
     "null": lambda data: data,
     "deflate": lambda data: zlib.decompress(data, -15),

@@ -1,4 +1,4 @@
-"""Batches of a columnar source, brought to the job's types; a value that does not fit fails its row."""
+"""Batches of a columnar source cast to the job's types. A value that does not fit fails its row."""
 
 import functools
 
@@ -12,12 +12,12 @@ from sluice.transforms.decode.spec import Decoded, InputSpec, finish, row_failur
 
 
 def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:
-    """Returns the rows in the job's columns, and with where they came from.
+    """Returns the rows in the job's columns, with their origins.
 
     Args:
-      batch: has all of the job's columns, and maybe others.
-      origin: of the batch, as transforms.core.batches.with_origin takes it.
-      position: of its first row.
+      batch: has all columns of the job, and maybe others.
+      origin: see transforms.core.batches.with_origin.
+      position: the position of the first row.
     """
     bad = np.zeros(batch.num_rows, bool)
     reasons: dict[int, str] = {}
@@ -40,12 +40,12 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
 
 
 def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Returns the array in the type.
+    """Returns the array cast to the type.
 
     Raises:
-      ValueError: a value is not valid in it (text may be other than UTF-8), or would not be the same.
+      ValueError: a value is invalid in the type (text that is not UTF-8), or would change.
     """
-    if array.type != kind and pa.types.is_nested(kind):  # pyarrow would cast what is outside of the slice too
+    if array.type != kind and pa.types.is_nested(kind):  # pyarrow would cast the values outside of the slice, too
         array = pa.concat_arrays([array])
     fitted = array if array.type == kind else array.cast(kind)
     fitted.validate(full=True)

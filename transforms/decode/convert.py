@@ -1,4 +1,4 @@
-"""Text columns to typed columns: all at once where every value fits, and with the misfits marked where not."""
+"""Text columns to typed columns: in one step if every value fits, else with the misfits marked."""
 
 import base64
 import binascii
@@ -8,30 +8,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sluice.models.isolate import isolate
+
 _Convert = Callable[[pa.Array], pa.Array]
+# The errors of a conversion that mean that a value does not fit.
+_MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, OverflowError)
 
 
 def convert_or_mark(array: pa.Array, convert: _Convert, out: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Returns the converted array, and where it failed (bool [n], or None if nowhere); failed values are null.
+    """Returns the converted array, null where a value does not fit, and the misfits (bool [n]; None: there are none).
 
-    Halves an array that does not convert as a whole until the misfits stand alone, so k of them in n values cost some
-    k log n conversions.
+    Args:
+      out: the type that `convert` returns.
     """
-    try:
-        return convert(array), None
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, OverflowError):
-        if len(array) == 1:
-            return pa.nulls(1, out), np.ones(1, bool)
-    middle = len(array) // 2
-    halves = [convert_or_mark(part, convert, out) for part in (array[:middle], array[middle:])]
-    masks = [np.zeros(len(part), bool) if mask is None else mask for part, mask in halves]
-    return pa.concat_arrays([part for part, _ in halves]), np.concatenate(masks)
+    parts = list(isolate(len(array), lambda start, stop: convert(array[start:stop]), _MISFIT))
+    arrays = [pa.nulls(1, out) if part.error else part.result for part in parts]
+    converted = arrays[0] if len(arrays) == 1 else pa.concat_arrays([pa.nulls(0, out), *arrays])
+    misfits = [part.start for part in parts if part.error]
+    if not misfits:
+        return converted, None
+    marked = np.zeros(len(array), bool)
+    marked[misfits] = True
+    return converted, marked
 
 
 def text_converter(kind: pa.DataType) -> _Convert:
-    """Returns what makes an array of texts, binary or string, into one of this type, which is neither list nor struct.
+    """Returns a function from an array of texts (binary or string) to an array of this type, which is not nested.
 
-    An empty or blank text is a null, unless the type is string or binary (base64). The converter raises ValueError
+    An empty or blank text is a null, unless the type is string or binary (base64). The function raises ValueError
     (ArrowInvalid is one) if a value does not fit.
     """
     prepare, convert = _steps(kind)
@@ -39,7 +43,7 @@ def text_converter(kind: pa.DataType) -> _Convert:
 
 
 def parse_texts(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Returns what `text_converter` does, null where a value does not fit, and where that is (bool [n])."""
+    """Returns the texts converted as by `text_converter`, null where one does not fit, and the misfits (bool [n])."""
     prepare, convert = _steps(kind)
     texts, not_text = convert_or_mark(array, prepare, pa.string())
     values, misfits = convert_or_mark(texts, convert, kind)
@@ -49,7 +53,7 @@ def parse_texts(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarra
 
 
 def _steps(kind: pa.DataType) -> tuple[_Convert, _Convert]:
-    """What all texts need, which seldom fails, and what makes values of them."""
+    """Returns two steps: one that all texts need and that seldom fails, and the one that makes values of them."""
     if pa.types.is_string(kind):
         return _as_text, _as_text
     if pa.types.is_binary(kind):
@@ -96,7 +100,7 @@ def _parse_floats(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _parse_timestamps(array: pa.Array, kind: pa.TimestampType) -> pa.Array:
-    """Reads what ISO 8601 and BigQuery's exports ("2024-01-02 03:04:05 UTC") write; without a zone, UTC is meant."""
+    """Parses ISO 8601 and the form of BigQuery's exports ("2024-01-02 03:04:05 UTC"). Without a zone it is UTC."""
     try:
         return array.cast(kind)
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""Lines of CSV to columns: pyarrow's reader for whole blocks, column by column for a block with a bad value."""
+"""Lines of CSV to columns: pyarrow reads whole blocks; a block with a bad value is converted column by column."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,16 +12,24 @@ from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import convert_or_mark, parse_texts
 from sluice.transforms.decode.json_values import parse_json
 from sluice.transforms.decode.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
-from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, finish, halve, row_failure
+from sluice.transforms.decode.spec import (
+    CsvOptions,
+    Decoded,
+    InputSpec,
+    Undecodable,
+    decode_isolated,
+    finish,
+    row_failure,
+)
 
 
 def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:
     """Returns the rows of a block of lines.
 
     Args:
-      block: whole lines, without the header; a blank line is no row.
-      names: of the fields, in order.
-      origin: of the lines, to which the byte offset is added, e.g. "data.csv#byte=".
+      block: whole lines, without the header. A blank line is no row.
+      names: the fields, in order.
+      origin: what stands before the byte offset in the origin of a row, e.g. "data.csv#byte=".
 
     Raises:
       CorruptFile: the header lacks a column of the job.
@@ -44,10 +52,10 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
 
 
 def open_quote_failures(block: LineBlock, origin: str, first: int) -> Decoded:
-    """Fails every row of a block that belongs to a range with an open quote: any of them may be half a value.
+    """Returns a failure for every row of a block in a range with an open quote: any row may be half a value.
 
     Args:
-      first: where in the file the first line with such a quote begins.
+      first: the position in the file of the first line with such a quote.
     """
     message = (
         f"quotes are left open at a line's end in this part of the file (the first at {origin}{first}), so rows cannot "
@@ -58,21 +66,21 @@ def open_quote_failures(block: LineBlock, origin: str, first: int) -> Decoded:
 
 
 def find_open_quote(block: LineBlock, options: CsvOptions) -> int | None:
-    """Returns the position of the first line that leaves a quote open, or that would if the block began within quotes.
+    """Returns the position of the first line that leaves a quote open, or would if the block began within quotes.
 
-    None: there is none, so that every line is a row, unless one row spans the whole block.
+    None means that every line is a row, unless one row spans the whole block.
     """
     lines = np.flatnonzero(unpaired_quotes(block, options.quote, options.delimiter.encode()))
     return int(block.positions[lines[0]]) if len(lines) else None
 
 
 def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
-    """Returns lines that pyarrow would not read as one row each, and why; the first kind of them that there is.
+    """Returns the lines that pyarrow would not read as one row each, with the reason; only the first kind it finds.
 
-    A row that swallows the next line, and one that counts as two, must not get to where rows are told by counting.
+    Rows are matched with lines by counting, so no line may join the next one or count as two.
     """
     try:
-        block.data.decode()  # columns that nothing parses are carried along, and pyarrow's error handler wants text
+        block.data.decode()  # no step parses columns that are only carried, and pyarrow's error handler needs text
     except UnicodeDecodeError:
         return _not_utf8(block)
     opened = np.flatnonzero(open_quotes(block, options.quote, options.delimiter.encode()))
@@ -93,6 +101,21 @@ def _not_utf8(block: LineBlock) -> dict[int, str]:
 
 
 def _decode(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:
+    def decode(start: int, stop: int) -> Decoded:
+        return _decode_together(block.slice(start, stop), names, spec, origin)
+
+    def fail(line: int, reason: str) -> Failure:
+        return _failures(block, {line: reason}, origin)[0]
+
+    return decode_isolated(len(block), decode, fail)
+
+
+def _decode_together(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str) -> Decoded:
+    """Returns the rows of a block.
+
+    Raises:
+      Undecodable: pyarrow does not find one row a line.
+    """
     rows = np.flatnonzero(~block.blank())
     if not len(rows):
         return Decoded()
@@ -102,24 +125,22 @@ def _decode(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: str
         table = _parse(block, names, spec, wrong, typed)
         if table is not None and not (typed and _overflowed(table)):
             break
-    if table is not None and table.num_rows + len(wrong) == len(rows):
-        return _finish(block, rows, table, wrong, spec, origin)
-    if len(rows) == 1:
-        return Decoded(failures=_failures(block, {rows[0]: "the line cannot be parsed as one row of CSV"}, origin))
-    return halve(len(block), lambda start, stop: _decode(block.slice(start, stop), names, spec, origin))
+    if table is None or table.num_rows + len(wrong) != len(rows):
+        raise Undecodable("the line cannot be parsed as one row of CSV")
+    return _finish(block, rows, table, wrong, spec, origin)
 
 
 def _parse(
     block: LineBlock, names: Sequence[str], spec: InputSpec, wrong: list[tuple[int, str]], typed: bool
 ) -> pa.Table | None:
-    """Parses the block, or returns None; rows with another number of fields go to `wrong` as (row, what was found)."""
+    """Returns the block parsed, or None. Rows with another number of fields go to `wrong` as (row, what was found)."""
 
     def on_wrong(row: pa_csv.InvalidRow) -> str:
         wrong.append((row.number - 1, f"expected {row.expected_columns} fields, found {row.actual_columns}"))
         return "skip"
 
     kinds = {name: _parsed_type(kind) if typed else pa.binary() for name, kind in spec.columns}
-    # pyarrow drops a byte order mark from the beginning of what it reads, but here that is not the file's.
+    # pyarrow drops a byte order mark from the beginning of its data, which is not the beginning of the file.
     data = block.data if not block.data.startswith(BOM) else b"\n" + block.data
     options = (
         pa_csv.ReadOptions(use_threads=False, column_names=list(names), block_size=len(data) + 1),
@@ -130,7 +151,7 @@ def _parse(
             invalid_row_handler=on_wrong,
         ),
         pa_csv.ConvertOptions(
-            # With no column at all asked for, pyarrow would convert every one.
+            # If no column is requested, pyarrow converts every one.
             include_columns=list(kinds) or list(names[:1]),
             column_types=kinds or {names[0]: pa.binary()},
             null_values=[""],
@@ -144,21 +165,21 @@ def _parse(
 
 
 def _parsed_type(kind: pa.DataType) -> pa.DataType:
-    """What the parser does not read, or reads otherwise than `parse_texts`, it gives as text."""
+    """Returns the type to parse a column as: string if pyarrow cannot parse it, or parses it unlike `parse_texts`."""
     types = pa.types
     native = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal128)
     return kind if any(is_kind(kind) for is_kind in native) else pa.string()
 
 
 def _overflowed(table: pa.Table) -> bool:
-    """Whether a float is infinite: then the text must say whether it was meant to be."""
+    """Whether a float is infinite. Only its text tells whether infinity was meant."""
     return any(pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py() for column in table.columns)
 
 
 def _finish(
     block: LineBlock, rows: np.ndarray, table: pa.Table, wrong: list[tuple[int, str]], spec: InputSpec, origin: str
 ) -> Decoded:
-    """Converts what the parser left as text, drops the bad rows and puts the columns together."""
+    """Converts the columns that the parser left as text, and drops the bad rows."""
     reasons = {int(rows[row]): message for row, message in wrong}
     parsed = rows if not wrong else np.delete(rows, [row for row, _ in wrong])
     arrays = []
@@ -179,7 +200,7 @@ def _finish(
 
 
 def _convert(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Returns a column as it was parsed in the job's type, null where it does not fit, and where that is (bool [n])."""
+    """Returns a parsed column in the job's type, null where a value does not fit, and the misfits (bool [n])."""
     if array.type == kind and not pa.types.is_binary(kind):
         return array, None
     if pa.types.is_nested(kind):

@@ -1,4 +1,4 @@
-"""One Avro datum without a container file around it, as messages carry it: bare, or in Avro's single-object encoding.
+"""One Avro datum of a message, without a container file: bare, or in Avro's single-object encoding.
 
 The encoding: https://avro.apache.org/docs/1.11.1/specification/#single-object-encoding
 """
@@ -27,9 +27,9 @@ class DatumSchema:
     """A writer's schema.
 
     Attributes:
-      columns: its fields.
-      datum: parsed, to read with.
-      head: what stands before a datum of this schema in the single-object encoding: the marker and the fingerprint.
+      columns: the fields.
+      datum: the parsed schema, for fastavro.
+      head: the marker and the fingerprint that stand before a datum in the single-object encoding.
     """
 
     columns: pa.Schema
@@ -39,13 +39,13 @@ class DatumSchema:
 
 @functools.lru_cache(maxsize=16)
 def datum_schema(text: str) -> DatumSchema:
-    """Returns a writer's schema, parsed.
+    """Parses a writer's schema.
 
     Args:
       text: JSON, a record.
 
     Raises:
-      CorruptFile: it is not an Avro schema, not a record, or has a field that cannot be a column.
+      CorruptFile: the text is not an Avro schema, not a record, or has a field that cannot be a column.
     """
     try:
         schema = json.loads(text)
@@ -60,11 +60,11 @@ def datum_schema(text: str) -> DatumSchema:
 def read_datum(data: bytes, schema: str) -> dict[str, Any]:
     """Returns a record, bare or in the single-object encoding.
 
-    A bare one may begin with the encoding's marker by chance; so, where another schema's fingerprint seems to follow,
-    the data are read as bare, and taken for such if they are one datum exactly.
+    A bare record may begin with the marker of the encoding by chance. So data whose fingerprint is of another schema
+    are read as bare, and accepted if they are exactly one datum.
 
     Args:
-      schema: the writer's, JSON text.
+      schema: the writer's schema, as JSON text.
 
     Raises:
       ValueError: the data are not one datum of this schema.

@@ -1,4 +1,4 @@
-"""Serialized tf.Examples to columns, by tfx_bsl's decoder; or carried whole for a model that parses them itself."""
+"""Serialized tf.Examples to columns, by tfx_bsl's decoder. A model that parses them itself gets them whole."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,29 +10,31 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from sluice.models.protos import message_class
+from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import convert_or_mark
-from sluice.transforms.decode.spec import Decoded, InputSpec, finish, halve, row_failure
+from sluice.transforms.decode.spec import Decoded, InputSpec, Undecodable, decode_isolated, finish, row_failure
 
 
 def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
     """Returns the rows of serialized tf.Examples.
 
     Args:
-      positions: int64 [records]: where each stands in the file.
-      origin: to which a position is added, e.g. "data.tfrecord#byte=".
+      positions: int64 [records]: the position of each record in the file.
+      origin: what stands before the position in the origin of a row, e.g. "data.tfrecord#byte=".
     """
-    if not len(records):
-        return Decoded()
-    kinds = tuple((name, kind) for name, kind in spec.columns if name != spec.examples)
-    try:
-        columns = _parse(records, kinds)
-    except Exception as error:  # noqa: BLE001  the decoder's C++ side raises plain RuntimeError
-        if len(records) == 1:
-            message = f"not a tf.Example that fits the columns: {_first_line(error)}"
-            return Decoded(failures=[row_failure(message, f"{origin}{positions[0]}", records[0])])
-        return halve(
-            len(records), lambda start, stop: decode_examples(records[start:stop], positions[start:stop], spec, origin)
-        )
+
+    def decode(start: int, stop: int) -> Decoded:
+        return _decode_together(records[start:stop], positions[start:stop], spec, origin)
+
+    def fail(record: int, reason: str) -> Failure:
+        return row_failure(reason, f"{origin}{positions[record]}", records[record])
+
+    return decode_isolated(len(records), decode, fail)
+
+
+def _decode_together(records: Sequence[bytes], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
+    """Returns the rows of records; raises Undecodable if the decoder refuses one of them."""
+    columns = _parse(records, tuple((name, kind) for name, kind in spec.columns if name != spec.examples))
     payload = pa.array(records, pa.binary())
     bad = np.zeros(len(records), bool)
     failures = []
@@ -57,12 +59,15 @@ def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: Input
 def _parse(records: Sequence[bytes], kinds: tuple[tuple[str, pa.DataType], ...]) -> dict[str, pa.Array]:
     if not kinds:
         return {}
-    decoded = _decoder(kinds).DecodeBatch(list(records))
+    try:
+        decoded = _decoder(kinds).DecodeBatch(list(records))
+    except Exception as error:  # the C++ side of the decoder raises plain RuntimeError
+        raise Undecodable(f"not a tf.Example that fits the columns: {_first_line(error)}") from error
     return {name: decoded.column(decoded.schema.get_field_index(name)) for name, _ in kinds}
 
 
 def _decoder(kinds: tuple[tuple[str, pa.DataType], ...]) -> ExamplesToRecordBatchDecoder:
-    """A decoder for one batch: it is not thread-safe, and keeps half a batch after an error."""
+    """Returns a decoder for one batch: a decoder is not thread-safe, and keeps half a batch after an error."""
     schema = schema_pb2.Schema()
     for name, kind in kinds:
         schema.feature.add(name=name, type=_feature_type(kind))
@@ -81,7 +86,7 @@ _Converted = tuple[pa.Array, np.ndarray, Callable[[int], str]]
 
 
 def _convert(array: pa.Array, kind: pa.DataType) -> _Converted:
-    """Returns large_list<int64 | float32 | large_binary> as a column of the job's type, where it failed, and why."""
+    """Returns large_list<int64 | float32 | large_binary> in the job's type, the misfits (bool [n]), and the reasons."""
     counts = pc.list_value_length(array)
     lengths = np.asarray(counts.fill_null(0) if counts.null_count else counts, np.int64)
     if pa.types.is_list(kind):
@@ -93,7 +98,7 @@ def _convert(array: pa.Array, kind: pa.DataType) -> _Converted:
     bad = lengths > 1
     if bad.any():
         array = pc.if_else(pa.array(~bad), array, pa.scalar(None, array.type))
-    # One value a row where there is one: place the flat values at their rows, nulls at the others.
+    # Every row has one value or none: take the flat values to their rows, and nulls to the others.
     values, misfits, reason = _cast(array.flatten(), kind)
     places = np.cumsum(present) - 1
     values = values.take(pa.array(places, mask=~present))
@@ -116,7 +121,7 @@ def _lists(
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray, str]:
-    """Returns the values in the type, null where they do not fit (bool [n]), and what does not fit."""
+    """Returns the values in the type, null where they do not fit, the misfits (bool [n]), and their reason."""
     reason = f"out of the range of {kind}"
     if pa.types.is_string(kind):
         reason = "not valid UTF-8; name it with the suffix _bytes or declare it BYTES in --input_schema"
@@ -131,9 +136,9 @@ def _first_line(error: Exception) -> str:
 
 
 def example_schema(records: Sequence[bytes]) -> pa.Schema:
-    """Returns the features found in some tf.Examples: int64, float32 or binary, as lists where one has several values.
+    """Returns the features of some tf.Examples: int64, float32 or binary; lists if one record has several values.
 
-    A record that is not a tf.Example is passed over.
+    A record that is not a tf.Example is ignored.
     """
     example = message_class("tensorflow.Example")
     kinds: dict[str, pa.DataType] = {}

@@ -1,11 +1,11 @@
-"""Values of JSON in the forms that TF Serving's REST API and proto3 JSON give them, to Arrow types."""
+"""JSON values to Arrow types, in the forms of TF Serving's REST API and of proto3 JSON."""
 
 import base64
 import binascii
 import math
 import reprlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -15,21 +15,24 @@ import pyarrow.json as pa_json
 
 from sluice.transforms.decode.convert import text_converter
 
-# https://protobuf.dev/programming-guides/json/: what a double that JSON cannot write looks like.
+# What `json.loads` returns.
+Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
+
+# The doubles that JSON has no numbers for: https://protobuf.dev/programming-guides/json/
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-# So many lists within another are taken for a tensor.
+# A tensor has at most this many dimensions.
 _MAX_DEPTH = 64
-# Up to here a double holds every integer.
+# A double holds every integer up to this one.
 _EXACT = 1 << 53
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
 _B64 = pa.struct([("b64", pa.string())])
 
 
-def form_of(value: Any, kind: pa.DataType, depth: int = 0) -> pa.DataType:
-    """Returns the Arrow type to parse a column with, given the JSON form that one of its values has.
+def form_of(value: Json, kind: pa.DataType, depth: int = 0) -> pa.DataType:
+    """Returns the Arrow type to parse a column with, by the JSON form of one of its values.
 
     Raises:
-      ValueError: it has more levels of lists than a tensor.
+      ValueError: the value has more levels of lists than a tensor.
     """
     if depth > _MAX_DEPTH:
         raise ValueError(f"more than {_MAX_DEPTH} lists within another")
@@ -51,15 +54,15 @@ def form_of(value: Any, kind: pa.DataType, depth: int = 0) -> pa.DataType:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values of the type are strings in JSON because they are text or bytes."""
+    """Whether the type is text or bytes, which JSON writes as strings."""
     return pa.types.is_string(kind) or pa.types.is_binary(kind)
 
 
 def from_form(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Returns a column that was parsed with `form_of`'s type in the job's type.
+    """Returns a column, parsed with the type of `form_of`, in the job's type.
 
     Raises:
-      ValueError: a value does not fit, such as bad base64 or a list of two for a scalar (ArrowInvalid is one).
+      ValueError: a value does not fit, such as bad base64 or two values for a scalar (ArrowInvalid is a ValueError).
     """
     if pa.types.is_list(array.type):
         return _lists_from_form(array, kind) if pa.types.is_list(kind) else from_form(_only_values(array), kind)
@@ -85,7 +88,7 @@ def _whole(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _only_values(array: pa.ListArray) -> pa.Array:
-    """Returns what the lists hold, one value each."""
+    """Returns the values of lists of one value each."""
     if not pc.all(pc.equal(pc.list_value_length(array), 1), min_count=0).as_py():
         raise ValueError("a list where one value is taken")
     return pc.list_element(array, 0) if array.null_count < len(array) else pa.nulls(len(array), array.type.value_type)
@@ -100,7 +103,7 @@ def _lists_from_form(array: pa.ListArray, kind: pa.DataType) -> pa.Array:
 
 
 def _joined(array: pa.ListArray) -> pa.ListArray:
-    """Joins the inner lists of each list; they must be of one length."""
+    """Joins the inner lists of each list. They must have equal lengths."""
     inner = array.flatten()
     if inner.null_count:
         raise ValueError("a null among lists")
@@ -119,10 +122,10 @@ def _list_array(lengths: np.ndarray, values: pa.Array, like: pa.ListArray) -> pa
 
 
 def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Returns texts that are JSON, such as "[1, 2]", as a list or struct type; an empty text is a null.
+    """Returns JSON texts, such as "[1, 2]", as a list or struct type. An empty text is a null.
 
     Raises:
-      ValueError: a text is not JSON of that type (ArrowInvalid is one).
+      ValueError: a text is not JSON of that type (ArrowInvalid is a ValueError).
     """
     texts = array.cast(pa.string())
     texts = pc.if_else(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), None, texts)
@@ -147,11 +150,11 @@ def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.array(found, kind)
 
 
-def coerce(value: Any, kind: pa.DataType) -> Any:
-    """Returns one JSON value as `pa.array` takes it for this type.
+def coerce(value: Json, kind: pa.DataType) -> Any:
+    """Returns a JSON value in the form that `pa.array` accepts for this type.
 
     Raises:
-      ValueError: it does not fit; the text says what was found.
+      ValueError: the value does not fit. The text says what was found.
     """
     if value is None:
         return None
@@ -171,8 +174,8 @@ def coerce(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
-def _flat(value: Any, kind: pa.DataType) -> Any:
-    """Returns nested lists flattened to the depth that an Arrow list type has."""
+def _flat(value: list[Any], kind: pa.DataType) -> list[Any]:
+    """Returns nested lists flattened to the depth of an Arrow list type."""
     if pa.types.is_list(kind.value_type):
         return value
     while any(isinstance(part, list) for part in value):
@@ -182,7 +185,7 @@ def _flat(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
-def _text(value: Any, kind: pa.DataType) -> Any:
+def _text(value: Json, kind: pa.DataType) -> str | bytes:
     binary = pa.types.is_binary(kind)
     encoded = value["b64"] if isinstance(value, dict) and "b64" in value else value if binary else None
     if encoded is None and isinstance(value, str):
@@ -199,7 +202,7 @@ def _text(value: Any, kind: pa.DataType) -> Any:
         raise ValueError(f"the bytes of {_show(encoded)} are not UTF-8; declare it BYTES in --input_schema") from error
 
 
-def _integer(value: Any, kind: pa.DataType) -> int:
+def _integer(value: Json, kind: pa.DataType) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:  # 1.0 and 1e3
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -210,7 +213,7 @@ def _integer(value: Any, kind: pa.DataType) -> int:
     return value
 
 
-def _float(value: Any, kind: pa.DataType) -> float:
+def _float(value: Json, kind: pa.DataType) -> float:
     if isinstance(value, str) and value in _NOT_FINITE:
         return _NOT_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -221,31 +224,31 @@ def _float(value: Any, kind: pa.DataType) -> float:
     return float(value)
 
 
-def _boolean(value: Any, kind: pa.DataType) -> bool:
+def _boolean(value: Json, kind: pa.DataType) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"true or false is expected, found {_show(value)}")
     return value
 
 
-def _time(value: Any, kind: pa.DataType) -> Any:
+def _time(value: Json, kind: pa.DataType) -> object:
     if not isinstance(value, str):
         raise ValueError(f"{kind} as text is expected, found {_show(value)}")
     return text_converter(kind)(pa.array([value]))[0].as_py()
 
 
-def _decimal(value: Any, kind: pa.DataType) -> Any:
+def _decimal(value: Json, kind: pa.DataType) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{kind} is expected, found {_show(value)}")
     return pa.array([str(value)]).cast(kind)[0].as_py()
 
 
-def _struct(value: Any, kind: pa.DataType) -> dict[str, Any]:
+def _struct(value: Json, kind: pa.DataType) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"an object is expected, found {_show(value)}")
     return {field.name: coerce(value.get(field.name), field.type) for field in kind}
 
 
-_COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataType], Any]], ...] = (
+_COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Json, pa.DataType], object]], ...] = (
     (is_text, _text),
     (pa.types.is_integer, _integer),
     (pa.types.is_floating, _float),
@@ -256,10 +259,10 @@ _COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataTyp
 )
 
 
-_REPR = reprlib.Repr()  # which goes neither deep nor far
+_REPR = reprlib.Repr()  # bounded in depth and length
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 100
 
 
-def _show(value: Any) -> str:
+def _show(value: Json) -> str:
     text = _REPR.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

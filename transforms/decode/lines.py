@@ -1,4 +1,4 @@
-"""Whole lines of a byte range of a file, block by block, with the offsets of each line; and what quotes do to them."""
+"""The lines of a byte range of a file, in blocks, with the offset of each line; and the effect of quotes on them."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from sluice.models.errors import CorruptFile
 
 BLOCK_BYTES = 1 << 20
-# A line longer than this is taken for a file that is not text, or for a quote that never closes.
+# A longer line means that the file is not text, or that a quote never closes.
 MAX_LINE_BYTES = 100 << 20
 
 _NEWLINE, _RETURN = 10, 13
@@ -22,12 +22,12 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclasses.dataclass(frozen=True)
 class LineBlock:
-    """Whole lines. The last may lack its newline at the end of a file.
+    """Whole lines. The last line of a file may lack its newline.
 
     Attributes:
-      offset: of data[0] in the (uncompressed) file.
-      ends: int64 [lines]: where each line ends in `data`, behind its newline.
-      gaps: int64 [lines]: bytes of lines that `take` has left out before each; None if there are none.
+      offset: the position of data[0] in the (uncompressed) file.
+      ends: int64 [lines]: the end of each line in `data`, behind its newline.
+      gaps: int64 [lines]: the bytes of the lines that `take` left out before each; None if there are none.
     """
 
     data: bytes
@@ -37,12 +37,12 @@ class LineBlock:
 
     @property
     def starts(self) -> np.ndarray:
-        """Returns int64 [lines]: where each begins in `data`."""
+        """Returns int64 [lines]: the start of each line in `data`."""
         return np.append(0, self.ends[:-1]) if len(self.ends) else self.ends
 
     @property
     def positions(self) -> np.ndarray:
-        """Returns int64 [lines]: where each begins in the file."""
+        """Returns int64 [lines]: the start of each line in the file."""
         return self.offset + self.starts + (0 if self.gaps is None else self.gaps)
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class LineBlock:
         return LineBlock(self.data[begin:end], self.offset + begin, self.ends[start:stop] - begin, gaps)
 
     def take(self, keep: np.ndarray) -> "LineBlock":
-        """Returns the lines that a mask (bool [lines]) keeps."""
+        """Returns the lines where the mask (bool [lines]) is true."""
         starts, ends = self.starts[keep], self.ends[keep]
         data = b"".join([self.data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
         new_ends = np.cumsum(ends - starts)
@@ -89,10 +89,10 @@ class LineBlock:
 
 
 def line_block(data: bytes, offset: int, quote: bytes = b"", delimiter: bytes = b",") -> LineBlock:
-    """Returns the block of these whole lines.
+    """Returns a block of whole lines.
 
     Args:
-      quote: a newline between two of these is part of its line; b"": every newline ends a line.
+      quote: a newline between two quotes is part of its line; b"": every newline ends a line.
     """
     return LineBlock(data, offset, _with_tail(_line_ends(data, quote, delimiter), data))
 
@@ -110,9 +110,9 @@ def read_blocks(
     A byte order mark at the beginning of the file is left out.
 
     Args:
-      file: open for reading, and standing at byte 0.
-      stop: None: to the end of the file.
-      quote: newlines between two of these do not end a line; then a row must begin at `start`.
+      file: open for reading, at byte 0.
+      stop: None: the end of the file.
+      quote: a newline between two quotes does not end a line. Then a row must begin at `start`.
 
     Raises:
       CorruptFile: a line never ends.
@@ -120,12 +120,12 @@ def read_blocks(
     position, carry, ahead = start, b"", b""
     if start:  # the line that holds byte start - 1 belongs to the range before
         position, ahead = _skip_line(file, start - 1, block_bytes)
-    elif file.read(len(BOM)) == BOM:  # the first line is this range's, however short the range
+    elif file.read(len(BOM)) == BOM:  # the first line is of this range, however short the range is
         position, stop = len(BOM), stop and max(stop, len(BOM) + 1)
     else:
         file.seek(0)
     while stop is None or position < stop:
-        # What has been read ahead comes first, since reading on may fail; a long line is read in steps that double.
+        # The bytes read ahead come first, because the next read may fail. The steps of a long line double.
         step = max(block_bytes, min(len(carry), MAX_LINE_BYTES + 1 - len(carry)))
         chunk, ahead = ahead or file.read(step), b""
         data = carry + chunk if carry else chunk
@@ -145,21 +145,21 @@ def read_blocks(
 
 
 def open_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns bool [lines]: which end within a quoted field, if each begins outside of one.
+    """Returns bool [lines]: the lines that end within a quoted field, if each begins outside of one.
 
-    As pyarrow and Python's csv do, it takes a quote for the beginning of a quoted field only where a field begins.
+    A quote opens a field only where the field begins, as for pyarrow and Python's csv.
     """
     return _open_and_odd(block, quote, delimiter)[0]
 
 
 def unpaired_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns bool [lines]: which end within a quoted field, or may end one that a line before them began."""
+    """Returns bool [lines]: the lines that end within a quoted field, or may end one that began before them."""
     opened, odd = _open_and_odd(block, quote, delimiter)
     return opened | odd
 
 
 def stray_returns(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns bool [lines]: which hold a carriage return neither quoted nor at their end; a row ends there too.
+    """Returns bool [lines]: the lines with a carriage return that is neither quoted nor at the end; it ends a row.
 
     No line of the block may leave a quote open.
     """
@@ -176,7 +176,7 @@ def stray_returns(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarra
 
 
 def _open_and_odd(block: LineBlock, quote: bytes, delimiter: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Returns bool [lines], twice: which leave a quote open, and which hold an odd number of quotes."""
+    """Returns two bool [lines]: the lines that leave a quote open, and those with an odd number of quotes."""
     if not quote or quote not in block.data:
         return np.zeros(len(block), bool), np.zeros(len(block), bool)
     places = _places(block.data, quote)
@@ -199,7 +199,7 @@ def _hint(quote: bytes) -> str:
 
 
 def _skip_line(file: BinaryIO, at: int, block_bytes: int) -> tuple[int, bytes]:
-    """Reads on from byte `at` to behind the next newline; returns that position and what was read beyond it."""
+    """Reads from byte `at` past the next newline; returns the position behind it and the bytes read beyond it."""
     file.seek(at)
     while chunk := file.read(block_bytes):
         newline = chunk.find(b"\n")
@@ -210,12 +210,12 @@ def _skip_line(file: BinaryIO, at: int, block_bytes: int) -> tuple[int, bytes]:
 
 
 def _with_tail(ends: np.ndarray, data: bytes) -> np.ndarray:
-    """Returns the line ends with that of a last line that has no newline."""
+    """Returns the line ends, with the end of a last line that has no newline."""
     return ends if not data or (len(ends) and ends[-1] == len(data)) else np.append(ends, len(data))
 
 
 def _line_ends(data: bytes, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns int64: the places behind the newlines that end a line; `data` begins with one."""
+    """Returns int64 [lines]: the positions behind the newlines that end a line. A line must begin at data[0]."""
     newlines = _places(data, b"\n")
     if not quote or quote not in data:
         return newlines + 1
@@ -234,7 +234,7 @@ def _places(data: bytes, byte: bytes) -> np.ndarray:
 
 
 def _misplaced(data: bytes, opening: np.ndarray, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns those of the opening quotes that stand neither where a field begins nor behind a quote, as in \"\"."""
+    """Returns the opening quotes that stand neither where a field begins nor behind a quote, as in \"\"."""
     before = np.frombuffer(data, np.uint8)[opening - 1]
     placed = (before == delimiter[0]) | (before == _NEWLINE) | (before == quote[0])
     return opening[~placed & (opening > 0)]
@@ -242,8 +242,16 @@ def _misplaced(data: bytes, opening: np.ndarray, quote: bytes, delimiter: bytes)
 
 @functools.cache
 def _row_pattern(quote: bytes, delimiter: bytes, line_end: bytes = b"\n") -> re.Pattern[bytes]:
-    """A row with its newline: fields that are bare, or quoted (with what may follow the closing quote)."""
-    q, d = re.escape(quote), re.escape(delimiter)
-    bare = b"[^%b]*+" % (d + re.escape(line_end))
-    field = b"(?:%b(?:[^%b]++|%b%b)*+%b%b|(?!%b)%b)" % (q, q, q, q, q, bare, q, bare) if quote else bare
-    return re.compile(b"(?:%b%b)*+%b\n" % (field, d, field))
+    """Returns the pattern of a row with its newline.
+
+    Args:
+      quote: b"": quotes have no meaning.
+      line_end: the bytes that a bare field cannot hold, beside the delimiter.
+    """
+    q, d, end = (re.escape(text.decode("latin-1")) for text in (quote, delimiter, line_end))
+    bare = f"[^{d}{end}]*+"
+    # Inside quotes a doubled quote is a character. What follows the closing quote is bare.
+    quoted = f"{q} (?: [^{q}]++ | {q}{q} )*+ {q} {bare}"
+    field = f"(?: {quoted} | (?!{q}) {bare} )" if quote else bare
+    row = rf"(?: {field} {d} )*+ {field} \n"
+    return re.compile(row.encode("latin-1"), re.VERBOSE)

@@ -1,4 +1,4 @@
-"""Parquet: the row groups of a range, only the columns that are wanted."""
+"""Parquet files: their row groups as ranges, and the requested columns of a range."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,22 +10,49 @@ import pyarrow.parquet as pq
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode.conform import conform
-from sluice.transforms.decode.spec import Decoded, InputSpec
+from sluice.transforms.decode.ranges import FileRange, Look, Read, typed_look
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
 
 BATCH_ROWS = 4096
 
 
 @contextlib.contextmanager
 def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """Opens a file; pages that have a checksum are held against it."""
+    """Opens a file. The checksums of pages, where the file has them, are verified."""
     with open_binary(path) as file:
         yield pq.ParquetFile(pa.PythonFile(file, mode="r"), page_checksum_verification=True)
 
 
-def group_shares(file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
-    """Returns int64 [row groups]: the rows of each, and its bytes (unpacked).
+def look_parquet(path: str, _: CsvOptions) -> Look:
+    """Returns the columns of a file."""
+    with open_parquet(path) as parquet:
+        return typed_look(parquet.schema_arrow)
 
-    Does without `RowGroupMetaData.column`, at which pyarrow 25 ends the process if the footer is damaged.
+
+def split_parquet(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
+    """Returns the ranges of a file, cut between row groups only: one worker reads a huge row group."""
+    with open_parquet(path) as parquet:
+        _, group_bytes = group_shares(parquet)
+    stored = group_bytes * (size / max(1, group_bytes.sum()))
+    ranges, first, held = [], 0, 0.0
+    for group, share in enumerate(stored.tolist()):
+        held += share
+        if held >= range_bytes or group == len(stored) - 1:
+            ranges.append(FileRange(path, first, group + 1, round(held)))
+            first, held = group + 1, 0.0
+    return ranges
+
+
+def read_parquet_range(part: FileRange, spec: InputSpec) -> Read:
+    """Yields the rows of a range."""
+    with open_parquet(part.path) as parquet:
+        yield from read_parquet(parquet, part.start, part.stop or 0, spec, part.path, part.stored_bytes)
+
+
+def group_shares(file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two int64 [row groups]: the rows of each, and its unpacked bytes.
+
+    It avoids `RowGroupMetaData.column`, at which pyarrow 25 ends the process if the footer is damaged.
 
     Raises:
       CorruptFile: the footer contradicts itself.
@@ -43,7 +70,7 @@ def read_parquet(
     """Yields (rows, bytes read, row of the file reached) of row groups [first, last).
 
     Args:
-      stored_bytes: of these row groups, to be shared out among their rows.
+      stored_bytes: the stored size of these row groups, shared out among their rows.
 
     Raises:
       CorruptFile: a column of the job is not in the file, or it has fewer rows than its footer says.
@@ -55,7 +82,7 @@ def read_parquet(
     rows, _ = group_shares(file)
     position, end = int(rows[:first].sum()), int(rows[:last].sum())
     row_bytes = stored_bytes / max(1, end - position)
-    # With no column asked for, batches still have to say how many rows there are.
+    # If no column is requested, one is read: batches must have their numbers of rows.
     wanted = names or file.schema_arrow.names[:1]
     for batch in file.iter_batches(BATCH_ROWS, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
         decoded = conform(batch, spec, f"{path}#row=", position)

@@ -1,6 +1,5 @@
-"""What decoding is told, and what it gives."""
+"""The input of decoding, which a job decides at launch, and its output."""
 
-import collections
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
@@ -8,28 +7,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.isolate import isolate
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import with_origin, with_payload
-from sluice.transforms.core.failures import DECODE, READ, Failure
+from sluice.transforms.core.failures import DECODE, READ, Failure, count_failures
 
-CSV, JSONL, PARQUET, AVRO, TFRECORD = "csv", "jsonl", "parquet", "avro", "tfrecord"
-# Of no file: a table, or what a query gives.
-BIGQUERY = "bigquery"
-# Their columns have types, and all rows the same columns.
-TYPED = (PARQUET, AVRO, BIGQUERY)
-
-# The error_type of a row that does not fit: there is no exception behind it.
+# The error_type of a row that does not fit. No exception stands behind it.
 INVALID_ROW = "InvalidRow"
 
 
 @dataclasses.dataclass(frozen=True)
 class CsvOptions:
-    """How CSV files are written.
+    """The dialect of CSV files.
 
     Attributes:
-      column_names: of files without a header line; empty: the first line of each file is its header.
+      column_names: the fields of files without a header line; empty: the first line of each file is its header.
       quote_char: "" if quotes have no meaning.
-      allow_quoted_newlines: values may hold newlines; files are then read unsplit.
+      allow_quoted_newlines: values may hold newlines. Files are then read unsplit.
     """
 
     delimiter: str = ","
@@ -44,15 +38,15 @@ class CsvOptions:
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What the files of a job hold, decided once at launch: nothing is inferred from a block.
+    """The contents of a job's input, decided once at launch: nothing is inferred from a block.
 
     Attributes:
-      format: "csv", "jsonl", "parquet", "avro", "tfrecord" or "bigquery".
-      columns: (name, type) of those that are read, in order. In text formats a binary column is base64.
-      examples: of TFRecords for a model that parses tf.Examples itself: the column that holds them whole.
-      payload: carry each row's source text to where a failure or a writer may need it.
-      header: of CSV whose lines are written as they are: the header that every file must have.
-      added: of JSON objects that are written as they are: the names that the output adds to them.
+      format: a name of transforms.core.formats.
+      columns: (name, type) of each column to read, in order. In text formats a binary column is base64.
+      examples: for TFRecords of a model that parses tf.Examples itself: the column of the whole records.
+      payload: carry the source text of each row, for failures and for writers of raw rows.
+      header: for CSV whose lines are written as they are: the header that every file must have.
+      added: for JSON objects that are written as they are: the names that the output adds to them.
     """
 
     format: str
@@ -70,10 +64,10 @@ class InputSpec:
 
 @dataclasses.dataclass
 class Decoded:
-    """Rows in order, and what failed of them.
+    """Rows in order, and the failures among them.
 
     Attributes:
-      batches: of the job's columns and the reserved ones.
+      batches: the job's columns and the reserved ones.
     """
 
     batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
@@ -81,7 +75,7 @@ class Decoded:
 
     @property
     def rows(self) -> int:
-        """Rows in: good and bad."""
+        """The number of rows read: good and bad."""
         return sum(batch.num_rows for batch in self.batches) + len(self.failures)
 
     def joined(self) -> "Decoded":
@@ -91,19 +85,19 @@ class Decoded:
         return Decoded(pa.Table.from_batches(self.batches).combine_chunks().to_batches(), self.failures)
 
     def add(self, other: "Decoded") -> None:
-        """Appends what came after."""
+        """Appends rows that come after these."""
         self.batches += other.batches
         self.failures += other.failures
 
 
 def row_failure(message: str, origin: str, payload: bytes) -> Failure:
-    """Returns the failure of a row that could not be decoded."""
+    """Returns the failure of a row that cannot be decoded."""
     return Failure(DECODE, INVALID_ROW, message, origin, payload)
 
 
 def file_failure(error: Exception, origin: str) -> Failure:
     """Returns the failure of a file that cannot be read past `origin`."""
-    # zlib calls its own "error"; an error that says nothing, such as EOFError, is at least named.
+    # zlib names its error class "error". An error without a text, such as EOFError, is shown by its name.
     name = f"zlib.{type(error).__name__}" if isinstance(error, zlib.error) else type(error).__name__
     return Failure(READ, name, str(error) or name, origin)
 
@@ -121,17 +115,28 @@ def finish(
     return with_payload(batch, payload) if spec.payload and payload is not None else batch
 
 
-def halve(count: int, decode: Callable[[int, int], Decoded]) -> Decoded:
-    """Decodes items [0, count) as two halves, in order."""
-    decoded = decode(0, count // 2)
-    decoded.add(decode(count // 2, count))
+class Undecodable(Exception):
+    """Items do not decode together. The text says why a single item does not."""
+
+
+def decode_isolated(count: int, decode: Callable[[int, int], Decoded], fail: Callable[[int, str], Failure]) -> Decoded:
+    """Decodes items [0, count) together and, where that fails, in halves until each item at fault is alone.
+
+    Args:
+      decode: decodes items [start, stop); raises Undecodable if it cannot.
+      fail: returns the failure of one item, for the text of its error.
+    """
+    decoded = Decoded()
+    for part in isolate(count, decode, Undecodable):
+        if part.result is None:
+            decoded.failures.append(fail(part.start, str(part.error)))
+        else:
+            decoded.add(part.result)
     return decoded
 
 
 def count_decoded(decoded: Decoded, size: int) -> None:
-    """Counts rows_read, bytes_read and rows_failed. On the bundle's thread, as `metrics.count`."""
+    """Counts rows_read, bytes_read and rows_failed. Must run on the bundle's thread, as `metrics.count`."""
     metrics.count(metrics.ROWS_READ, decoded.rows)
     metrics.count(metrics.BYTES_READ, size)
-    kinds = collections.Counter((failure.stage, failure.error_type) for failure in decoded.failures)
-    for (stage, error_type), failures in kinds.items():
-        metrics.count_failure(stage, error_type, failures)
+    count_failures(decoded.failures)

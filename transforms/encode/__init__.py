@@ -1,1 +1,1 @@
-"""Columns to bytes: one file per format, and the spec that names them."""
+"""Columns to bytes: a file for each format, the spec, and the table from each format to its encoder."""

@@ -1,4 +1,4 @@
-"""What an output file holds, and how a batch's columns are brought to it; shared by the encoders of encode.py."""
+"""The spec of an output file, and what the encoders share: columns in the types of the file, and joined bytes."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,44 +10,27 @@ import pyarrow.compute as pc
 
 from sluice.models.errors import SluiceError
 from sluice.models.tensors.column_types import is_list
+from sluice.transforms.core.formats import FORMATS, RAW_FORMATS
 
 Text = TypeVar("Text", str, bytes)
 
-FORMATS = ("csv", "jsonl", "parquet", "avro", "tfrecord")
-RAW_FORMATS = ("csv", "jsonl", "tfrecord")
-
-_SUFFIXES = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".json": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".avro": "avro",
-    ".tfrecord": "tfrecord",
-    ".tfrecords": "tfrecord",
-}
-# How a file name ends -> its format. Parquet and Avro compress inside, so only the others come gzipped.
-EXTENSIONS = _SUFFIXES | {
-    f"{suffix}.gz": name for suffix, name in _SUFFIXES.items() if name in ("csv", "jsonl", "tfrecord")
-}
-
-# A batch is encoded in parts, because Arrow addresses the text of one array with 31 bits. Per byte of a column there
-# are at most 6 bytes of text (a control character in JSON), and per row the column names.
+# A batch is encoded in parts, because Arrow addresses the text of one array with 31 bits. A byte of a column becomes 6
+# bytes of text at most (a control character in JSON), and each row has the column names.
 _PART_ROWS = 16_384
 _PART_BYTES = 32 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputSpec:
-    """What an output file holds, decided at launch. Picklable.
+    """The contents of an output file, decided at launch. Picklable.
 
     Attributes:
       format: one of FORMATS.
-      schema: the file's columns in order, with their types.
-      raw: from a file of the same row format: each row is its own source text (the column `models.reserved.PAYLOAD`)
-        with the columns of `schema` added to it.
-      raw_names: of raw CSV: the names of the fields that the source rows hold, for the header.
-      flatten: csv: a list or struct becomes its JSON text in one field.
+      schema: the columns of the file in order, with their types.
+      raw: each row is its own source text (the column `models.reserved.PAYLOAD`) with the columns of `schema` added.
+        The input must be of the same row format.
+      raw_names: for raw CSV: the names of the fields of the source rows, for the header.
+      flatten: for CSV: a list or struct becomes its JSON text in one field.
     """
 
     format: str
@@ -67,21 +50,21 @@ class Encoder(Protocol):
     """Writes batches into one open file."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Adds the batch's rows. Columns that the OutputSpec does not name are left out.
+        """Writes the rows of a batch. Columns that the OutputSpec does not name are left out.
 
         Raises:
-          SluiceError: a column is missing, or has values that its column in the file cannot hold.
+          SluiceError: a column is missing, or has values that its column in the file cannot hold. Nothing is written.
         """
 
     def close(self) -> None:
-        """Writes what completes the file; the file itself stays open."""
+        """Writes the end of the format. The file itself stays open."""
 
 
 def shown_type(kind: pa.DataType) -> pa.DataType:
-    """Returns the type as it shows in a file, without Arrow's variants of it.
+    """Returns the type as a file shows it, without Arrow's variants.
 
-    A dictionary becomes its values, an extension type its storage, large and view variants the common type, fixed size
-    the variable one, a map a list of {key, value}.
+    A dictionary becomes its values, an extension type its storage, a large or view variant the common type, a fixed
+    size the variable one, a map a list of {key, value}.
     """
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
@@ -116,21 +99,21 @@ def _shown_field(field: pa.Field) -> pa.Field:
 
 
 def select_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Returns the schema's columns, in its order and types.
+    """Returns the columns of the schema, in its order and types.
 
-    A type may differ where no value changes: dictionary or text, string or binary, another width or unit.
+    A type may differ if no value changes: dictionary or text, string or binary, another width or unit.
 
     Raises:
-      SluiceError: a column is missing, its type is another, or a value does not fit; the text names the column.
+      SluiceError: a column is missing, has another type, or a value that does not fit. The text names the column.
     """
     return pa.RecordBatch.from_arrays([_select(batch, field) for field in schema], schema=schema)
 
 
 def find_column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Returns the batch's column of that name.
+    """Returns the column of that name.
 
     Raises:
-      SluiceError: there is none, or more than one.
+      SluiceError: the batch has no such column, or several.
     """
     places = batch.schema.get_all_field_indices(name)
     if len(places) != 1:
@@ -159,7 +142,7 @@ def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
 
 
 def same_kind(source: pa.DataType, target: pa.DataType) -> bool:
-    """Whether a checked cast between shown types keeps the meaning of every value that it lets through."""
+    """Whether a checked cast between shown types keeps the meaning of every value that passes."""
     types = pa.types
     if is_list(source) and is_list(target):
         return same_kind(source.value_type, target.value_type)
@@ -190,9 +173,9 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _miscast(kind: pa.DataType) -> bool:
-    """Whether lists and structs hold what pyarrow 25 casts wrongly in them.
+    """Whether a nested type holds a type that pyarrow 25 casts wrongly.
 
-    Slices of columns of type null come out with the length of the whole, and an empty dictionary fails under a null.
+    A slice of a column of type null comes out with the length of the whole, and an empty dictionary fails under a null.
     """
     if pa.types.is_null(kind) or pa.types.is_dictionary(kind):
         return True
@@ -200,7 +183,7 @@ def _miscast(kind: pa.DataType) -> bool:
 
 
 def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yields slices of the batch that are small enough to be encoded at once; none for no rows."""
+    """Yields slices of the batch that are small enough to encode at once; none if there are no rows."""
     if batch.num_rows <= _PART_ROWS and (batch.num_rows <= 1 or batch.nbytes <= _PART_BYTES):
         if batch.num_rows:
             yield batch
@@ -211,11 +194,11 @@ def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def join(pieces: Sequence[pa.Array | Text], rows: int, null: Text) -> pa.Array:
-    """Returns string or binary [rows]: the pieces of each row one after another.
+    """Returns string or binary [rows]: the pieces of each row, joined.
 
     Args:
-      pieces: string or binary arrays [rows], and text that stands in every row.
-      null: stands for a null piece.
+      pieces: string or binary arrays [rows], and texts that are the same in every row.
+      null: replaces a null piece.
     """
     pieces = [piece for piece in pieces if isinstance(piece, pa.Array) or piece]
     arrays = [piece for piece in pieces if isinstance(piece, pa.Array)]
@@ -227,14 +210,14 @@ def join(pieces: Sequence[pa.Array | Text], rows: int, null: Text) -> pa.Array:
 
 
 def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """Returns the lists with these values in the place of `lists.flatten()`."""
+    """Returns the lists with these values in place of `lists.flatten()`."""
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
     offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
     return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
 
 
 def data_bytes(array: pa.Array) -> bytes:
-    """Returns the bytes of a string or binary array's values, one after another (those under a null may be there)."""
+    """Returns the joined bytes of a string or binary array. Bytes under a null may be among them."""
     if not len(array):
         return b""
     _, offsets, data = array.buffers()

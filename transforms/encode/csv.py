@@ -1,7 +1,7 @@
 """Scored rows as CSV.
 
-pyarrow's CSVWriter is as fast, but quotes every string or none; here a field is quoted where RFC 4180 asks for it, so
-that a CSV file's own columns come out as they went in.
+pyarrow's CSVWriter is as fast, but quotes every string or none. Here a field is quoted only where RFC 4180 asks for it,
+so that the columns of a CSV file come out as they went in.
 """
 
 from typing import BinaryIO
@@ -15,14 +15,14 @@ from sluice.transforms.encode.base import OutputSpec, data_bytes, join, parts, s
 from sluice.transforms.encode.json import json_texts, json_unsupported
 from sluice.transforms.encode.text import column_text, has_text
 
-# What pandas and pyarrow read back as floats (pyarrow takes `nan` for null unless `null_values` says otherwise).
+# pandas and pyarrow read these as floats (pyarrow reads `nan` as null unless `null_values` says otherwise).
 _NONFINITE = ("nan", "inf", "-inf")
 _SPECIAL = (b",", b'"', b"\n", b"\r")
 _SPECIAL_REGEX = '[,"\r\n]'
 
 
 def csv_unsupported(kind: pa.DataType, flatten: bool) -> str | None:
-    """Returns what in this shown type a CSV field cannot hold, or None."""
+    """Returns the part of this shown type that a CSV field cannot hold, or None."""
     if is_list(kind) or pa.types.is_struct(kind):
         return json_unsupported(kind) if flatten else str(kind)
     return None if has_text(kind) else str(kind)
@@ -31,9 +31,9 @@ def csv_unsupported(kind: pa.DataType, flatten: bool) -> str | None:
 class CsvEncoder:
     """Comma-separated lines under a header line.
 
-    Null and the empty string are both an empty field; in a file of one column they are `""`, because readers skip an
-    empty line. Lists and structs (flatten) are JSON text, binary is base64, timestamps are ISO 8601, floats may be nan,
-    inf and -inf.
+    Null and the empty string are both an empty field. In a file of one column they are `""`, because readers skip an
+    empty line. Lists and structs (flatten) are JSON text, binary is base64, timestamps are ISO 8601, and floats may be
+    nan, inf and -inf.
     """
 
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
@@ -52,13 +52,13 @@ class CsvEncoder:
             self._file.write(data_bytes(_added_lines(part) if self._raw else _lines(part)))
 
     def close(self) -> None:
-        """Nothing completes a file of lines."""
+        """A file of lines has no end."""
 
 
 def _added_lines(batch: pa.RecordBatch) -> pa.Array:
-    """Returns each row's own line, the last column, with the other columns as further fields at its end.
+    """Returns the source line of each row, which is the last column, with the other columns as fields at its end.
 
-    The line is bytes of any encoding under a string's name: nothing here decodes it.
+    The line may be in any encoding, though its type says string: nothing here decodes it.
     """
     pieces: list[pa.Array | str] = [pc.ascii_rtrim(batch.column(PAYLOAD).view(pa.string()), "\r\n")]
     for column in batch.columns[:-1]:
@@ -78,7 +78,7 @@ def _lines(batch: pa.RecordBatch) -> pa.Array:
 
 
 def _fields(array: pa.Array) -> pa.Array:
-    """Returns string [rows], quoted where needed, null for null."""
+    """Returns string [rows], quoted if needed, null for null."""
     if is_list(array.type) or pa.types.is_struct(array.type):
         text = json_texts(array)
         array = pc.if_else(array.is_valid(), text, None) if array.null_count else text

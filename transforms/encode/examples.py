@@ -14,9 +14,9 @@ from sluice.transforms.encode.base import OutputSpec, parts, select_columns, sho
 
 
 def example_unsupported(kind: pa.DataType) -> str | None:
-    """Returns what in this shown type a tf.Example cannot hold, or None: it has flat lists of int64, float and bytes.
+    """Returns the part of this shown type that a tf.Example cannot hold, or None.
 
-    uint64 is refused too, since an int64 does not hold all of it.
+    A tf.Example has flat lists of int64, float and bytes. uint64 is refused, because int64 does not hold all of it.
     """
     value = kind.value_type if is_list(kind) else kind
     types = pa.types
@@ -29,16 +29,16 @@ def example_unsupported(kind: pa.DataType) -> str | None:
 class ExampleEncoder:
     """A TFRecord file of serialized tf.Examples.
 
-    Integers and booleans are int64 features, floats are float features (a float64 is rounded to float32, the only float
-    there is), strings and binary are bytes features. A null is a feature left out.
+    Integers and booleans are int64 features; floats are float features (a float64 is rounded to float32, the only
+    float); strings and binary are bytes features. A null is a feature left out.
 
-    Raw rows are the source's own serialized Example followed by one of the added columns: parsers take concatenated
-    messages as one and merge their maps, https://protobuf.dev/programming-guides/encoding/#last-one-wins; TensorFlow's
-    fast parser does so too (tensorflow/core/util/example_proto_fast_parsing.cc, ParseExample).
+    A raw row is the serialized Example of the source followed by an Example of the added columns. Parsers read
+    concatenated messages as one and merge their maps, https://protobuf.dev/programming-guides/encoding/#last-one-wins;
+    TensorFlow's fast parser, too (tensorflow/core/util/example_proto_fast_parsing.cc, ParseExample).
     """
 
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
-        # Imported where used: tfx_bsl is slow to import, and only this format needs it.
+        # The import stays here: it keeps tfx_bsl, which is slow to import, out of jobs that write other formats.
         from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
         self._file = file
@@ -53,7 +53,7 @@ class ExampleEncoder:
             self._file.write(b"".join(map(tfrecord.frame, self._examples(part))))
 
     def close(self) -> None:
-        """Nothing completes a file of records."""
+        """A file of records has no end."""
 
     def _examples(self, batch: pa.RecordBatch) -> list[bytes]:
         names = batch.schema.names[:-1] if self._raw else batch.schema.names

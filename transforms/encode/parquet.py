@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode.base import OutputSpec, select_columns
 
-# A row group is what a reader takes at once; batches of a few hundred rows would make files of tiny ones.
+# A reader reads a row group at once. A row group for each batch, of some hundred rows, would be tiny.
 _GROUP_ROWS = 64 << 10
 _GROUP_BYTES = 64 << 20
 
@@ -24,9 +24,9 @@ def parquet_unsupported(kind: pa.DataType) -> str | None:
 
 
 def _written_type(kind: pa.DataType) -> pa.DataType:
-    """The type with lists of fixed size as variable ones.
+    """Returns the type with lists of variable size in place of fixed ones.
 
-    pyarrow cannot read a null among the former back: https://github.com/apache/arrow/issues/35692
+    pyarrow cannot read a null among lists of fixed size: https://github.com/apache/arrow/issues/35692
     """
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_written_type(field.type)) for field in kind])
@@ -37,7 +37,7 @@ def _written_type(kind: pa.DataType) -> pa.DataType:
 
 
 class _Sink:
-    """What pyarrow asks of a file: `tell` and `closed`, which a stream may lack; closing it leaves the file open."""
+    """A file for pyarrow: it has `tell` and `closed`, which a stream may lack, and `close` leaves the file open."""
 
     closed = False
 
@@ -63,7 +63,7 @@ class _Sink:
 class ParquetEncoder:
     """A Parquet file with pyarrow's defaults (snappy), in row groups of up to 64 k rows or 64 MB.
 
-    Batches are held until they make up a row group, so memory is bounded by that and one batch more.
+    Batches are held until they fill a row group, so memory is bounded by a row group and one batch.
     """
 
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:

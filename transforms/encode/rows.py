@@ -1,12 +1,12 @@
-"""Scored rows as messages: each is one JSON object, and a row that JSON cannot hold is a failure of its own."""
+"""Scored rows as messages, each a JSON object. A row that JSON cannot hold is a failure."""
 
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
+from sluice.models.isolate import isolate
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.failures import ENCODE, Failure
@@ -16,43 +16,25 @@ from sluice.transforms.encode.json import json_objects
 
 
 def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], np.ndarray | None, list[Failure]]:
-    """Returns rows as JSON objects, each on one line and without a line end; see transforms.encode.json.JsonEncoder.
+    """Returns rows as JSON objects, each on one line without a line end; see transforms.encode.json.JsonEncoder.
 
-    Returns also int64 [objects]: the rows that they are of, in order (None: every row has one), and a failure for each
-    row that has none: a value does not fit its column in `spec`, or, of a raw spec, its own text is not a JSON object.
+    Returns also int64 [objects], the row of each object in order (None: every row has one), and a failure for each row
+    without an object: a value does not fit its column in `spec`, or the source text of a raw row is not a JSON object.
     """
-    pieces = list(_encode(batch, spec, 0))
-    if len(pieces) == 1 and isinstance(pieces[0][1], list):
-        return pieces[0][1], None, []
+
+    def encode(start: int, stop: int) -> list[bytes]:
+        return json_objects(batch.slice(start, stop - start), spec).to_pylist()
+
     texts: list[bytes] = []
     rows: list[int] = []
     failures: list[Failure] = []
-    for start, piece in pieces:
-        if isinstance(piece, Failure):
-            failures.append(piece)
+    for part in isolate(batch.num_rows, encode, SluiceError):
+        if part.result is None:
+            failures.append(scored_failure(batch, part.start, ENCODE, type(part.error).__name__, str(part.error)))
         else:
-            texts += piece
-            rows += range(start, start + len(piece))
-    return texts, np.array(rows, np.int64), failures
-
-
-def _encode(batch: pa.RecordBatch, spec: OutputSpec, start: int) -> Iterator[tuple[int, list[bytes] | Failure]]:
-    """Yields the first row, and the objects, of the whole batch, or else of its halves; of a single row, a failure.
-
-    Args:
-      start: which row the batch's first is.
-    """
-    try:
-        objects = json_objects(batch, spec).to_pylist()
-    except SluiceError as error:  # some row is at fault
-        if batch.num_rows > 1:
-            middle = batch.num_rows // 2
-            yield from _encode(batch.slice(0, middle), spec, start)
-            yield from _encode(batch.slice(middle), spec, start + middle)
-        elif batch.num_rows:
-            yield start, scored_failure(batch, 0, ENCODE, type(error).__name__, str(error))
-    else:
-        yield start, objects
+            texts += part.result
+            rows += range(part.start, part.stop)
+    return texts, np.array(rows, np.int64) if failures else None, failures
 
 
 def scored_failure(batch: pa.RecordBatch, row: int, stage: str, error_type: str, message: str) -> Failure:

@@ -1,4 +1,4 @@
-"""Columns of values as columns of text: what CSV and JSON have in common."""
+"""Columns of values as columns of text, for CSV and JSON."""
 
 import binascii
 import functools
@@ -24,7 +24,7 @@ _HAS_TEXT = (
 
 
 def has_text(kind: pa.DataType) -> bool:
-    """Whether `column_text` takes arrays of this shown type."""
+    """Whether `column_text` accepts arrays of this shown type."""
     return any(is_kind(kind) for is_kind in _HAS_TEXT)
 
 
@@ -32,12 +32,12 @@ def column_text(array: pa.Array, nonfinite: tuple[str, str, str]) -> pa.Array:
     """Returns string [rows], null where the value is null.
 
     Binary is standard base64, as BigQuery's BYTES. A timestamp is ISO 8601, in UTC with Z if its column has a time
-    zone, and with as many decimals as its unit. A float is the shortest text that reads back as the same value of its
-    own width.
+    zone, and with the decimals of its unit. A float is the shortest text that reads back as the same value of its
+    width.
 
     Args:
-      array: of a shown type that is not nested (see `has_text`).
-      nonfinite: the text of NaN, infinity and -infinity.
+      array: has a shown type that is not nested (see `has_text`).
+      nonfinite: the texts of NaN, infinity and -infinity.
     """
     kind = array.type
     if pa.types.is_string(kind):
@@ -47,7 +47,7 @@ def column_text(array: pa.Array, nonfinite: tuple[str, str, str]) -> pa.Array:
     if pa.types.is_binary(kind):
         return _base64(array)
     if pa.types.is_timestamp(kind):
-        # A zoned column counts from the epoch in UTC, so dropping its zone gives UTC.
+        # A column with a zone counts from the epoch in UTC, so without its zone it is UTC.
         text = pc.replace_substring(array.cast(pa.timestamp(kind.unit)).cast(pa.string()), " ", "T")
         return text if kind.tz is None else pc.binary_join_element_wise(text, "Z", "")
     return array.cast(pa.string())
@@ -76,7 +76,7 @@ def _floats(array: pa.Array, nonfinite: tuple[str, str, str]) -> pa.Array:
 
 
 def _shortest(values: np.ndarray) -> pa.Array:
-    """Returns string [n] of float32 or float64 [n]; orjson prints the shortest text for the array's dtype."""
+    """Returns string [n] for float32 or float64 [n]. orjson prints the shortest text for the dtype."""
     if not len(values):
         return pa.array([], pa.string())
     listed = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -93,6 +93,6 @@ def _string_array(offsets: np.ndarray, data: np.ndarray) -> pa.Array:
 
 @functools.cache
 def _half_texts() -> pa.Array:
-    """Returns string [65536]: the shortest text of every float16, which orjson would print as a float32."""
+    """Returns string [65536]: the shortest text of every float16. orjson would print them as float32."""
     halves = np.arange(1 << 16).astype(np.uint16).view(np.float16)
     return pa.array(halves.astype(str).tolist(), pa.string())

@@ -1,5 +1,10 @@
-"""Files that bundles have finished, renamed into place once the job is judged."""
+"""The finished files of a batch job, renamed to their final names once the failure rate is checked.
 
+By hand, because Beam's fileio logs a failed rename at DEBUG and reports the file as written, and Beam's FileBasedSink
+takes any file under the final name, of an earlier run too, for the renamed one.
+"""
+
+import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Sequence
 
@@ -11,13 +16,16 @@ from sluice.transforms.core.beam_files import delete_files, match_files
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.write import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
 
+# Beam's sinks rename on up to as many threads.
+_THREADS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class FilesCommitter:
-    """A set of files, as a `Committer`: its parts are `Shard`s.
+    """A set of files, as a `Committer`. Its parts are `Shard`s.
 
     Attributes:
-      spec: of the rows: where there are none, one file is written that says so; None: then there is no file.
+      spec: the contents of the one file that is written if there are no rows; None: then there is no file.
     """
 
     target: Target
@@ -34,27 +42,40 @@ class FilesCommitter:
 
 
 def rename_shards(target: Target, shards: Iterable[Shard]) -> list[str]:
-    """Renames finished files to their final names, and deletes what an earlier run left under such names.
+    """Renames finished files to their final names, then deletes the other files of an earlier run.
 
-    May be called again after it was interrupted: a file that has been renamed already is left as it is.
+    May be called again after an interruption: a file that has been renamed already is left as it is.
+
+    Raises:
+      SluiceError: a file could not be renamed. The files of the earlier run are still there.
     """
     ordered = sorted(shards, key=lambda shard: shard.path)
     names = [target.shard(number, len(ordered)) for number in range(len(ordered))]
-    for shard, name in zip(ordered, names, strict=True):
-        _rename(shard, name)
+    pairs = list(zip(ordered, names, strict=True))
+    count = FileSystems.get_chunk_size(target.prefix)  # as many as one request of the file system renames
+    chunks = [pairs[start : start + count] for start in range(0, len(pairs), count)]
+    with concurrent.futures.ThreadPoolExecutor(_THREADS, "sluice-rename") as threads:
+        for _ in threads.map(_rename, chunks):
+            pass
     delete_files(path for path in existing_files(target) if path not in names)
     return names
 
 
-def _rename(shard: Shard, name: str) -> None:
-    """Renames one file over whatever has the name; another attempt at the same step may have done so already."""
+def _rename(pairs: Sequence[tuple[Shard, str]]) -> None:
+    """Renames files over whatever has their names. An earlier attempt may have renamed some of them already."""
+    paths, names = [shard.path for shard, _ in pairs], [name for _, name in pairs]
     try:
-        if FileSystems.exists(shard.path):
-            FileSystems.rename([shard.path], [name])
-            return
-        reason: BeamIOError | None = None
+        FileSystems.rename(paths, names)
     except BeamIOError as error:
-        reason = error
-    found = [file.size_in_bytes for file in match_files(name)]
-    if found != [shard.size] or FileSystems.exists(shard.path):
-        raise SluiceError(f"{shard.path} could not be renamed to {name}: {reason or 'it has vanished'}") from reason
+        reasons = error.exception_details or dict.fromkeys(zip(paths, names, strict=True), error)
+        for shard, name in pairs:
+            if (shard.path, name) in reasons:
+                _check_renamed(shard, name, reasons[shard.path, name])
+
+
+def _check_renamed(shard: Shard, name: str, reason: object) -> None:
+    """Checks, where a rename has failed, that an earlier attempt has renamed the file."""
+    vanished = not FileSystems.exists(shard.path)
+    if vanished and [file.size_in_bytes for file in match_files(name)] == [shard.size]:
+        return
+    raise SluiceError(f"{shard.path} could not be renamed to {name}: {'it has vanished' if vanished else reason}")

@@ -1,4 +1,4 @@
-"""Files to RecordBatches: split, spread over the workers, read and decoded."""
+"""Files to RecordBatches: split into ranges, spread over the workers, read and decoded."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
@@ -10,22 +10,21 @@ from sluice.models.errors import UsageError
 from sluice.transforms.core.batches import slices
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure
 from sluice.transforms.core.prefetch import prefetch
+from sluice.transforms.decode.formats import is_file_error, read_range, split_file
+from sluice.transforms.decode.ranges import FileRange
 from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded, file_failure
-from sluice.transforms.files.ranges import FileRange, is_file_error, read_range, split_file
 
-# A batch holds at most this many rows: enough for vectorised work, small enough that several are in work at once.
+# The rows of a batch: enough for vectorised work, few enough that several batches are in work at once.
 MAX_BATCH_ROWS = 4096
 
-FAILURES, TALLY = "failures", "tally"
-
-_Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
+TALLY = "tally"
 _Tallied: TypeAlias = beam.pvalue.TaggedOutput[Literal["tally"], int]
 
 
 class Read(NamedTuple):
-    """What a reader gives: rows, failures, and how many rows there were (ints to be summed)."""
+    """The outputs of a reader: rows, failures, and the number of rows read (ints, to be summed)."""
 
     rows: beam.PCollection
     failures: beam.PCollection
@@ -33,11 +32,11 @@ class Read(NamedTuple):
 
 
 class ReadFiles(Composite):
-    """Reads files into RecordBatches of the columns in `spec`, with their origin and payload beside them.
+    """Reads files into RecordBatches of the columns in `spec`, with the origin and payload of each row beside them.
 
     Args:
       pattern: a glob.
-      spec: what the files hold; `pipelines.plan.batch` derives it from a model and a sample of the input.
+      spec: the contents of the files. `pipelines.plan.batch` derives it from a model and a sample of the input.
     """
 
     def __init__(self, pattern: str, spec: InputSpec) -> None:
@@ -59,14 +58,14 @@ class ReadFiles(Composite):
 
 
 class _Split(beam.DoFn):
-    """Counts: rows_read, rows_failed (files whose head cannot be read)."""
+    """Counts: rows_read, rows_failed (files whose beginning cannot be read)."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def process(self, pattern: str) -> Iterator[FileRange | _Failed | _Tallied]:
+    def process(self, pattern: str) -> Iterator[FileRange | FailedOutput | _Tallied]:
         files = match_files(pattern)
-        if not files:  # there were some when the job was launched: to go on would replace good output by none
+        if not files:  # at launch there were some: to go on would replace good output with none
             raise UsageError(f"no file matches {pattern} where the job runs; workers elsewhere do not see local files")
         for file in files:
             try:
@@ -86,12 +85,12 @@ class _Decode(beam.DoFn):
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def process(self, part: FileRange) -> Iterator[pa.RecordBatch | _Failed | _Tallied]:
+    def process(self, part: FileRange) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
         return emit_decoded(read_range(part, self._spec))
 
 
-def emit_decoded(parts: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatch | _Failed | _Tallied]:
-    """Yields what a reader's DoFn gives, and counts it, while the next parts are made ahead.
+def emit_decoded(parts: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
+    """Yields the outputs of a reader's DoFn and counts them, while the next parts are read ahead.
 
     Args:
       parts: (rows, bytes read).
@@ -106,5 +105,5 @@ def emit_decoded(parts: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatc
     yield beam.pvalue.TaggedOutput(TALLY, rows)
 
 
-def _tag(failures: list[Failure]) -> Iterator[_Failed]:
+def _tag(failures: list[Failure]) -> Iterator[FailedOutput]:
     return (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)

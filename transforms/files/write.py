@@ -1,8 +1,8 @@
-"""Batches and failures to files that appear only once they are finished, and only if the job is a success.
+"""Batches and failures of a batch job to files, which appear only when the job succeeds.
 
-Each bundle writes a file of its own in a hidden directory. One last step sees the files of the bundles that succeeded,
-judges the job, and renames them into place: a bundle that is tried again, or a job that dies, leaves nothing that looks
-like output.
+Each bundle writes a file of its own in a hidden directory. The last step of the job gets the files of the bundles that
+succeeded, checks the failure rate, and renames them to their final names. So a bundle that is retried, or a job that
+dies, leaves nothing that looks like output.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import BinaryIO, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import apache_beam as beam
 import pyarrow as pa
@@ -22,29 +22,25 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.transforms.core import metrics
+from sluice.models.isolate import isolate
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.beam_files import delete_files, match_files
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import ENCODE, FULL, Failure, to_json
+from sluice.transforms.core.failures import ENCODE, FAILURES, FULL, FailedOutput, Failure, count_failures, to_json
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.encoders import open_encoder
+from sluice.transforms.encode.formats import open_encoder
 
 _LOG = logging.getLogger(__name__)
-
-FAILURES = "failures"
-
-_Failed: TypeAlias = beam.pvalue.TaggedOutput[Literal["failures"], Failure]
 
 _GZIP_LEVEL = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where a set of files goes: PREFIX-00000-of-00003SUFFIX, as Beam names shards.
+    """The names of a set of files: PREFIX-00000-of-00003SUFFIX, as Beam names shards.
 
     Attributes:
-      temp: a directory of this job alone, on the same file system, that the files are written to first.
+      temp: a directory of this job alone, on the same file system, for the unfinished files.
     """
 
     prefix: str
@@ -53,7 +49,7 @@ class Target:
 
     @property
     def pattern(self) -> str:
-        """A glob of the files that this target may have from any run."""
+        """The glob of the files that any run may have left under this target."""
         return f"{self.prefix}-*-of-*{self.suffix}"
 
     def shard(self, number: int, count: int) -> str:
@@ -63,7 +59,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file that one bundle has finished, under its temporary name.
+    """A file that a bundle has finished, under its temporary name.
 
     Attributes:
       size: bytes.
@@ -75,23 +71,42 @@ class Shard:
 
 
 def existing_files(target: Target) -> list[str]:
-    """Returns the files that stand where the target's would go."""
+    """Returns the files that have the names of the target's shards."""
     named = re.compile(re.escape(target.prefix) + r"-\d+-of-\d+" + re.escape(target.suffix) + "$")
     return [file.path for file in match_files(target.pattern) if named.match(file.path)]
 
 
-class Format(Protocol):
-    """What elements become bytes by. Picklable."""
+Element = TypeVar("Element", contravariant=True)
 
-    def open(self, file: BinaryIO) -> Any:
-        """Returns an object with `write(element) -> rows` and `close()`."""
+
+class Writer(Protocol[Element]):
+    """Writes elements to an open file."""
+
+    def write(self, element: Element, /) -> int:
+        """Writes an element; returns its number of rows.
+
+        Raises:
+          SluiceError: the format cannot hold a row of it. Nothing is written.
+        """
+
+    def close(self) -> None:
+        """Writes the end of the format. The file itself stays open."""
+
+
+class Format(Protocol[Element]):
+    """How elements, batches or failures, become the bytes of a file. Picklable."""
+
+    def open(self, file: BinaryIO) -> Writer[Element]:
+        """Returns a writer to the file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchFormat:
+    """RecordBatches in a format of transforms.encode.formats."""
+
     spec: OutputSpec
 
-    def open(self, file: BinaryIO) -> "_BatchWriter":
+    def open(self, file: BinaryIO) -> Writer[pa.RecordBatch]:
         return _BatchWriter(file, self.spec)
 
 
@@ -109,9 +124,11 @@ class _BatchWriter:
 
 @dataclasses.dataclass(frozen=True)
 class FailureFormat:
+    """Failures as JSON Lines."""
+
     payload_mode: str
 
-    def open(self, file: BinaryIO) -> "_FailureWriter":
+    def open(self, file: BinaryIO) -> Writer[Failure]:
         return _FailureWriter(file, self.payload_mode)
 
 
@@ -127,31 +144,31 @@ class _FailureWriter:
         pass
 
 
-class Written(NamedTuple):
-    """What writing batches gives: the files' `Shard`s, and the rows that the format cannot hold."""
+class WrittenFiles(NamedTuple):
+    """The outputs of writing batches: the `Shard`s, and the rows that the format cannot hold."""
 
     shards: beam.PCollection
     failures: beam.PCollection
 
 
 class WriteFiles(Composite):
-    """Writes RecordBatches; gives the `Shard`s, which `FilesCommitter` puts in their place, and failures.
+    """Writes RecordBatches; returns `Shard`s, which `FilesCommitter` renames, and failures.
 
     Args:
-      spec: what the files hold, or the `Format` that writes them.
+      spec: the contents of the files, or the `Format` that writes them.
     """
 
-    def __init__(self, target: Target, spec: OutputSpec | Format) -> None:
+    def __init__(self, target: Target, spec: OutputSpec | Format[pa.RecordBatch]) -> None:
         super().__init__()
-        self._fn = _WriteBatches(target, BatchFormat(spec) if isinstance(spec, OutputSpec) else spec)
+        self._fn = _WriteShards(target, BatchFormat(spec) if isinstance(spec, OutputSpec) else spec, write_rows)
 
-    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Written:
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> WrittenFiles:
         written = batches | "Shards" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="shards")
-        return Written(written.shards, written[FAILURES])
+        return WrittenFiles(written.shards, written[FAILURES])
 
 
 class WriteFailures(beam.PTransform):
-    """Writes failures as JSON Lines; gives the `Shard`s, which `FilesCommitter` puts in their place.
+    """Writes failures as JSON Lines; returns `Shard`s, which `FilesCommitter` renames.
 
     Args:
       payload_mode: see transforms.core.failures.to_record.
@@ -159,27 +176,35 @@ class WriteFailures(beam.PTransform):
 
     def __init__(self, target: Target, payload_mode: str = FULL) -> None:
         super().__init__()
-        self._fn = _WriteShards(target, FailureFormat(payload_mode))
+        self._fn = _WriteShards(target, FailureFormat(payload_mode), write_whole)
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Shard]:
         return failures | "Shards" >> beam.ParDo(self._fn)
 
 
+# What files are written from, and a function that writes one of them by another: `write_rows` or `write_whole`.
+Written: TypeAlias = pa.RecordBatch | Failure
+WriteElement: TypeAlias = Callable[[Written, Callable[[Written], None]], Iterator[Failure]]
+
+
 @beam.typehints.with_output_types(Shard)
 class _WriteShards(beam.DoFn):
-    def __init__(self, target: Target, format_: Format) -> None:
+    """Counts: rows_failed."""
+
+    def __init__(self, target: Target, format_: Format[Written], write: WriteElement) -> None:
         self._target = target
         self._format = format_
-        self._open: OpenShard | None = None
+        self._write = write
+        self._open: OpenShard[Written] | None = None
 
     def start_bundle(self) -> None:
         self.teardown()
 
-    def process(self, element: Any) -> Iterator[Any]:
-        self._add(element)
-        yield from ()
+    def process(self, element: Written) -> Iterator[Shard | FailedOutput]:
+        for failure in self._write(element, self._add):
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
 
-    def _add(self, element: Any) -> None:
+    def _add(self, element: Written) -> None:
         if self._open is None:
             self._open = OpenShard(self._target, self._format)
         self._open.write(element)
@@ -195,40 +220,35 @@ class _WriteShards(beam.DoFn):
             left.drop()
 
 
-class _WriteBatches(_WriteShards):
-    """Counts: rows_failed."""
-
-    def process(self, element: pa.RecordBatch) -> Iterator[Shard | _Failed]:
-        for failure in write_rows(element, self._add):
-            yield beam.pvalue.TaggedOutput(FAILURES, failure)
-
-
 def write_rows(batch: pa.RecordBatch, write: Callable[[pa.RecordBatch], None]) -> Iterator[Failure]:
-    """Writes a batch; where an encoder refuses it, its halves, until the rows at fault stand alone: those are given.
+    """Writes a batch; if that is refused, writes halves until each row at fault is alone, and yields their failures.
 
     Counts: rows_failed.
+
+    Args:
+      write: raises SluiceError, before it has written anything, if it refuses a row of its batch.
     """
-    try:
-        write(batch)
-    except SluiceError as error:  # raised before a byte of the batch is written
-        if batch.num_rows > 1:
-            middle = batch.num_rows // 2
-            yield from write_rows(batch.slice(0, middle), write)
-            yield from write_rows(batch.slice(middle), write)
-        else:
-            failure = failure_of(batch, 0, ENCODE, type(error).__name__, str(error))
-            metrics.count_failure(failure.stage, failure.error_type)
+    for part in isolate(batch.num_rows, lambda start, stop: write(batch.slice(start, stop - start)), SluiceError):
+        if part.error is not None:
+            failure = failure_of(batch, part.start, ENCODE, type(part.error).__name__, str(part.error))
+            count_failures([failure])
             yield failure
 
 
-class OpenFile:
-    """A file that is being written under a temporary name.
+def write_whole(element: Written, write: Callable[[Written], None]) -> Iterator[Failure]:
+    """Writes an element that no format refuses."""
+    write(element)
+    return iter(())
+
+
+class OpenFile(Generic[Element]):
+    """An unfinished file under a temporary name.
 
     Attributes:
-      rows: written so far.
+      rows: the number written so far.
     """
 
-    def __init__(self, path: str, format_: Format, gzipped: bool) -> None:
+    def __init__(self, path: str, format_: Format[Element], gzipped: bool) -> None:
         self.path = path
         self.rows = 0
         self._file = cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
@@ -239,17 +259,17 @@ class OpenFile:
 
     @property
     def size(self) -> int:
-        """Bytes so far, without what the format's encoder still holds back."""
+        """The bytes written so far, without those that the encoder holds back."""
         return self._file.tell()
 
-    def write(self, element: Any) -> None:
+    def write(self, element: Element) -> None:
         self.rows += self._writer.write(element)
 
     def close(self, sync: bool = False) -> None:
         """Completes the file.
 
         Args:
-          sync: returns only when a file on a local disk would outlive a crash of the machine.
+          sync: returns only when the contents of a local file would survive a crash of the machine.
         """
         self._writer.close()
         if self._sink is not self._file:
@@ -260,18 +280,18 @@ class OpenFile:
         self._file.close()
 
     def drop(self) -> None:
-        """Gives up a file of a bundle that failed; that it cannot be deleted must not fail the next one."""
+        """Deletes the file of a failed bundle. An error is logged only: it must not fail the next bundle."""
         try:
             self._file.close()
             delete_files([self.path])
         except Exception as error:  # noqa: BLE001
-            _LOG.warning("%s of a bundle that failed is left behind: %s", self.path, error)
+            _LOG.warning("%s of a failed bundle is left behind: %s", self.path, error)
 
 
-class OpenShard(OpenFile):
-    """A file of a target's set."""
+class OpenShard(OpenFile[Element]):
+    """An unfinished file of a target's set."""
 
-    def __init__(self, target: Target, format_: Format) -> None:
+    def __init__(self, target: Target, format_: Format[Element]) -> None:
         super().__init__(f"{target.temp}/{uuid.uuid4().hex}{target.suffix}", format_, target.suffix.endswith(".gz"))
 
     def finish(self) -> Shard:
@@ -281,18 +301,18 @@ class OpenShard(OpenFile):
 
 
 def remove_temp(target: Target) -> None:
-    """Deletes the temporary directory with whatever bundles that failed have left in it."""
+    """Deletes the temporary directory, with the files of failed bundles in it."""
     try:
         FileSystems.delete([f"{target.temp}/" if "://" in target.temp else target.temp])
-    except Exception as error:  # noqa: BLE001  the job's outcome stands, whatever a file system says to this
+    except Exception as error:  # noqa: BLE001  the outcome of the job is known by now
         _LOG.debug("%s is not removed: %s", target.temp, error)
 
 
 def check_writable(target: Target) -> None:
-    """Writes and deletes a small file where the job would write.
+    """Checks at launch that the job can write, with a small file.
 
     Raises:
-      UsageError: the place cannot be written to.
+      UsageError: it cannot.
     """
     path = f"{target.temp}/writable"
     try:

@@ -1,8 +1,8 @@
-"""Batches and failures of a stream to files: at least one for each bundle, there with its rows before it is finished.
+"""Batches and failures of a stream to files: one or more for each bundle, complete before the bundle is finished.
 
-A file is written under a hidden name (.sluice-...tmp, in the directory that it belongs in) and renamed when the bundle
-is finished: what has its final name is complete. A bundle that fails leaves nothing else; of a process that is killed
-the hidden files stay. Names begin with the time at which a file was begun, so that they sort by it.
+A file is written under a hidden name (.sluice-...tmp, in its final directory) and renamed when the bundle is finished,
+so a file under its final name is complete. A failed bundle leaves nothing; a killed process leaves its hidden files.
+Names begin with the time at which the file was begun, so they sort by time.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -26,12 +25,16 @@ from sluice.transforms.core.failures import FULL, Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.write import (
     BatchFormat,
+    Element,
     FailureFormat,
     Format,
     OpenFile,
     Target,
+    WriteElement,
+    Written,
     check_writable,
     write_rows,
+    write_whole,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -42,11 +45,11 @@ _MAX_BYTES = 256 << 20
 
 @dataclasses.dataclass(frozen=True)
 class StreamTarget:
-    """Where files go: PREFIX-20260131T235959.123456Z-89abcdefSUFFIX, by UTC.
+    """The names of files, PREFIX-20260131T235959.123456Z-89abcdefSUFFIX in UTC, and their sizes.
 
     Attributes:
-      max_rows, max_bytes: of a file; the batch that reaches either is its last. Parquet is held back and counted by
-        row group, of 64 k rows.
+      max_rows, max_bytes: the batch that reaches either is the last of its file. Parquet is held back, and its bytes
+        counted, by row groups of 64 k rows.
     """
 
     prefix: str
@@ -56,20 +59,20 @@ class StreamTarget:
 
     @property
     def directory(self) -> str:
-        """With its slash; "" for the current one."""
+        """The directory with its slash; "" for the current one."""
         return self.prefix[: self.prefix.rfind("/") + 1]
 
     def name(self, begun: datetime.datetime, token: str) -> str:
         """Returns the final name of a file.
 
         Args:
-          token: tells files apart that several workers begin at once.
+          token: distinguishes files that several workers begin at once.
         """
         return f"{self.prefix}-{begun:%Y%m%dT%H%M%S.%fZ}-{token}{self.suffix}"
 
 
 def check_stream_target(prefix: str, suffix: str) -> None:
-    """Checks at launch that files can be written to a place, by writing and deleting one.
+    """Checks at launch that files can be written under these names, with a small file.
 
     Raises:
       UsageError: they cannot, or the name is a pattern.
@@ -79,7 +82,7 @@ def check_stream_target(prefix: str, suffix: str) -> None:
 
 
 class WriteStreamFiles(Composite):
-    """Writes RecordBatches; gives the `Failure`s of rows that the format cannot hold.
+    """Writes RecordBatches; returns the `Failure`s of rows that the format cannot hold.
 
     Args:
       max_rows, max_bytes: see StreamTarget.
@@ -89,18 +92,18 @@ class WriteStreamFiles(Composite):
         self, prefix: str, suffix: str, spec: OutputSpec, max_rows: int = _MAX_ROWS, max_bytes: int = _MAX_BYTES
     ) -> None:
         super().__init__()
-        self._fn = _WriteStreamBatches(StreamTarget(prefix, suffix, max_rows, max_bytes), BatchFormat(spec))
+        self._fn = _WriteStream(StreamTarget(prefix, suffix, max_rows, max_bytes), BatchFormat(spec), write_rows)
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
         return batches | "Files" >> beam.ParDo(self._fn)
 
 
 class WriteFailureFiles(Composite):
-    """Writes failures as JSON Lines; gives nothing.
+    """Writes failures as JSON Lines; returns nothing.
 
     Args:
       payload_mode: see transforms.core.failures.to_record.
-      suffix: one that ends in .gz makes packed files.
+      suffix: .gz at its end makes gzipped files.
       max_rows, max_bytes: see StreamTarget.
     """
 
@@ -113,7 +116,8 @@ class WriteFailureFiles(Composite):
         max_bytes: int = _MAX_BYTES,
     ) -> None:
         super().__init__()
-        self._fn = _WriteStream(StreamTarget(prefix, suffix, max_rows, max_bytes), FailureFormat(payload_mode))
+        target = StreamTarget(prefix, suffix, max_rows, max_bytes)
+        self._fn = _WriteStream(target, FailureFormat(payload_mode), write_whole)
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Failure]:
         return failures | "Files" >> beam.ParDo(self._fn)
@@ -121,28 +125,32 @@ class WriteFailureFiles(Composite):
 
 @beam.typehints.with_output_types(Failure)
 class _WriteStream(beam.DoFn):
-    def __init__(self, target: StreamTarget, format_: Format) -> None:
+    """Counts: rows_failed."""
+
+    def __init__(self, target: StreamTarget, format_: Format[Written], write: WriteElement) -> None:
         self._target = target
         self._format = format_
-        # Of this bundle, each with its final name; only the last may be open.
-        self._files: list[tuple[OpenFile, str]] = []
+        self._write = write
+        # The files of this bundle with their final names. Only the last one may be open.
+        self._files: list[tuple[OpenFile[Written], str]] = []
         self._is_open = False
 
     def start_bundle(self) -> None:
         self.teardown()
 
-    def process(self, element: Any) -> Iterator[Failure]:
-        self._add(element)
+    def process(self, element: Written) -> Iterator[Failure]:
+        yield from self._write(element, self._add)
         self._close_if_full()
-        yield from ()
 
-    def _add(self, element: Any) -> None:
+    def _add(self, element: Written) -> None:
         if not self._is_open:
             self._files.append(open_file(self._target, self._format))
             self._is_open = True
         self._files[-1][0].write(element)
 
     def _close_if_full(self) -> None:
+        if not self._is_open:
+            return
         file, _ = self._files[-1]
         if file.rows >= self._target.max_rows or file.size >= self._target.max_bytes:
             self._close()
@@ -152,45 +160,37 @@ class _WriteStream(beam.DoFn):
         self._is_open = False
 
     def finish_bundle(self) -> None:
-        """Raises where a file cannot be put in place, so that its rows come again."""
+        """Raises if a file cannot be renamed, so that its rows are delivered again."""
         if self._is_open:
             self._close()
         for file, name in self._files:
             if file.rows:
                 rename_finished(file.path, name)
-            else:  # the format holds none of the bundle's rows
+            else:  # the format cannot hold any row of the bundle
                 file.drop()
         self._files = []
 
     def teardown(self) -> None:
-        """Drops what a bundle that failed has left behind."""
+        """Drops the files of a failed bundle."""
         left, self._files, self._is_open = self._files, [], False
         for file, _ in left:
             file.drop()
 
 
-class _WriteStreamBatches(_WriteStream):
-    """Counts: rows_failed."""
-
-    def process(self, element: pa.RecordBatch) -> Iterator[Failure]:
-        yield from write_rows(element, self._add)
-        self._close_if_full()
-
-
-def open_file(target: StreamTarget, format_: Format) -> tuple[OpenFile, str]:
-    """Returns a new file, under its hidden name, and the name for `rename_finished`."""
+def open_file(target: StreamTarget, format_: Format[Element]) -> tuple[OpenFile[Element], str]:
+    """Returns a new file under its hidden name, and its final name for `rename_finished`."""
     token = uuid.uuid4().hex
-    # Nothing that looks for the suffix finds it, whatever it thinks of hidden files.
+    # The hidden name has another suffix: a reader that ignores the dot does not find it either.
     hidden = f"{target.directory}{HIDDEN}{token}.tmp"
     name = target.name(datetime.datetime.now(datetime.UTC), token[:8])
     return OpenFile(hidden, format_, target.suffix.endswith(".gz")), name
 
 
 def rename_finished(path: str, name: str) -> None:
-    """Renames a finished file. On a local disk the name, too, outlives a crash of the machine then.
+    """Renames a finished file. On a local disk the name, too, survives a crash of the machine.
 
     Raises:
-      SluiceError: it cannot be done, or another file has the name.
+      SluiceError: the rename fails, or another file has the name.
     """
     try:
         if "://" in path:
@@ -202,7 +202,7 @@ def rename_finished(path: str, name: str) -> None:
 
 
 def _rename_local(path: str, name: str) -> None:
-    """Unlike os.rename, a new hard link never replaces a file."""
+    """Renames by a hard link, which, unlike os.rename, never replaces a file."""
     try:
         os.link(path, name)
     except FileExistsError:
@@ -221,7 +221,7 @@ def _rename_local(path: str, name: str) -> None:
 
 
 def _rename_remote(path: str, name: str) -> None:
-    """An object store copies and then deletes; the copy is there as a whole or not at all."""
+    """Renames in an object store: it copies, all or nothing, and then deletes."""
     try:
         FileSystems.rename([path], [name])
     except BeamIOError as error:

@@ -9,7 +9,8 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
 from sluice.pipelines.plan.input import InputPlan, Wanted, check_sample, plan_input
-from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
+from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
+from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source
 from tests.support.formats.decode_cases import put, to_avro
 

@@ -7,7 +7,8 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
 from sluice.pipelines.plan.input import InputPlan
 from sluice.pipelines.plan.output import added_columns, table_columns
-from sluice.transforms.decode.spec import BIGQUERY, InputSpec
+from sluice.transforms.core.formats import BIGQUERY
+from sluice.transforms.decode.spec import InputSpec
 
 MODEL = Signature("serving_default", "", (TensorSpec("x", "int64", (None,)),), (TensorSpec("y", "int64", (None,)),))
 OURS = ("_model", "_version", "_predicted_at")

@@ -21,7 +21,8 @@ from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.plan.stream import StreamPlan, StreamWanted, plan_stream
 from sluice.transforms.core.beam_files import BeamFiles
-from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, InputSpec
+from sluice.transforms.core.formats import AVRO, JSONL, TFRECORD
+from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.pubsub.decode_messages import MessageSpec, decode_messages
 from tests.pipelines.plan.test_input import FEATURES, MODEL, UNKNOWN_FEATURES, signature

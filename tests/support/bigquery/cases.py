@@ -13,7 +13,8 @@ from sluice.models.zoo import natality
 from sluice.transforms.bigquery.clients import close, read_client
 from sluice.transforms.bigquery.find_table import FoundTable
 from sluice.transforms.bigquery.read import open_streams, read_stream
-from sluice.transforms.decode.spec import BIGQUERY, Decoded, InputSpec
+from sluice.transforms.core.formats import BIGQUERY
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.servers import BigQuery
 
 SCALARS = {

@@ -14,8 +14,10 @@ from sluice.models.protos import message_class
 from sluice.models.reserved import is_reserved
 from sluice.models.tensors.tfrecord import write_records
 from sluice.transforms.core.batches import origin_of, payload_of
-from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
-from sluice.transforms.files.ranges import FileRange, read_range, split_file
+from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
+from sluice.transforms.decode.formats import read_range, split_file
+from sluice.transforms.decode.ranges import FileRange
+from sluice.transforms.decode.spec import Decoded, InputSpec
 
 FORMATS = (CSV, JSONL, PARQUET, AVRO, TFRECORD)
 COLUMNS = (("id", pa.int64()), ("x", pa.float32()), ("name", pa.string()), ("tags", pa.list_(pa.int64())))

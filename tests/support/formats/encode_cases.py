@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.encoders import open_encoder
+from sluice.transforms.encode.formats import open_encoder
 
 UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1)

@@ -14,7 +14,8 @@ from sluice.models.signature import Signature, TensorSpec
 from sluice.pipelines.plan.input import Wanted, plan_input
 from sluice.transforms.bigquery.find_table import FoundTable, find_query, find_table, partition_restriction
 from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
-from sluice.transforms.decode.spec import BIGQUERY, CsvOptions
+from sluice.transforms.core.formats import BIGQUERY
+from sluice.transforms.decode.spec import CsvOptions
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
 from tests.support.servers import BigQuery

@@ -21,7 +21,8 @@ from sluice.transforms.bigquery.find_table import FoundTable, find_query, find_t
 from sluice.transforms.bigquery.read import ReadTable, open_streams, read_sample, read_stream
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
-from sluice.transforms.decode.spec import BIGQUERY, InputSpec
+from sluice.transforms.core.formats import BIGQUERY
+from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.read import MAX_BATCH_ROWS
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
 from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy

@@ -605,7 +605,7 @@ def test_a_commit_step_that_is_run_twice_commits_once(bigquery: BigQuery, target
     found = [list(fn.process(0, each, [], [2])) for each in (streams, streams * 2)]
     assert found == [[Committed(2, 2, 0, (), ())]] * 2
     assert ids_in(bigquery, target.table) == [1, 2]
-    with pytest.raises(SluiceError, match="rows are missing or double"):
+    with pytest.raises(SluiceError, match="rows are missing or duplicated"):
         list(fn.process(0, streams, [], [3]))
 
 

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.core.formats import AVRO
 from sluice.transforms.decode.avro import arrow_schema, read_avro
-from sluice.transforms.decode.avro_container import _long, read_header
-from sluice.transforms.decode.spec import AVRO, Decoded, InputSpec
+from sluice.transforms.decode.avro_container import read_header
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.formats.decode_cases import AVRO_SCHEMA, COLUMNS, origins_of, rows_of, sample_rows, to_avro
 from tests.support.sizes import examples
 
@@ -154,7 +155,7 @@ def test_an_origin_leads_to_its_row() -> None:
     data = to_avro(rows, sync_interval=3000)
     decoded = read(data, SPEC)
     assert len(decoded.batches) > 1
-    head, origins = len(read_header(io.BytesIO(data)).data), origins_of(decoded)
+    head, origins = read_header(io.BytesIO(data)).size, origins_of(decoded)
     for number in (0, 1, 4095, 5000, 8999):
         path, block, row = origins[number].replace("#block=", "&").replace("row=", "").split("&")
         behind = io.BytesIO(data[:head] + data[int(block) :])
@@ -183,6 +184,12 @@ PACKERS = {
     "xz": lzma.compress,
     "zstandard": pack_zstandard,
 }
+
+
+def _long(value: int) -> bytes:
+    file = io.BytesIO()
+    fastavro.schemaless_writer(file, "long", value)
+    return file.getvalue()
 
 
 def container(codec: str, block: bytes, count: int) -> bytes:
@@ -224,10 +231,12 @@ def test_a_wrong_count_is_damage(count: int) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "the file ends 0 bytes into its header"),
+        (b"", "does not begin with 'Obj' and 1"),
         (b"PAR1", "does not begin with 'Obj' and 1"),
-        (b"Obj\x01\x02\x03", "a length of -2 bytes stands in a head: it is damaged"),
-        (b"Obj\x01\x02" + b"\xff" * 12, "longer than 64 bits"),
+        (b"Obj\x01\x02\x03", "the header cannot be read: it is damaged: it holds a length of -2 bytes"),
+        (b"Obj\x01\x02" + _long(2**31), "it holds a length of 2147483648 bytes"),
+        (b"Obj\x01\x02" + b"\xff" * 12, "the header cannot be read: the file ends 1 bytes too early"),
+        (b"Obj\x01\x02\x02\xff\x00\x00" + b"S" * 16, "the header cannot be read: 'utf-8' codec can't decode byte 0xff"),
         (b"Obj\x01\x00" + b"S" * 16, "its header holds no schema"),
         (container("lz77", b"", 0), "the blocks are packed with 'lz77'; known are null, deflate"),
         (container("null", b"", 0).replace(b'"record"', b'"retort"'), "the header's schema is damaged"),
@@ -237,6 +246,23 @@ def test_a_wrong_count_is_damage(count: int) -> None:
 def test_a_damaged_header(data: bytes, message: str) -> None:
     with pytest.raises(CorruptFile, match=message):
         read_header(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (_long(1) + _long(2**31), "it holds a length of 2147483648 bytes"),
+        (_long(1) + _long(-1), "it holds a length of -1 bytes"),
+        (_long(-1) + _long(2) + _long(0) * 2, "it does not decode"),
+        (_long(1), "its head is cut short, or a number in it is longer than 64 bits"),
+        (b"\xff" * 40, "its head is cut short, or a number in it is longer than 64 bits"),
+    ],
+)
+def test_a_damaged_head_of_a_block(head: bytes, message: str) -> None:
+    whole = container("null", b"", 0)
+    data = whole[: read_header(io.BytesIO(whole)).size] + head
+    with pytest.raises(CorruptFile, match=rf"the block at byte {len(data) - len(head)} is damaged: .*{message}"):
+        read(data + (b"S" * 16 if len(head) > 2 else b""), SPEC)
 
 
 def test_a_bad_value_costs_its_row() -> None:

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.core.formats import CSV
 from sluice.transforms.decode.csv import decode_csv
 from sluice.transforms.decode.lines import line_block
-from sluice.transforms.decode.spec import CSV, CsvOptions, Decoded, InputSpec
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
 from tests.support.formats.decode_cases import origins_of, payloads_of, positions_of, rows_of
 from tests.support.sizes import examples
 

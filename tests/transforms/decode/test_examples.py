@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sluice.models.protos import message_class
 from sluice.models.reserved import FILE, PAYLOAD, POSITION
+from sluice.transforms.core.formats import TFRECORD
 from sluice.transforms.decode.examples import decode_examples, example_schema
-from sluice.transforms.decode.spec import TFRECORD, Decoded, InputSpec
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.formats.decode_cases import example, origins_of, payloads_of, rows_of
 from tests.support.sizes import examples
 

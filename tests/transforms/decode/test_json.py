@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.transforms.core.formats import JSONL
 from sluice.transforms.decode.json import decode_json, decode_object
 from sluice.transforms.decode.json_values import coerce
 from sluice.transforms.decode.lines import line_block
-from sluice.transforms.decode.spec import JSONL, Decoded, InputSpec
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.formats.decode_cases import origins_of, payloads_of, positions_of, rows_of
 from tests.support.sizes import examples
 

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.core.formats import PARQUET
 from sluice.transforms.decode.parquet import group_shares, open_parquet, read_parquet
-from sluice.transforms.decode.spec import PARQUET, Decoded, InputSpec
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.formats.decode_cases import COLUMNS, origins_of, put, rows_of, sample_rows, to_parquet
 
 SPEC = InputSpec(PARQUET, COLUMNS)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sluice.models.errors import SluiceError
 from sluice.transforms.encode.avro import _joined_fields, _varints, avro_schema
 from sluice.transforms.encode.base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
-from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.encode.formats import check_output_spec
 from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch
 from tests.transforms.encode.test_json import utc
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode.base import OutputSpec, select_columns, shown_schema, shown_type
-from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.encode.formats import check_output_spec
 from sluice.transforms.encode.json import json_texts
 from tests.support.formats.encode_cases import SCALARS, batches, encode, encode_batch
 from tests.transforms.encode.test_json import back, utc

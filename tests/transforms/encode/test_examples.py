@@ -12,7 +12,7 @@ from sluice.models.protos import message_class
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.encode.base import OutputSpec, shown_type
-from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.encode.formats import check_output_spec
 from tests.support.formats.encode_cases import FEATURES, batches, encode, encode_batch
 
 Example = message_class("tensorflow.Example")

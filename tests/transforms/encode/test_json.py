@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.encode.base import OutputSpec, shown_type
-from sluice.transforms.encode.encoders import check_output_spec
+from sluice.transforms.encode.formats import check_output_spec
 from tests.support.formats.encode_cases import FLOATS, UTC, batches, encode, encode_batch, kinds, values
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -185,7 +185,7 @@ def test_raw_rows_keep_bytes_that_are_not_utf8() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"[1]", b'{"a": 1', b"null\n"])
 def test_raw_text_that_is_no_object_is_an_error(payload: bytes) -> None:
-    with pytest.raises(SluiceError, match="a row to be carried as it stands is not a JSON object"):
+    with pytest.raises(SluiceError, match="a source row is not a JSON object, so no columns can be added to it"):
         spliced(payload)
 
 

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions
+from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
+from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source, find_source
 from tests.support.formats.decode_cases import COLUMNS, FORMATS, WRITERS, example, put, sample_rows, to_avro, to_parquet
 

@@ -12,8 +12,9 @@ from apache_beam.testing.util import assert_that, equal_to
 from sluice.models.reserved import is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
-from sluice.transforms.decode.spec import CSV, JSONL, InputSpec
-from sluice.transforms.files.ranges import FileRange
+from sluice.transforms.core.formats import CSV, JSONL
+from sluice.transforms.decode.ranges import FileRange
+from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
 from tests.support.formats.decode_cases import put
 

@@ -127,7 +127,7 @@ def test_too_many_failures_write_the_failures_only(tmp_path: Path) -> None:
 
 
 def test_rows_that_were_lost_fail_the_job(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="rows are missing or double"):
+    with pytest.raises(Exception, match="rows are missing or duplicated"):
         run(tmp_path, rows_in=8, failures=1, rate=1.0)
     assert existing_files(target(tmp_path)) == []
 

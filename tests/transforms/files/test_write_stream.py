@@ -27,13 +27,12 @@ from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files import write_stream
-from sluice.transforms.files.write import BatchFormat, FailureFormat
+from sluice.transforms.files.write import BatchFormat, FailureFormat, write_rows, write_whole
 from sluice.transforms.files.write_stream import (
     StreamTarget,
     WriteFailureFiles,
     WriteStreamFiles,
     _WriteStream,
-    _WriteStreamBatches,
     check_stream_target,
     rename_finished,
 )
@@ -56,9 +55,9 @@ def batch_of(*values: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"a": list(values), "s": [f"<{v}>" for v in values], "_sluice_x": values})
 
 
-def writer(directory: str | Path, suffix: str = ".csv", **limits: int) -> _WriteStreamBatches:
+def writer(directory: str | Path, suffix: str = ".csv", **limits: int) -> _WriteStream:
     spec = OutputSpec(suffix.split(".")[1], SCHEMA)
-    return _WriteStreamBatches(StreamTarget(f"{directory}/out", suffix, **limits), BatchFormat(spec))
+    return _WriteStream(StreamTarget(f"{directory}/out", suffix, **limits), BatchFormat(spec), write_rows)
 
 
 def run_bundle(fn: _WriteStream, *elements: object) -> list[Failure]:
@@ -163,7 +162,7 @@ def test_a_bundle_that_fails_leaves_nothing(end: str, limits: dict[str, int], tm
 
 def test_rows_that_the_format_cannot_hold_fail_alone(tmp_path: Path) -> None:
     spec = OutputSpec("tfrecord", pa.schema([("a", pa.list_(pa.int64()))]))
-    fn = _WriteStreamBatches(StreamTarget(f"{tmp_path}/out", ".tfrecord"), BatchFormat(spec))
+    fn = _WriteStream(StreamTarget(f"{tmp_path}/out", ".tfrecord"), BatchFormat(spec), write_rows)
     failures = run_bundle(fn, pa.RecordBatch.from_pydict({"a": [[1], [2, None], [3], [None]]}))
     assert [(each.stage, each.payload) for each in failures] == [
         ("encode", b'{"a":[2,null]}'),
@@ -206,7 +205,7 @@ def test_another_file_is_never_replaced(has_links: bool, tmp_path: Path, monkeyp
 def test_a_file_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spec = OutputSpec("csv", SCHEMA)
-    run_bundle(_WriteStreamBatches(StreamTarget("out", ".csv"), BatchFormat(spec)), batch_of(1))
+    run_bundle(_WriteStream(StreamTarget("out", ".csv"), BatchFormat(spec), write_rows), batch_of(1))
     assert [NAME.match(name) is not None for name in names(tmp_path)] == [True]
 
 
@@ -224,7 +223,7 @@ def test_in_a_graph(tmp_path: Path) -> None:
 
 
 def test_failures_are_json_lines(tmp_path: Path) -> None:
-    fn = _WriteStream(StreamTarget(f"{tmp_path}/bad", ".jsonl.gz", max_rows=2), FailureFormat("full"))
+    fn = _WriteStream(StreamTarget(f"{tmp_path}/bad", ".jsonl.gz", max_rows=2), FailureFormat("full"), write_whole)
     assert run_bundle(fn, *(Failure("decode", "X", "x", f"o{n}", b"p") for n in range(3))) == []
     lines = [
         json.loads(line)

@@ -20,10 +20,11 @@ from sluice.models.errors import CorruptFile
 from sluice.models.reserved import MESSAGE_ID, PAYLOAD, is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.core.formats import AVRO, JSONL, TFRECORD
 from sluice.transforms.core.messages import MESSAGE_SCHEMA, message_batch
 from sluice.transforms.decode.datum import datum_schema
 from sluice.transforms.decode.json_values import coerce
-from sluice.transforms.decode.spec import AVRO, JSONL, TFRECORD, Decoded, InputSpec
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from sluice.transforms.pubsub.decode_messages import DecodeMessages, MessageSpec, decode_messages, refuse_redelivered
 from tests.support.formats.decode_cases import example
 from tests.support.sizes import examples

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from sluice.models.errors import CorruptFile, SluiceError, UsageError
 from sluice.transforms.core.beam_files import match_files, open_text
 from sluice.transforms.core.failures import READ, Failure, to_json
+from sluice.transforms.decode.formats import DAMAGE
 from sluice.transforms.decode.lines import read_blocks
-from sluice.transforms.files.ranges import DAMAGE
 from sluice.transforms.pubsub.replay.stored_failure import StoredFailure, parse_failure
 
 

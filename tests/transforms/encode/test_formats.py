@@ -10,8 +10,9 @@ from hypothesis import given
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import PAYLOAD
-from sluice.transforms.encode.base import EXTENSIONS, FORMATS, OutputSpec, join, parts, select_columns
-from sluice.transforms.encode.encoders import check_output_spec, open_encoder
+from sluice.transforms.core.formats import FORMATS, OUTPUT_ENDINGS
+from sluice.transforms.encode.base import OutputSpec, join, parts, select_columns
+from sluice.transforms.encode.formats import check_output_spec, open_encoder
 from tests.support.formats.encode_cases import WriteOnlyFile, batches, encode, encode_batch
 
 
@@ -20,9 +21,9 @@ def spec_of(format_name: str, kind: pa.DataType, flatten: bool = False, name: st
 
 
 def test_extensions_lead_to_formats() -> None:
-    assert set(EXTENSIONS.values()) == set(FORMATS)
-    assert EXTENSIONS[".tfrecords.gz"] == "tfrecord"
-    assert ".parquet.gz" not in EXTENSIONS
+    assert set(OUTPUT_ENDINGS.values()) == set(FORMATS)
+    assert OUTPUT_ENDINGS[".tfrecords.gz"] == "tfrecord"
+    assert ".parquet.gz" not in OUTPUT_ENDINGS
 
 
 def test_a_spec_checks_itself() -> None:
@@ -99,12 +100,12 @@ REFUSED = [
     ),
     (
         spec_of("avro", pa.int64(), name="dense/BiasAdd:0"),
-        "'dense/BiasAdd:0' is not a name that avro takes ([A-Za-z_][A-Za-z0-9_]*); rename model outputs with "
+        "'dense/BiasAdd:0' is not a name that avro accepts ([A-Za-z_][A-Za-z0-9_]*); rename model outputs with "
         "--output_prefix, leave the column out with --exclude_columns, or choose another --output_format",
     ),
     (
         spec_of("avro", pa.list_(pa.struct([("a", pa.struct([("b c", pa.int64())]))]))),
-        "'b c' (in column 'x') is not a name that avro takes ([A-Za-z_][A-Za-z0-9_]*); rename model outputs with "
+        "'b c' (in column 'x') is not a name that avro accepts ([A-Za-z_][A-Za-z0-9_]*); rename model outputs with "
         "--output_prefix, leave the column out with --exclude_columns, or choose another --output_format",
     ),
     (
@@ -295,7 +296,7 @@ def test_a_raw_row_without_its_source_is_an_error(format_name: str) -> None:
 
 def test_importing_the_encoders_imports_neither_beam_nor_tensorflow() -> None:
     code = (
-        "import sys, sluice.transforms.encode.encoders, sluice.transforms.bigquery.schema; "
+        "import sys, sluice.transforms.encode.formats, sluice.transforms.bigquery.schema; "
         "print({'apache_beam', 'tensorflow'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.core.failures import READ
-from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, Decoded, InputSpec
-from sluice.transforms.files.ranges import is_file_error
+from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
+from sluice.transforms.decode.formats import is_file_error
+from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.formats.decode_cases import (
     COLUMNS,
     WRITERS,

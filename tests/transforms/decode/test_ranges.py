@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.decode.spec import AVRO, CSV, JSONL, PARQUET, TFRECORD, CsvOptions, InputSpec
-from sluice.transforms.files.ranges import csv_head, is_file_error, read_range, split_file
+from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
+from sluice.transforms.decode.csv_file import csv_head
+from sluice.transforms.decode.formats import is_file_error, read_range, split_file
+from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from tests.support.formats.decode_cases import (
     COLUMNS,
     FORMATS,

@@ -1,0 +1,33 @@
+"""The file formats: their names, and how the names of their files end.
+
+`transforms.decode.formats` and `transforms.encode.formats` map each name to its implementation.
+"""
+
+CSV, JSONL, PARQUET, AVRO, TFRECORD = "csv", "jsonl", "parquet", "avro", "tfrecord"
+FORMATS = (CSV, JSONL, PARQUET, AVRO, TFRECORD)
+# The rows of a table or of a query: an input without files.
+BIGQUERY = "bigquery"
+
+# Inputs whose columns have types. All their rows have the same columns.
+TYPED_FORMATS = (PARQUET, AVRO, BIGQUERY)
+# Formats of rows: a row can be written as its own source text, with columns added to it.
+RAW_FORMATS = (CSV, JSONL, TFRECORD)
+
+ENDINGS = {
+    ".csv": CSV,
+    ".jsonl": JSONL,
+    ".json": JSONL,
+    ".ndjson": JSONL,
+    ".parquet": PARQUET,
+    ".avro": AVRO,
+    ".tfrecord": TFRECORD,
+    ".tfrecords": TFRECORD,
+}
+# The endings of output files. Parquet and Avro compress inside, so only the others are gzipped.
+OUTPUT_ENDINGS = ENDINGS | {f"{ending}.gz": name for ending, name in ENDINGS.items() if name in RAW_FORMATS}
+
+
+def input_format(path: str) -> str:
+    """Returns the format that the name of an input file tells, gzipped or not; "" if it tells none."""
+    plain = path.removesuffix(".gz")
+    return next((name for ending, name in ENDINGS.items() if plain.endswith(ending)), "")

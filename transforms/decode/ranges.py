@@ -1,0 +1,96 @@
+"""Ranges of files: the parts that workers read on their own."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from sluice.models.errors import CorruptFile
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
+
+# One range is some hundred milliseconds of work: enough to be worth a shuffle, small enough to spread over workers.
+RANGE_BYTES = 16 << 20
+# Launch looks at this many rows of the first file.
+SAMPLE_ROWS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRange:
+    """A part of a file that is read on its own.
+
+    Attributes:
+      start, stop: bytes; row groups of Parquet. stop None: the end of a file that cannot be split.
+      stored_bytes: the part of the file's size that this range stands for in a progress display.
+      names: the fields of CSV, from the file's header.
+    """
+
+    path: str
+    start: int = 0
+    stop: int | None = None
+    stored_bytes: int = 0
+    names: tuple[str, ...] = ()
+
+
+class Look(NamedTuple):
+    """What the beginning of a file tells at launch.
+
+    Attributes:
+      names: of the columns, as far as they are known: of JSON and tf.Examples, those of the first rows.
+      types: of the columns, if the format has types.
+      sample: the first rows of JSON.
+    """
+
+    names: tuple[str, ...]
+    types: dict[str, pa.DataType]
+    sample: tuple[dict[str, Any], ...]
+
+
+# What a reader yields: rows, the bytes of the file that they stand for, and the position reached, in the unit of the
+# origins.
+Read: TypeAlias = Iterator[tuple[Decoded, int, int]]
+
+
+class Reader(NamedTuple):
+    """How files of one format are read.
+
+    Attributes:
+      look: reads the beginning of a file (path) at launch.
+      split: returns the ranges of a file (path, its size, the job's spec, bytes of a range). They hold every row once.
+      read: yields the rows of a range.
+      unit: what positions in a file count: "byte" or "row".
+    """
+
+    look: Callable[[str, CsvOptions], Look]
+    split: Callable[[str, int, InputSpec, int], list[FileRange]]
+    read: Callable[[FileRange, InputSpec], Read]
+    unit: str = "byte"
+
+
+def split_bytes(
+    path: str, begin: int, size: int, range_bytes: int = RANGE_BYTES, names: tuple[str, ...] = ()
+) -> list[FileRange]:
+    """Returns ranges of nearly equal size from byte `begin` to the end; one range of a gzipped file."""
+    if path.endswith(".gz"):
+        return [FileRange(path, begin, None, size, names)]
+    edges = np.linspace(begin, size, -(-(size - begin) // range_bytes) + 1).astype(int).tolist()
+    return [FileRange(path, start, stop, stop - start, names) for start, stop in itertools.pairwise(edges)]
+
+
+def split_evenly(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
+    """The `split` of a format whose ranges may begin at any byte."""
+    return split_bytes(path, 0, size, range_bytes)
+
+
+def typed_look(schema: pa.Schema) -> Look:
+    """Returns the `Look` at a file whose columns have types.
+
+    Raises:
+      CorruptFile: two columns have the same name.
+    """
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise CorruptFile(f"its schema names {', '.join(map(repr, twice))} more than once")
+    return Look(tuple(schema.names), dict(zip(schema.names, schema.types, strict=True)), ())

@@ -1,0 +1,86 @@
+"""TFRecord files: the records of a byte range, decoded as tf.Examples.
+
+Beam's ReadFromTFRecord does not split files: one worker reads each from its beginning. Here a range finds its first
+record by the checksums of the format.
+"""
+
+import itertools
+from typing import BinaryIO
+
+import numpy as np
+
+from sluice.models.errors import CorruptFile
+from sluice.models.tensors.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
+from sluice.transforms.core.beam_files import open_text
+from sluice.transforms.decode.examples import decode_examples, example_schema
+from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, typed_look
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
+
+# A batch gathers up to this many records, or up to this many bytes.
+_RECORDS = 4096
+_RECORD_BYTES = 4 << 20
+# The bytes that are searched for the start of a record at a time.
+_SCAN_BYTES = 1 << 16
+
+
+def look_tfrecord(path: str, _: CsvOptions) -> Look:
+    """Returns the features of the first tf.Examples."""
+    with open_text(path) as file:
+        records = [record for _, record in itertools.islice(read_records(file), SAMPLE_ROWS)]
+    return typed_look(example_schema(records))
+
+
+def read_tfrecord_range(part: FileRange, spec: InputSpec) -> Read:
+    """Yields the rows of a range, from its first sound record on. The bytes before it belong to the range before."""
+    with open_text(part.path) as file:
+        begin = find_record(file, part.start) if part.start else 0
+        end = None if part.stop is None else find_record(file, part.stop)
+        if begin is None or begin == end:
+            return
+        file.seek(begin)
+        records: list[bytes] = []
+        positions: list[int] = []
+        size = 0
+
+        def flush() -> tuple[Decoded, int, int]:
+            rows = decode_examples(records, np.array(positions), spec, f"{part.path}#byte=")
+            return rows, size, positions[0] + size if positions else begin
+
+        try:
+            for position, record in read_records(file, begin, end):
+                records.append(record)
+                positions.append(position)
+                size += len(record) + HEADER_BYTES + FOOTER_BYTES
+                if len(records) >= _RECORDS or size >= _RECORD_BYTES:
+                    yield flush()
+                    records, positions, size = [], [], 0
+        except Exception:
+            yield flush()
+            raise
+        yield flush()
+
+
+def find_record(file: BinaryIO, start: int) -> int | None:
+    """Returns the offset of the first record that begins at or behind `start`; None if there is none.
+
+    A position is the start of a record if the length there has the right checksum, and the record behind it too.
+    """
+    position = start
+    while True:
+        file.seek(position)
+        data = file.read(_SCAN_BYTES)
+        for candidate in candidate_starts(data).tolist():
+            if _is_record(file, position + candidate):
+                return position + candidate
+        if len(data) < _SCAN_BYTES:
+            return None
+        position += len(data) - 11  # a header may lie across the edge of two scans
+
+
+def _is_record(file: BinaryIO, position: int) -> bool:
+    file.seek(position)
+    try:
+        next(read_records(file, position))
+    except (CorruptFile, OverflowError, MemoryError):
+        return False
+    return True
