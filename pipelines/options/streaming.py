@@ -4,10 +4,11 @@ import dataclasses
 import re
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.batch import FORMATS, PAYLOAD_MODES, PROGRESS
+from sluice.pipelines.options.batch import PAYLOAD_MODES, PROGRESS
 from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs
 from sluice.pipelines.options.model import ModelFlags, check_number
 from sluice.pipelines.options.table import STORAGE_WRITE_API, STREAMING_INSERTS, TableFlags
+from sluice.transforms.core.formats import FORMATS
 
 MESSAGE_FORMATS = ("json", "example", "avro", "raw")
 
