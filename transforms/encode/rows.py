@@ -1,6 +1,5 @@
 """Scored rows as messages, each a JSON object. A row that JSON cannot hold is a failure."""
 
-
 import numpy as np
 import pyarrow as pa
 from apache_beam.utils.windowed_value import WindowedValue
