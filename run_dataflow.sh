@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sluice on Dataflow: jobs, Flex Templates, and what to do with a job that runs. Settings become command lines of `sluice`
-# and `gcloud` here, and nothing else: what a job needs of Dataflow is decided in pipelines/dataflow/defaults.py.
+# Sluice on Dataflow: jobs, Flex Templates, and running jobs. This script only turns settings into command lines of `sluice`
+# and `gcloud`; pipelines/dataflow/defaults.py decides what a job needs of Dataflow.
 set -euo pipefail
 ((BASH_VERSINFO[0] >= 4)) || { echo "run_dataflow.sh: bash 4 or newer is needed, this is $BASH_VERSION" >&2; exit 2; }
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,30 +10,30 @@ usage() {
 usage: run_dataflow.sh COMMAND [settings] [flags]
 
   batch                            score files or a table
-  streaming                        score messages as they come
-  update                           replace a running streaming job by one with these flags
-  template build batch|streaming   write a Flex Template; --cloud_build makes its image first
+  streaming                        score messages as they arrive
+  update                           replace a running streaming job with one that has these flags
+  template build batch|streaming   write a Flex Template; --cloud_build builds its image first
   template run batch|streaming     start a job from it
-  drain JOB_ID | cancel JOB_ID     end a job, with or without what it has in work
-  status [JOB_ID]                  show a job, or those that run
+  drain JOB_ID | cancel JOB_ID     end a job; drain finishes its work first, cancel does not
+  status [JOB_ID]                  show a job, or the running jobs
 
 Settings are flags (--region=europe-west1) or environment variables (REGION=europe-west1):
-  project, region        where the job runs
+  project, region        of the job
   bucket                 for staging, temporary files and templates; without gs://
-  job_name               default: one with the model's name and the time; of templates sluice-streaming, sluice-batch-TIME
-  machine_type           default: n2-standard-4, or what goes with the GPU
+  job_name               default: made from the model's name and the time; for templates sluice-streaming, sluice-batch-TIME
+  machine_type           default: n2-standard-4, or one that fits the GPU
   num_workers, max_num_workers     default: the service's choice, 10
-  gpu, gpu_count         e.g. nvidia-tesla-t4; the image must have CUDA (build it with --gpu, too)
-  sdk_container_image    of the workers; default: none, or a template's REGION-docker.pkg.dev/PROJECT/sluice/...
+  gpu, gpu_count         e.g. nvidia-tesla-t4; the image must have CUDA (build it with --gpu too)
+  sdk_container_image    of the workers; default: none; for templates REGION-docker.pkg.dev/PROJECT/sluice/...
   tag                    of a template and its image; default: latest
   service_account_email, subnetwork
   private_ips            true: workers have no public addresses
-  cloud_build            true: template build makes the image first, on Cloud Build
+  cloud_build            true: template build builds the image first, on Cloud Build
   dry_run                true: print the commands, run nothing
-`template run streaming --update` replaces a running job, as update does. SLUICE names the program that submits jobs;
-default: .venv/bin/sluice of this checkout, or the sluice on PATH.
+`template run streaming --update` replaces a running job, as update does. SLUICE is the program that submits jobs; default:
+.venv/bin/sluice of this checkout, or sluice on PATH.
 
-Every other flag goes to `sluice batch` or `sluice streaming` (see their --help), or is a parameter of the template.
+All other flags go to `sluice batch` or `sluice streaming` (see their --help), or become parameters of the template.
 TEXT
 }
 
@@ -71,17 +71,17 @@ read_settings() { # FLAG...: fills value and rest
   done
 }
 
-check() { # NAME PATTERN EXPECTED: refuses a setting that is there and wrong
+check() { # NAME PATTERN EXPECTED: refuses a setting that is given and invalid
   [[ -z ${value[$1]} || ${value[$1]} =~ $2 ]] || die "--$1 ${value[$1]}: $3 is expected"
 }
 
-check_flags() { # FLAG...: refuses secrets, which would be shown here, in process lists and by Dataflow
+check_flags() { # FLAG...: refuses secrets: they would be visible here, in process lists and in Dataflow
   local flag
   for flag in "$@"; do
     [[ $flag != --rpc_headers=[^@]* && $flag != --rpc_headers ]] ||
       die "--rpc_headers (its value is not shown): give --rpc_headers=@FILE, which keeps secrets out of command lines"
     [[ $flag != --rpc_headers=* || $command != "template run" ]] ||
-      die "--rpc_headers is no parameter of a template, which all who see the job see; use --rpc_google_auth"
+      die "--rpc_headers is not a parameter of templates: everybody who sees the job sees parameters; use --rpc_google_auth"
   done
 }
 
@@ -101,7 +101,7 @@ check_settings() {
   done
 }
 
-need() { # NAME...: refuses a command that lacks settings, all of them at once
+need() { # NAME...: refuses a command that lacks settings, and names all of them
   local name missing=""
   for name in "$@"; do
     [[ -n ${value[$name]} ]] || missing+=" --$name (or ${name^^})"
@@ -109,7 +109,7 @@ need() { # NAME...: refuses a command that lacks settings, all of them at once
   [[ -z $missing ]] || die "$command needs$missing"
 }
 
-run() { # COMMAND...: says it, and does it unless this is a dry run
+run() { # COMMAND...: prints it, and runs it unless this is a dry run
   local word line=""
   for word in "$@"; do
     printf -v word '%q' "$word"
@@ -118,7 +118,7 @@ run() { # COMMAND...: says it, and does it unless this is a dry run
   if [[ ${value[dry_run]} == true ]]; then
     echo "$line"
   else
-    type -P "$1" >/dev/null || die "$1 is not installed, or not on PATH: docs/dataflow.md says what is needed"
+    type -P "$1" >/dev/null || die "$1 is not installed, or not on PATH: docs/dataflow.md lists what is needed"
     echo "$line" >&2
     "$@"
   fi
@@ -136,7 +136,7 @@ machine_type() {
   nvidia-l4) echo g2-standard-4 ;;
   nvidia-tesla-a100) echo a2-highgpu-1g ;;
   nvidia-tesla-*) echo n1-standard-4 ;;
-  nvidia-*) die "--gpu ${value[gpu]} needs --machine_type: the one that has it" ;;
+  nvidia-*) die "--gpu ${value[gpu]} needs --machine_type: a type that has this GPU" ;;
   *) echo "${value[machine_type]}" ;;
   esac
 }
@@ -164,7 +164,7 @@ job() { # batch|streaming [FLAG...]
   run_sluice "$kind" "${flags[@]}" "$@" ${rest[@]+"${rest[@]}"}
 }
 
-set_template() { # batch|streaming: fills in the image and says where the template is
+set_template() { # batch|streaming: sets the image, and the template's path
   [[ $1 == batch || $1 == streaming ]] || die "$command batch|streaming is expected, found '$1'"
   need project region bucket
   value[tag]=${value[tag]:-latest}
@@ -176,7 +176,7 @@ set_template() { # batch|streaming: fills in the image and says where the templa
 
 build_template() { # batch|streaming
   set_template "$1"
-  ((${#rest[@]} == 0)) || die "$command does not take ${rest[*]}: flags of a job are given when the template is run"
+  ((${#rest[@]} == 0)) || die "$command does not take ${rest[*]}: give the flags of a job to template run"
   local image=${value[sdk_container_image]} metadata=METADATA_FILE
   [[ ${value[cloud_build]} != true ]] || run gcloud builds submit "$ROOT" "--project=${value[project]}" \
     "--region=${value[region]}" "--config=$ROOT/deploy/cloudbuild.yaml" "--ignore-file=$ROOT/.dockerignore" \
@@ -191,7 +191,7 @@ build_template() { # batch|streaming
     --sdk-language=PYTHON "--metadata-file=$metadata"
 }
 
-parameter() { # NAME=VALUE: prints gcloud's flag; gcloud splits at commas, unless told another separator
+parameter() { # NAME=VALUE: prints the flag for gcloud, which splits at commas unless it names another separator
   local separator
   if [[ $1 != *,* ]]; then
     echo "--parameters=$1"
@@ -203,7 +203,7 @@ parameter() { # NAME=VALUE: prints gcloud's flag; gcloud splits at commas, unles
       return
     fi
   done
-  die "--$1: gcloud needs a separator that is not in it; take one of ~ ; | # %% @@ :: ++ out of it"
+  die "--$1: gcloud needs a separator that the value does not contain; remove one of ~ ; | # %% @@ :: ++ from it"
 }
 
 run_template() { # batch|streaming
@@ -225,9 +225,9 @@ run_template() { # batch|streaming
   [[ -z ${value[gpu]} ]] || parameters+=("dataflow_service_options=$(accelerator)")
   set -- ${rest[@]+"${rest[@]}"}
   while (($#)); do
-    [[ $1 == --?* ]] || die "'$1' is no flag; a parameter is given as --name=value"
+    [[ $1 == --?* ]] || die "'$1' is not a flag; give parameters as --name=value"
     [[ $1 != --dataflow_service_options* || -z ${value[gpu]} ]] ||
-      die "--gpu is one of --dataflow_service_options; leave --gpu out and add $(accelerator) to them"
+      die "--gpu becomes one of --dataflow_service_options; leave --gpu out and add $(accelerator) to them"
     if [[ $1 == --update || $1 == --update=true ]]; then
       flags+=(--update)
     elif [[ $1 == *=* ]]; then
@@ -248,7 +248,7 @@ run_template() { # batch|streaming
 
 running_job() { # drain|cancel|show
   need project region
-  ((${#rest[@]} == 1)) || die "$command needs the id of one job; \`run_dataflow.sh status\` lists those that run"
+  ((${#rest[@]} == 1)) || die "$command needs the id of one job; \`run_dataflow.sh status\` lists running jobs"
   run gcloud dataflow jobs "$1" "${rest[0]}" "--project=${value[project]}" "--region=${value[region]}"
 }
 

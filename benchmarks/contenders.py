@@ -59,7 +59,7 @@ def _sluice(source: str, model: str, prefix: str, **options: Any) -> None:
     from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
     from sluice.pipelines.graph import build_batch
     from sluice.pipelines.options.batch import BatchOptions
-    from sluice.pipelines.plan.batch import plan_batch
+    from sluice.pipelines.plan.batch_job import plan_batch
 
     clear_cache()  # every run loads its model, as the other contenders do
     examples = source.endswith(".tfrecord")

@@ -20,9 +20,12 @@ import numpy as np
 
 from benchmarks.batch import DATA
 from sluice.models.errors import SluiceError
-from sluice.pipelines.commands import demo_streaming as demo
+from sluice.pipelines.commands import demo_pubsub as demo
 from sluice.pipelines.commands.demo import make_model
-from sluice.pipelines.commands.latency import LatencyOptions, read
+from sluice.pipelines.commands.demo_streaming_run import figures_line
+from sluice.pipelines.commands.job_process import JobProcess
+from sluice.pipelines.commands.latency import LatencyOptions
+from sluice.pipelines.commands.latency_run import read
 from sluice.pipelines.commands.simulate import SimulateOptions
 from sluice.pipelines.progress.latency_report import Report, Tally, begin_us, quantiles_ms
 from sluice.transforms.pubsub.clients import subscriber
@@ -233,7 +236,7 @@ def process_figures(pid: int) -> dict[str, Any]:
 class Watch:
     """Samples a job on its own thread while the `with` block runs."""
 
-    def __init__(self, job: demo.Job) -> None:
+    def __init__(self, job: JobProcess) -> None:
         self.samples: list[Sample] = []
         self.seams: list[float] = []  # when they were seen, seconds since the epoch
         self._job = job
@@ -268,7 +271,7 @@ class Watch:
                 self.samples.append(_sample(secs, process, figures))
                 sample_due += SAMPLE_SECS
             if secs >= print_due:
-                print(f"{secs:6.0f} s  {process['rss_mb']:,.0f} MB  {demo.figures_line(figures)}", flush=True)
+                print(f"{secs:6.0f} s  {process['rss_mb']:,.0f} MB  {figures_line(figures)}", flush=True)
                 print_due += PRINT_SECS
             if self._stop.wait(LOOK_SECS):
                 return
@@ -318,7 +321,7 @@ def soak(minutes: float, rate: float) -> Run:
     rows = round(60 * minutes * rate)
     with demo.emulator():
         demo.make_ends()
-        with demo.Job([f"--model={model}", *demo.END_FLAGS, "--progress=none"]) as job:
+        with JobProcess([f"--model={model}", *demo.END_FLAGS, "--progress=none"]) as job:
             demo.warm_up(job)
             arrivals = Arrivals()
             reading = threading.Thread(target=_read, args=(arrivals, rows, 60 * minutes + REST_SECS), daemon=True)

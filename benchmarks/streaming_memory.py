@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from benchmarks.streaming_runs import HEAD
 from sluice.models.cache import ModelRecipe
-from sluice.pipelines.commands.simulate import zoo_rows
+from sluice.pipelines.commands.simulate_run import zoo_rows
 from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.plan.stream import StreamPlan
-from sluice.pipelines.plan.streaming import plan_streaming
+from sluice.pipelines.plan.messages import MessagePlan
+from sluice.pipelines.plan.streaming_job import plan_streaming
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows
@@ -57,13 +57,13 @@ def refuse(failure: Failure) -> None:
     raise RuntimeError(f"a row failed: {failure.error_message}")
 
 
-def plan(model: str) -> tuple[ModelRecipe, StreamPlan]:
+def plan(model: str) -> tuple[ModelRecipe, MessagePlan]:
     """Returns the model and the stream of `sluice streaming --output_topic`, without looking up the topic."""
     options = StreamingOptions(
         input_subscription=_NAME, model=model, output="dropped.jsonl", failures="dropped", model_poll_secs=0.0
     )
     planned = plan_streaming(options, native=False)
-    return planned.recipe, planned.stream
+    return planned.recipe, planned.messages
 
 
 def measure(model: str, payloads: Sequence[bytes], repeats: int) -> dict[str, float]:
@@ -84,7 +84,7 @@ def measure(model: str, payloads: Sequence[bytes], repeats: int) -> dict[str, fl
     source = open_source(subscription, SourceOptions(), note)
     try:
         pipeline: Any = make_pipeline(beam_options([]))
-        decoded = pipeline | ReadMessages(False, _NAME) | DecodeMessages(stream.messages)
+        decoded = pipeline | ReadMessages(False, _NAME) | DecodeMessages(stream.decode)
         scored = decoded.rows | Predict(recipe)
         scored.rows | beam.ParDo(Encode(stream.files))
         decoded.failures | "RefuseDecode" >> beam.Map(refuse)

@@ -1,4 +1,4 @@
-"""What a batch Flex Template runs: `sluice batch` with the template's parameters as flags."""
+"""Launches a job from a batch Flex Template: runs `sluice batch` with the template's parameters as flags."""
 
 import sys
 

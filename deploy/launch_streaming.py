@@ -1,4 +1,4 @@
-"""What a streaming Flex Template runs: `sluice streaming` with the template's parameters as flags."""
+"""Launches a job from a streaming Flex Template: runs `sluice streaming` with the template's parameters as flags."""
 
 import sys
 

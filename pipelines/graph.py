@@ -1,55 +1,90 @@
-"""The graph of a job: source, predict, sinks. It only wires."""
-
-from typing import Any
+"""The graphs of both jobs: source, predict, sinks. They only wire. Their labels are an interface: golden tests hold
+them, because jobs are watched, and streaming jobs updated, by label."""
 
 import apache_beam as beam
 
-from sluice.pipelines.plan.batch import BatchPlan
-from sluice.pipelines.plan.sinks import FailureSinks, FilesOutput, TableOutput
+from sluice.pipelines.options.table import STREAMING_INSERTS
+from sluice.pipelines.plan.batch_job import BatchPlan
+from sluice.pipelines.plan.streaming_job import StreamingPlan
+from sluice.pipelines.plan.streaming_sinks import FailureSinks, TableSink
+from sluice.transforms.bigquery.table_columns import append_schema
+from sluice.transforms.bigquery.write import WriteStreamTable
+from sluice.transforms.bigquery.write_failures import WriteFailureTable
+from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.commit import Commit
 from sluice.transforms.core.commit_gate import CommitGate
-from sluice.transforms.files.read import ReadFiles
-from sluice.transforms.files.write import WriteFailures, WriteFiles
+from sluice.transforms.core.failures import Failure
+from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.predict import Predict
+from sluice.transforms.pubsub.decode_messages import DecodeMessages
+from sluice.transforms.pubsub.read import ReadMessages
+from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages
 
 
 def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | None = None) -> beam.PCollection:
-    """Wires a job; returns its `Committed`. The labels are an interface: a golden test holds them."""
-    read = pipeline | "Read" >> _reader(plan)
+    """Wires a batch job; returns its `Committed`.
+
+    Args:
+      gate: once closed, the job does not commit its output.
+    """
+    read = pipeline | "Read" >> plan.input.reader
     scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
-    parts, refused = scored.rows | "Write" >> _writer(plan.output)
+    written, refused = scored.rows | plan.output.label >> plan.output.writer
     failures = (read.failures, scored.failures, refused) | "Failures" >> beam.Flatten()
-    failure_parts = [failures | label >> writer for label, writer in _failure_writers(plan.failures)]
-    commit = Commit(plan.output.committer, list(plan.failures.committers), plan.failure_policy, gate)
-    return (parts, *failure_parts, read.tally) | "Commit" >> commit
+    failures_written = [failures | sink.label >> sink.writer for sink in plan.failures]
+    commit = Commit(plan.output.committer, [sink.committer for sink in plan.failures], plan.failure_policy, gate)
+    return (written, *failures_written, read.tally) | "Commit" >> commit
 
 
-def _reader(plan: BatchPlan) -> beam.PTransform:
-    if plan.table is None:
-        return ReadFiles(plan.pattern, plan.input)
-    from sluice.transforms.bigquery.read import ReadTable
-
-    return ReadTable(plan.table, plan.input)
-
-
-def _writer(output: FilesOutput | TableOutput) -> beam.PTransform:
-    if isinstance(output, FilesOutput):
-        return WriteFiles(output.target, output.spec)
-    if output.files:
-        from sluice.transforms.bigquery.file_loads import WriteLoadFiles
-
-        return WriteLoadFiles(output.target, output.files)
-    from sluice.transforms.bigquery.write import WriteTableRows
-
-    return WriteTableRows(output.target.rows_table, output.target.schema, endpoint=output.storage_endpoint)
+def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
+    """Wires a streaming job. It has no Flatten: on a local runner, everything after the source has to be one stage."""
+    read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
+    decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts)
+    decoded = pipeline | "Read" >> read | "Decode" >> decode
+    scored = decoded.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
+    failed = {"Decode": decoded.failures, "Predict": scored.failures}
+    for label, writer in _writers(plan).items():
+        failed[label] = scored.rows | f"Write{label}" >> writer
+    for label, failures in failed.items():
+        failures | f"Write{label}Failures" >> WriteStreamFailures(plan.failures)
 
 
-def _failure_writers(failures: FailureSinks) -> Any:
-    """Yields (label, transform), in the order of `FailureSinks.committers`."""
-    if failures.files:
-        yield "WriteFailures", WriteFailures(failures.files, failures.payload_mode)
-    if failures.table:
-        from sluice.transforms.bigquery.write_failures import WriteFailureRows
+def _writers(plan: StreamingPlan) -> dict[str, beam.PTransform]:
+    """Returns the writers of predictions, by label; each returns the failures of rows that it cannot write."""
+    writers: dict[str, beam.PTransform] = {}
+    if plan.messages.topic is not None:
+        writers["Topic"] = WriteMessages(plan.output_topic, plan.messages.topic)
+    if plan.output_table is not None:
+        writers["Table"] = _table_writer(plan.output_table)
+    if plan.messages.files is not None and plan.output_files is not None:
+        writers["Files"] = WriteStreamFiles(plan.output_files.prefix, plan.output_files.suffix, plan.messages.files)
+    return writers
 
-        table = WriteFailureRows(failures.table, failures.payload_mode, endpoint=failures.storage_endpoint)
-        yield "WriteFailuresTable", table
+
+def _table_writer(table: TableSink) -> beam.PTransform:
+    if table.method == STREAMING_INSERTS:
+        return WriteTable(table.table_id, table.schema, endpoint=table.endpoint)
+    return WriteStreamTable(table.table_id, append_schema(table.schema, table.fields), endpoint=table.storage_endpoint)
+
+
+class WriteStreamFailures(beam.PTransform):
+    """Writes failures to every sink for them."""
+
+    def __init__(self, sinks: FailureSinks) -> None:
+        super().__init__()
+        self._sinks = sinks
+
+    def expand(self, failures: beam.PCollection[Failure]) -> beam.pvalue.PDone:
+        for label, writer in self._writers().items():
+            failures | label >> writer
+        return beam.pvalue.PDone(failures.pipeline)
+
+    def _writers(self) -> dict[str, beam.PTransform]:
+        sinks, writers = self._sinks, dict[str, beam.PTransform]()
+        if sinks.topic:
+            writers["Topic"] = WriteFailureMessages(sinks.topic, sinks.payload_mode)
+        if sinks.table:
+            writers["Table"] = WriteFailureTable(sinks.table, sinks.payload_mode, endpoint=sinks.table_endpoint)
+        if sinks.files:
+            writers["Files"] = WriteFailureFiles(sinks.files.prefix, sinks.payload_mode, sinks.files.suffix)
+        return writers

@@ -1,26 +1,25 @@
-"""An endless local job, as one pipeline after the other over the same source."""
+"""Runs an endless local job as a sequence of pipelines over one source."""
 
 import gc
 import logging
-import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from google.api_core.retry import exponential_sleep_generator
 
 from sluice.pipelines.progress.outcome import reason
 from sluice.transforms.pubsub.message_source import MessageSource
 
 _LOG = logging.getLogger(__name__)
 
-# How often the running segment is looked at.
+# How often to check the running segment.
 _TICK_SECS = 0.1
-# Between a segment that failed and the next one: doubled each time in a row, up to the most.
-_FIRST_BACKOFF_SECS = 0.5
+# The longest wait between a segment that failed and the next one.
 _MAX_BACKOFF_SECS = 30.0
-_MAX_DOUBLINGS = 10
 
 
 class _Segment(threading.Thread):
-    """One pipeline's run."""
+    """One run of the pipeline."""
 
     def __init__(self, run: Callable[[], None]) -> None:
         super().__init__(name="sluice-segment", daemon=True)
@@ -36,84 +35,115 @@ class _Segment(threading.Thread):
             self.error = RuntimeError(f"{type(error).__name__}: {error}")
 
 
+def backoffs() -> Iterator[float]:
+    """Yields the seconds to wait after each failure in a row, with full jitter."""
+    waits: Iterator[float] = exponential_sleep_generator(0.5, _MAX_BACKOFF_SECS)
+    return waits
+
+
 def run_segments(
     run: Callable[[], None],
     source: MessageSource,
     max_restarts: int,
     on_restart: Callable[[], None] = lambda: None,
     wait: Callable[[float], object] | None = None,
-    uniform: Callable[[], float] = random.random,
+    backoffs: Callable[[], Iterator[float]] = backoffs,
 ) -> int:
     """Runs segments until the source is drained; returns how many failed and were followed by another.
 
-    The messages of a segment that fails are given back, and a new one is begun, after a while.
+    When a segment fails, its messages are returned to the subscription, and another one begins after a wait.
 
     Args:
       run: runs the pipeline of a segment to its end.
-      max_restarts: segments that may fail in a row, without a bundle acknowledged between them.
-      wait: for so many seconds; by default until the source is drained at the latest.
+      max_restarts: how many segments in a row may fail without acknowledging a bundle.
+      wait: waits for so many seconds; by default, it stops waiting when the source is drained.
+      backoffs: returns the waits of a row of failures.
 
     Raises:
-      Exception: what the last of them raised.
+      Exception: the error of the last segment.
     """
-    wait = wait or source.pause
-    failed, in_a_row, acknowledged = 0, 0, 0
-    segment = _begin(run)
-    following: _Segment | None = None
-    while True:
-        segment.join(_TICK_SECS)
-        if segment.is_alive():
-            if following is not None and not following.is_alive():
-                _LOG.warning("The next segment could not begin, and is tried again: %s", _words(following.error))
-                wait(_MAX_BACKOFF_SECS)
-                following = None
-            elif following is None and source.wants_next and not source.draining:
-                following = _begin(run)
-            continue
-        if segment.error is None and following is None and not source.draining:
-            segment.error = RuntimeError("the pipeline ended by itself")
-        if segment.error is not None:
-            source.release()
-            in_a_row = 1 if source.stats.acknowledged > acknowledged else in_a_row + 1
-            acknowledged = source.stats.acknowledged
-            if source.draining or in_a_row > max_restarts:
-                source.drain()
-                _finish(following)
-                raise segment.error
-            failed += 1
-            on_restart()
-            wait(_backoff_secs(in_a_row, segment.error, max_restarts, uniform))
-        if source.draining and following is None:
-            return failed
-        gc.collect()  # what the runner kept of the segment's bundles refers to itself
-        if segment.error is not None:
-            source.pass_turn()
-        segment, following = following or _begin(run), None
+    return _Segments(run, source, max_restarts, on_restart, wait or source.pause, backoffs).run()
 
 
-def _begin(run: Callable[[], None]) -> _Segment:
-    segment = _Segment(run)
-    segment.start()
-    return segment
+class _Segments:
+    """The segment that runs, and the one that waits for its turn, if any. For the arguments see `run_segments`."""
+
+    def __init__(
+        self,
+        run: Callable[[], None],
+        source: MessageSource,
+        max_restarts: int,
+        on_restart: Callable[[], None],
+        wait: Callable[[float], object],
+        backoffs: Callable[[], Iterator[float]],
+    ) -> None:
+        self._run, self._source, self._max_restarts = run, source, max_restarts
+        self._on_restart, self._wait, self._backoffs = on_restart, wait, backoffs
+        self._failed = self._in_a_row = self._acknowledged = 0
+        self._waits = backoffs()
+        self._current = self._begin()
+        self._next: _Segment | None = None
+
+    def run(self) -> int:
+        while True:
+            self._current.join(_TICK_SECS)
+            if self._current.is_alive():
+                self._prepare_next()
+                continue
+            error = self._error()
+            if error is not None:
+                self._recover(error)
+            if self._source.draining and self._next is None:
+                return self._failed
+            gc.collect()  # the runner keeps parts of the segment's bundles in reference cycles
+            if error is not None:
+                self._source.pass_turn()
+            self._current, self._next = self._next or self._begin(), None
+
+    def _begin(self) -> _Segment:
+        segment = _Segment(self._run)
+        segment.start()
+        return segment
+
+    def _prepare_next(self) -> None:
+        """Begins the next segment when the source asks for it, so that no message waits for it to start."""
+        if self._next is not None and not self._next.is_alive():
+            _LOG.warning("The next segment could not begin, and is tried again: %s", _words(self._next.error))
+            self._wait(_MAX_BACKOFF_SECS)
+            self._next = None
+        elif self._next is None and self._source.wants_next and not self._source.draining:
+            self._next = self._begin()
+
+    def _error(self) -> Exception | None:
+        """Returns why the current segment, which has ended, failed; None if it did not."""
+        if self._current.error is None and self._next is None and not self._source.draining:
+            return RuntimeError("the pipeline ended by itself")
+        return self._current.error
+
+    def _recover(self, error: Exception) -> None:
+        """Returns the messages in work and waits; raises the error if too many segments failed in a row."""
+        self._source.release()
+        if self._source.stats.acknowledged > self._acknowledged:
+            self._in_a_row, self._waits = 0, self._backoffs()
+        self._in_a_row += 1
+        self._acknowledged = self._source.stats.acknowledged
+        if self._source.draining or self._in_a_row > self._max_restarts:
+            self._source.drain()
+            if self._next is not None:
+                self._next.join()
+            raise error
+        self._failed += 1
+        self._on_restart()
+        secs = next(self._waits)
+        _LOG.warning(
+            "The messages in work come again in %.1f s (failure %d in a row of %d allowed): %s",
+            secs,
+            self._in_a_row,
+            self._max_restarts,
+            _words(error),
+        )
+        self._wait(secs)
 
 
 def _words(error: Exception | None) -> str:
     return "it ended by itself" if error is None else reason(error)
-
-
-def _finish(segment: _Segment | None) -> None:
-    if segment is not None:
-        segment.join()
-
-
-def _backoff_secs(in_a_row: int, error: Exception, max_restarts: int, uniform: Callable[[], float]) -> float:
-    doublings = min(in_a_row - 1, _MAX_DOUBLINGS)
-    secs = min(_MAX_BACKOFF_SECS, _FIRST_BACKOFF_SECS * 2**doublings) * (0.5 + uniform() / 2)
-    _LOG.warning(
-        "The messages in work come again in %.1f s (failure %d in a row of %d allowed): %s",
-        secs,
-        in_a_row,
-        max_restarts,
-        _words(error),
-    )
-    return secs

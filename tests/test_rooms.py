@@ -33,9 +33,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"cli"},
         {"commands", "streaming"},
         {"batch", "segments"},
-        {"graph", "streaming_graph", "progress"},
+        {"graph", "progress"},
         {"plan", "dataflow"},
-        {"options"},
+        {"options", "signals"},
     ],
 }
 # Which packages each may import, itself apart.

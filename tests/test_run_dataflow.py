@@ -13,7 +13,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
 
-from sluice.pipelines.dataflow.job_options import parameters_of
+from sluice.pipelines.dataflow.defaults import parameters_of
 from sluice.pipelines.dataflow.runner import beam_options
 from sluice.pipelines.dataflow.template import metadata
 from tests.pipelines.dataflow.test_template import launched
@@ -185,9 +185,13 @@ def test_the_commands_that_a_dry_run_prints(arguments: list[str], env: dict[str,
         (["template"], SETTINGS, "template build or template run is expected, found"),
         (["template", "run", "file"], SETTINGS, "batch|streaming is expected, found 'file'"),
         (["template", "build", "batch", "--model=m"], SETTINGS, "does not take --model=m"),
-        (["template", "run", "batch", "model=m"], SETTINGS, "'model=m' is no flag"),
-        (["template", "run", "batch", "--columns=,~;|#%%@@::++"], SETTINGS, "gcloud needs a separator that is not in"),
-        (["template", "run", "batch", "--rpc_headers=@file"], SETTINGS, "--rpc_headers is no parameter of a template"),
+        (["template", "run", "batch", "model=m"], SETTINGS, "'model=m' is not a flag"),
+        (["template", "run", "batch", "--columns=,~;|#%%@@::++"], SETTINGS, "gcloud needs a separator that the value"),
+        (
+            ["template", "run", "batch", "--rpc_headers=@file"],
+            SETTINGS,
+            "--rpc_headers is not a parameter of",
+        ),
         (
             ["template", "run", "batch", "--gpu=nvidia-l4", "--dataflow_service_options=enable_prime"],
             SETTINGS,

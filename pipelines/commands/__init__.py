@@ -1,1 +1,7 @@
-"""The commands beside batch and streaming."""
+"""The commands of `sluice`.
+
+Each command is a module with HELP, DESCRIPTION, EPILOG, `add_arguments` and `run`; pipelines.cli imports them all. A
+command whose work needs Beam or a client of Google's imports that in `run` alone: from pipelines.batch and
+pipelines.streaming, or from its NAME_run.py. So `sluice --help` and usage errors answer at once;
+tests/pipelines/test_startup.py holds it.
+"""

@@ -1,4 +1,4 @@
-"""`sluice demo`: a model people know, sample data, predictions, and what came out; what `make demo` runs."""
+"""`sluice demo`: makes a known model and sample data, scores the data, and shows predictions. `make demo` runs it."""
 
 import argparse
 import csv
@@ -6,8 +6,19 @@ import itertools
 import os
 import sys
 
+from sluice.models.zoo import get
+from sluice.models.zoo.export import export_model
+from sluice.models.zoo.sample import write_samples
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.progress.table import align
+
+HELP = "make a model, score sample data with it, and show the predictions"
+DESCRIPTION = """Trains a small model on made-up data, scores sample rows with it as `sluice batch` does, and shows
+the first predictions."""
+EPILOG = "It needs no data, no server and no cloud."
+
 MODEL = "criteo"
-# Columns of the first rows that are shown: all forty do not fit on a screen.
+# Columns that are shown of the first rows: all forty do not fit on a screen.
 _SHOWN = ("id", "I1", "I2", "C1", "C2", "label", "score")
 _SHOWN_ROWS = 5
 
@@ -16,14 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `sluice demo`."""
     parser.add_argument("--rows", type=int, default=200_000, help="rows of sample data (default: %(default)s)")
     parser.add_argument(
-        "--output", default="demo-output", metavar="DIR", help="where all of it goes (default: %(default)s)"
+        "--output",
+        default="demo-output",
+        metavar="DIR",
+        help="directory for model, data and predictions (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the demo; returns the exit code of its batch job."""
-    from sluice.pipelines.batch import run as run_batch
-    from sluice.pipelines.options.batch import BatchOptions
+    from sluice.pipelines.batch import run as run_batch  # imports Beam
 
     model, sample = os.path.join(args.output, "model"), os.path.join(args.output, f"{MODEL}-{args.rows}.csv")
     _prepare(args.output, sample, args.rows)
@@ -37,10 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(directory: str, sample: str, rows: int) -> None:
-    """Makes the model and the sample, unless an earlier run has."""
-    from sluice.models.zoo import get
-    from sluice.models.zoo.sample import write_samples
-
+    """Makes the model and the sample, unless an earlier run did."""
     make_model(directory)
     if not os.path.exists(sample):
         say(f"Writing {rows:,} rows of sample input ...")
@@ -49,27 +59,22 @@ def _prepare(directory: str, sample: str, rows: int) -> None:
 
 
 def make_model(directory: str) -> str:
-    """Makes the model, unless an earlier run has; returns the base path of its versions."""
-    from sluice.models.zoo import get
-    from sluice.models.zoo.export import export_model
-
+    """Makes the model, unless an earlier run did; returns the base path of its versions."""
     zoo, model = get(MODEL), os.path.join(directory, "model")
     if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
-        say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on data made up for it ...")
+        say(f"Training {zoo.name}, a small wide & deep model for ad clicks, on made-up data ...")
         export_model(zoo, model)
     return model
 
 
 def _show(path: str) -> None:
-    say(f"\nThe first rows of {path}, some of their columns:\n")
+    say(f"\nSome columns of the first rows of {path}:\n")
     with open(path, newline="", encoding="utf-8") as file:
         rows = [[row[name] for name in _SHOWN] for row in itertools.islice(csv.DictReader(file), _SHOWN_ROWS)]
-    widths = [max(len(text) for text in column) for column in zip(_SHOWN, *rows, strict=True)]
-    for row in (_SHOWN, *rows):
-        say("  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+    say("\n".join(align([_SHOWN, *rows], ">", indent="  ")))
 
 
 def say(text: str) -> None:
-    """Prints a line at once: what comes next may take a while."""
+    """Prints a line at once: the next step may take a while."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

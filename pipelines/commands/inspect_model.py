@@ -1,10 +1,9 @@
-"""`sluice inspect`: what a model takes and gives, and what its predictions look like. Needs no TensorFlow."""
+"""`sluice inspect`: shows the inputs and outputs of a model, and the form of its predictions. Needs no TensorFlow."""
 
 import argparse
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +21,13 @@ from sluice.pipelines.options.model import EndpointFlags
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 
+HELP = "show a model's signatures, versions and columns"
+DESCRIPTION = """Shows a model's versions and signatures, a sample row of input, the columns of its predictions, their
+BigQuery schema, and a command that scores with it."""
+EPILOG = """examples:
+  sluice inspect --model work/model
+  sluice inspect --model grpc://localhost:8500/criteo --json"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `sluice inspect`."""
@@ -36,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"signature to show in full (default: {DEFAULT_SIGNATURE}, or the only one)",
     )
-    parser.add_argument("--output_prefix", default="", metavar="TEXT", help="put before the names of the outputs")
-    parser.add_argument("--json", action="store_true", help="print JSON, with the sample row whole")
+    parser.add_argument("--output_prefix", default="", metavar="TEXT", help="prefix for the names of the outputs")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the whole sample row")
     flags.add_arguments(parser, EndpointFlags)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what stands at --model; returns 0.
+    """Prints a description of the model; returns 0.
 
     Raises:
       UsageError: there is no model, or no such signature.
@@ -57,7 +63,7 @@ def _files(uri: str) -> ModelFiles:
     spec = parse_model_uri(uri)
     if spec.endpoint or "://" not in spec.uri:
         return LocalFiles()
-    from sluice.transforms.core.beam_files import BeamFiles  # imports Beam, for seconds
+    from sluice.transforms.core.beam_files import BeamFiles  # imports Beam, which takes seconds
 
     return BeamFiles()
 
@@ -69,16 +75,16 @@ def describe(
     prefix: str = "",
     endpoint: EndpointOptions | None = None,
 ) -> Description:
-    """Returns what stands at the URI, as JSON values; tests/pipelines/commands/test_inspect_model.py pins the form.
+    """Returns a description of the model as JSON values; tests/pipelines/commands/test_inspect_model.py holds its form.
 
     Args:
       signature_name: the one to describe in full; None: serving_default, or the only one.
-      prefix: put before the names of the outputs' columns.
-      endpoint: how a served model is asked.
+      prefix: for the names of the outputs' columns.
+      endpoint: how a served model is reached.
 
     Raises:
-      UsageError: there is no complete model, its server does not answer, or no such signature. One that cannot be
-        served is no error: its "problem" says why.
+      UsageError: there is no complete model, its server does not answer, or there is no such signature. A signature
+        that cannot be served is no error: its "problem" says why.
     """
     endpoint = endpoint or EndpointOptions()
     found = find_model(parse_model_uri(uri), files, endpoint, endpoint.rpc_timeout_secs)
@@ -102,7 +108,7 @@ def _choose(signatures: dict[str, Signature], name: str | None) -> Signature | N
 
 
 def _versions(found: FoundModel, files: ModelFiles) -> Iterator[Description]:
-    """The numbered directories under the base that hold a model or a part of one, newest first."""
+    """Yields the numbered directories under the base that hold a model or a part of one, newest first."""
     base, used = found.spec.uri, found.on_disk
     if used is None or used.number is None:
         return
@@ -139,7 +145,7 @@ def _problem(signature: Signature) -> str | None:
 
 
 def _describe_rows(uri: str, signature: Signature | None, prefix: str) -> Description:
-    """What rows for the signature hold, and what becomes of them; empty if it cannot be served."""
+    """Returns the columns of rows for the signature and of their predictions; empty if it cannot be served."""
     served = _servable(signature) if signature else None
     if signature is None or served is None:
         return {
@@ -166,7 +172,7 @@ def _describe_rows(uri: str, signature: Signature | None, prefix: str) -> Descri
 
 
 def _servable(signature: Signature) -> Signature | None:
-    """The signature without the outputs that cannot be columns; None if there is nothing left to serve."""
+    """Returns the signature without outputs that cannot be columns; None if none is left."""
     good = [spec.name for spec in signature.outputs if not _problem(signature.with_outputs((spec.name,)))]
     return signature.with_outputs(tuple(good)) if good else None
 
@@ -181,12 +187,12 @@ def _describe_column(spec: ColumnSpec) -> Description:
     }
 
 
-def _sample(spec: ColumnSpec) -> Any:
-    """A value that fits the column, in the JSON form that `sluice batch` reads."""
+def _sample(spec: ColumnSpec) -> object:
+    """Returns a value that fits the column, in the JSON form that `sluice batch` reads."""
     return _zeros(_zero(spec), () if spec.is_scalar else spec.shape)
 
 
-def _zero(spec: ColumnSpec) -> Any:
+def _zero(spec: ColumnSpec) -> object:
     if spec.dtype == "string":
         return {"b64": ""} if spec.name.endswith(BYTES_SUFFIX) else ""
     if spec.dtype == "bool":
@@ -194,15 +200,15 @@ def _zero(spec: ColumnSpec) -> Any:
     return 0.0 if "float" in spec.dtype else 0
 
 
-def _zeros(zero: Any, shape: Shape) -> Any:
-    """Nested lists of the shape; one entry where any number will do."""
+def _zeros(zero: object, shape: Shape) -> object:
+    """Returns nested lists of the shape, with one entry where the number is free."""
     if not shape:
         return zero
     return [_zeros(zero, shape[1:]) for _ in range(1 if shape[0] is None else shape[0])]
 
 
 def _table_schema(fields: pa.Schema) -> tuple[list[Description] | None, str | None]:
-    """The fields of a BigQuery table of the predictions, or why there can be none."""
+    """Returns the fields of a BigQuery table for the predictions, or why there can be none."""
     columns = [*fields, pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())]
     try:
         return arrow_to_bigquery_schema(pa.schema(columns)), None
@@ -215,11 +221,11 @@ def _command(uri: str, signature: Signature, excluded: Sequence[str], prefix: st
     words += ["--signature", signature.name] if signature.name != DEFAULT_SIGNATURE else []
     words += ["--exclude_columns", ",".join(excluded)] if excluded else []
     words += ["--output_prefix", prefix] if prefix else []
-    ending = "jsonl" if signature.columns else "tfrecord"  # whole tf.Examples where their features are not known
+    ending = "jsonl" if signature.columns else "tfrecord"  # whole tf.Examples if their features are not known
     return shlex.join([*words, "--input", f"rows.{ending}", "--output", f"predictions.{ending}"])
 
 
 def to_json(description: Description) -> str:
-    """Returns the description as JSON, a line for each of its keys: a sample image would fill a screen otherwise."""
+    """Returns the description as JSON, one line per key: otherwise a sample image would fill the screen."""
     lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in description.items())
     return "{\n" + ",\n".join(lines) + "\n}"

@@ -1,20 +1,22 @@
-"""What `sluice inspect` has found, as text for a terminal."""
+"""Renders the description of a model by `sluice inspect` as text for a terminal."""
 
 import json
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Entries of a list in the sample row that the text shows; --json shows all.
+from sluice.pipelines.progress.table import align
+
+# How many entries of a list in the sample row the text shows; --json shows all.
 _SHOWN_ENTRIES = 4
 
 Description = dict[str, Any]
 
 
 def render(description: Description) -> str:
-    """Returns a description that `pipelines.commands.inspect_model.describe` made as sections of aligned columns."""
+    """Returns a description of `pipelines.commands.inspect_model.describe` as sections of aligned columns."""
     sections = [
-        _table(_head(description), indent=""),
+        align(_head(description)),
         _section("Versions", [(str(each["version"]), _status(each)) for each in description["versions"]]),
         *(_signature(signature, description) for signature in description["signatures"]),
         *_rows(description),
@@ -44,7 +46,7 @@ def _signature(signature: Description, description: Description) -> list[str]:
     if signature["takes_examples"] and signature["name"] != description["signature"]:
         lines.append(f"  takes tf.Examples; their features: --signature {shlex.quote(signature['name'])}")
     elif signature["takes_examples"] and not description["columns"]:
-        lines.append("  takes tf.Examples; which features it reads, its graph or its server does not tell")
+        lines.append("  takes tf.Examples; neither its graph nor its server shows which features it reads")
     elif signature["takes_examples"]:
         lines += ["", *_section(f"Features of {signature['name']}, each a column of the input", _features(description))]
     return lines
@@ -69,7 +71,7 @@ def _tensor(spec: Description) -> tuple[str, str]:
 def _rows(description: Description) -> Iterator[list[str]]:
     name = description["signature"]
     if name is None:
-        yield ["No signature is called serving_default: choose one with --signature to see its rows"]
+        yield ["No signature has the name serving_default: choose one with --signature to see its rows"]
     if not description["command"]:
         return
     if description["sample_row"]:
@@ -88,8 +90,8 @@ def _table_schema(description: Description) -> list[str]:
     return ("  [" + ",\n   ".join(fields) + "]").split("\n")
 
 
-def _shorten(value: Any) -> str:
-    """JSON with long lists cut, which is then no longer JSON."""
+def _shorten(value: object) -> str:
+    """Returns a JSON value as text with long lists cut, which is no longer JSON."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)}: {_shorten(entry)}" for key, entry in value.items()) + "}"
     if not isinstance(value, list):
@@ -100,12 +102,4 @@ def _shorten(value: Any) -> str:
 
 
 def _section(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [title, *_table(rows)] if rows else []
-
-
-def _table(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> list[str]:
-    """Lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return [title, *align(rows, indent="  ")] if rows else []

@@ -1,4 +1,4 @@
-"""Google's Pub/Sub emulator, which is part of the gcloud SDK: where it is, and how it is run.
+"""Finds and runs Google's Pub/Sub emulator, which is part of the gcloud SDK.
 
 https://cloud.google.com/pubsub/docs/emulator
 """
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# The path of the emulator's jar, where it is not in the SDK that `gcloud` belongs to.
+# Names the path of the emulator's jar, if it is not in the SDK of `gcloud`.
 JAR_VARIABLE = "PUBSUB_EMULATOR_JAR"
 MISSING = (
     "the Pub/Sub emulator is not installed: it needs java on PATH, and `gcloud components install pubsub-emulator` "
@@ -26,18 +26,17 @@ _STOP_SECS = 10.0
 
 
 def find_emulator() -> list[str] | None:
-    """Returns the command that runs the emulator, to which --host and --port are added; None without jar or java."""
+    """Returns the command that runs the emulator, without --host and --port; None without its jar or java."""
     java, jar = shutil.which("java"), _find_jar()
     return [java, "-jar", jar] if java and jar else None
 
 
 @contextlib.contextmanager
 def running_emulator() -> Iterator[str]:
-    """Runs the emulator on a free port of 127.0.0.1 while the block runs; gives HOST:PORT, as PUBSUB_EMULATOR_HOST
-    takes it.
+    """Runs the emulator on a free port of 127.0.0.1 while the block runs; yields HOST:PORT for PUBSUB_EMULATOR_HOST.
 
     Raises:
-      RuntimeError: it is not installed, it ended, or it does not answer in time; the text has what it printed.
+      RuntimeError: it is not installed, it ended, or it does not answer in time; the text includes its output.
     """
     command = find_emulator()
     if not command:
@@ -65,16 +64,16 @@ def _find_jar() -> str | None:
     gcloud = shutil.which("gcloud")
     if not gcloud:
         return None
-    return _jar_under(Path(gcloud).resolve().parent.parent) or _jar_under(_told_root(gcloud))
+    return _jar_under(Path(gcloud).resolve().parent.parent) or _jar_under(_stated_root(gcloud))
 
 
 def _jar_under(root: Path) -> str | None:
     return max(map(str, root.glob(_JARS)), default=None)
 
 
-def _told_root(gcloud: str) -> Path:
-    """Returns the SDK's root as gcloud states it, which takes it a second: for a `gcloud` that is no plain link."""
-    told = subprocess.run(
+def _stated_root(gcloud: str) -> Path:
+    """Returns the SDK's root as gcloud states it, which takes a second: for a `gcloud` that is not a plain link."""
+    stated = subprocess.run(
         [gcloud, "info", "--format=value(installation.sdk_root)"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -82,7 +81,7 @@ def _told_root(gcloud: str) -> Path:
         timeout=_START_SECS,
         check=False,
     )
-    return Path(told.stdout.strip() or os.devnull)
+    return Path(stated.stdout.strip() or os.devnull)
 
 
 def _comes_up(process: "subprocess.Popen[bytes]", port: int) -> bool:

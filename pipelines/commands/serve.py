@@ -1,29 +1,33 @@
-"""`sluice serve`: the reference server, which follows TF Serving's API, for development and tests."""
+"""`sluice serve`: the reference server for development and tests, which follows TF Serving's API."""
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.util
 import signal
 import threading
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.signals import handling
 
 if TYPE_CHECKING:
-    from sluice.models.server.reference import ReferenceServer
+    from sluice.models.server.faults import Faults
+    from sluice.models.server.reference import ReferenceServer, ServerOptions
     from sluice.models.server.store import ModelConfig
 
 Item = TypeVar("Item")
+Options = TypeVar("Options", "Faults", "ServerOptions")
+
+HELP = "serve models to clients under test; follows TF Serving's API, but is not TF Serving"
 
 DESCRIPTION = """Serves SavedModels on 127.0.0.1 to clients under development and test.
 
 This is the reference server of Sluice. It is NOT TF Serving: it follows TF Serving's gRPC API (Predict,
-GetModelMetadata, GetModelStatus) and REST API closely enough to test clients against, and is neither fast nor safe
-enough to serve anybody. Use tensorflow_model_server for that."""
+GetModelMetadata, GetModelStatus) and REST API closely enough to test clients. It is neither fast enough nor safe enough
+for users: for them, run tensorflow_model_server."""
 
-EPILOG = """When it serves it says so in one line, and it ends with Ctrl-C or SIGTERM:
+EPILOG = """When it is ready it prints one line; ctrl-C or SIGTERM ends it:
   serving on grpc 127.0.0.1:8500, rest http://127.0.0.1:8501: criteo versions 1
 
 examples:
@@ -39,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="DIR",
-        help="directory of numbered versions, or one SavedModel, which is served as the version that its directory's "
-        "name says, or else 1; give it again, with another --name, for more models",
+        help="directory of numbered versions, or one SavedModel, whose version is its directory's name if that is a "
+        "number, else 1; repeat it, with another --name, for more models",
     )
     parser.add_argument("--name", action="append", required=True, help="the model's name in requests")
     parser.add_argument(
@@ -48,17 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_versions,
         metavar="latest|all|N,...",
-        help="which of them to load, side by side (default: latest); give it once, or for each --model",
+        help="which versions to load side by side (default: latest); give it once, or for each --model",
     )
     parser.add_argument(
         "--labels",
         action="append",
         type=_labels,
         metavar="LABEL=N,...",
-        help="names for versions in requests; give it once, or for each --model",
+        help="names of versions in requests; give it once, or for each --model",
     )
-    parser.add_argument("--grpc_port", type=int, default=8500, help="0: a free one (default: %(default)s)")
-    parser.add_argument("--rest_port", type=int, default=8501, help="0: a free one (default: %(default)s)")
+    parser.add_argument("--grpc_port", type=int, default=8500, help="0: a free port (default: %(default)s)")
+    parser.add_argument("--rest_port", type=int, default=8501, help="0: a free port (default: %(default)s)")
     parser.add_argument(
         "--poll_secs",
         type=float,
@@ -71,23 +75,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensor_content",
         action="store_true",
-        help="numbers in gRPC answers as bytes; TF Serving's --enable_serialization_as_tensor_content",
+        help="send numbers in gRPC responses as bytes, as TF Serving's --enable_serialization_as_tensor_content does",
     )
-    _add_faults(parser.add_argument_group("faults", "what goes wrong with predict calls on purpose"))
+    _add_faults(parser.add_argument_group("faults", "errors and delays of predict calls, made on purpose"))
 
 
 def _add_faults(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--latency_ms", type=float, default=0.0, help="each takes at least so much longer")
-    group.add_argument("--error_rate", type=float, default=0.0, help="part of them that fails, from 0 to 1")
-    group.add_argument("--error_code", default="UNAVAILABLE", help="of those that fail (default: %(default)s)")
-    group.add_argument("--first_errors", type=int, default=0, metavar="N", help="the first N fail with --error_code")
-    group.add_argument("--hang_rate", type=float, default=0.0, help="part of them that gets no answer, from 0 to 1")
-    group.add_argument("--max_rows", type=int, default=0, help="refuse larger batches (default: none is too large)")
+    group.add_argument("--latency_ms", type=float, default=0.0, help="delay each call by so much")
+    group.add_argument("--error_rate", type=float, default=0.0, help="share of calls that fail, from 0 to 1")
+    group.add_argument("--error_code", default="UNAVAILABLE", help="status of calls that fail (default: %(default)s)")
     group.add_argument(
-        "--max_concurrency", type=int, default=0, help="refuse calls beyond so many at once (default: no limit)"
+        "--first_errors", type=int, default=0, metavar="N", help="fail the first N calls with --error_code"
     )
-    group.add_argument("--wrong_rows", action="store_true", help="answer with one row too few")
-    group.add_argument("--seed", type=int, help="of what is random (default: another each time)")
+    group.add_argument("--hang_rate", type=float, default=0.0, help="share of calls that get no response, from 0 to 1")
+    group.add_argument("--max_rows", type=int, default=0, help="refuse larger batches (default: no limit)")
+    group.add_argument(
+        "--max_concurrency", type=int, default=0, help="refuse further calls while so many run (default: no limit)"
+    )
+    group.add_argument("--wrong_rows", action="store_true", help="respond with one row too few")
+    group.add_argument("--seed", type=int, help="seed of random faults (default: a new one each time)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,30 +104,19 @@ def run(args: argparse.Namespace) -> int:
     """
     configs = _configs(args)
     if importlib.util.find_spec("tensorflow_serving") is None:
-        raise UsageError("tensorflow-serving-api is not installed, which has the protos: pip install 'sluice[serve]'")
-    with _signalled() as ended, _open(configs, args) as server:
+        raise UsageError("tensorflow-serving-api is not installed; it has the protos: pip install 'sluice[serve]'")
+    ended = threading.Event()
+    with handling(lambda *_: ended.set(), signal.SIGINT, signal.SIGTERM), _open(configs, args) as server:
         print(_ready_line(server), flush=True)
         ended.wait()
     return 0
 
 
-@contextlib.contextmanager
-def _signalled() -> Iterator[threading.Event]:
-    """Gives an event that SIGINT and SIGTERM set while the block runs."""
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _open(configs: "dict[str, ModelConfig]", args: argparse.Namespace) -> "ReferenceServer":
     from sluice.models.server.faults import Faults
-    from sluice.models.server.reference import ReferenceServer, ServerOptions
+    from sluice.models.server.reference import ReferenceServer, ServerOptions  # imports gRPC and the protos
 
-    def of(options: Any) -> Any:
+    def of(options: type[Options]) -> Options:
         return options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(options)})
 
     return ReferenceServer(configs, faults=of(Faults), options=of(ServerOptions))

@@ -1,1 +1,1 @@
-"""What a job gets on Dataflow: defaults, templates, the sdist, the runner."""
+"""Jobs on Dataflow: defaults, templates, the source that workers install; and the choice of the runner."""

@@ -1,11 +1,13 @@
-"""What a job gets on Dataflow where the user does not say otherwise; decided in Beam's own options, before the graph.
+"""Defaults of a job on Dataflow, set in Beam's own options before the graph is built. Options of the user are kept.
 
-Runner v2 and, for streaming, Streaming Engine are not here: Beam knows nothing else for Python. An option that the user
-gave stays.
+Runner v2 and, for streaming, Streaming Engine are not set here: for Python, Beam offers nothing else.
 """
 
+import argparse
 import ast
+import dataclasses
 import datetime
+import json
 import logging
 import re
 import uuid
@@ -18,24 +20,26 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     WorkerOptions,
 )
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient, dataflow
 from google.api_core.exceptions import GoogleAPIError
 
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.uri import ModelSpec
-from sluice.pipelines.dataflow.job_options import check_not_given, set_job_options
 from sluice.pipelines.dataflow.runner import is_dataflow
 from sluice.pipelines.dataflow.sdist import find_setup_file
+from sluice.pipelines.dataflow.template import to_text
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
 
 _LOG = logging.getLogger(__name__)
 
-# Dataflow starts one SDK process per vCPU unless it is told not to: one copy of the model for each.
+# By default Dataflow starts one SDK process per vCPU, each with a copy of the model.
 _ONE_PROCESS, _MORE_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
-# Each thread works on a bundle. While the model is busy with the rows of some, the others decode and encode.
+# Each thread works on a bundle: while the model scores rows of some, the others decode and encode.
 _THREADS = 12
-# A bundle waits for its answers most of the time; this many calls may be under way (models.batching.options).
+# With an endpoint, bundles mostly wait for responses; so many calls may run at once (models.batching.options).
 _ENDPOINT_THREADS = 32
 
 _ACCELERATOR, _DRIVER = "worker_accelerator=", "install-nvidia-driver"
@@ -43,27 +47,48 @@ _ACCELERATOR, _DRIVER = "worker_accelerator=", "install-nvidia-driver"
 _LABEL_LENGTH = _NAME_LENGTH = 63
 
 
+class JobOptions(PipelineOptions):
+    """The options of Sluice in one option of Beam: Dataflow's console shows only Beam's options."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        # No type that parses: on workers, Beam makes flags of a job's options and parses them again.
+        parser.add_argument("--sluice_options", help="Set by Sluice: the flags of the launch, as a JSON object.")
+
+
+def parameters_of(job: BatchOptions | StreamingOptions) -> dict[str, str]:
+    """Returns the flags or template parameters that launch the same job again.
+
+    Leaves out defaults; and secrets, because everybody who may look at a job sees these.
+    """
+    given = {field: getattr(job, field.name) for field in dataclasses.fields(job) if not field.metadata["secret"]}
+    return {field.name: to_text(value) for field, value in given.items() if value != field.default}
+
+
 def check_settings(options: PipelineOptions) -> None:
-    """Refuses at once what Beam would find out late, or not at all. Of a job that runs elsewhere it looks at one flag.
+    """Checks what Beam would check late, or not at all. For a runner other than Dataflow it checks one flag.
 
     Raises:
-      UsageError: the settings do not make a job.
+      UsageError: a setting is missing or invalid.
     """
-    check_not_given(options)
+    if options.view_as(JobOptions).sluice_options is not None:
+        raise UsageError("--sluice_options is set by Sluice itself; leave it out, and give the flags themselves")
     if not is_dataflow(options):
         return
     google = options.view_as(GoogleCloudOptions)
     google.region = google.region or _default_region()
     if not google.project:
-        raise UsageError("--project is missing: the ID of the Google Cloud project that the job runs in")
+        raise UsageError("--project is missing: give the ID of the Google Cloud project that the job runs in")
     if not google.region:
-        raise UsageError("--region is missing: where workers run, such as us-central1 (or set CLOUDSDK_COMPUTE_REGION)")
+        raise UsageError(
+            "--region is missing: give the region of the workers, such as us-central1, or set CLOUDSDK_COMPUTE_REGION"
+        )
     for name in ("temp_location", "staging_location"):
         path = getattr(google, name)
         if path and not path.startswith("gs://"):
             raise UsageError(f"--{name} {path}: Dataflow keeps its files on GCS; give gs://BUCKET/DIRECTORY")
     if not google.temp_location and not google.staging_location:
-        raise UsageError("--temp_location is missing: gs://BUCKET/DIRECTORY, where Dataflow keeps its files")
+        raise UsageError("--temp_location is missing: give gs://BUCKET/DIRECTORY, where Dataflow keeps its files")
     if google.update and not google.job_name:
         raise UsageError("--update replaces a running job of the same name: give --job_name NAME")
     _check_accelerator(options)
@@ -72,17 +97,13 @@ def check_settings(options: PipelineOptions) -> None:
 
 
 def _default_region() -> str | None:
-    """Returns what the environment or gcloud's configuration names."""
-    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
-
+    """Returns the region that the environment or gcloud's configuration names."""
     region: str | None = DataflowRunner().get_default_gcp_region()
     return region
 
 
 def _check_running(options: PipelineOptions) -> None:
-    """Refuses to replace a job that does not run: for that, Beam 2.77 would look for ever, 200 times a second."""
-    from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient, dataflow
-
+    """Refuses to replace a job that does not run: Beam 2.77 would look for it for ever, 200 times a second."""
     google = options.view_as(GoogleCloudOptions)
     request = dataflow.ListJobsRequest(project_id=google.project, location=google.region)
     active = (dataflow.JobState.JOB_STATE_RUNNING, dataflow.JobState.JOB_STATE_DRAINING)
@@ -101,7 +122,7 @@ def _check_running(options: PipelineOptions) -> None:
 
 
 def _check_accelerator(options: PipelineOptions) -> None:
-    """See "Support and limitations" in https://cloud.google.com/dataflow/docs/guides/right-fitting."""
+    """Checks the limitations in https://cloud.google.com/dataflow/docs/guides/right-fitting."""
     hints = options.get_all_options().get("resource_hints")
     services = options.view_as(GoogleCloudOptions).dataflow_service_options or []
     if hints and any(each.startswith(_ACCELERATOR) for each in services):
@@ -114,11 +135,11 @@ def _check_accelerator(options: PipelineOptions) -> None:
 def set_defaults(
     options: PipelineOptions, job: BatchOptions | StreamingOptions, recipe: ModelRecipe, version: int | None
 ) -> None:
-    """Completes the options of a job that `check_settings` has found right. Elsewhere than on Dataflow, does nothing.
+    """Completes the options of a job on Dataflow that passed `check_settings`; does nothing on other runners.
 
     Args:
-      job: its options of Sluice's, which Beam's then tell.
-      version: of the model, as it was found at launch.
+      job: its options of Sluice, which are added to Beam's.
+      version: of the model, as found at launch.
 
     Raises:
       UsageError: there is no source of Sluice to stage to workers.
@@ -134,7 +155,7 @@ def set_defaults(
     _set_processes(options.view_as(DebugOptions), served=model.endpoint is not None)
     _set_driver(google)
     _set_package(options)
-    set_job_options(options, job)
+    options.view_as(JobOptions).sluice_options = json.dumps(parameters_of(job), ensure_ascii=False)
 
 
 def job_name(model: ModelSpec, streaming: bool) -> str:
@@ -146,7 +167,7 @@ def job_name(model: ModelSpec, streaming: bool) -> str:
 
 
 def model_labels(model: ModelSpec, version: int | None, follows: bool) -> dict[str, str]:
-    """Returns the labels that a job is found and billed by, in the letters that Dataflow takes."""
+    """Returns the labels to find and bill a job by, in the letters that Dataflow accepts."""
     labels = {"sluice-model": model_name(model)}
     if follows:
         labels["sluice-model-version"] = "newest"
@@ -156,12 +177,12 @@ def model_labels(model: ModelSpec, version: int | None, follows: bool) -> dict[s
 
 
 def label_value(text: str) -> str:
-    """Returns a text with all that labels do not take replaced by dashes, cut to their length."""
+    """Returns a text cut to the length of labels, with dashes for characters that labels cannot have."""
     return re.sub("[^a-z0-9_-]", "-", text.lower())[:_LABEL_LENGTH]
 
 
 def model_name(model: ModelSpec) -> str:
-    """Returns what a server calls the model, or its directory, which need not be that of a version."""
+    """Returns the model's name on its server, or the name of its directory without a version."""
     if model.endpoint is not None:
         return model.endpoint.name
     parts = [part for part in model.uri.split("://")[-1].split("/") if part]
@@ -171,7 +192,10 @@ def model_name(model: ModelSpec) -> str:
 
 
 def _missing_labels(given: list[str] | None, labels: dict[str, str]) -> list[str]:
-    """Returns those labels, as KEY=VALUE, that are not given: as KEY=VALUE, or as a dict of several.
+    """Returns the labels that the user has not given, as KEY=VALUE.
+
+    Args:
+      given: each is KEY=VALUE, or a dict of several labels.
 
     Raises:
       UsageError: one is neither.
@@ -181,24 +205,24 @@ def _missing_labels(given: list[str] | None, labels: dict[str, str]) -> list[str
         try:
             keys |= set(ast.literal_eval(text)) if "{" in text else {text.partition("=")[0]}
         except (ValueError, SyntaxError) as error:
-            raise UsageError(f"--labels {text}: KEY=VALUE is expected, or {{'KEY': 'VALUE', ...}}") from error
+            raise UsageError(f"--labels {text}: expected KEY=VALUE, or {{'KEY': 'VALUE', ...}}") from error
     return [f"{key}={value}" for key, value in labels.items() if key not in keys]
 
 
 def _set_processes(debug: DebugOptions, served: bool) -> None:
-    """One SDK process where it loads the model: one copy, and one scheduler that sees all bundles of the machine."""
+    """Sets one SDK process per machine if it loads the model: one copy, and one scheduler for all bundles."""
     if served:
         debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or _ENDPOINT_THREADS
         return
     if debug.lookup_experiment(_MORE_PROCESSES):
-        _LOG.info("Each vCPU has an SDK process with a copy of the model, as --experiments=%s asks", _MORE_PROCESSES)
+        _LOG.info("Each vCPU has an SDK process with a copy of the model, because of --experiments=%s", _MORE_PROCESSES)
         return
     debug.add_experiment(_ONE_PROCESS)
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or _THREADS
 
 
 def _set_driver(google: GoogleCloudOptions) -> None:
-    """Has the driver of a GPU installed. Without it, TensorFlow would run on the CPU and say nothing."""
+    """Requests the driver of a GPU. Without it, TensorFlow would run on the CPU and report nothing."""
     google.dataflow_service_options = [
         f"{each};{_DRIVER}" if each.startswith(_ACCELERATOR) and _DRIVER not in each else each
         for each in google.dataflow_service_options or []
@@ -206,7 +230,7 @@ def _set_driver(google: GoogleCloudOptions) -> None:
 
 
 def _set_package(options: PipelineOptions) -> None:
-    """Has Sluice staged, unless workers run an image, which holds it."""
+    """Has Sluice staged to workers, unless they run an image, which contains it."""
     setup = options.view_as(SetupOptions)
     setup.save_main_session = bool(setup.save_main_session)  # our DoFns are all in modules
     if not options.view_as(WorkerOptions).sdk_container_image and not setup.setup_file:

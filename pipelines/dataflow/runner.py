@@ -1,13 +1,15 @@
-"""Which runner a job runs on, and Beam's own flags."""
+"""The runner of a job, and Beam's own flags."""
 
 import argparse
 import contextlib
 import difflib
-from typing import Any
+import sys
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from sluice.models.errors import UsageError
@@ -17,16 +19,16 @@ from sluice.pipelines.options.streaming import StreamingOptions
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-# Beam's DirectRunner is a switch whose choice depends on the network; we name the runner that we mean.
+# Beam's DirectRunner picks a runner by what the network offers; we name the one that we mean.
 _LOCAL = ("", "directrunner", "fnapirunner")
 _DATAFLOW = "dataflowrunner"
 
 
 def beam_options(flags: list[str]) -> PipelineOptions:
-    """Returns Beam's options of these flags.
+    """Returns Beam's options for these flags.
 
     Raises:
-      UsageError: a flag is neither ours nor Beam's: Beam itself would drop it with a warning.
+      UsageError: a flag is neither ours nor Beam's; Beam itself would only warn and drop it.
     """
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     for options in [PipelineOptions, *_all_subclasses(PipelineOptions)]:
@@ -42,13 +44,13 @@ def beam_options(flags: list[str]) -> PipelineOptions:
     return PipelineOptions(flags)
 
 
-def _all_subclasses(root: Any) -> list[Any]:
-    children: list[Any] = root.__subclasses__()
+def _all_subclasses(root: type[PipelineOptions]) -> list[type[PipelineOptions]]:
+    children: list[type[PipelineOptions]] = root.__subclasses__()
     return [each for child in children for each in (child, *_all_subclasses(child))]
 
 
-def _add_all(options: Any, parser: argparse.ArgumentParser) -> None:
-    # Two of Beam's classes name the same flag; the first one stands.
+def _add_all(options: type[PipelineOptions], parser: argparse.ArgumentParser) -> None:
+    # Two of Beam's classes define the same flag; the first one counts.
     with contextlib.suppress(argparse.ArgumentError):
         options._add_argparse_args(parser)
 
@@ -64,37 +66,38 @@ def is_dataflow(options: PipelineOptions) -> bool:
 
 
 def _runner(options: PipelineOptions) -> str:
-    """Returns the runner's name as Beam takes it: in any case, and without "Runner" as well."""
+    """Returns the runner's name in lower case, with "runner" at its end, which Beam lets users leave out."""
     name = (options.view_as(StandardOptions).runner or "").lower()
     return name if not name or name.endswith("runner") else f"{name}runner"
 
 
 def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptions) -> None:
-    """
+    """Checks that Dataflow's workers can reach the paths of a job.
+
     Raises:
-      UsageError: the job runs on Dataflow, and a path of it is on this machine, which workers there do not see.
+      UsageError: the job runs on Dataflow, and a path is on this machine.
     """
     if not is_dataflow(options):
         return
     endpoint = parse_model_uri(job.model).endpoint
     if endpoint and endpoint.host in _LOOPBACK:
         raise UsageError(
-            f"--model {job.model} is on this machine, where Dataflow's workers do not reach it; give the server's "
-            "address in their network"
+            f"--model {job.model} is on this machine, which Dataflow's workers cannot reach; give the server's address "
+            "in their network"
         )
     for name in ("input", "model", "output", "failures"):
         path = getattr(job, name, "")
         if path and "://" not in path:
             raise UsageError(
-                f"--{name} {path} is on this machine, where Dataflow's workers do not see it; give a gs:// path"
+                f"--{name} {path} is on this machine, which Dataflow's workers cannot read; give a gs:// path"
             )
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """Returns an empty pipeline on the runner that the options name; Beam's in-process FnApiRunner by default.
+    """Returns an empty pipeline on the runner that the options name; by default Beam's in-process FnApiRunner.
 
     Raises:
-      UsageError: the runner's options do not hold.
+      UsageError: the runner's options are invalid.
     """
     try:
         return beam.Pipeline(runner=FnApiRunner() if is_local(options) else None, options=options)
@@ -102,28 +105,37 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
         raise UsageError(" ".join(str(error).split())) from error
 
 
-def local_graph(pipeline: beam.Pipeline) -> Any:
-    """Returns a pipeline as `run_graph` takes it."""
+def is_started_later(result: PipelineResult | None) -> bool:
+    """Whether this process only wrote the job, as the launcher of a Flex Template does; prints a line if so."""
+    if getattr(result, "has_job", True):
+        return False
+    sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
+    return True
+
+
+def local_graph(pipeline: beam.Pipeline) -> beam_runner_api_pb2.Pipeline:
+    """Returns a pipeline in the form for `run_graph`."""
     return pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
 
 
-def run_graph(graph: Any, options: PipelineOptions) -> None:
-    """Runs a graph on the in-process runner to its end, as often as wanted."""
+def run_graph(graph: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> None:
+    """Runs a graph on the in-process runner to its end. A graph may run any number of times."""
     FnApiRunner().run_via_runner_api(graph, options).wait_until_finish()
 
 
 def check_streams(options: PipelineOptions) -> None:
-    """
+    """Checks that a streaming job can run on the runner without losing messages.
+
     Raises:
-      UsageError: the runner is neither this process nor Dataflow, on which alone nothing is lost; or Beam is asked to
-        run a local job in several processes or threads, whereas a local stream is read by one.
+      UsageError: the runner is neither this process nor Dataflow; or Beam is asked to run a local job in several
+        processes or threads, but a local stream has one reader.
     """
     if is_dataflow(options):
         return
     if not is_local(options):
         raise UsageError(
             f"--runner {options.view_as(StandardOptions).runner}: a streaming job runs in this process (leave --runner "
-            "out) or on Dataflow; others are not known to acknowledge messages only when they are written"
+            "out) or on Dataflow; other runners may acknowledge messages before their predictions are written"
         )
     local = options.view_as(DirectOptions)
     if local.direct_running_mode != "in_memory" or local.direct_num_workers not in (None, 0, 1):

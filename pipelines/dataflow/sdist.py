@@ -1,4 +1,4 @@
-"""Where the source of the Sluice that runs here is, so that Beam can stage it to workers by `--setup_file`."""
+"""Finds the source of the Sluice that runs here, so that Beam can stage it to workers by `--setup_file`."""
 
 import atexit
 import importlib.metadata
@@ -27,11 +27,11 @@ setup(
 
 
 def find_setup_file(root: Path = _ROOT, path: Sequence[str] | None = None) -> str:
-    """Returns the path of a setup.py: the checkout's, or one made for the package that is installed.
+    """Returns the path of a setup.py: that of the checkout, or one made from the installed package.
 
     Args:
-      root: of the checkout, or of what is installed.
-      path: where installed packages are looked for; None: where Python does.
+      root: of the checkout, or of the installed package.
+      path: where to look for installed packages; None: sys.path.
 
     Raises:
       UsageError: there is neither.
@@ -43,7 +43,7 @@ def find_setup_file(root: Path = _ROOT, path: Sequence[str] | None = None) -> st
     installed = next(iter(importlib.metadata.distributions(name=_NAME, path=search)), None)
     if installed is None or not any(map(_is_ours, installed.files or ())):
         raise UsageError(
-            f"workers need Sluice, and it is neither installed here nor run from a checkout ({checkout} is not its "
+            f"workers need Sluice, but it is neither installed here nor run from a checkout ({checkout} is not its "
             "setup.py): install it with pip, or give --setup_file PATH/setup.py or --sdk_container_image IMAGE"
         )
     directory = tempfile.mkdtemp(prefix="sluice-sdist-")
@@ -52,9 +52,9 @@ def find_setup_file(root: Path = _ROOT, path: Sequence[str] | None = None) -> st
 
 
 def write_source(installed: importlib.metadata.Distribution, directory: Path) -> str:
-    """Writes the files of an installed package, and a setup.py that is like the one it came from; returns the latter.
+    """Writes the files of an installed package, and a setup.py like its original; returns the path of setup.py.
 
-    Extras are left out: workers need none.
+    Leaves extras out: workers need none.
     """
     files = [file for file in installed.files or () if _is_ours(file)]
     for file in files:

@@ -1,7 +1,7 @@
-"""`sluice template metadata`: what Dataflow's console and API need to know of a Flex Template's parameters.
+"""`sluice template metadata`: the parameters of a Flex Template, for Dataflow's console and API.
 
-They are made from the fields that the command line's flags are made from. The form is that of
-https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates#metadata and of TemplateMetadata in
+They are made from the same fields as the flags of the command line. For their form see
+https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates#metadata and TemplateMetadata in
 https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata.
 """
 
@@ -19,6 +19,7 @@ from sluice.pipelines.options.streaming import StreamingOptions
 Field = dataclasses.Field[Any]
 Parameter = dict[str, Any]
 
+HELP = "write the parameters of a Dataflow Flex Template"
 DESCRIPTION = "Writes the metadata of a Flex Template: its parameters, as Dataflow's console shows and checks them."
 EPILOG = """examples:
   sluice template metadata --pipeline streaming --output deploy/streaming_metadata.json
@@ -33,7 +34,7 @@ _TITLES = {
     ),
 }
 
-# Flags of a job that runs in this process, or that is waited for.
+# Flags for jobs that run in this process, or whose end the command waits for.
 _LOCAL = (
     "max_bundle_messages",
     "max_bundle_delay_ms",
@@ -43,11 +44,11 @@ _LOCAL = (
     "summary_file",
     "progress",
 )
-# They name files of the launching machine or of the worker, where a template puts none.
+# Flags for files on the launching machine or on workers, where a template puts none.
 _MACHINE_FILES = ("rpc_ca_file", "rpc_token_file")
 
 _GCS = r"^gs://[^\n\r]+$"
-# What the console offers and what is refused, by the metavar of a flag.
+# The type of a parameter and the expression for its values, by the metavar of a flag.
 _KINDS = {
     "GLOB": ("GCS_READ_FILE", _GCS),
     "FILE": ("GCS_READ_FILE", _GCS),
@@ -64,13 +65,13 @@ _ACRONYMS = {"csv": "CSV", "id": "ID", "rpc": "RPC", "rest": "REST", "bigquery":
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `sluice template`."""
     parser.add_argument("what", choices=("metadata",), help="what to write")
-    parser.add_argument("--pipeline", required=True, choices=tuple(OPTIONS), help="whose parameters")
-    parser.add_argument("--image", default="", help="container image that the template's form is filled in with")
-    parser.add_argument("--output", default="", metavar="FILE", help="where to; default: standard output")
+    parser.add_argument("--pipeline", required=True, choices=tuple(OPTIONS), help="which job's parameters")
+    parser.add_argument("--image", default="", help="container image, as the default in the template's form")
+    parser.add_argument("--output", default="", metavar="FILE", help="file to write; default: standard output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the metadata that is asked for; returns 0.
+    """Writes the metadata; returns 0.
 
     Raises:
       UsageError: the file cannot be written.
@@ -97,7 +98,7 @@ def metadata(pipeline: str, image: str = "") -> dict[str, Any]:
 
     Args:
       pipeline: batch or streaming.
-      image: what the form's container image is filled in with; "": nothing.
+      image: the form's default for the container image; "": none.
     """
     name, description = _TITLES[pipeline]
     streaming = pipeline == "streaming"
@@ -114,7 +115,7 @@ def metadata(pipeline: str, image: str = "") -> dict[str, Any]:
 def template_fields(pipeline: str) -> list[Field]:
     """Returns the options that are a template's parameters, in the order of its form.
 
-    Secrets are not: everybody who may see a job sees its parameters.
+    Secrets are left out: everybody who may see a job sees its parameters.
     """
     fields = [
         field
@@ -144,7 +145,7 @@ def _parameter(field: Field) -> Parameter:
 
 
 def _kind(field: Field) -> tuple[str, str]:
-    """Returns a parameter's type and the expression that its values match; "": any."""
+    """Returns a parameter's type, and the expression that its values match; "": any."""
     meta = field.metadata
     if meta["parse"] is parse_bool:
         return "BOOLEAN", ""
@@ -161,13 +162,13 @@ def _label(name: str) -> str:
 
 
 def _help(field: Field) -> str:
-    """Returns a flag's help, with the form of what is a list."""
+    """Returns a flag's help; for a list, with its form."""
     listed = field.metadata["metavar"] if "," in field.metadata["metavar"] else ""
     return f"{field.metadata['help']}, as {listed}" if listed else field.metadata["help"]
 
 
-def to_text(value: Any) -> str:
-    """Returns what a flag is given as to mean this value."""
+def to_text(value: object) -> str:
+    """Returns the text of a flag that means this value."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -176,13 +177,13 @@ def to_text(value: Any) -> str:
 
 
 def _beam_parameters(image: str) -> list[Parameter]:
-    """The flags of Beam's that a template's launch may need and that its environment has no fields for."""
+    """Returns parameters for the flags of Beam that a launch may need and the launch environment has no fields for."""
     group = {"groupName": "Dataflow"}
     return [
         {
             "name": "sdk_container_image",
             "label": "Container image",
-            "helpText": "Image that the workers run: the template's own, which has all that they need",
+            "helpText": "Image for the workers: the template's own image has all that they need",
             **group,
             "isOptional": False,
             "paramType": "TEXT",
@@ -191,7 +192,7 @@ def _beam_parameters(image: str) -> list[Parameter]:
         {
             "name": "number_of_worker_harness_threads",
             "label": "Threads of a worker",
-            "helpText": "Bundles that a worker's process has in work at a time; default: by the model and the machine",
+            "helpText": "Bundles that a worker process handles at a time; default: by the model and the machine",
             **group,
             "isOptional": True,
             "paramType": "NUMBER",

@@ -1,1 +1,1 @@
-"""What a job can be told: dataclasses, and the flags that are made from them."""
+"""The options of jobs: dataclasses, and the flags that are made from them."""

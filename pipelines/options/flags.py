@@ -1,14 +1,19 @@
-"""Command-line flags made from dataclasses, whose fields are the one source of flags, help and checks."""
+"""Makes command-line flags from dataclasses. Their fields are the one source of flags, help and checks."""
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+from sluice.models.errors import UsageError
 
 Options = TypeVar("Options")
 
 # In the order of --help, and of a template's form.
 GROUPS = ("Input", "Model", "Endpoint", "Output", "Failures", "BigQuery", "Run")
+
+PROGRESS = ("auto", "bar", "log", "none")
 
 
 def flag(
@@ -20,27 +25,39 @@ def flag(
     metavar: str = "",
     secret: bool = False,
 ) -> Any:
-    """Returns a dataclass field that is a command-line flag of the field's name; without a default it is required.
+    """Returns a dataclass field that becomes a command-line flag of its name. Without a default it is required.
 
     Args:
-      secret: the options' repr does not show it, and templates have no parameter for it.
+      help: the line in --help, and in a template's form.
+      parse: converts the text of the flag.
+      choices: the values that are allowed; (): any.
+      group: one of GROUPS.
+      metavar: what --help shows for the value; a template takes the parameter's type from it.
+      secret: the options' repr hides the value, and templates have no parameter for it.
     """
     metadata = {"help": help, "parse": parse, "choices": tuple(choices), "group": group, "metavar": metavar}
     metadata["secret"] = secret
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
+def progress_flag() -> str:
+    """Returns the field for --progress, which every command that shows progress has."""
+    text = "Progress: a line on a terminal (bar), or a log line every 30 s (log); auto: bar if there is a terminal"
+    field: str = flag(text, "auto", choices=PROGRESS, group="Run")
+    return field
+
+
 def parse_bool(text: str) -> bool:
-    """Returns what a flag given as --flag=true means."""
+    """Returns the value of --flag=true or --flag=false."""
     if text.lower() in ("true", "yes", "1"):
         return True
     if text.lower() in ("false", "no", "0"):
         return False
-    raise argparse.ArgumentTypeError(f"true or false is expected, found {text!r}")
+    raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Returns the parts of a comma-separated list; () of an empty text."""
+    """Returns the parts of a comma-separated list; () for an empty text."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -58,7 +75,7 @@ def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
     for part in parse_names(text):
         name, equals, value = part.partition("=")
         if not equals:
-            raise argparse.ArgumentTypeError(f"NAME=VALUE is expected, found {part!r}")
+            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {part!r}")
         pairs.append((name, value))
     return tuple(pairs)
 
@@ -66,8 +83,8 @@ def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
 def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
     """Returns (name, value) pairs from NAME=VALUE,NAME=VALUE, or from @FILE with `NAME: VALUE` or NAME=VALUE a line.
 
-    Headers may be secrets: an error tells which one is wrong, and nothing of it. Hence no ValueError may leave here:
-    argparse would print the text.
+    Headers may be secrets: an error says which one is wrong, but not its text. So no ValueError may escape: argparse
+    would print the text.
     """
     if not text.startswith("@"):
         parts = [part for part in text.split(",") if part.strip(" \t")]
@@ -81,7 +98,7 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
         raise argparse.ArgumentTypeError(f"{path} cannot be read: {reason}") from error
     headers = tuple(_split_header(line, ":=", f"{path}, line {number}") for number, line in lines if line.strip(" \t"))
     if not headers:
-        raise argparse.ArgumentTypeError(f"{path} holds no headers; give one a line, as NAME: VALUE")
+        raise argparse.ArgumentTypeError(f"{path} has no headers; give one a line, as NAME: VALUE")
     return headers
 
 
@@ -90,7 +107,7 @@ def _split_header(text: str, separators: str, where: str) -> tuple[str, str]:
     if split < 0:
         forms = " or ".join({"=": "NAME=VALUE", ":": "NAME: VALUE"}[separator] for separator in separators)
         raise argparse.ArgumentTypeError(
-            f"{where} is not {forms} (not shown: it may be a secret); a value that has commas is given by @FILE"
+            f"{where} is not {forms} (not shown: it may be a secret); give a value that has commas by @FILE"
         )
     return text[:split].strip(" \t"), text[split + 1 :].strip(" \t")
 
@@ -128,8 +145,10 @@ def _argument(field: "dataclasses.Field[Any]") -> dict[str, Any]:
 
 
 def _parser(field: "dataclasses.Field[Any]") -> Callable[[str], Any]:
-    """Returns what parses a flag's text. An empty one, as a template's form may pass for what was left blank, is the
-    default where it is no value of its own: of numbers, booleans and choices."""
+    """Returns the function that parses a flag's text.
+
+    For numbers, booleans and choices an empty text means the default: a template's form passes it for a blank field.
+    """
     parse: Callable[[str], Any] = field.metadata["parse"]
     if field.default is dataclasses.MISSING or not (parse in (int, float, parse_bool) or field.metadata["choices"]):
         return parse
@@ -137,7 +156,7 @@ def _parser(field: "dataclasses.Field[Any]") -> Callable[[str], Any]:
     def parse_or_default(text: str) -> Any:
         return parse(text) if text else field.default
 
-    parse_or_default.__name__ = parse.__name__  # argparse names it where it fails: "invalid int value"
+    parse_or_default.__name__ = parse.__name__  # argparse shows the name in errors: "invalid int value"
     return parse_or_default
 
 
@@ -145,7 +164,27 @@ def from_namespace(options: type[Options], namespace: argparse.Namespace) -> Opt
     """Returns the options that were parsed.
 
     Raises:
-      UsageError: a value cannot be.
+      UsageError: a value is invalid.
     """
     names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
     return options(**{name: getattr(namespace, name) for name in names})
+
+
+def check_number(
+    options: object, name: str, *, above: float | None = None, most: float = sys.float_info.max, whole: bool = False
+) -> None:
+    """Checks that a field is a number above `above` (None: 0 or more), and at most `most`; NaN is none.
+
+    Raises:
+      UsageError: it is not.
+    """
+    value = getattr(options, name)
+    enough = value >= 0 if above is None else value > above
+    if enough and value <= most and (not whole or isinstance(value, int)):
+        return
+    kind = "a whole number" if whole else "a finite number"
+    bounds = "0 or more" if above is None else f"more than {above:g}"
+    if most < sys.float_info.max:
+        bounds += f" and at most {most:g}"
+    text = f"{value:g}" if isinstance(value, float) else value
+    raise UsageError(f"--{name} {text}: it is {kind}, {bounds}")

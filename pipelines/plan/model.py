@@ -1,4 +1,4 @@
-"""What batch and streaming jobs decide alike: the model, its signature, and the user's schema and defaults."""
+"""Decides what batch and streaming jobs have in common: the model, its signature, the user's schema and defaults."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.bigquery.schema import read_schema_file
 from sluice.transforms.core.beam_files import BeamFiles, open_binary
 
-# How long a model's server may take to say what it serves.
+# How long a model's server may take to describe what it serves.
 _LAUNCH_TIMEOUT_SECS = 15.0
 
 JobOptions = BatchOptions | StreamingOptions
@@ -29,16 +29,16 @@ JobOptions = BatchOptions | StreamingOptions
 
 @contextlib.contextmanager
 def launch_errors() -> Iterator[None]:
-    """Makes usage errors of what files and Google's services raise while a job is looked at, before it starts.
+    """Turns errors of files and of Google's services into usage errors while a job is checked, before it starts.
 
     Raises:
-      UsageError: see above.
+      UsageError: a file or a service cannot be reached.
     """
     try:
         yield
     except GoogleAuthError as error:
         raise UsageError(
-            f"Google's credentials do not hold: {error}; `gcloud auth application-default login` renews yours"
+            f"Google's credentials are not valid: {error}; `gcloud auth application-default login` renews yours"
         ) from error
     except (OSError, GoogleAPIError) as error:
         raise UsageError(str(error)) from error
@@ -47,8 +47,9 @@ def launch_errors() -> Iterator[None]:
 def find_signature(
     options: JobOptions, columns: Sequence[str], endpoint: EndpointOptions
 ) -> tuple[FoundModel, Signature, tuple[str, ...]]:
-    """Returns the model, its version pinned so that late workers load the same one; its signature, with the outputs
-    that are wanted; and which input columns to leave out.
+    """Returns the model, its signature with the wanted outputs, and the input columns to leave out.
+
+    The model's version is pinned, so that workers which start late load the same one.
 
     Args:
       columns: of the input, as far as they are known.
@@ -67,7 +68,7 @@ def find_signature(
 def _with_wanted(options: JobOptions, columns: Sequence[str], signatures: dict[str, Signature]) -> dict[str, Signature]:
     """Returns the chosen signature without the outputs that --exclude_columns names.
 
-    Where an input column has the name too, it is the input column that is left out.
+    Where an input column has the same name, the input column is left out.
     """
     names = set(options.exclude_columns) - set(columns)
     signature = signatures.get(options.signature)
@@ -80,10 +81,10 @@ def _with_wanted(options: JobOptions, columns: Sequence[str], signatures: dict[s
 
 
 def read_input_schema(path: str) -> dict[str, pa.DataType]:
-    """Returns the types that the file at --input_schema gives columns; none of no file.
+    """Returns the columns' types from the file of --input_schema; {} without a file.
 
     Raises:
-      UsageError: it cannot be read, or is no schema.
+      UsageError: the file cannot be read, or is not a schema.
     """
     if not path:
         return {}
@@ -96,7 +97,7 @@ def read_input_schema(path: str) -> dict[str, pa.DataType]:
 
 
 def parse_defaults(signature: Signature, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Returns --column_defaults as values of the columns' types.
+    """Returns --column_defaults with values of the columns' types.
 
     Raises:
       UsageError: a value is not of its column's type.
@@ -114,7 +115,9 @@ def _default(spec: ColumnSpec, text: str) -> Any:
             value = float(text) if "float" in spec.dtype else int(text)
         default_value(value, spec)
     except (ValueError, KeyError, UsageError) as error:
-        raise UsageError(f"--column_defaults {spec.name}={text}: it cannot stand for the column, {spec}") from error
+        raise UsageError(
+            f"--column_defaults {spec.name}={text}: the value does not fit the column's type, {spec}"
+        ) from error
     return value
 
 
@@ -126,7 +129,7 @@ def make_recipe(
     endpoint: EndpointOptions,
     poll_secs: float = 0.0,
 ) -> ModelRecipe:
-    """Returns what a worker opens the model by."""
+    """Returns the recipe by which a worker opens the model."""
     return ModelRecipe(
         spec,
         ModelOptions(
@@ -142,3 +145,9 @@ def make_recipe(
         options.scheduler_options(),
         signature if spec.endpoint or poll_secs else None,
     )
+
+
+def describe_model(recipe: ModelRecipe, version: int | None) -> str:
+    """Returns the model, its version and its signature, for the log."""
+    found = "" if version is None else f", version {version}"
+    return f"{recipe.spec.uri}{found}, signature {recipe.model.signature}"

@@ -1,27 +1,28 @@
-"""A small HTTP server on 127.0.0.1 that tells whether a streaming job lives, is ready, and how it fares."""
+"""An HTTP server on 127.0.0.1 that reports whether a streaming job is alive and ready, and its figures."""
 
 import http.server
 import json
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.progress.stream_stats import StreamFigures
 
 HOST = "127.0.0.1"
 
-# How long the end of the block may take: the server looks so often whether it is to stop.
+# How often the server checks whether it has to stop: the end of the block takes at most so long.
 _TICK_SECS = 0.1
 
 
 class HealthServer:
-    """Answers GET /healthz and /readyz with 200 or 503, and /metrics with 200; each with the job's figures as JSON.
+    """Answers GET /healthz and /readyz with 200 or 503, and /metrics with 200, each with the job's figures as JSON.
 
     A context manager. With port 0 it does nothing.
 
     Raises:
-      UsageError: the port is taken.
+      UsageError: the port is in use.
     """
 
     def __init__(self, port: int, figures: Callable[[], StreamFigures]) -> None:
@@ -30,9 +31,11 @@ class HealthServer:
             try:
                 self._server = http.server.ThreadingHTTPServer((HOST, port), _handler(figures))
             except OSError as error:
-                raise UsageError(f"--health_port {port} cannot be listened on: {error.strerror}") from error
+                raise UsageError(
+                    f"--health_port {port} cannot be opened: {error.strerror}; give a free port"
+                ) from error
 
-    def __enter__(self) -> "HealthServer":
+    def __enter__(self) -> Self:
         if self._server is not None:
             serve = self._server.serve_forever
             threading.Thread(target=serve, args=(_TICK_SECS,), name="sluice-health", daemon=True).start()

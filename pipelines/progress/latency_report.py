@@ -1,4 +1,4 @@
-"""Predictions that came back: how many, how often, how fast, and how long they took."""
+"""Counts predictions that are read back: how many, how often, how fast, and how long they took."""
 
 import array
 import collections
@@ -6,28 +6,31 @@ import dataclasses
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from sluice.pipelines.progress.table import align
+from sluice.transforms.core.messages import parse_time
+from sluice.transforms.pubsub.subscription import Received
+
 _QUANTILES = {"p50": 50, "p95": 95, "p99": 99}
-# The attributes that name the row that a prediction is for, the best first; without either, it is its own.
+# The attributes that identify the row of a prediction, the best first; without either, its message id does.
 _IDS = ("id", "sluice_message_id")
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What came. Rates and times are of the moments at which the service took the predictions.
+    """What was read. Rates and times are those at which the service accepted the predictions.
 
     Attributes:
       messages: predictions, each once, however often the service delivered it.
-      distinct_ids: rows that they are for.
-      duplicates: messages less distinct ids: rows that were predicted more than once.
+      distinct_ids: rows with a prediction.
+      duplicates: messages less distinct ids: further predictions of a row.
       redelivered: deliveries of messages that had been delivered before.
       seconds: from the first prediction to the last.
       messages_per_second: None for fewer than two messages.
-      latency_ms: p50, p95, p99, max and min; None for each if no message has a time to count from.
-      without_time: messages that have none.
+      latency_ms: p50, p95, p99, max and min; None for each if no message has a start time.
+      without_time: messages without a start time.
       versions: messages by the model's version, "" for none.
     """
 
@@ -58,13 +61,13 @@ class Tally:
     def distinct_ids(self) -> int:
         return len(self._ids)
 
-    def add(self, messages: Sequence[Any]) -> None:
-        """Counts transforms.pubsub.subscription.Received."""
+    def add(self, messages: Sequence[Received]) -> None:
+        """Counts messages."""
         with self._lock:
             for message in messages:
                 self._add(message)
 
-    def _add(self, message: Any) -> None:
+    def _add(self, message: Received) -> None:
         if message.id in self._seen:
             self._redelivered += 1
             return
@@ -81,7 +84,7 @@ class Tally:
             self._latencies_us.append(message.publish_time - began_us)
 
     def report(self) -> Report:
-        """Returns what has come until now."""
+        """Returns the figures so far."""
         with self._lock:
             count = len(self._seen)
             secs = max(0, self._last_us - self._first_us) / 1e6
@@ -99,9 +102,7 @@ class Tally:
 
 
 def begin_us(attributes: Mapping[str, str]) -> int | None:
-    """Returns when a prediction's row was sent, or else published, in microseconds since the epoch; None: not known."""
-    from sluice.transforms.core.messages import parse_time
-
+    """Returns when the row was sent, or else published, in microseconds since the epoch; None: not known."""
     sent = attributes.get("sent", "")
     if sent.isdecimal():
         return int(sent)
@@ -112,7 +113,7 @@ def begin_us(attributes: Mapping[str, str]) -> int | None:
 
 
 def quantiles_ms(values_us: np.ndarray) -> dict[str, float | None]:
-    """Returns p50, p95, p99, max and min of int64 [values] in ms; each is a value that was there."""
+    """Returns p50, p95, p99, max and min of int64 [values] in ms; each is one of the values."""
     if not len(values_us):
         return dict.fromkeys((*_QUANTILES, "max", "min"))
     found = np.percentile(values_us, [*_QUANTILES.values(), 100, 0], method="inverted_cdf")
@@ -135,5 +136,4 @@ def render(report: Report) -> str:
         rows["without a time"] = f"{report.without_time:,}"
     for version, count in report.versions.items():
         rows[f"version {version or '(none)'}"] = f"{count:,}"
-    width = max(map(len, rows))
-    return "\n".join(f"{name.ljust(width)}  {text}" for name, text in rows.items())
+    return "\n".join(align(list(rows.items())))

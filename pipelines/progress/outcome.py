@@ -1,4 +1,4 @@
-"""How a job ended, for whoever called it: exit codes, and the words of an error."""
+"""How a job ended: exit codes, and the text of an error."""
 
 import re
 
@@ -6,19 +6,19 @@ from sluice.models.errors import Overloaded, Refused, TimedOut, Unavailable
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
-# As `error_text` begins, or as a traceback names them. Google's clients have a ServiceUnavailable: it is not meant.
+# At the start of `error_text`, or as a traceback names them. ServiceUnavailable of Google's clients does not match.
 _ABOUT_SERVER = re.compile(
     rf"(^|\bmodels\.errors\.)({'|'.join(kind.__name__ for kind in (Unavailable, Overloaded, TimedOut, Refused))})\b"
 )
 
 
 def error_text(error: BaseException) -> str:
-    """Returns the error with its kind: a runner passes on text, and not the exception that a worker raised."""
+    """Returns the error's type and text: a runner passes on text, not the exception that a worker raised."""
     return f"{type(error).__name__} {error}"
 
 
 def is_about_server(error: BaseException) -> bool:
-    """Whether a model's server was away or refused calls."""
+    """Whether a model's server was unavailable or refused calls."""
     return _ABOUT_SERVER.search(error_text(error)) is not None
 
 
@@ -26,3 +26,9 @@ def reason(error: BaseException) -> str:
     """Returns the error's own words, without the label of the step that Beam adds."""
     lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def failure_text(error: BaseException) -> str:
+    """Returns what to print on a job that failed: the reason, and what may help."""
+    hint = "; --on_unavailable=dead_letter makes such rows failures" if is_about_server(error) else ""
+    return f"{reason(error)}{hint} (--verbose shows where)"

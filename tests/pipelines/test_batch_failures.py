@@ -124,7 +124,7 @@ def test_input_that_is_gone_when_the_job_runs_fails_it(
     from sluice.pipelines.batch import _run
     from sluice.pipelines.dataflow.runner import beam_options
     from sluice.pipelines.options.batch import BatchOptions
-    from sluice.pipelines.plan.batch import plan_batch
+    from sluice.pipelines.plan.batch_job import plan_batch
 
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(Path(criteo.path("csv")).read_bytes())

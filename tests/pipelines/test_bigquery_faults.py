@@ -190,13 +190,13 @@ def test_a_job_that_is_interrupted_as_it_commits_says_what_becomes_of_its_rows(
     code = main(flags_of(births_table, dataset, model, proxy))
     thread.join()
     said = capsys.readouterr().err
-    assert "the output is being put in place, which is waited for" in said
+    assert "waiting until the output is published" in said
     if times == 1:
         assert code == 0
         check_whole(bigquery, dataset, births)
     else:
         assert code == 130
-        assert f"see what {dataset}.scored holds before you run it again" in said
+        assert f"check what {dataset}.scored holds before you run it again" in said
 
 
 def test_a_job_that_is_interrupted_before_it_commits_writes_nothing(
@@ -212,5 +212,5 @@ def test_a_job_that_is_interrupted_before_it_commits_writes_nothing(
     code = main(flags_of(births_table, dataset, model, proxy))
     thread.join()
     assert code == 130
-    assert "interrupted; no output was put in place" in capsys.readouterr().err
+    assert "interrupted; no output was published" in capsys.readouterr().err
     assert bigquery.rows(f"{dataset}.scored") == []

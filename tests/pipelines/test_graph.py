@@ -12,7 +12,7 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable, make_pipeline
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan.batch import plan_batch
+from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.transforms.core.batches import RecordBatchCoder
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery

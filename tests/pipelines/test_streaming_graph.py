@@ -11,10 +11,10 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable, make_pipeline
+from sluice.pipelines.graph import build_streaming
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.table import STREAMING_INSERTS
-from sluice.pipelines.plan.streaming import StreamingPlan, plan_streaming
-from sluice.pipelines.streaming_graph import build_streaming
+from sluice.pipelines.plan.streaming_job import StreamingPlan, plan_streaming
 from sluice.transforms.pubsub.fused import check_fused
 from tests.pipelines.test_graph import labels
 from tests.support.pubsub.streams import every_sink

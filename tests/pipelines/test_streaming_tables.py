@@ -12,7 +12,7 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.plan.streaming import make_tables, plan_streaming
+from sluice.pipelines.plan.streaming_job import make_tables, plan_streaming
 from sluice.transforms.bigquery.clients import EMULATOR_VARIABLE, STORAGE_EMULATOR_VARIABLE
 from tests.support.bigquery.proxy import bigquery_proxy
 from tests.support.pubsub.streams import LocalJob, make_ends, wait_until

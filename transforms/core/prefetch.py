@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -16,7 +16,7 @@ class _Failed:
 _END = object()
 
 
-def prefetch(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
     """Yields the items in order, and makes up to `depth` of them ahead.
 
     An error of `items` is raised here at its place in the order. When the consumer stops early, the thread ends after

@@ -36,7 +36,7 @@ class ReadFiles(Composite):
 
     Args:
       pattern: a glob.
-      spec: the contents of the files. `pipelines.plan.batch` derives it from a model and a sample of the input.
+      spec: the contents of the files. `pipelines.plan.batch_job` derives it from a model and a sample of the input.
     """
 
     def __init__(self, pattern: str, spec: InputSpec) -> None:

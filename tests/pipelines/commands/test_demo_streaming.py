@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sluice.pipelines import cli
-from sluice.pipelines.commands.demo_streaming import figures_line
+from sluice.pipelines.commands.demo_streaming_run import figures_line
 from sluice.pipelines.commands.pubsub_emulator import JAR_VARIABLE, MISSING, find_emulator
 from tests.support.pubsub.fakes_stream import FIGURES
 from tests.support.pubsub.streams import wait_until
@@ -54,10 +54,10 @@ def test_all_rows_come_back_with_their_predictions(criteo: ZooSample) -> None:
     (published,) = re.findall(r"(\d+) rows published in", printed)
     assert int(published) == pytest.approx(250, abs=5)
     assert re.search(rf"messages +{published}\ndistinct ids +{published}\n", printed.replace("\n  ", "\n"))
-    assert re.search(r"latency p99 +[\d.]+ ms", printed)
+    assert re.search(r"latency p99 +[\d.,]+ ms", printed)
     assert len(re.findall(r'^  \{"id": .* "score": [\d.e-]+\}$', printed, re.MULTILINE)) == 3
     assert '"sluice_version": "1"' in printed
-    assert re.search(r"\d+ messages .*/s +p50 \d+ ms", printed), "a line while it runs"
+    assert re.search(r"\d+ messages .*/s +p50 [\d,]+ ms", printed), "a line while it runs"
     assert f"sluice streaming --model {criteo.model}" in printed
     assert left_of(demo.pid) == []
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +15,8 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import UsageError
 from sluice.pipelines import cli
-from sluice.pipelines.commands.latency import LatencyOptions, read
+from sluice.pipelines.commands.latency import LatencyOptions
+from sluice.pipelines.commands.latency_run import read
 from sluice.pipelines.progress.latency_report import Tally, begin_us, quantiles_ms, render
 from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS
@@ -168,7 +167,7 @@ def test_a_subscription_that_is_lost_ends_it() -> None:
 
 @pytest.mark.parametrize("given", [{"count": -1}, {"seconds": -1.0}, {"seconds": float("nan")}])
 def test_options_are_checked(given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is 0 or more"):
+    with pytest.raises(UsageError, match="number, 0 or more"):
         options(**given)
 
 
@@ -204,7 +203,7 @@ def test_too_few_are_exit_code_1_in_time(pubsub: Pubsub, capsys: pytest.CaptureF
 
 def test_a_subscription_that_is_not_there_is_exit_code_2(pubsub: Pubsub, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["latency", "--subscription", pubsub.subscription("none-here"), "--seconds", "5"]) == 2
-    assert "none-here cannot be read" in capsys.readouterr().err
+    assert "none-here does not exist" in capsys.readouterr().err
 
 
 def test_what_simulate_sends_is_read_back(pubsub: Pubsub, tmp_path: Path) -> None:
@@ -219,12 +218,3 @@ def test_what_simulate_sends_is_read_back(pubsub: Pubsub, tmp_path: Path) -> Non
     figures = json.loads(path.read_text())
     assert (figures["messages"], figures["duplicates"], figures["without_time"]) == (500, 0, 0)
     assert 0 <= figures["latency_ms"]["min"] <= figures["latency_ms"]["max"] < 10_000
-
-
-def test_the_help_imports_nothing_heavy() -> None:
-    script = (
-        "import sys\nfrom sluice.pipelines import cli\n"
-        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "assert not {'apache_beam', 'tensorflow', 'grpc', 'google.pubsub_v1'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -197,7 +197,9 @@ def test_an_interrupt_ends_it_with_what_was_done(
 
     monkeypatch.setattr(FinalFile, "write", interrupt)
     assert replay(write(tmp_path / "f.jsonl", FAILURE), topic, tmp_path / "final.jsonl") == 130
-    assert "interrupted; what was not sent or written yet is still where it was" in capsys.readouterr().err
+    assert (
+        "interrupted; failures that were not sent or written yet are still where they were" in capsys.readouterr().err
+    )
 
 
 def test_files_on_gcs(gcs: Gcs, pubsub: Pubsub, topic: str, out: str) -> None:

@@ -1,15 +1,12 @@
 """The `sluice zoo` command."""
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.commands import zoo as command
-from tests.support.paths import ROOT
 
 
 def parse(*args: str) -> argparse.Namespace:
@@ -60,13 +57,3 @@ def test_wrong_usage_is_exit_code_2(args: list[str], message: str, capsys: pytes
         parse(*args)
     assert error.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_its_flags_do_not_import_tensorflow() -> None:
-    code = (
-        "import argparse, sys; from sluice.pipelines import zoo; zoo.add_arguments(argparse.ArgumentParser());"
-        "zoo.zoo.get('criteo').make_rows(5, 1);"
-        "print([name for name in ('tensorflow', 'apache_beam', 'tfx_bsl') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -63,8 +63,8 @@ def labels_of(options: PipelineOptions) -> list[str]:
 @pytest.mark.parametrize(
     ("flags", "needed", "text"),
     [
-        ([], {"project": ""}, "--project is missing: the ID"),
-        ([], {"temp_location": ""}, "--temp_location is missing: gs://BUCKET/DIRECTORY"),
+        ([], {"project": ""}, "--project is missing: give the ID"),
+        ([], {"temp_location": ""}, "--temp_location is missing: give gs://BUCKET/DIRECTORY"),
         ([], {"temp_location": "here/tmp"}, "--temp_location here/tmp: Dataflow keeps its files on GCS"),
         (["--staging_location=/tmp/s"], {}, "--staging_location /tmp/s: Dataflow keeps its files on GCS"),
         (["--update"], {}, "--update replaces a running job of the same name: give --job_name"),
@@ -113,7 +113,7 @@ def test_only_a_job_that_runs_is_updated() -> None:
 
 @pytest.mark.parametrize("flags", [[], ["--runner=DataflowRunner"]])
 def test_what_a_job_tells_of_itself_is_not_the_users_to_give(flags: list[str]) -> None:
-    with pytest.raises(UsageError, match="--sluice_options is what a job says of itself; leave it out"):
+    with pytest.raises(UsageError, match="--sluice_options is set by Sluice itself; leave it out"):
         check_settings(beam_options([*flags, "--sluice_options={}"]))
 
 
@@ -149,7 +149,7 @@ def test_labels_of_the_user_stay() -> None:
     given = ["--labels=team=ads", "--labels={'sluice-model': 'mine'}"]
     expected = ["team=ads", "{'sluice-model': 'mine'}", "sluice-model-version=1"]
     assert labels_of(completed(IN_WORKER, *given)) == expected
-    with pytest.raises(UsageError, match=r"--labels \{team: ads\}: KEY=VALUE is expected"):
+    with pytest.raises(UsageError, match=r"--labels \{team: ads\}: expected KEY=VALUE"):
         completed(IN_WORKER, "--labels={team: ads}")
 
 

@@ -21,8 +21,7 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines import cli
-from sluice.pipelines.dataflow.defaults import set_defaults
-from sluice.pipelines.dataflow.job_options import parameters_of
+from sluice.pipelines.dataflow.defaults import parameters_of, set_defaults
 from sluice.pipelines.dataflow.runner import beam_options
 from sluice.pipelines.dataflow.template import OPTIONS, metadata, template_fields, to_json, to_text
 from sluice.pipelines.options.batch import BatchOptions

@@ -16,9 +16,9 @@ from apache_beam.coders import Coder, registry
 from apache_beam.runners import pipeline_context
 
 from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
+from sluice.pipelines.graph import build_streaming
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.plan.streaming import plan_streaming
-from sluice.pipelines.streaming_graph import build_streaming
+from sluice.pipelines.plan.streaming_job import plan_streaming
 from tests.support.paths import GOLDEN
 from tests.support.pubsub.streams import every_sink
 from tests.support.saved_models.zoo import ZooSample

@@ -143,23 +143,23 @@ def test_ends_that_go_together(flags: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "flags,words",
     [
-        ({}, "give --input, --input_table or --input_query, one of them"),
-        (FILES | {"input_table": "p.d.i"}, "give --input, --input_table or --input_query, one of them"),
-        (TABLE | {"input_query": "SELECT 1"}, "give --input, --input_table or --input_query, one of them"),
-        (TABLE | {"output": "o.csv"}, "give --output or --output_table, one of them"),
-        (TABLE | {"failures_table": ""}, "no row may be lost: give --failures_table or --failures PATH"),
-        (TABLE | {"failures_table": "p.d.o"}, "--failures_table p.d.o is --output_table"),
-        (TABLE | {"failures_table": "p:d.o"}, "--failures_table p:d.o is --output_table"),
-        (TABLE | {"overwrite": True}, "--overwrite is about files; --write_disposition truncate replaces the rows"),
-        (FILES | {"row_restriction": "x > 1"}, "--row_restriction is about --input_table"),
-        (TABLE | {"csv_delimiter": ";"}, "--csv_delimiter is about files of --input; leave it out"),
-        (TABLE | {"input_format": "csv"}, "--input_format is about files of --input; leave it out"),
-        (TABLE | {"output_format": "csv"}, "--output_format is about files of --output; leave it out"),
-        (FILES | {"write_disposition": "empty"}, "--write_disposition is about --output_table; leave it out"),
-        (FILES | {"write_method": "file_loads"}, "--write_method is about --output_table; leave it out"),
-        (FILES | {"partition_by": "day"}, "--partition_by is about --output_table, which is not given"),
-        (FILES | {"cluster_by": ("day",)}, "--cluster_by is about --output_table, which is not given"),
-        (FILES | {"allow_schema_update": True}, "--allow_schema_update is about --output_table, which is not given"),
+        ({}, "give exactly one of --input, --input_table and --input_query"),
+        (FILES | {"input_table": "p.d.i"}, "give exactly one of --input, --input_table and --input_query"),
+        (TABLE | {"input_query": "SELECT 1"}, "give exactly one of --input, --input_table and --input_query"),
+        (TABLE | {"output": "o.csv"}, "give either --output or --output_table"),
+        (TABLE | {"failures_table": ""}, "so that none is lost: give --failures_table or --failures PATH"),
+        (TABLE | {"failures_table": "p.d.o"}, "--failures_table p.d.o is the table of --output_table"),
+        (TABLE | {"failures_table": "p:d.o"}, "--failures_table p:d.o is the table of --output_table"),
+        (TABLE | {"overwrite": True}, "--overwrite applies to files; --write_disposition truncate replaces the rows"),
+        (FILES | {"row_restriction": "x > 1"}, "--row_restriction applies to --input_table"),
+        (TABLE | {"csv_delimiter": ";"}, "--csv_delimiter applies to files of --input; leave it out"),
+        (TABLE | {"input_format": "csv"}, "--input_format applies to files of --input; leave it out"),
+        (TABLE | {"output_format": "csv"}, "--output_format applies to files of --output; leave it out"),
+        (FILES | {"write_disposition": "empty"}, "--write_disposition applies to --output_table; leave it out"),
+        (FILES | {"write_method": "file_loads"}, "--write_method applies to --output_table; leave it out"),
+        (FILES | {"partition_by": "day"}, "--partition_by applies to --output_table, which is not given"),
+        (FILES | {"cluster_by": ("day",)}, "--cluster_by applies to --output_table, which is not given"),
+        (FILES | {"allow_schema_update": True}, "--allow_schema_update applies to --output_table, which is not given"),
     ],
 )
 def test_ends_that_do_not_go_together(flags: dict[str, object], words: str) -> None:
@@ -168,7 +168,7 @@ def test_ends_that_do_not_go_together(flags: dict[str, object], words: str) -> N
 
 
 def test_pairs_and_sizes_say_what_they_expect() -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE is expected, found 'a'"):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=VALUE, found 'a'"):
         parse_pairs("a")
     with pytest.raises(argparse.ArgumentTypeError, match="1 or more"):
         parse_sizes("8,-1")
@@ -198,8 +198,8 @@ def test_control_characters_in_a_file_are_kept_for_the_check_of_headers(tmp_path
     "content,words",
     [
         (None, "cannot be read: No such file"),
-        (b"", "holds no headers; give one a line, as NAME: VALUE"),
-        (b"\n \n", "holds no headers"),
+        (b"", "has no headers; give one a line, as NAME: VALUE"),
+        (b"\n \n", "has no headers"),
         (b"a: 1\n\ns3cret\n", "line 3 is not NAME: VALUE or NAME=VALUE"),
         (b"a: s3cret\xff", "cannot be read: it is not a text file in UTF-8"),
     ],

@@ -87,7 +87,7 @@ def test_the_endpoints_options() -> None:
         ("rpc_google_auth", ["access token", "Google's APIs", "--rpc_google_audience"]),
         ("rpc_google_audience", ["ID token", "Cloud Run", "IAP", "implies --rpc_google_auth"]),
         ("rpc_headers", ["@FILE", "NAME: VALUE", "read at launch", "commas"]),
-        ("on_unavailable", ["After --max_retry_secs or --max_retries: fail the job", "failures of the rows"]),
+        ("on_unavailable", ["After --max_retry_secs or --max_retries: fail the job", "turn the rows into failures"]),
     ],
 )
 def test_help_can_be_read_alone(name: str, words: list[str]) -> None:

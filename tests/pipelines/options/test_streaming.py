@@ -147,14 +147,13 @@ def test_what_cannot_be_parsed_is_exit_2(flag: str, capsys: pytest.CaptureFixtur
     assert flag.split("=")[0] in capsys.readouterr().err
 
 
-ONE_INPUT = "give --input_subscription or --input_topic, one of them"
-NO_OUTPUT = "predictions have no place to go: give --output_topic, --output_table or --output"
+ONE_INPUT = "give either --input_subscription or --input_topic"
+NO_OUTPUT = "predictions need a sink: give --output_topic, --output_table or --output"
 NO_FAILURES = (
-    "rows that fail have no place to go, and no row may be lost: give --failures_topic, --failures_table or "
-    "--failures PATH"
+    "rows that fail need a sink, so that none is lost: give --failures_topic, --failures_table or --failures PATH"
 )
-FEEDS_ITSELF = f"--input_topic {TOPIC} is written to as well: the job would feed itself"
-AVRO = "--avro_schema FILE goes with --input_format avro, and the other way round"
+FEEDS_ITSELF = f"--input_topic {TOPIC} is an output too, so the job would feed itself; give another topic"
+AVRO = "--avro_schema FILE and --input_format avro go together; give both or neither"
 
 
 @pytest.mark.parametrize(
@@ -170,13 +169,13 @@ AVRO = "--avro_schema FILE goes with --input_format avro, and the other way roun
         ({"input_format": "avro"}, AVRO),
         ({"avro_schema": "schema.json"}, AVRO),
         ({"model": ""}, "--model is empty"),
-        ({"write_method": "streaming_inserts"}, "--write_method is about --output_table, which is not given"),
-        ({"allow_schema_update": True}, "--allow_schema_update is about --output_table, which is not given"),
-        ({"partition_by": "day"}, "--partition_by is about --output_table, which is not given"),
-        ({"cluster_by": ("day",)}, "--cluster_by is about --output_table, which is not given"),
+        ({"write_method": "streaming_inserts"}, "--write_method applies to --output_table, which is not given"),
+        ({"allow_schema_update": True}, "--allow_schema_update applies to --output_table, which is not given"),
+        ({"partition_by": "day"}, "--partition_by applies to --output_table, which is not given"),
+        ({"cluster_by": ("day",)}, "--cluster_by applies to --output_table, which is not given"),
         (
             {"output_table": "p.d.t", "failures_table": "p.d.t"},
-            "--failures_table p.d.t is --output_table: give it a table of its own",
+            "--failures_table p.d.t is the table of --output_table; give another one",
         ),
     ],
 )
@@ -243,8 +242,8 @@ def resource(name: str, value: str) -> dict[str, str]:
 def test_names_of_resources_that_cannot_be(name: str, kind: str, value: str) -> None:
     value = value.format(kind=kind, other="topics" if kind == "subscriptions" else "subscriptions")
     assert refusal(**resource(name, value)) == (
-        f"--{name} {value}: projects/PROJECT/{kind}/NAME is expected, the name of 3 or more letters, digits and "
-        "-_.~+%, a letter first"
+        f"--{name} {value}: expected projects/PROJECT/{kind}/NAME, where NAME has at least 3 letters, digits and "
+        "-_.~+%, and starts with a letter"
     )
 
 

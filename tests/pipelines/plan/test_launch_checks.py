@@ -1,8 +1,6 @@
 """What `sluice batch` refuses before it starts: exit code 2, one line that says what, and nothing written."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,21 +149,3 @@ def test_an_output_without_rows_is_refused_unless_left_out(
     text = refusal(flags, capsys)
     assert "'threshold' has rank 0" in text and "--exclude_columns" in text
     assert main(["batch", "--progress=none", "--exclude_columns=threshold", *flags]) == 0
-
-
-def test_the_checks_and_the_help_import_no_tensorflow(criteo: ZooSample, tmp_path: Path) -> None:
-    check = (
-        "import sys, sluice.pipelines.batch; assert 'tensorflow' not in sys.modules;"
-        "from sluice.pipelines.plan.batch import plan_batch; from sluice.pipelines.options.batch import BatchOptions;"
-        f"files = dict(input={criteo.path('csv')!r}, model={criteo.model!r}, output={str(tmp_path / 'o.csv')!r});"
-        "plan_batch(BatchOptions(**files));"
-        "import sluice.pipelines.graph; assert 'tensorflow' not in sys.modules, 'a launch check imports TensorFlow'"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
-    helps = (
-        "import sys, sluice.pipelines.cli\n"
-        "try: sluice.pipelines.cli.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "assert not {'tensorflow', 'apache_beam'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", helps], check=True, capture_output=True)

@@ -109,7 +109,7 @@ def test_dataflow_does_not_reach_this_machine(
     host: str, criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = job(f"grpc://{host}:8500/m", criteo, tmp_path, "--runner=DataflowRunner")
-    assert "Dataflow's workers do not reach it" in refusal(flags, capsys)
+    assert "which Dataflow's workers cannot reach" in refusal(flags, capsys)
 
 
 def test_access_that_cannot_be(cases: Callable[[str], str], criteo: ZooSample, tmp_path: Path,

@@ -32,12 +32,12 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
         ({"model": "/nowhere"}, "no saved_model.pb"),
         ({"model": "grpc://127.0.0.1:1/m"}, "127.0.0.1:1"),
         ({"input_subscription": "projects/sluice-test/subscriptions/missing"}, "does not exist; create it"),
-        ({"input_subscription": "missing"}, "projects/PROJECT/subscriptions/NAME is expected"),
+        ({"input_subscription": "missing"}, "expected projects/PROJECT/subscriptions/NAME"),
         ({"output_topic": "projects/sluice-test/topics/missing"}, "missing does not exist; create it"),
         ({"failures_topic": "projects/sluice-test/topics/missing"}, "missing does not exist; create it"),
-        ({"output_topic": ""}, "predictions have no place to go"),
-        ({"failures_topic": ""}, "rows that fail have no place to go"),
-        ({"input_format": "avro"}, "--avro_schema FILE goes with --input_format avro"),
+        ({"output_topic": ""}, "predictions need a sink"),
+        ({"failures_topic": ""}, "rows that fail need a sink"),
+        ({"input_format": "avro"}, "--avro_schema FILE and --input_format avro go together"),
         ({"input_format": "avro", "avro_schema": "/nowhere.avsc"}, "--avro_schema /nowhere.avsc cannot be read"),
         ({"input_format": "raw"}, "raw"),
         ({"input_schema": "/nowhere.json"}, "--input_schema /nowhere.json cannot be read"),
@@ -87,7 +87,7 @@ def test_a_health_port_that_is_taken(
         taken.listen()
         port = taken.getsockname()[1]
         found = refused(capsys, [f"--model={cases('picky')}", *ends.flags, f"--health_port={port}"])
-    assert f"--health_port {port} cannot be listened on" in found
+    assert f"--health_port {port} cannot be opened" in found
 
 
 @pytest.mark.parametrize("sink", ["output_topic", "failures_topic"])
@@ -105,7 +105,7 @@ def test_flags_that_mean_nothing_are_named(
 
     with LocalJob([f"--model={cases('picky')}", *ends.flags, "--id_label=id", "--runner=direct"]) as job:
         assert job.stop() == 0
-    assert "--id_label means nothing to a local job" in caplog.text
+    assert "--id_label has no effect on a local job" in caplog.text
 
 
 def test_a_topics_own_subscription_is_kept_as_long_as_something_is_in_it(

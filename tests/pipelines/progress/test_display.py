@@ -1,4 +1,4 @@
-"""When and where a display shows its lines. tests/pipelines/progress/test_batch.py draws whole runs of it."""
+"""When and where a display shows its lines. tests/pipelines/progress/test_batch_progress.py draws whole runs of it."""
 
 import io
 import logging
@@ -7,7 +7,7 @@ from typing import TextIO
 
 import pytest
 
-from sluice.pipelines.progress.display import Display
+from sluice.pipelines.progress.display import Display, TextLines, fit
 
 
 class Terminal(io.StringIO):
@@ -19,15 +19,9 @@ class Letters(Display):
     """Shows as many letters as there is room for; its waits return at once, so many times."""
 
     def __init__(self, mode: str, stream: TextIO, waits: int = 2, width: int = 8) -> None:
-        super().__init__(mode, stream, self._step, lambda _: width)
+        super().__init__(TextLines(lambda: "abcdefghijkl"), mode, stream, self._step, lambda _: width)
         self.waits: list[float] = []
         self._steps = waits
-
-    def line(self, width: int) -> str:
-        return "abcdefghijkl"[:width]
-
-    def log_line(self) -> str:
-        return "a, b"
 
     def _step(self, stop: threading.Event, secs: float) -> bool:
         self.waits.append(secs)
@@ -51,7 +45,7 @@ def test_modes(
     with caplog.at_level(logging.INFO, "sluice"), Letters(mode, stream) as display:
         pass
     assert stream.getvalue() == drawn
-    assert [record.getMessage() for record in caplog.records] == ["a, b"] * logged
+    assert [record.getMessage() for record in caplog.records] == ["abcdefghijkl"] * logged
     assert display.waits == waits
 
 
@@ -68,7 +62,7 @@ def progress_threads() -> int:
 
 
 def test_the_end_of_the_block_breaks_off_the_wait() -> None:
-    with Display("log", io.StringIO()):
+    with Display(TextLines(str), "log", io.StringIO()):
         assert progress_threads() == 1
     assert progress_threads() == 0
 
@@ -84,7 +78,8 @@ def test_a_stream_that_is_closed_meanwhile_ends_it_quietly(caplog: pytest.LogCap
     assert caplog.records == []
 
 
-def test_what_is_shown_is_for_a_subclass_to_say() -> None:
-    for ask in (lambda display: display.line(80), lambda display: display.log_line()):
-        with pytest.raises(NotImplementedError):
-            ask(Display("none"))
+def test_fields_are_left_out_in_order_and_the_rest_is_cut() -> None:
+    fields = {"a": "one", "b": "three", "c": "two"}
+    found = [fit(fields, ("b", "a"), width) for width in (15, 14, 8, 7, 3, 2)]
+    assert found == ["one  three  two", "one  two", "one  two", "two", "two", "tw"]
+    assert fields == {"a": "one", "b": "three", "c": "two"}

@@ -94,7 +94,7 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(UsageError) as error:
             HealthServer(port, lambda: FIGURES)
         assert get(port, "/healthz")[0] == 200
-    assert str(error.value) == f"--health_port {port} cannot be listened on: Address already in use"
+    assert str(error.value) == f"--health_port {port} cannot be opened: Address already in use; give a free port"
 
 
 def test_at_the_end_the_port_is_free_again_whatever_ended_the_block() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.pipelines.progress.histogram import Histogram
+from sluice.pipelines.progress.stream_stats import Histogram
 
 # The extremes, what is reported, and any.
 SHARES = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]) | st.floats(0, 1)

@@ -11,7 +11,7 @@ from google.cloud.bigquery_storage_v1 import types
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
-from sluice.pipelines.plan.input import Wanted, plan_input
+from sluice.pipelines.plan.input_columns import Wanted, plan_input
 from sluice.transforms.bigquery.find_table import FoundTable, find_query, find_table, partition_restriction
 from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
 from sluice.transforms.core.formats import BIGQUERY
@@ -196,7 +196,7 @@ def test_columns_that_a_model_takes(table: str) -> None:
     types = found.source.types
     assert plan.spec.format == BIGQUERY
     assert dict(plan.spec.columns) == {name: types[name] for name in (*takes, "id", "v_date", "nested")}
-    assert plan.carried == (("id", types["id"]), ("v_date", types["v_date"]), ("nested", types["nested"]))
+    assert plan.columns == (("id", types["id"]), ("v_date", types["v_date"]), ("nested", types["nested"]))
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,16 @@
-"""How far a local job has got: one line on a terminal that keeps changing, or else a log line now and then."""
+"""The progress line of a local batch job: how far it has got, how fast, and how long it will take."""
 
 import collections
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Self, TextIO
 
-from sluice.pipelines.progress.display import AUTO, Display, terminal_width
+from sluice.pipelines.progress.display import clock_time, fit
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_FAILED, ROWS_PREDICTED
 
-# The rate is that of this long ago until now: steady enough to be read, and a stall shows.
+# The rate is the mean of so many seconds: steady enough to be read, and a stall shows.
 _RATE_SECS = 5.0
+_LEAST_FIRST = ("elapsed", "bar", "rate", "failed", "eta", "rows")
 _LEAST_CELLS, _MOST_CELLS = 10, 30
 
 
@@ -20,8 +19,8 @@ class Reading:
     """What had been counted at one moment.
 
     Attributes:
-      seconds: of a clock that only runs forward.
-      done: of the input: bytes of files, rows of a table.
+      seconds: of a monotonic clock.
+      done: input read so far: bytes of files, or rows of a table.
     """
 
     seconds: float
@@ -36,10 +35,10 @@ class Sample:
 
     Attributes:
       rows: predictions and failures.
-      done: of the input: bytes of files, rows of a table.
-      total: likewise; 0 if not known.
+      done: input read so far: bytes of files, or rows of a table.
+      total: all of the input, likewise; 0: not known.
       rows_per_second: over the last seconds.
-      eta_seconds: None as long as nothing is known about it.
+      eta_seconds: None: not known yet.
     """
 
     rows: int
@@ -52,9 +51,9 @@ class Sample:
 
     @property
     def share(self) -> float | None:
-        """Of the input that has been read, 0 to 1; None if that cannot be said.
+        """The share of the input that has been read, 0 to 1; None: not known.
 
-        The bytes of a packed file are counted when its end is reached: until then there are rows and no bytes.
+        The bytes of a compressed file are counted at its end: until then there are rows and no bytes.
         """
         if not self.total or (self.rows and not self.done):
             return None
@@ -72,7 +71,7 @@ class Meter:
 
     def sample(self, reading: Reading) -> Sample:
         """Returns what to show at a reading; readings come in order of time."""
-        if not (reading.rows or reading.done):  # a model loads: neither rate nor pace count from before
+        if not (reading.rows or reading.done):  # the model still loads: rate and pace start later
             self._idle = reading
             self._recent.clear()
         self._recent.append(reading)
@@ -90,7 +89,7 @@ class Meter:
         )
 
     def _eta(self, reading: Reading) -> float | None:
-        """By the mean pace since the first row: that of the last seconds would make it jump."""
+        """Returns the time left by the mean pace since the first row; by the last seconds' pace it would jump."""
         if not self._total or not reading.done:
             return None
         seconds_per_unit = (reading.seconds - self._idle.seconds) / reading.done
@@ -98,15 +97,11 @@ class Meter:
 
 
 def render_line(sample: Sample, width: int) -> str:
-    """Returns the sample in at most `width` characters; what matters least is left out first."""
+    """Returns the sample in at most `width` characters."""
     fields = _fields(sample)
-    if sample.share is not None:  # as wide as the terminal allows, whatever the numbers are, so that it keeps still
+    if sample.share is not None:  # its width depends on the terminal alone, so that it does not jump
         fields = {"bar": _bar(sample.share, min(_MOST_CELLS, max(_LEAST_CELLS, width // 6)))} | fields
-    for name in ("elapsed", "bar", "rate", "failed", "eta", "rows"):
-        if len("  ".join(fields.values())) <= width:
-            break
-        fields.pop(name, None)
-    return "  ".join(fields.values())[:width]
+    return fit(fields, _LEAST_FIRST, width)
 
 
 def render_log(sample: Sample) -> str:
@@ -132,44 +127,27 @@ def _bar(share: float, cells: int) -> str:
     return f"[{('=' * done + '>' * (0 < share < 1)).ljust(cells)}]"
 
 
-def clock_time(seconds: float) -> str:
-    """Returns 0:05, 12:34 or 1:02:03."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-class Progress(Display):
-    """Shows, while its `with` block runs, how far a job has got.
+class BatchProgress:
+    """The lines that a Display shows of a batch job.
 
     Args:
       tally: what this process has counted, by the names in transforms.core.metrics.
-      total: of the input; 0 if not known.
-      counter: what of the tally is to come to the total: bytes_read, or rows_read.
-      clock: seconds that only run forward.
-      mode, stream, wait, width: see Display.
+      total: of the input; 0: not known.
+      counter: the count in the tally that reaches the total: bytes_read, or rows_read.
+      clock: seconds, monotonic.
     """
 
     def __init__(
         self,
         tally: Callable[[], Mapping[str, int]],
         total: int,
-        mode: str = AUTO,
         counter: str = BYTES_READ,
-        stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
-        width: Callable[[TextIO], int] = terminal_width,
     ) -> None:
-        super().__init__(mode, stream, wait, width)
         self._tally = tally
-        self._total = total
         self._counter = counter
         self._clock = clock
-
-    def __enter__(self) -> Self:
-        self._meter = Meter(self._read(), self._total)
-        return super().__enter__()
+        self._meter = Meter(self._read(), total)
 
     def line(self, width: int) -> str:
         return render_line(self._meter.sample(self._read()), width)

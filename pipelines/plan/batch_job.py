@@ -1,69 +1,85 @@
-"""Checks model, input and output against each other before a job starts, and decides all that the job needs to know."""
+"""Plans a batch job: checks model, input and output against each other before it starts."""
 
 import dataclasses
 import datetime
 import os
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import apache_beam as beam
 import pyarrow as pa
 
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan.input import InputPlan, Wanted, check_rows, check_sample, plan_input
-from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
-from sluice.pipelines.plan.output import Destination, is_raw, parse_output, plan_output, table_columns
-from sluice.pipelines.plan.sinks import (
-    FailureSinks,
-    FilesOutput,
-    TableOutput,
+from sluice.pipelines.plan.batch_sinks import (
+    Sink,
     check_files,
     plan_failure_files,
     plan_failure_sinks,
+    plan_output_files,
     plan_output_table,
 )
+from sluice.pipelines.plan.input_columns import InputPlan, Wanted, check_rows, check_sample, plan_input
+from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_columns
+from sluice.pipelines.plan.output_paths import Destination, parse_output
+from sluice.transforms.bigquery.clients import check_endpoints
+from sluice.transforms.bigquery.find_table import find_query, find_table
+from sluice.transforms.bigquery.read import ReadTable, read_sample
+from sluice.transforms.bigquery.read_session import TableInput
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.formats import JSONL
+from sluice.transforms.core.metrics import BYTES_READ, ROWS_READ
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.find_source import Source, find_source
+from sluice.transforms.files.read import ReadFiles
 from sluice.transforms.files.write import Target, existing_files
 
-if TYPE_CHECKING:
-    from sluice.transforms.bigquery.read_session import TableInput
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """What a batch job reads.
+
+    Attributes:
+      description: for the log.
+      reader: reads the rows.
+      counter: the metric that counts what has been read: bytes of files, rows of a table.
+      total: what `counter` comes to in the end; 0: not known.
+    """
+
+    description: str
+    reader: beam.PTransform
+    counter: str
+    total: int
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """A batch job, decided.
+    """A batch job, with every decision taken.
 
     Attributes:
-      pattern: of the files that are read; "": it reads `table`.
-      rows: that will be read; None if it is not known.
-      version: of the model, as it was found; a server may go on to another one unless it is pinned.
+      version: of the model, as found at launch; a server may move to another one unless it is pinned.
+      failures: each sink gets all failures.
     """
 
-    pattern: str
-    table: "TableInput | None"
-    rows: int | None
-    source: Source
-    input: InputSpec
+    input: Input
     recipe: ModelRecipe
     version: int | None
-    output: FilesOutput | TableOutput
+    output: Sink
     output_prefix: str
-    failures: FailureSinks
+    failures: tuple[Sink, ...]
     failure_policy: FailurePolicy
 
 
 def plan_batch(options: BatchOptions, project: str = "", temp_location: str = "") -> BatchPlan:
-    """Returns the job that the options ask for. The tables that it writes are made if they are not there.
+    """Returns the job that the options ask for. Creates the tables that it writes unless they exist.
 
     Args:
-      project: that pays for what is read from BigQuery; "": the table's own.
+      project: is billed for reads from BigQuery; "": the table's own.
       temp_location: a directory for files of load jobs; "": there is none.
 
     Raises:
@@ -86,63 +102,69 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
     rows = _plan_rows(options, given, signature, exclude, destination)
     defaults = parse_defaults(signature, options.column_defaults)
     _check_sample(given, rows.plan, signature, defaults)
-    output: FilesOutput | TableOutput
     if target and rows.files:
-        output = FilesOutput(target, rows.files)
+        output = plan_output_files(target, rows.files)
     else:
         output = plan_output_table(options, rows.table, job, temp_location)
     return BatchPlan(
-        pattern=options.input,
-        table=given.table,
-        rows=given.rows,
-        source=given.source,
-        input=rows.plan.spec,
+        input=_input(options, given, rows.plan.spec),
         recipe=make_recipe(options, found.spec, signature, defaults, endpoint),
         version=found.version,
         output=output,
         output_prefix=options.output_prefix,
-        failures=plan_failure_sinks(options, failure_files, job),
+        failures=tuple(plan_failure_sinks(options, failure_files, job)),
         failure_policy=FailurePolicy(options.max_failure_rate),
     )
 
 
 def _check_bigquery(options: BatchOptions) -> None:
     if options.input_table or options.input_query or options.output_table or options.failures_table:
-        from sluice.transforms.bigquery.clients import check_endpoints
-
         check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Input:
+class _Found:
+    """The input as it is found at launch.
+
+    Attributes:
+      table: None: it is files.
+      rows: that will be read; None: not known.
+    """
+
     source: Source
     csv: CsvOptions
-    table: "TableInput | None" = None
+    table: TableInput | None = None
     rows: int | None = None
 
 
-def _find_input(options: BatchOptions, project: str) -> _Input:
+def _find_input(options: BatchOptions, project: str) -> _Found:
     csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
     if options.input:
-        return _Input(find_source(options.input, options.input_format, csv), csv)
-    from sluice.transforms.bigquery.find_table import find_query, find_table
-
+        return _Found(find_source(options.input, options.input_format, csv), csv)
     endpoints = options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None
     if options.input_query:
         found = find_query(options.input_query, project, *endpoints)
     else:
         found = find_table(options.input_table, options.row_restriction, project, *endpoints)
     whole = not found.table.row_restriction
-    return _Input(found.source, csv, found.table, found.rows if whole else None)
+    return _Found(found.source, csv, found.table, found.rows if whole else None)
 
 
-def _check_sample(found: _Input, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
+def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
+    source, size = found.source, f"{found.source.size / 1e6:.1f} MB"
+    if found.table is None:
+        description = f"{options.input}: {source.files} {source.format} file(s), {size}"
+        return Input(description, ReadFiles(options.input, spec), BYTES_READ, source.size)
+    rows = "" if found.rows is None else f", {found.rows:,} rows"
+    description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
+    return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0)
+
+
+def _check_sample(found: _Found, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
     if found.table is None:
         check_sample(found.source, plan, signature, defaults)
-        return
-    from sluice.transforms.bigquery.read import read_sample
-
-    check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
+    else:
+        check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
 
 
 class _Rows(NamedTuple):
@@ -155,7 +177,7 @@ class _Rows(NamedTuple):
 
 def _plan_rows(
     options: BatchOptions,
-    given: _Input,
+    given: _Found,
     signature: Signature,
     exclude: tuple[str, ...],
     destination: Destination | None,
@@ -171,7 +193,7 @@ def _plan_rows(
         source,
         plan,
         signature,
-        destination,
+        destination.format,
         raw=raw,
         prefix=options.output_prefix,
         model_columns=options.add_model_columns,
@@ -190,7 +212,7 @@ def _check_targets(options: BatchOptions, targets: tuple[Target, ...]) -> None:
 
 
 def _check_overlap(pattern: str, targets: tuple[Target, ...]) -> None:
-    """Refuses to read what the job would replace."""
+    """Refuses to read files that the job would replace."""
     inputs = {_absolute(file.path) for file in match_files(pattern)}
     for path in (path for target in targets for path in existing_files(target)):
         if _absolute(path) in inputs:

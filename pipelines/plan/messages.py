@@ -1,7 +1,7 @@
-"""How a stream's messages are read and what each of its sinks holds, by the model's signature. At launch only.
+"""Decides how messages are decoded for a model and which columns each sink gets.
 
-Of messages there is no sample. What they hold besides the model's columns is known of Avro, by its schema; of JSON and
-tf.Examples, only as far as --input_schema says. A sink that takes messages' own text needs to know none of it.
+Messages cannot be sampled before the job starts. Their columns beyond the model's are known from the schema of Avro,
+and for JSON and tf.Examples only from --input_schema. A sink that takes the messages' own text needs no types.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
-from sluice.pipelines.plan.input import InputPlan, Wanted, near_name, plan_input, some_names
-from sluice.pipelines.plan.output import added_columns, table_columns
+from sluice.pipelines.plan.input_columns import InputPlan, Wanted, near_name, plan_input, some_names
+from sluice.pipelines.plan.output_columns import added_columns, table_columns
 from sluice.transforms.core.formats import AVRO as AVRO_FILE
 from sluice.transforms.core.formats import JSONL, TFRECORD
 from sluice.transforms.core.messages import MESSAGE_ID_COLUMN
@@ -22,31 +22,31 @@ from sluice.transforms.encode.formats import check_output_spec
 from sluice.transforms.files.find_source import Source
 from sluice.transforms.pubsub.decode_messages import AVRO, EXAMPLE, JSON, RAW, MessageSpec
 
-# A file format of the same rows, by the format of messages. Messages that are written in it go in as they are.
+# The file format of the same rows, by the format of messages. Messages are written to it as they are.
 _SAME_ROWS = {JSON: JSONL, EXAMPLE: TFRECORD}
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamWanted:
-    """What the user says of a stream.
+class MessageWanted:
+    """What the user's flags say about messages and sinks.
 
     Attributes:
       format: of the messages: "json", "example", "avro" or "raw".
       avro_schema: JSON text of the schema that Avro messages are written with.
       schema: types from --input_schema, by name.
-      carry: names of the input columns to carry into the sinks; None: all.
+      columns: --columns: names of the input columns to carry into the sinks; None: all.
       exclude: names of input columns to leave out.
-      defaults: what stands for a null, by column, as text.
+      defaults: --column_defaults: values for nulls, by column, as text.
       model_columns: write `_model` and `_version` to the topic and to files; tables always have them.
-      topic, table: whether there are such sinks.
+      topic, table: whether the job has such a sink.
       files_format: of the files; "": none are written.
-      flatten: csv: a list or struct becomes its JSON text in one field.
+      flatten: CSV: a list or struct becomes JSON text in one field.
     """
 
     format: str
     avro_schema: str = ""
     schema: dict[str, pa.DataType] = dataclasses.field(default_factory=dict)
-    carry: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     defaults: tuple[tuple[str, str], ...] = ()
     output_prefix: str = ""
@@ -57,12 +57,12 @@ class StreamWanted:
     flatten: bool = False
 
     def is_raw(self, sink_format: str) -> bool:
-        """Whether messages go into a sink as they are: the same rows in and out, and no choice among columns."""
-        return _SAME_ROWS.get(self.format) == sink_format and self.carry is None and not self.exclude
+        """Whether messages go into a sink as they are: same row format in and out, no choice among columns."""
+        return _SAME_ROWS.get(self.format) == sink_format and self.columns is None and not self.exclude
 
     @property
     def typed_sinks(self) -> list[str]:
-        """What the sinks are called that need typed columns."""
+        """Names, for an error, of the sinks that need typed columns."""
         topic = ["messages to --output_topic"] if self.topic and not self.is_raw(JSONL) else []
         table = ["rows of --output_table"] if self.table else []
         typed_files = self.files_format and not self.is_raw(self.files_format)
@@ -70,21 +70,21 @@ class StreamWanted:
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamPlan:
-    """A stream, decided.
+class MessagePlan:
+    """How messages are decoded, and what each sink holds.
 
     Attributes:
-      topic, table, files: what each sink holds; None where there is none. The sink of tables adds what is its own.
+      topic, table, files: None: no such sink. A table's writer adds columns of its own.
     """
 
-    messages: MessageSpec
+    decode: MessageSpec
     topic: OutputSpec | None
     table: pa.Schema | None
     files: OutputSpec | None
 
 
-def plan_stream(signature: Signature, wanted: StreamWanted) -> StreamPlan:
-    """Returns how to read messages for this signature, and what to write.
+def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
+    """Returns how to decode messages for this signature, and what to write.
 
     Raises:
       UsageError: model, messages and sinks do not fit; the text names the column and the remedy.
@@ -94,17 +94,18 @@ def plan_stream(signature: Signature, wanted: StreamWanted) -> StreamPlan:
     if wanted.format in _SAME_ROWS:
         _check_untyped(signature, wanted, schema)
     raw = not wanted.typed_sinks
-    told = Wanted(schema, wanted.carry, wanted.exclude, wanted.defaults, raw)
-    plan = plan_input(source, signature, told, CsvOptions())
+    plan = plan_input(
+        source, signature, Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw), CsvOptions()
+    )
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
     table = _table(plan, signature, wanted) if wanted.table else None
     spec = _with_added(plan.spec, [sink for sink in (topic, files) if sink and sink.raw and sink.format == JSONL])
-    return StreamPlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files)
+    return MessagePlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files)
 
 
-def _source(signature: Signature, wanted: StreamWanted) -> Source:
-    """Returns what stands for the messages where files would be."""
+def _source(signature: Signature, wanted: MessageWanted) -> Source:
+    """Returns the messages in the form of a source of files."""
     if wanted.format == AVRO:
         columns = _avro_columns(wanted)
         types = dict(zip(columns.names, columns.types, strict=True))
@@ -114,16 +115,16 @@ def _source(signature: Signature, wanted: StreamWanted) -> Source:
     return Source(_SAME_ROWS[wanted.format], f"({wanted.format} messages)", 0, 0, ())
 
 
-def _avro_columns(wanted: StreamWanted) -> pa.Schema:
+def _avro_columns(wanted: MessageWanted) -> pa.Schema:
     if not wanted.avro_schema:
-        raise UsageError("Avro messages do not hold their schema; give --avro_schema FILE with it, as JSON")
+        raise UsageError("Avro messages do not contain their schema; give it as JSON with --avro_schema FILE")
     try:
         return datum_schema(wanted.avro_schema).columns
     except CorruptFile as error:
         raise UsageError(f"--avro_schema: {error}") from error
 
 
-def _raw_column(signature: Signature, wanted: StreamWanted) -> str:
+def _raw_column(signature: Signature, wanted: MessageWanted) -> str:
     takes = [f"'{spec.name}' ({spec})" for spec in signature.columns]
     if signature.takes_examples:
         raise UsageError(
@@ -133,38 +134,38 @@ def _raw_column(signature: Signature, wanted: StreamWanted) -> str:
     only = signature.columns[0]
     if len(takes) != 1 or only.dtype != "string" or not only.is_scalar:
         raise UsageError(
-            "--input_format raw: a message is the value of one string column, and the model takes "
+            "--input_format raw: a message is the value of one string column, but the model takes "
             f"{some_names(takes)}; give --input_format json, avro or example, whose messages name the columns"
         )
     for name in wanted.schema:
         if name != only.name:
             raise UsageError(
-                f"--input_schema names '{name}', and raw messages hold '{only.name}' alone"
+                f"--input_schema names '{name}', but raw messages hold only '{only.name}'"
                 f"{near_name(name, [only.name])}; leave it out of the schema"
             )
     return only.name
 
 
-def _known_types(signature: Signature, wanted: StreamWanted) -> dict[str, pa.DataType]:
-    """Returns the types of --input_schema, and of those features to carry that the model reads out of tf.Examples.
+def _known_types(signature: Signature, wanted: MessageWanted) -> dict[str, pa.DataType]:
+    """Returns the types of --input_schema, and of the features in --columns that the model reads from tf.Examples.
 
-    A feature is carried only where that is asked for: the model gets the Examples whole, and what is text to carry may
-    be any bytes to the model.
+    A feature is carried only if --columns names it: the model gets whole Examples, so a feature that would be carried
+    as text may hold any bytes.
     """
     if wanted.format != EXAMPLE or not signature.takes_examples:
         return wanted.schema
-    features = {spec.name: spec.arrow_type for spec in signature.columns if spec.name in (wanted.carry or ())}
+    features = {spec.name: spec.arrow_type for spec in signature.columns if spec.name in (wanted.columns or ())}
     return features | wanted.schema
 
 
-def _check_untyped(signature: Signature, wanted: StreamWanted, schema: dict[str, pa.DataType]) -> None:
-    """Checks that what a typed sink is to carry is known, of messages that do not say what they hold."""
+def _check_untyped(signature: Signature, wanted: MessageWanted, schema: dict[str, pa.DataType]) -> None:
+    """Checks that the columns for typed sinks have types, for messages that do not declare any."""
     known = {*schema, *(spec.name for spec in signature.columns)}
-    for name in wanted.carry or ():
+    for name in wanted.columns or ():
         if name not in known:
             raise UsageError(
-                f"--columns {name}: its type is not known: {wanted.format} messages are typed one by one"
-                f"{near_name(name, known)}. Give --input_schema FILE (BigQuery's JSON schema form) with it"
+                f"--columns {name}: its type is not known: each {wanted.format} message has types of its own"
+                f"{near_name(name, known)}. Give its type with --input_schema FILE (BigQuery's JSON schema form)"
             )
     for name in wanted.exclude if schema else ():
         if name not in known:
@@ -172,37 +173,37 @@ def _check_untyped(signature: Signature, wanted: StreamWanted, schema: dict[str,
                 f"--exclude_columns {name}: neither the model nor --input_schema has such a column"
                 f"{near_name(name, known)}"
             )
-    if wanted.typed_sinks and wanted.carry is None and not wanted.schema:
+    if wanted.typed_sinks and wanted.columns is None and not wanted.schema:
         raise UsageError(
-            f"{' and '.join(wanted.typed_sinks)} need typed columns, and what {wanted.format} messages hold besides "
-            f"the model's columns is not known{_why_typed(wanted)}. Give --input_schema FILE (BigQuery's JSON schema "
-            f"form), or choose among the model's columns with --columns: {some_names(sorted(known), 5)}; --columns= "
-            "writes none of them"
+            f"{' and '.join(wanted.typed_sinks)} need typed columns, but only the model's columns of {wanted.format} "
+            f"messages are known{_why_typed(wanted)}. Give the other types with --input_schema FILE (BigQuery's JSON "
+            f"schema form), or choose among the model's columns with --columns: {some_names(sorted(known), 5)}; "
+            "--columns= writes none of them"
         )
 
 
-def _why_typed(wanted: StreamWanted) -> str:
+def _why_typed(wanted: MessageWanted) -> str:
     names = ",".join(wanted.exclude)
     return f" (without --exclude_columns {names} they could be carried as they are)" if wanted.exclude else ""
 
 
-def _output(format_: str, plan: InputPlan, signature: Signature, wanted: StreamWanted) -> OutputSpec:
+def _output(format_: str, plan: InputPlan, signature: Signature, wanted: MessageWanted) -> OutputSpec:
     raw = wanted.is_raw(format_)
-    carried = [] if raw else [pa.field(name, kind) for name, kind in plan.carried]
+    columns = [] if raw else [pa.field(name, kind) for name, kind in plan.columns]
     known = {*wanted.schema, *(spec.name for spec in signature.columns)}
-    present = known if raw else {field.name for field in carried}
+    present = known if raw else {field.name for field in columns}
     added = added_columns(signature, wanted.output_prefix, wanted.model_columns, present)
-    spec = OutputSpec(format_, pa.schema(carried + added), raw, wanted.flatten)
+    spec = OutputSpec(format_, pa.schema(columns + added), raw, wanted.flatten)
     check_output_spec(spec)
     return spec
 
 
-def _table(plan: InputPlan, signature: Signature, wanted: StreamWanted) -> pa.Schema:
+def _table(plan: InputPlan, signature: Signature, wanted: MessageWanted) -> pa.Schema:
     columns = table_columns(plan, signature, wanted.output_prefix)
     if MESSAGE_ID_COLUMN in columns.names:
         raise UsageError(
-            f"column '{MESSAGE_ID_COLUMN}' is among those to be written, and the table has the messages' ids under "
-            f"this name: leave it out with --exclude_columns {MESSAGE_ID_COLUMN}"
+            f"column '{MESSAGE_ID_COLUMN}' cannot be written: the table's column of this name holds the messages' ids. "
+            f"Leave it out with --exclude_columns {MESSAGE_ID_COLUMN}"
         )
     return columns.append(pa.field(MESSAGE_ID_COLUMN, pa.string()))
 
@@ -210,7 +211,7 @@ def _table(plan: InputPlan, signature: Signature, wanted: StreamWanted) -> pa.Sc
 def _with_added(spec: InputSpec, outputs: list[OutputSpec]) -> InputSpec:
     """Returns the spec with the names that must not be in objects that are written as they are.
 
-    A message's payload stays beside its row without being asked for.
+    It does not ask for payloads: messages have them anyway.
     """
     added = tuple(outputs[0].schema.names) if outputs else ()
     return dataclasses.replace(spec, added=added, payload=False)

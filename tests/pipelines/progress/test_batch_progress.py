@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.pipelines.progress.batch import Meter, Progress, Reading, Sample, clock_time, render_line, render_log
-from sluice.pipelines.progress.display import terminal_width
+from sluice.pipelines.progress.batch_progress import BatchProgress, Meter, Reading, Sample, render_line, render_log
+from sluice.pipelines.progress.display import Display, clock_time, terminal_width
 
 HALFWAY = Sample(
     rows=1_234_567,
@@ -148,15 +148,8 @@ class Script:
         return False
 
     def run(self, stream: TextIO, mode: str = "auto", width: int = 80) -> None:
-        with Progress(
-            lambda: self.tally,
-            total=1000,
-            mode=mode,
-            stream=stream,
-            clock=lambda: self.seconds,
-            wait=self.wait,
-            width=lambda _: width,
-        ):
+        progress = BatchProgress(lambda: self.tally, total=1000, clock=lambda: self.seconds)
+        with Display(progress, mode, stream, self.wait, lambda _: width):
             pass
 
 
@@ -216,10 +209,10 @@ def progress_threads() -> int:
 
 
 def test_the_end_of_the_block_ends_the_thread_at_once_whatever_ended_it() -> None:
-    with Progress(dict, 0, mode="log", stream=io.StringIO()):
+    with Display(BatchProgress(dict, 0), "log", io.StringIO()):
         assert progress_threads() == 1
     assert progress_threads() == 0
-    with pytest.raises(KeyError), Progress(dict, 0, mode="log", stream=io.StringIO()):
+    with pytest.raises(KeyError), Display(BatchProgress(dict, 0), "log", io.StringIO()):
         raise KeyError
     assert progress_threads() == 0
 

@@ -19,13 +19,13 @@ from sluice.models.signatures import find_model
 from sluice.models.tensors.binding import Bound, bind
 from sluice.models.tensors.tfrecord import read_records
 from sluice.models.uri import parse_model_uri
-from sluice.pipelines.plan.stream import StreamPlan, StreamWanted, plan_stream
+from sluice.pipelines.plan.messages import MessagePlan, MessageWanted, plan_messages
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.formats import AVRO, JSONL, TFRECORD
 from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.pubsub.decode_messages import MessageSpec, decode_messages
-from tests.pipelines.plan.test_input import FEATURES, MODEL, UNKNOWN_FEATURES, signature
+from tests.pipelines.plan.test_input_columns import FEATURES, MODEL, UNKNOWN_FEATURES, signature
 from tests.support.formats.decode_cases import example
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.saved_models.zoo import ZooSample
@@ -46,10 +46,10 @@ def avro(**types: Any) -> str:
 ROW = avro(zip="string", age="int", height=["null", "double"], name="string")
 
 
-def plan(format_: str, model: Signature = MODEL, **wanted: Any) -> StreamPlan:
-    planned = plan_stream(model, StreamWanted(format_, **wanted))
+def plan(format_: str, model: Signature = MODEL, **wanted: Any) -> MessagePlan:
+    planned = plan_messages(model, MessageWanted(format_, **wanted))
     assert pickle.loads(pickle.dumps(planned)) == planned
-    assert not planned.messages.spec.payload
+    assert not planned.decode.spec.payload
     return planned
 
 
@@ -60,16 +60,16 @@ def output(format_: str, *fields: pa.Field, raw: bool = False) -> OutputSpec:
 def test_json_to_a_topic_reads_what_the_model_takes_and_carries_the_text() -> None:
     planned = plan("json", topic=True, schema={"zip": pa.string()})
     added = InputSpec(JSONL, TAKEN, payload=False, added=("score",))
-    assert planned.messages == MessageSpec("json", added)
+    assert planned.decode == MessageSpec("json", added)
     assert (planned.topic, planned.table, planned.files) == (output(JSONL, SCORE, raw=True), None, None)
     named = plan("json", topic=True, model_columns=True, output_prefix="p_")
-    assert named.messages.spec.added == ("p_score", "_model", "_version")
+    assert named.decode.spec.added == ("p_score", "_model", "_version")
 
 
 def test_json_to_a_table_types_what_it_carries() -> None:
     planned = plan("json", topic=True, table=True, files_format="parquet", schema={"zip": pa.string()})
     columns = (*TAKEN, ("zip", pa.string()))
-    assert planned.messages.spec == InputSpec(JSONL, columns, payload=False, added=("score",))
+    assert planned.decode.spec == InputSpec(JSONL, columns, payload=False, added=("score",))
     assert planned.topic == output(JSONL, SCORE, raw=True)
     assert planned.table == pa.schema([*columns, SCORE, *TABLE_COLUMNS])
     assert planned.files == output("parquet", *map(pa.field, *zip(*columns, strict=True)), SCORE)
@@ -77,7 +77,7 @@ def test_json_to_a_table_types_what_it_carries() -> None:
 
 def test_the_schema_types_columns_of_the_model_too() -> None:
     planned = plan("json", table=True, schema={"age": pa.int32(), "zip": pa.string()}, exclude=("name",))
-    assert planned.messages.spec.columns == (
+    assert planned.decode.spec.columns == (
         ("age", pa.int32()),
         ("height", pa.float32()),
         ("zip", pa.string()),
@@ -88,13 +88,13 @@ def test_the_schema_types_columns_of_the_model_too() -> None:
 
 
 def test_a_choice_of_columns() -> None:
-    planned = plan("json", topic=True, table=True, files_format="jsonl", carry=("age",))
-    assert planned.messages.spec == InputSpec(JSONL, TAKEN, payload=False)
+    planned = plan("json", topic=True, table=True, files_format="jsonl", columns=("age",))
+    assert planned.decode.spec == InputSpec(JSONL, TAKEN, payload=False)
     assert planned.topic == planned.files == output(JSONL, pa.field("age", pa.int64()), SCORE)
     assert planned.table == pa.schema([pa.field("age", pa.int64()), SCORE, *TABLE_COLUMNS])
-    nothing = plan("json", topic=True, table=True, carry=())
+    nothing = plan("json", topic=True, table=True, columns=())
     assert (nothing.topic, nothing.table) == (output(JSONL, SCORE), pa.schema([SCORE, *TABLE_COLUMNS]))
-    declared = plan("json", topic=True, carry=("zip",), schema={"zip": pa.int64(), "rest": pa.string()})
+    declared = plan("json", topic=True, columns=("zip",), schema={"zip": pa.int64(), "rest": pa.string()})
     assert declared.topic == output(JSONL, pa.field("zip", pa.int64()), SCORE)
 
 
@@ -102,58 +102,56 @@ def test_files_hold_messages_as_they_are_where_the_rows_are_the_same() -> None:
     assert plan("json", files_format="jsonl").files == output(JSONL, SCORE, raw=True)
     examples = plan("example", FEATURES, files_format="tfrecord")
     assert examples.files == output(TFRECORD, SCORE, raw=True)
-    assert examples.messages.spec == InputSpec(
-        TFRECORD, (("examples", pa.binary()),), examples="examples", payload=False
-    )
-    csv = plan("json", files_format="csv", flatten=True, carry=("age",)).files
+    assert examples.decode.spec == InputSpec(TFRECORD, (("examples", pa.binary()),), examples="examples", payload=False)
+    csv = plan("json", files_format="csv", flatten=True, columns=("age",)).files
     assert csv == OutputSpec("csv", pa.schema([pa.field("age", pa.int64()), SCORE]), flatten=True)
 
 
 def test_tf_examples() -> None:
-    columns = plan("example", topic=True, carry=("age",))
-    assert columns.messages.spec == InputSpec(TFRECORD, TAKEN, payload=False)
+    columns = plan("example", topic=True, columns=("age",))
+    assert columns.decode.spec == InputSpec(TFRECORD, TAKEN, payload=False)
     assert columns.topic == output(JSONL, pa.field("age", pa.int64()), SCORE)
-    whole = plan("example", FEATURES, topic=True, carry=())
-    assert (whole.messages.spec.columns, whole.messages.spec.examples) == ((("examples", pa.binary()),), "examples")
+    whole = plan("example", FEATURES, topic=True, columns=())
+    assert (whole.decode.spec.columns, whole.decode.spec.examples) == ((("examples", pa.binary()),), "examples")
     assert whole.topic == output(JSONL, SCORE)
-    kept = plan("example", FEATURES, topic=True, carry=("age", "zip"), schema={"zip": pa.string()})
-    assert kept.messages.spec.columns == (("age", pa.int64()), ("zip", pa.string()), ("examples", pa.binary()))
+    kept = plan("example", FEATURES, topic=True, columns=("age", "zip"), schema={"zip": pa.string()})
+    assert kept.decode.spec.columns == (("age", pa.int64()), ("zip", pa.string()), ("examples", pa.binary()))
     assert kept.topic is not None
     assert kept.topic.schema.names == ["age", "zip", "score"]
     unknown = plan("example", UNKNOWN_FEATURES, table=True, schema={"zip": pa.string()})
-    assert unknown.messages.spec.columns == (("zip", pa.string()), ("examples", pa.binary()))
+    assert unknown.decode.spec.columns == (("zip", pa.string()), ("examples", pa.binary()))
 
 
 def test_json_for_a_model_that_parses_tf_examples() -> None:
-    assert plan("json", FEATURES, topic=True).messages.spec.columns == (("age", pa.int64()), ("name", pa.string()))
+    assert plan("json", FEATURES, topic=True).decode.spec.columns == (("age", pa.int64()), ("name", pa.string()))
     unknown = plan("json", UNKNOWN_FEATURES, topic=True, schema={"age": pa.int64()})
-    assert unknown.messages.spec.columns == (("age", pa.int64()),)
+    assert unknown.decode.spec.columns == (("age", pa.int64()),)
     assert unknown.topic == output(JSONL, SCORE, raw=True)
 
 
 def test_avro_has_its_own_types() -> None:
     planned = plan("avro", avro_schema=ROW, topic=True, table=True, exclude=("name",))
     columns = (("zip", pa.string()), ("age", pa.int32()), ("height", pa.float64()), ("name", pa.string()))
-    assert planned.messages == MessageSpec("avro", InputSpec(AVRO, columns, payload=False), ROW)
+    assert planned.decode == MessageSpec("avro", InputSpec(AVRO, columns, payload=False), ROW)
     carried = list(map(pa.field, *zip(*columns[:3], strict=True)))
     assert planned.topic == output(JSONL, *carried, SCORE)
     assert planned.table == pa.schema([*carried, SCORE, *TABLE_COLUMNS])
-    examples = plan("avro", FEATURES, avro_schema=avro(examples="bytes", id="long"), topic=True, carry=("id",))
-    assert examples.messages.spec.columns == (("examples", pa.binary()), ("id", pa.int64()))
+    examples = plan("avro", FEATURES, avro_schema=avro(examples="bytes", id="long"), topic=True, columns=("id",))
+    assert examples.decode.spec.columns == (("examples", pa.binary()), ("id", pa.int64()))
 
 
 def test_raw_messages_are_the_one_string() -> None:
     planned = plan("raw", TEXT, topic=True, table=True)
-    assert planned.messages == MessageSpec("raw", InputSpec("raw", (("text", pa.string()),), payload=False))
+    assert planned.decode == MessageSpec("raw", InputSpec("raw", (("text", pa.string()),), payload=False))
     assert planned.topic == output(JSONL, pa.field("text", pa.string()), SCORE)
-    assert plan("raw", TEXT, schema={"text": pa.binary()}).messages.spec.columns == (("text", pa.binary()),)
-    assert plan("raw", signature(image_bytes="string")).messages.spec.columns == (("image_bytes", pa.binary()),)
-    assert plan("raw", TEXT, topic=True, carry=()).topic == output(JSONL, SCORE)
+    assert plan("raw", TEXT, schema={"text": pa.binary()}).decode.spec.columns == (("text", pa.binary()),)
+    assert plan("raw", signature(image_bytes="string")).decode.spec.columns == (("image_bytes", pa.binary()),)
+    assert plan("raw", TEXT, topic=True, columns=()).topic == output(JSONL, SCORE)
 
 
 def not_known(format_: str) -> str:
     return (
-        f"need typed columns, and what {format_} messages hold besides the model's columns is not known. Give "
+        f"need typed columns, but only the model's columns of {format_} messages are known. Give the other types with "
         "--input_schema FILE (BigQuery's JSON schema form), or choose among the model's columns with --columns: age, "
         "height, name; --columns= writes none of them"
     )
@@ -175,16 +173,17 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "json",
         MODEL,
         {"topic": True, "exclude": ("zip", "name")},
-        "messages to --output_topic need typed columns, and what json messages hold besides the model's columns is not "
-        "known (without --exclude_columns zip,name they could be carried as they are). Give --input_schema FILE",
+        "messages to --output_topic need typed columns, but only the model's columns of json messages are known "
+        "(without --exclude_columns zip,name they could be carried as they are). Give the other types with "
+        "--input_schema FILE",
     ),
     (
         "a column without a type",
         "json",
         MODEL,
-        {"topic": True, "carry": ("age", "nam")},
-        "--columns nam: its type is not known: json messages are typed one by one (did you mean 'name'?). Give "
-        "--input_schema FILE (BigQuery's JSON schema form) with it",
+        {"topic": True, "columns": ("age", "nam")},
+        "--columns nam: its type is not known: each json message has types of its own (did you mean 'name'?). Give its "
+        "type with --input_schema FILE (BigQuery's JSON schema form)",
     ),
     (
         "a column that is not there to be left out",
@@ -212,7 +211,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "json",
         UNKNOWN_FEATURES,
         {"topic": True},
-        "takes serialized tf.Examples, and which features it reads is not known",
+        "takes serialized tf.Examples, and the features that it reads are not known",
     ),
     (
         "a column named like an output",
@@ -226,14 +225,14 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "avro",
         MODEL,
         {"table": True, "avro_schema": avro(age="int", height="float", name="string", _message_id="string")},
-        "column '_message_id' is among those to be written, and the table has the messages' ids under this name",
+        "column '_message_id' cannot be written: the table's column of this name holds the messages' ids",
     ),
     (
         "a column of a table named like an output",
         "avro",
         MODEL,
         {"table": True, "avro_schema": avro(age="int", height="float", name="string", _version="int")},
-        "input columns have the names of what is added to the model's outputs (_version): give --exclude_columns",
+        "input columns have the names of columns that Sluice adds (_version): give --exclude_columns",
     ),
     (
         "names that BigQuery takes for one",
@@ -246,17 +245,23 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "a type that a table cannot hold",
         "json",
         signature(x="float32[?,?]"),
-        {"table": True, "carry": ("x",)},
+        {"table": True, "columns": ("x",)},
         "column 'x' is list<item: list<item: float>>; BigQuery has no lists of lists",
     ),
     (
         "a type that a file cannot hold",
         "json",
         signature(x="float32[3]"),
-        {"files_format": "csv", "carry": ("x",)},
+        {"files_format": "csv", "columns": ("x",)},
         "column 'x' is list<item: float>, which csv cannot hold; write it as JSON text with --flatten",
     ),
-    ("no avro schema", "avro", MODEL, {}, "Avro messages do not hold their schema; give --avro_schema FILE with it"),
+    (
+        "no avro schema",
+        "avro",
+        MODEL,
+        {},
+        "Avro messages do not contain their schema; give it as JSON with --avro_schema FILE",
+    ),
     ("a bad avro schema", "avro", MODEL, {"avro_schema": "{"}, "--avro_schema: not an Avro schema: JSONDecodeError: "),
     (
         "an avro schema without columns",
@@ -283,7 +288,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "a column that is not in the avro schema to be carried",
         "avro",
         MODEL,
-        {"avro_schema": ROW, "carry": ("zap",)},
+        {"avro_schema": ROW, "columns": ("zap",)},
         "--columns zap: the input has no such column (did you mean 'zip'?)",
     ),
     (
@@ -291,11 +296,11 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "raw",
         MODEL,
         {"topic": True},
-        "--input_format raw: a message is the value of one string column, and the model takes 'age' (int64), 'height' "
+        "--input_format raw: a message is the value of one string column, but the model takes 'age' (int64), 'height' "
         "(float32), 'name' (string); give --input_format json, avro or example, whose messages name the columns",
     ),
-    ("raw of a number", "raw", signature(x="float32"), {}, "and the model takes 'x' (float32); give --input_format"),
-    ("raw of a list", "raw", signature(x="string[?]"), {}, "and the model takes 'x' (string[?]); give --input_format"),
+    ("raw of a number", "raw", signature(x="float32"), {}, "but the model takes 'x' (float32); give --input_format"),
+    ("raw of a list", "raw", signature(x="string[?]"), {}, "but the model takes 'x' (string[?]); give --input_format"),
     (
         "raw tf.Examples",
         "raw",
@@ -308,7 +313,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "raw",
         TEXT,
         {"schema": {"texts": pa.string()}},
-        "--input_schema names 'texts', and raw messages hold 'text' alone (did you mean 'text'?)",
+        "--input_schema names 'texts', but raw messages hold only 'text' (did you mean 'text'?)",
     ),
     (
         "raw of another type",
@@ -317,7 +322,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         {"schema": {"text": pa.int64()}},
         "the model takes string, and --input_schema",
     ),
-    ("raw to carry", "raw", TEXT, {"carry": ("id",)}, "--columns id: the input has no such column"),
+    ("raw to carry", "raw", TEXT, {"columns": ("id",)}, "--columns id: the input has no such column"),
 ]
 
 
@@ -326,7 +331,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
 )
 def test_what_does_not_fit(format_: str, model: Signature, wanted: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        plan_stream(model, StreamWanted(format_, **wanted))
+        plan_messages(model, MessageWanted(format_, **wanted))
     assert text in str(caught.value)
 
 
@@ -347,9 +352,9 @@ def test_messages_give_the_zoo_what_files_do(name: str, format_: str, zoo_sample
     sample = zoo_samples[name]
     model = signature_of(sample.model)
     payloads, avro_schema = payloads_of(sample, format_)
-    carry = () if format_ == "example" else None
-    planned = plan(format_, model, topic=True, avro_schema=avro_schema, carry=carry)
-    decoded = decode_messages(batch_of(payloads), planned.messages)
+    columns = () if format_ == "example" else None
+    planned = plan(format_, model, topic=True, avro_schema=avro_schema, columns=columns)
+    decoded = decode_messages(batch_of(payloads), planned.decode)
     assert decoded.failures == []
     (batch,) = decoded.batches
     assert_same_feeds(bind(batch, model), bind(sample.batch(), model))
@@ -387,15 +392,15 @@ def test_messages_for_models_of_every_kind(case: ModelCase, cases: Callable[[str
     model = model.with_outputs(tuple(spec.name for spec in model.outputs if spec.name != left_out)).checked()
     rows = [{name: to_json(value) for name, value in row.items()} for row in case.rows]
     planned = plan("json", model, topic=True, output_prefix="p_", schema=_BYTES.get(case.name, {}))
-    assert [name for name, _ in planned.messages.spec.columns] == [spec.name for spec in model.columns]
-    decoded = decode_messages(batch_of([json.dumps(row).encode() for row in rows]), planned.messages)
+    assert [name for name, _ in planned.decode.spec.columns] == [spec.name for spec in model.columns]
+    decoded = decode_messages(batch_of([json.dumps(row).encode() for row in rows]), planned.decode)
     assert (decoded.rows, decoded.failures) == (len(rows), [])
     assert bind(decoded.batches[0], model).errors == {}
     if not model.takes_examples:
         return
-    whole = plan("example", model, topic=True, output_prefix="p_", carry=())
+    whole = plan("example", model, topic=True, output_prefix="p_", columns=())
     payloads = [example(**row) for row in case.rows]
-    (batch,) = decode_messages(batch_of(payloads), whole.messages).batches
+    (batch,) = decode_messages(batch_of(payloads), whole.decode).batches
     assert [group.feeds[model.inputs[0].name].tolist() for group in bind(batch, model).groups] == [payloads]
 
 
@@ -409,6 +414,6 @@ def test_a_feature_of_the_model_is_carried_where_it_is_named() -> None:
     model = Signature(
         "serving_default", "", FEATURES.inputs, FEATURES.outputs, (ColumnSpec("image/encoded", "string", ()),)
     )
-    assert plan("example", model, topic=True, carry=()).messages.spec.columns == (("examples", pa.binary()),)
-    named = plan("example", model, topic=True, carry=("image/encoded",), schema={"image/encoded": pa.binary()})
-    assert named.messages.spec.columns == (("image/encoded", pa.binary()), ("examples", pa.binary()))
+    assert plan("example", model, topic=True, columns=()).decode.spec.columns == (("examples", pa.binary()),)
+    named = plan("example", model, topic=True, columns=("image/encoded",), schema={"image/encoded": pa.binary()})
+    assert named.decode.spec.columns == (("image/encoded", pa.binary()), ("examples", pa.binary()))

@@ -1,26 +1,17 @@
-"""How a local streaming job fares: one line on a terminal that keeps changing, or else a log line now and then."""
+"""The progress line of a local streaming job."""
 
-import threading
 from collections.abc import Callable
-from typing import TextIO
 
-from sluice.pipelines.progress.batch import clock_time
-from sluice.pipelines.progress.display import AUTO, Display, terminal_width
+from sluice.pipelines.progress.display import clock_time, fit
 from sluice.pipelines.progress.stream_stats import StreamFigures
 
+_LEAST_FIRST = ("restarts", "batch", "elapsed", "waiting", "p50", "failed", "rate", "p99")
 
-class StreamProgress(Display):
-    """Shows figures while its `with` block runs; see Display."""
 
-    def __init__(
-        self,
-        figures: Callable[[], StreamFigures],
-        mode: str = AUTO,
-        stream: TextIO | None = None,
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
-        width: Callable[[TextIO], int] = terminal_width,
-    ) -> None:
-        super().__init__(mode, stream, wait, width)
+class StreamProgress:
+    """The lines that a Display shows of a streaming job."""
+
+    def __init__(self, figures: Callable[[], StreamFigures]) -> None:
         self._figures = figures
 
     def line(self, width: int) -> str:
@@ -31,13 +22,8 @@ class StreamProgress(Display):
 
 
 def render_line(figures: StreamFigures, width: int) -> str:
-    """Returns the figures in at most `width` characters; what matters least is left out first."""
-    fields = _fields(figures)
-    for name in ("restarts", "batch", "elapsed", "waiting", "p50", "failed", "rate", "p99"):
-        if len("  ".join(fields.values())) <= width:
-            break
-        fields.pop(name, None)
-    return "  ".join(fields.values())[:width]
+    """Returns the figures in at most `width` characters."""
+    return fit(_fields(figures), _LEAST_FIRST, width)
 
 
 def _fields(figures: StreamFigures) -> dict[str, str]:

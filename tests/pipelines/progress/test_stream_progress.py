@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.pipelines.progress.display import Display
+from sluice.pipelines.progress.stream_progress import StreamProgress, render_line
 from sluice.pipelines.progress.stream_stats import StreamFigures
-from sluice.pipelines.progress.streaming import StreamProgress, render_line
 from tests.support.pubsub.fakes_stream import FIGURES, NOTHING
 
 AWAY = dataclasses.replace(FIGURES, reachable=False, draining=True)
@@ -129,7 +130,7 @@ def show(moments: list[StreamFigures], stream: TextIO, mode: str = "auto", width
         waits.append(secs)
         return not left
 
-    with StreamProgress(lambda: left.pop(0), mode, stream, wait, lambda _: width):
+    with Display(StreamProgress(lambda: left.pop(0)), mode, stream, wait, lambda _: width):
         pass
     return waits
 

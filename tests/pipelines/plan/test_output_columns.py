@@ -5,8 +5,8 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
-from sluice.pipelines.plan.input import InputPlan
-from sluice.pipelines.plan.output import added_columns, table_columns
+from sluice.pipelines.plan.input_columns import InputPlan
+from sluice.pipelines.plan.output_columns import added_columns, table_columns
 from sluice.transforms.core.formats import BIGQUERY
 from sluice.transforms.decode.spec import InputSpec
 
@@ -35,13 +35,13 @@ def plan(*names: str) -> InputPlan:
         (
             ("y", *OURS),
             "",
-            r"\(y\), and of what is added to them \(_model, _version, _predicted_at\): give --exclude_columns "
-            r"y,_model,_version,_predicted_at to leave the input's out; or --exclude_columns "
+            r"\(y\) and of columns that Sluice adds \(_model, _version, _predicted_at\): give --exclude_columns "
+            r"y,_model,_version,_predicted_at to leave the input's columns out; or --exclude_columns "
             r"_model,_version,_predicted_at, and --output_prefix TEXT to rename the outputs$",
         ),
     ],
 )
-def test_names_that_clash_are_all_told_of(names: tuple[str, ...], prefix: str, text: str) -> None:
+def test_names_that_clash_are_all_named(names: tuple[str, ...], prefix: str, text: str) -> None:
     with pytest.raises(UsageError, match=text) as raised:
         table_columns(plan("x", *names), MODEL, prefix)
     assert ("--output_prefix" in str(raised.value)) == ("y" in names)

@@ -1,4 +1,4 @@
-"""How a job reads its input: the files' columns, brought together with those that the model takes. At launch only."""
+"""Decides which columns a job reads and with which types, from those of the input and of the model."""
 
 import dataclasses
 import difflib
@@ -19,26 +19,26 @@ from sluice.transforms.decode.ranges import SAMPLE_ROWS
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
 from sluice.transforms.files.find_source import Source
 
-# A column that fits in none of so many rows is taken for a mistake in the command, not for bad rows.
+# If none of so many rows fits the model, the command is wrong rather than the rows.
 _ENOUGH_ROWS = 10
-# So much of a file is read to see whether its rows fit.
+# How much of a file is read to see whether its rows fit.
 _SAMPLE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What the user says of the input's columns.
+    """What the user's flags say about the input's columns.
 
     Attributes:
       schema: types from --input_schema, by name.
-      carry: names of the input columns to carry into the output; None: all.
-      exclude: names to leave out.
-      defaults: what stands for a null, by column, as text.
+      columns: --columns: names of the input columns to carry into the output; None: all.
+      exclude: names of input columns to leave out.
+      defaults: --column_defaults: values for nulls, by column, as text.
       raw: rows are carried as their own source text, so that passthrough columns need not be read.
     """
 
     schema: dict[str, pa.DataType]
-    carry: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     defaults: tuple[tuple[str, str], ...] = ()
     raw: bool = False
@@ -49,18 +49,19 @@ class InputPlan:
     """How a job reads its input.
 
     Attributes:
-      carried: the columns that go into the output, in order; of raw rows, none.
+      spec: how its rows are decoded. `spec.columns` are all columns that are read.
+      columns: --columns with their types: those to carry into the output, in order; none for raw rows.
     """
 
     spec: InputSpec
-    carried: tuple[tuple[str, pa.DataType], ...]
+    columns: tuple[tuple[str, pa.DataType], ...]
 
 
 def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOptions) -> InputPlan:
     """Returns how to read the input for this signature.
 
     Raises:
-      UsageError: the model and the input do not fit; the text names the column, both types and the remedy.
+      UsageError: model and input do not fit; the text names the column, both types and the remedy.
     """
     examples = signature.inputs[0].name if signature.takes_examples and source.format == TFRECORD else ""
     specs = {} if examples else {spec.name: spec for spec in signature.columns}
@@ -68,8 +69,8 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
         specs = {signature.inputs[0].name: ColumnSpec(signature.inputs[0].name, "string")}
     _check_unknown_features(source, signature, wanted, examples)
     _check_names(source, signature, wanted)
-    needed = {name: _type_of(spec, source, wanted) for name, spec in specs.items() if _is_there(spec, source, wanted)}
-    if signature.features == () and not examples:  # what they are is not known, so all that has a type goes in
+    needed = {name: _type_of(spec, source, wanted) for name, spec in specs.items() if _is_read(spec, source, wanted)}
+    if signature.features == () and not examples:  # unknown features: every column with a type goes in
         typed = source.types if source.format in TYPED_FORMATS else wanted.schema
         needed |= {name: kind for name, kind in typed.items() if name not in needed}
     carried = {} if wanted.raw else _carried(source, needed, wanted)
@@ -86,14 +87,14 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
 def _check_unknown_features(source: Source, signature: Signature, wanted: Wanted, examples: str) -> None:
     if signature.features == () and not examples and not source.types and not wanted.schema:
         raise UsageError(
-            f"signature '{signature.name}' takes serialized tf.Examples, and which features it reads is not known: "
-            "its graph does not tell, or it is served and its server shows no graph. Give --input_schema FILE with "
-            "their types, or TFRecord input"
+            f"signature '{signature.name}' takes serialized tf.Examples, and the features that it reads are not "
+            "known: its graph does not show them, or its server shows no graph. Give --input_schema FILE with their "
+            "types, or TFRecord input"
         )
 
 
 def _check_names(source: Source, signature: Signature, wanted: Wanted) -> None:
-    for flag, names in (("--columns", wanted.carry or ()), ("--exclude_columns", wanted.exclude)):
+    for flag, names in (("--columns", wanted.columns or ()), ("--exclude_columns", wanted.exclude)):
         known = {*source.names, *wanted.schema, *(() if flag == "--columns" else _outputs(signature))}
         for name in names:
             if name not in known and source.names:
@@ -113,8 +114,8 @@ def _outputs(signature: Signature) -> set[str]:
     return {spec.name for spec in signature.outputs}
 
 
-def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
-    """Whether the column is read; False where it is missing and the model does without it."""
+def _is_read(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
+    """Whether a column of the model is read; False where it is missing and the model works without it."""
     if spec.name in source.names or not source.names:
         return True
     if not spec.required:
@@ -126,13 +127,12 @@ def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:
     raise UsageError(
         f"the model takes column '{spec.name}' ({spec}), and the input {source.path} has no such column"
         f"{near_name(spec.name, source.names)}; it has {some_names(source.names)}.{_csv_hint(source)} Rename "
-        "it in the input, or give what stands "
-        f"for it with --column_defaults {spec.name}=VALUE"
+        f"it in the input, or give a value for it with --column_defaults {spec.name}=VALUE"
     )
 
 
 def _type_of(spec: ColumnSpec, source: Source, wanted: Wanted) -> pa.DataType:
-    """The type that a column of the model is read as."""
+    """Returns the type that a column of the model is read as."""
     declared = wanted.schema.get(spec.name)
     found = source.types.get(spec.name) if source.format in TYPED_FORMATS else None
     kind = found or declared or spec.arrow_type
@@ -163,19 +163,19 @@ def _check_feature(spec: ColumnSpec, source: Source) -> None:
         )
 
 
-def _as_found(kind: pa.DataType, value: Any) -> pa.DataType:
-    """Returns the type of a JSON column, binary instead of text where a value is {"b64": ...}."""
+def _as_found(kind: pa.DataType, value: object) -> pa.DataType:
+    """Returns the type of a JSON column: binary instead of text where a value is {"b64": ...}."""
     if pa.types.is_list(kind):
         return pa.list_(_as_found(kind.value_type, value[0] if isinstance(value, list) and value else value))
     return pa.binary() if pa.types.is_string(kind) and pa.types.is_struct(form_of(value, kind)) else kind
 
 
 def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> dict[str, pa.DataType]:
-    """The columns that go into the output, with their types."""
+    """Returns the input columns that go into the output, with their types."""
     names = [
         name
         for name in dict.fromkeys((*source.names, *(needed if not source.names else ()), *wanted.schema))
-        if (wanted.carry is None or name in wanted.carry) and name not in wanted.exclude
+        if (wanted.columns is None or name in wanted.columns) and name not in wanted.exclude
     ]
     carried, untyped = {}, []
     for name in names:
@@ -190,8 +190,8 @@ def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> 
             carried[name] = kind
     if untyped:
         raise UsageError(
-            f"the types of {some_names(untyped)} are not known: {source.format} rows are typed one by one. Give "
-            "--input_schema FILE (BigQuery's JSON schema form) with them, leave them out with --exclude_columns "
+            f"the types of {some_names(untyped)} are not known: each {source.format} row has types of its own. Give "
+            "their types with --input_schema FILE (BigQuery's JSON schema form), leave them out with --exclude_columns "
             f"{','.join(untyped[:3])}, or write {source.format}, which carries rows as they are"
         )
     return carried
@@ -201,7 +201,7 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
     """Reads and binds the first rows of a file as the job will.
 
     Raises:
-      UsageError: not one of them fits: the command is at fault rather than the rows.
+      UsageError: none of them fits, so the command is at fault rather than the rows.
     """
     parts = split_file(source.path, source.size, plan.spec) if source.names else []
     if not parts:
@@ -226,18 +226,18 @@ def check_rows(first: Decoded, source: Source, signature: Signature, defaults: d
 
 
 def near_name(name: str, known: Iterable[str]) -> str:
-    """Returns " (did you mean 'x'?)" for the end of an error, or "" if no known name is like this one."""
+    """Returns " (did you mean 'x'?)" for the end of an error; "" if no known name is similar."""
     same = [other for other in known if other.lower() == name.lower()]
     near = same or difflib.get_close_matches(name, list(known), 1, 0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _csv_hint(source: Source) -> str:
-    """What a header that is none looks like: one field that holds another delimiter, or values."""
+    """Returns the likely mistake where a header does not look like one: another delimiter in it, or values."""
     if source.format == CSV and len(source.names) == 1 and any(mark in source.names[0] for mark in "\t;|"):
-        return " Is the delimiter another one? Give it with --csv_delimiter."
+        return " Does the file use another delimiter? Give it with --csv_delimiter."
     if source.format == CSV and any(name[:1].isdigit() for name in source.names):
-        return " Is there no header line? Give the names with --column_names."
+        return " Does the file lack a header line? Give the names with --column_names."
     return ""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
-from sluice.pipelines.plan.input import InputPlan, Wanted, check_sample, plan_input
+from sluice.pipelines.plan.input_columns import InputPlan, Wanted, check_sample, plan_input
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source
@@ -49,19 +49,19 @@ def plan(
 def test_csv_types_the_models_columns_and_leaves_the_others_as_they_are() -> None:
     found = plan(source(CSV, "zip", "name", "age", "height"))
     columns = (("zip", pa.string()), ("name", pa.string()), ("age", pa.int64()), ("height", pa.float32()))
-    assert (found.spec.format, found.spec.columns, found.carried) == (CSV, columns, columns)
+    assert (found.spec.format, found.spec.columns, found.columns) == (CSV, columns, columns)
 
 
 def test_what_is_said_of_columns_decides_what_is_carried() -> None:
     csv = source(CSV, "zip", "name", "age", "height")
-    read = dict(plan(csv, carry=("zip",)).spec.columns)
+    read = dict(plan(csv, columns=("zip",)).spec.columns)
     assert set(read) == {"zip", "name", "age", "height"}
-    assert plan(csv, carry=("zip", "age")).carried == (("zip", pa.string()), ("age", pa.int64()))
-    assert [name for name, _ in plan(csv, exclude=("zip", "name")).carried] == ["age", "height"]
+    assert plan(csv, columns=("zip", "age")).columns == (("zip", pa.string()), ("age", pa.int64()))
+    assert [name for name, _ in plan(csv, exclude=("zip", "name")).columns] == ["age", "height"]
     assert "zip" not in dict(plan(csv, exclude=("zip",)).spec.columns)
-    assert plan(csv, schema={"zip": pa.int64()}).carried[0] == ("zip", pa.int64())
+    assert plan(csv, schema={"zip": pa.int64()}).columns[0] == ("zip", pa.int64())
     raw = plan(csv, raw=True)
-    assert (raw.carried, raw.spec.header) == ((), csv.names)
+    assert (raw.columns, raw.spec.header) == ((), csv.names)
     assert [name for name, _ in raw.spec.columns] == ["name", "age", "height"]
 
 
@@ -98,7 +98,7 @@ def test_bytes_in_json_are_known_by_their_form(dtype: str, value: Any, kind: pa.
 @pytest.mark.parametrize("format_", [PARQUET, AVRO])
 def test_formats_with_types_keep_them(format_: str) -> None:
     types = {"age": pa.int32(), "height": pa.float64(), "name": pa.string(), "when": pa.date32()}
-    assert plan(source(format_, **types)).carried == tuple(types.items())
+    assert plan(source(format_, **types)).columns == tuple(types.items())
 
 
 def test_columns_that_the_model_does_without() -> None:
@@ -116,15 +116,15 @@ def test_features_that_are_not_known_are_all_that_have_a_type(raw: bool) -> None
     for format_ in (CSV, JSONL):
         planned = plan(source(format_, "age", "name", "zip"), model, types, raw=raw, exclude=("name", "zip"))
         assert planned.spec.columns == tuple(types.items())
-        assert [name for name, _ in planned.carried] == ([] if raw else ["age"])
-    planned = plan(source(PARQUET, **types), model, carry=("age",))
-    assert (planned.spec.columns, planned.carried) == (tuple(types.items()), (("age", pa.int64()),))
+        assert [name for name, _ in planned.columns] == ([] if raw else ["age"])
+    planned = plan(source(PARQUET, **types), model, columns=("age",))
+    assert (planned.spec.columns, planned.columns) == (tuple(types.items()), (("age", pa.int64()),))
 
 
 def test_empty_files_have_no_columns_to_hold_against_the_model() -> None:
     found = plan(Source(CSV, "data", 1, 0, ()))
     assert dict(found.spec.columns) == {"age": pa.int64(), "height": pa.float32(), "name": pa.string()}
-    assert found.carried == found.spec.columns
+    assert found.columns == found.spec.columns
 
 
 def test_tf_examples_go_to_the_model_as_they_are() -> None:
@@ -132,7 +132,7 @@ def test_tf_examples_go_to_the_model_as_they_are() -> None:
     assert (planned.spec.columns, planned.spec.examples) == ((("examples", pa.binary()),), "examples")
     kept = plan(source(TFRECORD, age=pa.int64()), FEATURES, {"age": pa.int64()})
     assert kept.spec.columns == (("age", pa.int64()), ("examples", pa.binary()))
-    assert kept.carried == (("age", pa.int64()),)
+    assert kept.columns == (("age", pa.int64()),)
 
 
 def test_tf_examples_as_a_column_of_a_table() -> None:
@@ -155,7 +155,7 @@ CASES: list[tuple[str, Source, Signature, dict[str, Any], str]] = [
         MODEL,
         {},
         "the model takes column 'age' (int64), and the input data has no such column (did you mean 'Age'?); it has "
-        "Age, height, name. Rename it in the input, or give what stands for it with --column_defaults age=VALUE",
+        "Age, height, name. Rename it in the input, or give a value for it with --column_defaults age=VALUE",
     ),
     ("a near name", source(CSV, "age", "heigth", "name"), MODEL, {}, "(did you mean 'heigth'?)"),
     (
@@ -199,24 +199,24 @@ CASES: list[tuple[str, Source, Signature, dict[str, Any], str]] = [
         source(JSONL, "age", "height", "name", "a", "b", "c", "d"),
         MODEL,
         {},
-        "the types of a, b, c, d are not known: jsonl rows are typed one by one. Give --input_schema FILE (BigQuery's "
-        "JSON schema form) with them, leave them out with --exclude_columns a,b,c, or write jsonl, which carries rows "
-        "as they are",
+        "the types of a, b, c, d are not known: each jsonl row has types of its own. Give their types with "
+        "--input_schema FILE (BigQuery's JSON schema form), leave them out with --exclude_columns a,b,c, or write "
+        "jsonl, which carries rows as they are",
     ),
     (
         "features that are not known",
         source(CSV, "age"),
         UNKNOWN_FEATURES,
         {},
-        "signature 'serving_default' takes serialized tf.Examples, and which features it reads is not known: its graph "
-        "does not tell, or it is served and its server shows no graph. Give --input_schema FILE with their types, or "
+        "signature 'serving_default' takes serialized tf.Examples, and the features that it reads are not known: its "
+        "graph does not show them, or its server shows no graph. Give --input_schema FILE with their types, or "
         "TFRecord input",
     ),
     (
         "--columns",
         source(CSV, "age", "height", "name"),
         MODEL,
-        {"carry": ("ages",)},
+        {"columns": ("ages",)},
         "--columns ages: the input has no such column (did you mean 'age'?)",
     ),
     (

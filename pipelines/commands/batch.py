@@ -1,0 +1,25 @@
+"""`sluice batch`: its flags. pipelines.batch runs the job."""
+
+import argparse
+
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.flags import add_arguments as add_flags
+from sluice.pipelines.options.flags import from_namespace
+
+HELP = "score files or BigQuery tables"
+DESCRIPTION = "Scores files or BigQuery tables with a model, and writes each row with its predictions."
+EPILOG = """All other flags go to Beam, for example
+  --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `sluice batch`."""
+    add_flags(parser, BatchOptions)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the job; returns its exit code. Raises as pipelines.batch.run does."""
+    options = from_namespace(BatchOptions, args)
+    from sluice.pipelines import batch  # imports Beam
+
+    return batch.run(options, args.beam_flags)

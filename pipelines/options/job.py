@@ -1,0 +1,39 @@
+"""The flags that batch and streaming jobs share."""
+
+import dataclasses
+
+from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs, progress_flag
+from sluice.transforms.core.formats import FORMATS
+
+PAYLOAD_MODES = ("full", "hash", "none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobFlags:
+    """What a job carries from input to output, in which form, and what it reports."""
+
+    column_defaults: tuple[tuple[str, str], ...] = flag(
+        "Values for nulls in columns of the model", (), parse_pairs, group="Input", metavar="A=0,B=x"
+    )
+    output_format: str = flag(
+        "Format of the output files; default: by their ending", "", choices=FORMATS, group="Output"
+    )
+    output_prefix: str = flag("Prefix for the names of the model's outputs", "", group="Output", metavar="TEXT")
+    columns: tuple[str, ...] | None = flag(
+        "Input columns to carry into the output; default: all; empty: none", None, parse_names, group="Output",
+        metavar="A,B,...",
+    )  # fmt: skip
+    exclude_columns: tuple[str, ...] = flag(
+        "Input columns and model outputs to leave out", (), parse_names, group="Output", metavar="A,B,..."
+    )
+    add_model_columns: bool = flag(
+        "Add _model and _version to each row; tables always have them, and messages have them as attributes", False,
+        parse_bool, group="Output",
+    )  # fmt: skip
+    flatten: bool = flag("CSV: write lists as JSON text in one field", False, parse_bool, group="Output")
+    failure_payload: str = flag(
+        "What a failure keeps of its row: the whole row, its SHA-256, or nothing", "full", choices=PAYLOAD_MODES,
+        group="Failures",
+    )  # fmt: skip
+    summary_file: str = flag("Also write the summary as JSON to this file", "", group="Run", metavar="FILE")
+    progress: str = progress_flag()

@@ -1,0 +1,213 @@
+"""The summary of a batch job: rows in, predictions, failures by kind, speed, files."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apache_beam.runners.runner import PipelineResult
+
+from sluice.pipelines.plan.batch_job import BatchPlan
+from sluice.pipelines.progress.summary import Count, failure_counts, failures_by_stage, render_table, retry_counts
+from sluice.transforms.core import metrics
+
+# Stages at which rows fail that have been predicted.
+_WRITING = ("encode", "write")
+
+# How many files of each kind the text names; the JSON names all.
+_SHOWN_FILES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a batch job did.
+
+    Attributes:
+      predictions: that are written; with the failures, they are the rows in.
+      failures_by: by stage and error type, e.g. {"decode": {"InvalidRow": 2}}.
+      output_table, failures_table: PROJECT.DATASET.TABLE; "": none has been written to.
+      version: of the model; None if it has none.
+      model_load_msec, batch_size, predict_latency_msec: None: not known. The last two are means over calls.
+      rpc_retries: calls of a served model that were repeated.
+      throttled_seconds: how long bundles waited for a server that was unavailable or overloaded.
+    """
+
+    rows_in: int
+    predictions: int
+    failures: int
+    failures_by: Mapping[str, Mapping[str, int]]
+    seconds: float
+    output_files: tuple[str, ...]
+    failure_files: tuple[str, ...]
+    model: str
+    output_table: str = ""
+    failures_table: str = ""
+    version: int | None = None
+    model_load_msec: float | None = None
+    batch_size: float | None = None
+    predict_latency_msec: float | None = None
+    rpc_retries: int = 0
+    throttled_seconds: int = 0
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows_in / self.seconds if self.seconds else 0.0
+
+
+def summarise(plan: BatchPlan, result: PipelineResult | None, seconds: float, done: bool, judged: bool) -> Summary:
+    """Returns the summary of a finished job; for a failed one, of what this process has counted so far.
+
+    Args:
+      result: None if the runner raised.
+      done: the job succeeded; otherwise files at its output are not its own.
+      judged: the job got as far as publishing its failures; otherwise likewise.
+    """
+    counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
+    failures = plan.failures if judged else ()
+    return from_counters(
+        counters,
+        means,
+        seconds=seconds,
+        output_files=plan.output.files() if done else (),
+        failure_files=tuple(itertools.chain.from_iterable(sink.files() for sink in failures)),
+        output_table=plan.output.table if done else "",
+        failures_table="".join(sink.table for sink in failures),
+        model=plan.recipe.spec.uri,
+        version=plan.version,
+    )
+
+
+def _from_result(result: PipelineResult) -> tuple[dict[str, int], dict[str, float]]:
+    """Returns our counters, and the means of our distributions, by name."""
+    query = result.metrics().query()
+    counters: dict[str, int] = {}
+    for counter in query["counters"]:
+        if counter.key.metric.namespace == metrics.NAMESPACE:
+            name = counter.key.metric.name
+            counters[name] = counters.get(name, 0) + counter.result
+    means = {
+        each.key.metric.name: each.result.mean
+        for each in query["distributions"]
+        if each.key.metric.namespace == metrics.NAMESPACE and each.result.count
+    }
+    return counters, means
+
+
+def from_counters(
+    counters: Mapping[str, int],
+    means: Mapping[str, float],
+    *,
+    seconds: float,
+    model: str,
+    version: int | None = None,
+    output_files: Sequence[str] = (),
+    failure_files: Sequence[str] = (),
+    output_table: str = "",
+    failures_table: str = "",
+) -> Summary:
+    """Returns the summary of a finished job.
+
+    Args:
+      counters: by name, of the namespace "sluice".
+      means: of the distributions, by name.
+    """
+    failures_by = failures_by_stage(counters)
+    unwritten = sum(sum(failures_by.get(stage, {}).values()) for stage in _WRITING)
+    return Summary(
+        rows_in=counters.get(metrics.ROWS_READ, 0),
+        predictions=counters.get(metrics.ROWS_PREDICTED, 0) - unwritten,
+        failures=counters.get(metrics.ROWS_FAILED, 0),
+        failures_by=failures_by,
+        seconds=seconds,
+        output_files=tuple(output_files),
+        failure_files=tuple(failure_files),
+        output_table=output_table,
+        failures_table=failures_table,
+        model=model,
+        version=version,
+        model_load_msec=means.get(metrics.MODEL_LOAD_MSEC),
+        batch_size=means.get(metrics.BATCH_SIZE),
+        predict_latency_msec=means.get(metrics.PREDICT_LATENCY_MSEC),
+        rpc_retries=counters.get(metrics.RPC_RETRIES, 0),
+        throttled_seconds=counters.get(metrics.THROTTLED_SECS, 0),
+    )
+
+
+def to_json(summary: Summary) -> str:
+    """Returns the summary as one JSON object. Its keys are an interface, which test_batch_summary.py holds."""
+    record: dict[str, Any] = {
+        "rows_in": summary.rows_in,
+        "predictions": summary.predictions,
+        "failures": summary.failures,
+        "failures_by_stage": {stage: dict(types) for stage, types in summary.failures_by.items()},
+        "seconds": round(summary.seconds, 3),
+        "rows_per_second": round(summary.rows_per_second, 1),
+        "output_files": list(summary.output_files),
+        "failure_files": list(summary.failure_files),
+        "output_table": summary.output_table,
+        "failures_table": summary.failures_table,
+        "model": summary.model,
+        "version": summary.version,
+        "model_load_msec": _tenths(summary.model_load_msec),
+        "batch_size": _tenths(summary.batch_size),
+        "predict_latency_msec": _tenths(summary.predict_latency_msec),
+        "rpc_retries": summary.rpc_retries,
+        "throttled_seconds": summary.throttled_seconds,
+    }
+    return json.dumps(record, indent=2)
+
+
+def _tenths(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def render(summary: Summary) -> str:
+    """Returns the summary as a small table for a terminal."""
+    texts = [
+        ("Model", _model(summary)),
+        *_names("Output", summary.output_files, summary.output_table),
+        *_names("Failures in", summary.failure_files, summary.failures_table),
+    ]
+    return render_table(_counts(summary), texts)
+
+
+def _counts(summary: Summary) -> list[Count]:
+    return [
+        ("Rows in", f"{summary.rows_in:,}", ""),
+        ("Predictions", f"{summary.predictions:,}", ""),
+        ("Failures", f"{summary.failures:,}", _share(summary)),
+        *failure_counts(summary.failures_by),
+        ("Seconds", f"{summary.seconds:,.1f}", ""),
+        ("Rows/s", f"{summary.rows_per_second:,.0f}", ""),
+        *([("Batch size", f"{summary.batch_size:,.0f}", _call(summary))] if summary.batch_size is not None else []),
+        *retry_counts(summary.rpc_retries, summary.throttled_seconds),
+    ]
+
+
+def _share(summary: Summary) -> str:
+    share = summary.failures / summary.rows_in if summary.rows_in else 0.0
+    if not share:
+        return ""
+    return f"{share:.1%} of the rows" if share >= 0.001 else "under 0.1% of the rows"
+
+
+def _call(summary: Summary) -> str:
+    latency = summary.predict_latency_msec
+    return "rows per call, on average" + ("" if latency is None else f"; {latency:,.1f} ms per call")
+
+
+def _model(summary: Summary) -> str:
+    notes = [] if summary.version is None else [f"version {summary.version}"]
+    if summary.model_load_msec is not None:
+        notes.append(f"loaded in {summary.model_load_msec / 1000:,.1f} s")
+    return f"{summary.model} ({', '.join(notes)})" if notes else summary.model
+
+
+def _names(label: str, files: Sequence[str], table: str) -> list[tuple[str, str]]:
+    """Returns the lines that name a table and files; of many files, the first ones and the last."""
+    names = [*filter(None, [table]), *files]
+    rows = [("" if number else label, name) for number, name in enumerate(names[:_SHOWN_FILES])]
+    if len(names) > _SHOWN_FILES:
+        rows[-1] = ("", f"... {len(names) - _SHOWN_FILES} more, and {names[-1]}")
+    return rows
