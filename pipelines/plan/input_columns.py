@@ -14,7 +14,7 @@ from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
 from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
-from sluice.transforms.decode.json_values import form_of
+from sluice.transforms.decode.json_values import Json, form_of
 from sluice.transforms.decode.ranges import SAMPLE_ROWS
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
 from sluice.transforms.files.find_source import Source
@@ -163,7 +163,7 @@ def _check_feature(spec: ColumnSpec, source: Source) -> None:
         )
 
 
-def _as_found(kind: pa.DataType, value: object) -> pa.DataType:
+def _as_found(kind: pa.DataType, value: Json) -> pa.DataType:
     """Returns the type of a JSON column: binary instead of text where a value is {"b64": ...}."""
     if pa.types.is_list(kind):
         return pa.list_(_as_found(kind.value_type, value[0] if isinstance(value, list) and value else value))
