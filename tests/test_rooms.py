@@ -31,8 +31,9 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "pipelines": [
         {"cli"},
-        {"commands", "streaming"},
-        {"batch", "segments"},
+        {"commands"},
+        {"batch", "streaming"},
+        {"segments"},
         {"graph", "progress"},
         {"plan", "dataflow"},
         {"options", "signals"},
