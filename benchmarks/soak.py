@@ -24,9 +24,8 @@ from sluice.pipelines.commands import demo_pubsub as demo
 from sluice.pipelines.commands.demo import make_model
 from sluice.pipelines.commands.demo_streaming_run import figures_line
 from sluice.pipelines.commands.job_process import JobProcess
-from sluice.pipelines.commands.latency import LatencyOptions
 from sluice.pipelines.commands.latency_run import read
-from sluice.pipelines.commands.simulate import SimulateOptions
+from sluice.pipelines.options.stream_tools import LatencyOptions, SimulateOptions
 from sluice.pipelines.progress.latency_report import Report, Tally, begin_us, quantiles_ms
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sluice.pipelines.commands.latency import LatencyOptions
 from sluice.pipelines.commands.latency_run import read
+from sluice.pipelines.options.stream_tools import LatencyOptions
 from sluice.pipelines.progress.latency_report import Tally, begin_us
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from sluice.pipelines.commands.demo import MODEL
 from sluice.pipelines.commands.job_process import JobProcess
 from sluice.pipelines.commands.pubsub_emulator import running_emulator
-from sluice.pipelines.commands.simulate import SimulateOptions
 from sluice.pipelines.commands.simulate_run import Simulation, zoo_rows
+from sluice.pipelines.options.stream_tools import SimulateOptions
 from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE, subscriber
 from sluice.transforms.pubsub.publish import Publisher
 from sluice.transforms.pubsub.publish_sender import PublishOptions

@@ -11,9 +11,8 @@ from typing import Any
 from sluice.pipelines.commands.demo import say
 from sluice.pipelines.commands.demo_pubsub import END_FLAGS, INPUT_TOPIC, OUTPUT, emulator, make_ends, simulate, warm_up
 from sluice.pipelines.commands.job_process import JobProcess
-from sluice.pipelines.commands.latency import LatencyOptions
 from sluice.pipelines.commands.latency_run import read
-from sluice.pipelines.commands.simulate import SimulateOptions
+from sluice.pipelines.options.stream_tools import LatencyOptions, SimulateOptions
 from sluice.pipelines.progress.latency_report import Tally, render
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.stream_progress import render_line

@@ -1,10 +1,10 @@
 """`sluice latency`: its flags. commands.latency_run reads the predictions."""
 
 import argparse
-import dataclasses
 
 from sluice.pipelines.options.flags import add_arguments as add_flags
-from sluice.pipelines.options.flags import check_number, flag, from_namespace, progress_flag
+from sluice.pipelines.options.flags import from_namespace
+from sluice.pipelines.options.stream_tools import LatencyOptions
 
 HELP = "read predictions back and report how long they took"
 DESCRIPTION = """Reads predictions from a subscription, acknowledges them, and reports how many came, how many came
@@ -15,25 +15,6 @@ Google's emulator on the same machine uses the same clock, to the millisecond. T
 in the subscription does not count."""
 EPILOG = """example:
   sluice latency --subscription projects/P/subscriptions/predictions --count 10000 --seconds 300 --json latency.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LatencyOptions:
-    """Options of `sluice latency`. Checks itself: an invalid value raises UsageError."""
-
-    subscription: str = flag(
-        "Subscription to the predictions' topic: projects/P/subscriptions/S; its messages are acknowledged",
-        group="Input",
-        metavar="SUBSCRIPTION",
-    )
-    count: int = flag("End when the predictions of so many rows have come", 0, int, group="Run")
-    seconds: float = flag("End after so many seconds", 0.0, float, group="Run")
-    json: str = flag("Write the figures as JSON to this file", "", group="Output", metavar="FILE")
-    progress: str = progress_flag()
-
-    def __post_init__(self) -> None:
-        check_number(self, "count", whole=True)
-        check_number(self, "seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

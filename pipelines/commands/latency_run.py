@@ -13,7 +13,7 @@ import grpc
 from google.api_core.exceptions import GoogleAPICallError
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.pipelines.commands.latency import LatencyOptions
+from sluice.pipelines.options.stream_tools import LatencyOptions
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.latency_report import Tally, render
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK

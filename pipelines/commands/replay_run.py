@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from sluice.models.errors import SluiceError, UsageError
-from sluice.pipelines.commands.replay import ReplayOptions
+from sluice.pipelines.options.stream_tools import ReplayOptions
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK

@@ -16,7 +16,7 @@ from sluice.models import zoo
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.zoo.base import BLOCK_ROWS
 from sluice.models.zoo.sample import sample_chunks
-from sluice.pipelines.commands.simulate import SimulateOptions
+from sluice.pipelines.options.stream_tools import SimulateOptions
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.transforms.core.prefetch import prefetch

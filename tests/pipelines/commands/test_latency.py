@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import UsageError
 from sluice.pipelines import cli
-from sluice.pipelines.commands.latency import LatencyOptions
 from sluice.pipelines.commands.latency_run import read
+from sluice.pipelines.options.stream_tools import LatencyOptions
 from sluice.pipelines.progress.latency_report import Tally, begin_us, quantiles_ms, render
 from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS

@@ -17,8 +17,8 @@ from sluice.models.errors import UsageError
 from sluice.models.zoo.sample import write_samples
 from sluice.pipelines import cli
 from sluice.pipelines.commands import simulate, simulate_run
-from sluice.pipelines.commands.simulate import SimulateOptions
 from sluice.pipelines.commands.simulate_run import Simulation, file_rows, zoo_rows
+from sluice.pipelines.options.stream_tools import SimulateOptions
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import Pubsub
 
