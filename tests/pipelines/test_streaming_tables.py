@@ -171,7 +171,7 @@ def test_rows_are_sent_in_types_that_the_table_has(bigquery: BigQuery, picky: st
             "has no column '_model', which is to be written as STRING: add it to the table (--allow_schema_",
         ),
         ([{"name": "x", "type": "STRING"}], ["--allow_schema_update"], "is STRING, and FLOAT is to be written: change"),
-        ([], ["--partition_by=x"], "--partition_by x: the column is FLOAT; it has to be one of DATE"),
+        ([], ["--partition_by=x"], "--partition_by x: the column is FLOAT; it must be one of DATE"),
         ([], ["--cluster_by=nosuch"], "--cluster_by nosuch: the table has no such column; it has x, root, _model, "),
         ([], ["--partition_by=x:WEEK"], "--partition_by x:WEEK: write FIELD or FIELD:DAY"),
         (NARROW, ["--output_table=t"], "'t' is not a table id; write PROJECT.DATASET.TABLE"),
