@@ -20,7 +20,7 @@ SCHEMA = pa.schema([("id", pa.int64())])
 
 
 class Clock:
-    """Time passes only while somebody pauses."""
+    """A clock that only pauses move."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -227,7 +227,7 @@ def test_an_answer_that_does_not_come_ends_the_connection() -> None:
     assert (service.ids, service.connections) == ([1], 2)
 
 
-def test_a_connection_that_ended_while_idle_is_not_told_of() -> None:
+def test_a_connection_that_ended_while_idle_is_replaced_silently() -> None:
     clock = Clock()
     service = AppendService()
     stream = stream_to(service, clock, offsets=False)

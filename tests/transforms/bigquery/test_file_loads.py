@@ -45,7 +45,7 @@ D = decimal.Decimal
 
 
 def plan(table: str, schema: pa.Schema = SCHEMA, disposition: str = "append", **options: Any) -> TableTarget:
-    """A job of its own."""
+    """Returns the target of a new job."""
     return plan_table(table, schema, f"job-{uuid.uuid4().hex[:8]}", disposition, **options)
 
 
@@ -63,7 +63,7 @@ def write(target: TableTarget, files: Target, *batches: pa.RecordBatch) -> tuple
 
 
 def shards_of(target: TableTarget, files: Target, count: int) -> list[Shard]:
-    """The rows 0, 1, ..., each in a file of its own."""
+    """Writes the rows 0, 1, ..., each to a file of its own."""
     return [shard for number in range(count) for shard in write(target, files, batch_of(number))[0]]
 
 
@@ -85,7 +85,7 @@ def read_file(shard: Shard) -> pq.ParquetFile:
 
 
 def jobs_in(proxy: Proxy) -> list[tuple[str, str, dict[str, Any]]]:
-    """What was asked for: the end of the job's id, its kind, and its configuration."""
+    """Returns the jobs that were requested: the end of each id, its kind, and its configuration."""
     posted = [each for each in proxy.posted if "jobReference" in each]
     return [
         (each["jobReference"]["jobId"].partition("_job-")[2][9:], kind, each["configuration"][kind])
@@ -97,7 +97,7 @@ def jobs_in(proxy: Proxy) -> list[tuple[str, str, dict[str, Any]]]:
 
 @pytest.fixture
 def table(bigquery: BigQuery) -> str:
-    """A table that is not there yet."""
+    """A table that does not exist yet."""
     return f"{bigquery.make_dataset()}.t"
 
 
@@ -125,7 +125,7 @@ def test_values_of_every_type_come_back(bigquery: BigQuery, table: str, files: T
     LoadCommitter(target, files).commit(shards)
     found = sorted(bigquery.rows(table), key=lambda row: row["id"])
     wanted = {name: column[-1] for name, column in EVERY_TYPE.items()}
-    wanted["f4"] = pa.array(wanted["f4"], pa.float32()).to_pylist()  # as it is, and not as it is shown
+    wanted["f4"] = pa.array(wanted["f4"], pa.float32()).to_pylist()  # the exact value, not its shortest text
     wanted["floats"] = pa.array(wanted["floats"], pa.list_(pa.float32())).to_pylist()
     for column, values in wanted.items():
         assert comparable([row[column] for row in found]) == comparable(values), column
@@ -133,7 +133,7 @@ def test_values_of_every_type_come_back(bigquery: BigQuery, table: str, files: T
 
 
 def test_files_have_the_types_that_bigquery_takes_for_the_tables(bigquery: BigQuery, files: Target) -> None:
-    """The conversions of its documentation; a list is REPEATED because of enable_list_inference."""
+    """The conversions are those of BigQuery's documentation; a list is REPEATED because of enable_list_inference."""
     columns = {
         "i": ("INTEGER", pa.array([1], pa.int64()), "i INT64 None"),
         "f": ("FLOAT", pa.array([0.5]), "f DOUBLE None"),
@@ -191,7 +191,7 @@ def test_files_have_the_types_that_bigquery_takes_for_the_tables(bigquery: BigQu
 
 
 def test_decimals_go_to_the_type_that_the_table_has(bigquery: BigQuery, files: Target) -> None:
-    """Of a DECIMAL, BigQuery takes NUMERIC if that has its digits, and BIGNUMERIC else."""
+    """BigQuery reads a decimal as NUMERIC if that has its digits, else as BIGNUMERIC."""
     kinds = {"n": ("NUMERIC", pa.decimal128(5, 2)), "big": ("BIGNUMERIC", pa.decimal256(5, 2))}
     fields = [
         {"name": name, "type": kind, "mode": "REPEATED", "precision": "5", "scale": "2"}
@@ -411,7 +411,7 @@ def test_more_than_one_job_may_load_is_seen_all_at_once(
 
 
 def test_a_table_with_required_columns_is_replaced_by_a_copy(bigquery: BigQuery, files: Target, proxy: Proxy) -> None:
-    """Of a query's results none is REQUIRED. What is copied has the table's schema, which the emulator then relaxes."""
+    """A query's results are never REQUIRED. The copied table has the schema, which the emulator then relaxes."""
     fields = table_fields(pa.schema([SCHEMA.field("id").with_nullable(False), SCHEMA.field("text")]))
     table = bigquery.make_table(fields)
     target = plan(table, SCHEMA, "truncate", endpoint=proxy.url, loaded=True)
@@ -454,7 +454,7 @@ def test_a_table_for_rows_to_wait_in_is_laid_out_as_theirs(bigquery: BigQuery, t
 
 
 def dies(monkeypatch: pytest.MonkeyPatch, at: int, before: bool) -> None:
-    """Lets the step die at its job of this number."""
+    """Makes the step fail at its job of this number."""
     run, jobs = JobRunner._run, itertools.count(1)
 
     def _run(*arguments: Any) -> None:

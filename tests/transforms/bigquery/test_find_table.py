@@ -1,4 +1,4 @@
-"""What stands at --input_table and --input_query, on the BigQuery emulator."""
+"""`find_table` and `find_query` on the BigQuery emulator."""
 
 from collections.abc import Iterator
 from typing import Any

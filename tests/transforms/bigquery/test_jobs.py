@@ -1,4 +1,4 @@
-"""`JobRunner` on the emulator, and on a proxy before it that answers for it."""
+"""`JobRunner` on the emulator, and on a proxy that answers in its place."""
 
 import itertools
 import uuid
@@ -39,10 +39,10 @@ def doubling(first: float, longest: float) -> Iterator[float]:
 
 
 class Jobs:
-    """Runs an INSERT; no pause is waited for.
+    """Runs an INSERT without pausing.
 
     Attributes:
-      pauses: what was to be waited between tries.
+      pauses: between tries, in seconds.
     """
 
     def __init__(self, proxy: Proxy, table: str) -> None:
@@ -110,7 +110,7 @@ def test_an_error_that_may_have_passed_is_tried_again_under_another_id(
 def test_a_step_that_is_tried_again_goes_on_where_a_job_failed(
     bigquery: BigQuery, table: str, jobs: Jobs, name: str
 ) -> None:
-    """The first id is taken by a job that has failed for good, the emulator's way: it is not started again."""
+    """A job that failed for good has the first id: it is not started again."""
     client = bigquery.client
     client.query(f"SELECT n FROM `{table}_gone`", job_id=f"{name}_0", job_retry=None)
     with pytest.raises(JobFailed, match=rf"^job proj1:US.{name}_0 failed: .*{table.rsplit('.')[-1]}_gone") as info:
@@ -120,7 +120,7 @@ def test_a_step_that_is_tried_again_goes_on_where_a_job_failed(
     assert bigquery.rows(table) == []
 
 
-def test_an_error_that_stays_is_told_of(bigquery: BigQuery, table: str, jobs: Jobs, proxy: Proxy, name: str) -> None:
+def test_an_error_that_stays_is_reported(bigquery: BigQuery, table: str, jobs: Jobs, proxy: Proxy, name: str) -> None:
     proxy.answers = [failed(name, number, "backendError", "tableUnavailable") for number in range(5)]
     with pytest.raises(SluiceError, match=f"{name}_4 failed: because of backendError; because of tableUnavailable$"):
         jobs.insert(name)
@@ -135,7 +135,7 @@ def test_an_error_that_stays_is_told_of(bigquery: BigQuery, table: str, jobs: Jo
 def test_a_job_that_takes_its_time_is_waited_for(
     bigquery: BigQuery, table: str, jobs: Jobs, proxy: Proxy, name: str
 ) -> None:
-    """Here it is said to run when it is started, and has failed when it is asked after."""
+    """The job runs when it is started, and has failed at the next look."""
     status, answer = failed(name, 0, "backendError")
     proxy.answers = [(status, {**answer, "status": {"state": "RUNNING"}})]
     bigquery.client.query(f"SELECT n FROM `{table}_gone`", job_id=f"{name}_0", job_retry=None)

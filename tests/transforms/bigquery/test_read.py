@@ -1,4 +1,4 @@
-"""`ReadTable` on the BigQuery emulator, and with a proxy before it that breaks its connections."""
+"""`ReadTable` on the BigQuery emulator, and through a proxy that breaks connections."""
 
 import datetime
 import decimal
@@ -37,7 +37,7 @@ def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
 
 
 def table_of(batches: list[pa.RecordBatch]) -> pa.Table:
-    """Joins the job's columns of batches, sorted by id."""
+    """Returns the job's columns of all batches as one table, sorted by id."""
     names = [name for name in batches[0].schema.names if not is_reserved(name)]
     return pa.Table.from_batches([batch.select(names) for batch in batches]).sort_by("id")
 
@@ -94,7 +94,7 @@ def test_a_large_table_in_natalitys_shape(births: pa.Table, births_table: str) -
 
 
 def summary(rows: Any) -> tuple[int, int, int, int]:
-    """What tells whether all rows have come: how many, and sums of their ids."""
+    """Returns what shows whether all rows came: how many, and sums of their ids."""
     assert not isinstance(rows, pa.RecordBatch) or rows.num_rows <= MAX_BATCH_ROWS
     ids = rows.column("id").to_numpy()
     return len(ids), int(ids.sum()), int((ids**2).sum()), rows.column("gestation_weeks").null_count

@@ -1,4 +1,4 @@
-"""A table at launch: ids, fields, and what `ensure_table` makes, takes and refuses."""
+"""A table at launch: ids, fields, and what `ensure_table` makes, accepts and refuses."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ FIELDS = [
 
 
 def changed(name: str, *instead: dict[str, Any]) -> list[dict[str, Any]]:
-    """FIELDS with others in the place of one."""
+    """Returns FIELDS with others in the place of one."""
     place = next(place for place, each in enumerate(FIELDS) if each["name"] == name)
     return [*FIELDS[:place], *instead, *FIELDS[place + 1 :]]
 
@@ -135,7 +135,7 @@ def test_names_that_bigquery_refuses_are_the_users_mistake(bigquery: BigQuery) -
         ensure_table(f"{bigquery.make_dataset()}.t", pa.schema([("a/b", pa.int64())]))
 
 
-def test_nobody_answers() -> None:
+def test_a_server_that_does_not_answer() -> None:
     with pytest.raises(UsageError, match=r"BigQuery does not answer: .*refused"):
         ensure_table("p.d.t", SCHEMA, f"http://127.0.0.1:{free_port()}", retry_secs=0.1)
 

@@ -1,4 +1,4 @@
-"""`append_columns`: what becomes of values on their way into a table, and which are told of."""
+"""`append_columns`: what values become on their way into a table, and which are refused."""
 
 import datetime
 import decimal
@@ -17,7 +17,7 @@ D = decimal.Decimal
 
 
 def sent(array: pa.Array, declared: pa.DataType | None = None, **there: Any) -> pa.Array:
-    """A column "x" as it is appended.
+    """Returns a column "x" as it is appended.
 
     Args:
       declared: its type at launch, if it is not the array's.

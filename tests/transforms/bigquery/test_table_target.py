@@ -1,4 +1,4 @@
-"""Which tables a batch job writes, at launch, by a client that knows one table."""
+"""Which tables a batch job writes, decided at launch by a fake client; and staging tables."""
 
 import datetime
 from typing import Any
@@ -23,7 +23,7 @@ KEY = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
 
 
 class Client:
-    """Knows the tables that it is given, and takes what is made."""
+    """Knows the given tables, and those that are made."""
 
     def __init__(self, *tables: bigquery.Table) -> None:
         self.tables = {str(table.reference): table for table in tables}
@@ -61,7 +61,7 @@ def table(fields: Any = None, kind: str = "TABLE", **more: Any) -> bigquery.Tabl
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns a function that has all calls go to a Client of these tables."""
+    """Returns a function that directs all calls to a Client with these tables."""
 
     def serve(*tables: bigquery.Table) -> Client:
         client = Client(*tables)
@@ -100,7 +100,7 @@ def test_a_table_with_required_columns_is_not_replaced_by_a_query(serve: Any, na
     )
     with pytest.raises(UsageError, match=text):
         plan_table("p.d.t", SCHEMA, "j", "truncate")
-    assert list(client.tables) == ["p.d.t"]  # there is none for rows to wait in
+    assert list(client.tables) == ["p.d.t"]  # and no staging table
     assert plan_table("p.d.t", SCHEMA, "j", "truncate", loaded=True).rows_table == "p.d.t"
     assert plan_table("p.d.t", SCHEMA, "j").rows_table == "p.d.t"
 
@@ -131,7 +131,7 @@ def test_rows_wait_in_a_table_of_the_same_key(serve: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["VIEW", "EXTERNAL", "MATERIALIZED_VIEW", "SNAPSHOT"])
-def test_what_is_no_table_is_refused(serve: Any, kind: str) -> None:
+def test_views_and_the_like_are_refused(serve: Any, kind: str) -> None:
     serve(table(kind=kind))
     text = f"p.d.t is not a table but a {kind.lower().replace('_', ' ')}, which Sluice does not write to: name a table"
     with pytest.raises(UsageError, match=text):
@@ -169,7 +169,7 @@ def test_whether_there_are_rows_is_asked_for_so_long(serve: Any) -> None:
     assert client.timeouts == [7.0, 7.0, 7.0]
 
 
-def test_nobody_says_whether_there_are_rows() -> None:
+def test_a_server_that_does_not_say_whether_there_are_rows() -> None:
     with pytest.raises(UsageError, match=r"BigQuery does not show whether it has rows: .*refused"):
         has_rows("p.d.t", f"http://127.0.0.1:{free_port()}", retry_secs=0.1)
 
@@ -178,11 +178,11 @@ def test_nobody_says_whether_there_are_rows() -> None:
 
 
 @pytest.mark.parametrize("table", ["p.d.events_2026", "p:d.events_2026", "p.d.events_2026$20260102"])
-def test_its_name_is_not_like_the_others(table: str) -> None:
+def test_a_staging_tables_name_has_no_common_prefix(table: str) -> None:
     assert staging_id(table, "job-1_a") == "p.d.sluice_tmp_job_1_a"
 
 
-def test_it_has_the_columns_and_the_key_of_the_other() -> None:
+def test_a_staging_table_has_the_columns_and_the_key_of_the_other() -> None:
     fields = [bigquery.SchemaField("id", "INTEGER", "REQUIRED", default_value_expression="7")]
     like = bigquery.Table("p.d.t", fields)
     key = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
@@ -195,7 +195,7 @@ def test_it_has_the_columns_and_the_key_of_the_other() -> None:
 
 
 class Dropper:
-    """Fails as it is told to."""
+    """A client whose deletions raise the given error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.asked: list[tuple[str, Retry, float]] = []
@@ -213,7 +213,9 @@ class Dropper:
 
 
 @pytest.mark.parametrize("error", [None, ValueError("no JSON"), ConnectionError("cut off")])
-def test_dropping_it_never_fails_and_is_soon_over(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+def test_dropping_a_staging_table_never_fails_and_is_brief(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
     client = Dropper(error)
     monkeypatch.setattr(table_target, "open_client", lambda *_: client)
     drop_staging("p.d.s")
@@ -222,7 +224,9 @@ def test_dropping_it_never_fails_and_is_soon_over(monkeypatch: pytest.MonkeyPatc
     assert retry._timeout + 2 * timeout <= 30  # the last try may take the time to connect, and that to be answered
 
 
-def test_dropping_it_without_credentials_does_not_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_dropping_a_staging_table_without_credentials_does_not_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     drop_staging("p.d.s")

@@ -1,4 +1,4 @@
-"""Rows to a table by the Storage Write API, on the emulator, and on a proxy before it that misbehaves."""
+"""Rows to a table by the Storage Write API, on the emulator, and through a proxy that injects faults."""
 
 import collections
 import datetime
@@ -50,20 +50,20 @@ from tests.transforms.bigquery.test_write_inserts import EVERY_TYPE, comparable
 UTC = datetime.UTC
 NOW = 1_750_000_000.25
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
-# A table for SCHEMA that takes not every text.
+# A table for SCHEMA that refuses some texts.
 DATES = [
     {"name": "id", "type": "INTEGER"},
     {"name": "text", "type": "DATE"},
     {"name": "_predicted_at", "type": "TIMESTAMP"},
 ]
-# What texts are appended as to it: the table's column is a DATE, and BigQuery takes the text of one.
+# How its rows are appended: the table's column is a DATE, and BigQuery accepts a date's text.
 TEXTS = append_schema(
     SCHEMA, [{**field, "mode": "NULLABLE"} | ({"type": "STRING"} if field["name"] == "text" else {}) for field in DATES]
 )
 
 
 def plan(table: str, schema: pa.Schema = SCHEMA, disposition: str = "append") -> TableTarget:
-    """A job of its own."""
+    """Returns the target of a new job."""
     return plan_table(table, schema, f"job-{uuid.uuid4().hex[:8]}", disposition)
 
 
@@ -72,7 +72,7 @@ def batch_of(ids: list[int], texts: list[str | None] | None = None) -> pa.Record
 
 
 def sink(target: TableTarget, endpoint: str | None = None, retry_secs: float = 5.0) -> Any:
-    """The DoFn of WriteTableRows, set up and in a bundle."""
+    """Returns the DoFn of WriteTableRows, set up and in a bundle."""
     fn = WriteTableRows(target.rows_table, target.schema, retry_secs, endpoint, lambda: NOW)._fn
     fn.setup()
     fn.start_bundle()
@@ -80,7 +80,7 @@ def sink(target: TableTarget, endpoint: str | None = None, retry_secs: float = 5
 
 
 def stream_sink(table: str, schema: pa.Schema = TEXTS, endpoint: str | None = None, retry_secs: float = 5.0) -> Any:
-    """The DoFn of WriteStreamTable, likewise."""
+    """Returns the DoFn of WriteStreamTable, likewise."""
     fn = WriteStreamTable(table, schema, retry_secs, endpoint, lambda: NOW)._fn
     fn.setup()
     fn.start_bundle()
@@ -121,7 +121,7 @@ def ids_in(bigquery: BigQuery, table: str) -> list[int]:
 
 @pytest.fixture
 def table(bigquery: BigQuery) -> str:
-    """A table that is not there yet."""
+    """A table that does not exist yet."""
     return f"{bigquery.make_dataset()}.t"
 
 
@@ -138,7 +138,7 @@ def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request holds no more than some ten rows."""
+    """Requests hold about ten rows."""
     for module in (append_rows, append_requests):
         monkeypatch.setattr(module, "REQUEST_BYTES", 300)
 
@@ -156,7 +156,7 @@ def test_values_of_every_type_come_back(bigquery: BigQuery, table: str, disposit
     commit(target, streams)
     found = sorted(bigquery.rows(table), key=lambda row: row["id"])
     wanted = {name: column[-1] for name, column in EVERY_TYPE.items()}
-    wanted["f4"] = pa.array(wanted["f4"], pa.float32()).to_pylist()  # as it is, and not as it is shown
+    wanted["f4"] = pa.array(wanted["f4"], pa.float32()).to_pylist()  # the exact value, not its shortest text
     wanted["floats"] = pa.array(wanted["floats"], pa.list_(pa.float32())).to_pylist()
     for column, values in wanted.items():
         assert comparable([row[column] for row in found]) == comparable(values), column
@@ -301,7 +301,7 @@ def test_what_is_not_allowed_fails_at_once(target: TableTarget, proxy: BigQueryP
             write(target, batch_of([1]), endpoint=proxy.url, retry_secs=60.0)
 
 
-def test_a_table_that_is_gone_is_told_of(bigquery: BigQuery, target: TableTarget) -> None:
+def test_a_missing_table_is_an_error(bigquery: BigQuery, target: TableTarget) -> None:
     bigquery.client.delete_table(target.table)
     with pytest.raises(SluiceError, match=r"a stream of .* cannot be made: NotFound: .*"):
         write(target, batch_of([1]), retry_secs=0.1)
@@ -326,7 +326,7 @@ def test_streams_are_made_at_a_limited_rate() -> None:
 
 
 class Streams:
-    """Makes a stream once it has raised these."""
+    """Raises these errors, one a call, and then makes a stream."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
@@ -339,7 +339,7 @@ class Streams:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Pace:
-    """There is no waiting for more of the quota, nor for the next stream."""
+    """Returns a pace without pauses; those for the quota are 1 ms."""
     monkeypatch.setattr(write_bigquery, "_FIRST_QUOTA_PAUSE_SECS", 0.001)
     monkeypatch.setattr(write_bigquery, "_LAST_QUOTA_PAUSE_SECS", 0.001)
     return Pace(0.0)
@@ -395,7 +395,7 @@ def test_many_streams_are_committed_in_groups_and_the_rest_the_next_time(
 
 
 def test_streams_that_were_committed_before_are_left_out() -> None:
-    """As BigQuery says it; the emulator calls it a state that does not fit."""
+    """BigQuery says ALREADY_COMMITTED; the emulator says INVALID_STREAM_STATE."""
 
     class Client:
         asked: list[list[str]] = []
@@ -512,7 +512,7 @@ def test_replacing_that_dies_half_way_goes_on(bigquery: BigQuery, table: str, mo
 
 
 class FailOnce(beam.DoFn):
-    """Fails the bundle that it is in, at its end and once."""
+    """Fails its bundle at the end, once."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -529,7 +529,7 @@ class FailOnce(beam.DoFn):
 def run_job(
     target: TableTarget, directory: Path, batches: list[pa.RecordBatch], rate: float = 0.5, **extra: Any
 ) -> None:
-    """Runs the sinks of a batch job, which writes down what it has committed."""
+    """Runs the sinks of a batch job, and writes what it committed to a file."""
     failures_target = Target(f"{directory}/failures", ".jsonl", f"{directory}/.temp")
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         rows = (
@@ -623,7 +623,7 @@ def test_a_job_that_is_killed_leaves_nothing(bigquery: BigQuery, target: TableTa
 # Streaming ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_is_refused_fails_alone_and_is_told_of(bigquery: BigQuery) -> None:
+def test_a_refused_row_fails_alone(bigquery: BigQuery) -> None:
     table = bigquery.make_table(DATES)
     messages = message_batch(
         "projects/p/subscriptions/s",
@@ -747,7 +747,7 @@ def test_a_table_that_is_gone_is_named(bigquery: BigQuery, monkeypatch: pytest.M
     fn.teardown()
 
 
-def test_an_id_that_is_none_is_refused_at_launch() -> None:
+def test_a_wrong_table_id_is_refused_at_launch() -> None:
     for transform in (WriteTableRows, WriteStreamTable):
         with pytest.raises(UsageError, match="'table' is not a table id"):
             transform("table", SCHEMA)

@@ -66,7 +66,7 @@ def size(row: dict[str, Any]) -> int:
 
 
 def sink(table: str, mode: str = "full", **options: Any) -> Any:
-    """The DoFn of WriteFailureTable, set up and in a bundle."""
+    """Returns the DoFn of WriteFailureTable, set up and in a bundle."""
     fn = WriteFailureTable(table, mode, **options)._fn
     fn.setup()
     fn.start_bundle()
@@ -84,7 +84,7 @@ def write(table: str, *failures: Failure, mode: str = "full", **options: Any) ->
 
 
 def changed(name: str, **changes: Any) -> list[dict[str, Any]]:
-    """FIELDS with one that is other."""
+    """Returns FIELDS with one of them changed."""
     return [field | (changes if field["name"] == name else {}) for field in FIELDS]
 
 
@@ -102,7 +102,7 @@ def proxy(bigquery: BigQuery) -> Iterator[Proxy]:
 
 
 def test_the_columns_of_the_table() -> None:
-    """Those who read the table go by these: change them as one changes an interface."""
+    """The columns are an interface for readers of the table."""
     found = [(field["name"], field["type"], field["mode"]) for field in FIELDS]
     assert found == [
         ("timestamp", "TIMESTAMP", "REQUIRED"),
@@ -221,7 +221,7 @@ def test_every_row_fits(monkeypatch: pytest.MonkeyPatch, mode: str, payload: byt
         assert whole == (len(payload) == 100 or len(message) == 100)
 
 
-def test_doubles_are_dropped_where_a_message_failed_alike(bigquery: BigQuery, table: str) -> None:
+def test_duplicates_of_a_messages_failure_are_dropped(bigquery: BigQuery, table: str) -> None:
     again = like(timestamp=FAILURE.timestamp + 1)
     others = [
         like(attempt=3),
@@ -331,10 +331,10 @@ def test_launch_without_a_server_or_a_table() -> None:
 
 
 class Stream:
-    """Takes every row.
+    """Accepts every row.
 
     Attributes:
-      batches: how many came together.
+      batches: how many rows came at once.
     """
 
     def __init__(self) -> None:
@@ -346,7 +346,7 @@ class Stream:
 
 
 def sent(*failures: Failure) -> list[int]:
-    """Returns how many are sent together before the bundle ends."""
+    """Returns how many failures are sent at once before the bundle ends."""
     stream = Stream()
     fn = WriteFailureRows(TableTarget.appended("p.d.t", SCHEMA, "j"))._fn
     fn._open = lambda: stream

@@ -1,4 +1,4 @@
-"""`WriteTable` on the emulator of BigQuery: what comes back, what is refused, and what is never lost."""
+"""`WriteTable` on the emulator of BigQuery: values that come back, rows that are refused, and none that is lost."""
 
 import datetime
 import decimal
@@ -29,14 +29,14 @@ from tests.support.serving.http_proxy import Proxy, proxy_of
 UTC = datetime.UTC
 NOW = 1_750_000_000.25
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
-# A table for SCHEMA that takes not every text.
+# A table for SCHEMA that refuses some texts.
 DATES = [
     {"name": "id", "type": "INTEGER"},
     {"name": "text", "type": "DATE"},
     {"name": "_predicted_at", "type": "TIMESTAMP"},
 ]
 D = decimal.Decimal
-# By column: its type, values for three rows, and values that come back where they are others.
+# By column: its type, values for three rows, and the values that come back where they differ.
 EVERY_TYPE: dict[str, tuple[Any, ...]] = {
     "id": (pa.int64(), [0, 1, 2]),
     "i": (pa.int64(), [-(1 << 63), (1 << 63) - 1, None]),
@@ -73,13 +73,13 @@ EVERY_TYPE: dict[str, tuple[Any, ...]] = {
 
 
 def batch_of(ids: list[int], texts: list[str | None] | None = None, message_ids: list[str] | None = None) -> Any:
-    """A batch of SCHEMA, of messages if it has their ids."""
+    """Returns a batch of SCHEMA, of messages if their ids are given."""
     rows = pa.record_batch([pa.array(ids), pa.array(texts or ["x"] * len(ids), pa.string())], schema=SCHEMA)
     return rows if message_ids is None else rows.append_column(MESSAGE_ID, pa.array(message_ids))
 
 
 def sink(table: str, schema: pa.Schema = SCHEMA, **options: Any) -> Any:
-    """The DoFn of WriteTable, set up and in a bundle."""
+    """Returns the DoFn of WriteTable, set up and in a bundle."""
     fn = WriteTable(table, schema, clock=lambda: NOW, **options)._fn
     fn.setup()
     fn.start_bundle()
@@ -137,7 +137,7 @@ def test_values_of_every_type_come_back(bigquery: BigQuery) -> None:
     assert {row["_predicted_at"] for row in found} == {datetime.datetime.fromtimestamp(NOW, UTC)}
 
 
-def test_a_row_that_is_refused_fails_alone_and_is_told_of(bigquery: BigQuery) -> None:
+def test_a_refused_row_fails_alone(bigquery: BigQuery) -> None:
     table = bigquery.make_table(DATES)
     messages = message_batch(
         "projects/p/subscriptions/s",
@@ -292,7 +292,7 @@ def test_rows_that_may_be_taken_the_next_time_are_sent_again(bigquery: BigQuery,
     failures = write(table, batch_of([10, 11, 12, 13], list("abcd")), endpoint=proxy.url)
     assert [failure.error_message for failure in failures] == ["no reason is given (invalid)"]
     assert failures[0].payload == b'{"id":11,"text":"b"}'
-    # 13 was taken at first, as 12 was at the second; so this server says, which writes neither.
+    # By the answers, 13 was accepted at first and 12 at the second; the proxy has written neither.
     assert [[row["json"]["id"] for row in each["rows"]] for each in proxy.posted] == [[10, 11, 12, 13], [10, 12], [10]]
     assert ids_in(bigquery, table) == [10]
 
@@ -322,6 +322,6 @@ def test_a_column_that_the_table_lacks_fails_the_bundle(bigquery: BigQuery) -> N
         write(table, batch_of([1]))
 
 
-def test_an_id_that_is_none_is_refused_at_launch() -> None:
+def test_a_wrong_table_id_is_refused_at_launch() -> None:
     with pytest.raises(UsageError, match="'table' is not a table id"):
         WriteTable("table", SCHEMA)

@@ -18,7 +18,7 @@ def rows_of(schema: pa.Schema, *rows: dict) -> list[Row]:  # type: ignore[type-a
 
 
 def values_of(kind: pa.DataType, *values: object) -> list[object]:
-    """What each value of a column becomes; None: it is left out."""
+    """Returns what each value of a column becomes; None: it is left out."""
     schema = pa.schema([("x", kind)])
     return [row.values.get("x") for row in rows_of(schema, *({"x": value} for value in values))]
 
@@ -64,7 +64,7 @@ def test_ids_are_those_of_the_messages() -> None:
     ids = ["7", "8", "", None, "9", "9"]
     batch = pa.record_batch([pa.array(range(6)), pa.array(ids)], schema=schema)
     rows = table_rows(batch, schema.remove(1), WHEN)
-    assert [row.id for row in rows] == ["7", "8", None, None, None, None]  # two rows of one message are no doubles
+    assert [row.id for row in rows] == ["7", "8", None, None, None, None]  # two rows of one message are not duplicates
     assert MESSAGE_ID not in rows[0].values
     assert [row.id for row in rows_of(schema.remove(1), {"x": 1})] == [None]
 

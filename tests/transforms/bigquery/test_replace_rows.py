@@ -1,4 +1,4 @@
-"""The jobs by which rows that waited replace a table's: what they ask for, by a runner that runs none."""
+"""The jobs that replace a table's rows: their configuration, recorded by a fake runner."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SCHEMA = pa.schema([("id", pa.int64())])
 class Runner:
     """
     Attributes:
-      jobs: what was to run: the kind, what is read, and the configuration.
+      jobs: the kind, what is read, and the configuration.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ def table(mode: str = "NULLABLE", key: str = KEY) -> bigquery.Table:
 
 
 def shown(disposition: str, like: bigquery.Table) -> tuple[str, Any, Any]:
-    """Returns the one job by which rows of several load jobs are seen."""
+    """Returns the one job that makes the rows of several load jobs visible."""
     target = TableTarget("p.d.t", "p.d.t", SCHEMA, disposition, "j")
     runner = Runner()
     LoadCommitter(target, Target("gs://b/t/rows", ".parquet", "gs://b/t"))._show(runner, "n", like)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_appended_rows_replace_the_others_under_the_same_key(key: str) -> None:
     ("disposition", "mode", "kind", "word"),
     [
         ("truncate", "NULLABLE", "query", "WRITE_TRUNCATE_DATA"),
-        ("truncate", "REQUIRED", "copy", "WRITE_TRUNCATE"),  # of a query's results none is REQUIRED
+        ("truncate", "REQUIRED", "copy", "WRITE_TRUNCATE"),  # a query's results are never REQUIRED
         ("append", "REQUIRED", "copy", "WRITE_APPEND"),
         ("empty", "NULLABLE", "copy", "WRITE_EMPTY"),
     ],
@@ -77,7 +77,7 @@ def test_loaded_rows_are_seen_under_the_same_key(disposition: str, mode: str, ki
 
 
 def test_one_load_job_keeps_the_key() -> None:
-    """The client that is asked for the table takes no other call."""
+    """The client answers for the table, and starts the load; it knows no other call."""
 
     class Client:
         def get_table(self, *_: Any, **__: Any) -> bigquery.Table:
