@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from sluice.models.reserved import is_reserved
 from sluice.models.signature import ColumnSpec, Default, arrow_type
+from sluice.models.tensors.arrays import list_array
 from sluice.models.tensors.column_types import is_list, is_text, leaf_fits, leaf_type
 from sluice.models.tensors.columns import (
     RowErrors,
@@ -69,10 +70,9 @@ def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default
         values, counts = _scalars(array.cast(kind), ColumnSpec(spec.name, dtype), errors, default)
     missing = f"column '{spec.name}' is null or empty; the model takes {spec}" if depth else null_reason(spec)
     _check_counts(counts, spec, errors, missing)
-    offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
     if not isinstance(values, pa.Array):
         values = pa.array(values, _KINDS[dtype])
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(counts == 0))
+    return list_array(counts, values, pa.array(counts == 0))
 
 
 def _scalars(
@@ -97,9 +97,8 @@ def _cast_leaves(array: pa.Array, leaf: pa.DataType, outermost: bool = True) -> 
     if not is_list(array.type):
         return array.cast(leaf)
     lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
-    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
     nulls = None if outermost or not array.null_count else array.is_null()
-    return pa.ListArray.from_arrays(offsets, _cast_leaves(array.flatten(), leaf, outermost=False), mask=nulls)
+    return list_array(lengths, _cast_leaves(array.flatten(), leaf, outermost=False), nulls)
 
 
 def _lists(

@@ -15,7 +15,7 @@ from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import WRITE
 from sluice.transforms.core.messages import with_message_id
 from sluice.transforms.encode.rows import counted_failure, scored_failure
-from sluice.transforms.files.write import write_rows
+from sluice.transforms.files.open_file import write_rows
 
 Rows = TypeVar("Rows")
 

@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 
 from sluice.models.reserved import ATTRIBUTES, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
+from sluice.models.tensors.arrays import repeated
 from sluice.transforms.core.failures import Failure
 
 # The attribute that counts the attempts at a message, from 1. `sluice replay` sets it.
@@ -51,8 +52,7 @@ def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa
       origin: the common part, which ends with the unit of `positions`, e.g. "gs://b/f.csv#byte=".
       positions: int64 [rows].
     """
-    indices = pa.array(np.zeros(len(positions), np.int32))
-    file = pa.DictionaryArray.from_arrays(indices, pa.array([origin], pa.string()))
+    file = repeated(origin, len(positions))
     if not batch.num_columns:  # such a batch has no length, and append_column would refuse
         return pa.RecordBatch.from_arrays([file, pa.array(positions, pa.int64())], names=[FILE, POSITION])
     return batch.append_column(FILE, file).append_column(POSITION, pa.array(positions, pa.int64()))

@@ -16,6 +16,7 @@ from sluice.models.reserved import (
     PAYLOAD,
     PUBLISH_TIME,
 )
+from sluice.models.tensors.arrays import repeated
 
 TIME = pa.timestamp("us", "UTC")
 
@@ -57,7 +58,6 @@ def message_batch(
       publish_times, event_times: int64 [messages], microseconds since the epoch.
     """
     rows = len(payloads)
-    file = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([source], pa.string()))
     kinds = {field.name: field.type for field in MESSAGE_SCHEMA}
     if any(attributes):
         pairs = pa.array([list(each.items()) for each in attributes], kinds[ATTRIBUTES])
@@ -65,7 +65,7 @@ def message_batch(
         empty = pa.array([], pa.string())
         pairs = pa.MapArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), empty, empty)
     arrays = [
-        file,
+        repeated(source, rows),
         pa.array(ids, pa.string()),
         pa.array(publish_times, pa.int64()).cast(TIME),
         pa.array(event_times, pa.int64()).cast(TIME),

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from sluice.models.batching.tickets import Prediction
 from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
+from sluice.models.tensors.arrays import repeated
 from sluice.models.tensors.binding import Group
 
 MODEL_COLUMN, VERSION_COLUMN = "_model", "_version"
@@ -58,9 +59,8 @@ def append_outputs(
     refused: dict[int, str] = {}
     columns = [_column([p.arrays[spec.name] for _, p in parts], spec, rows, refused) for spec in signature.outputs]
     versions = pa.concat_arrays([_constant(version, count) for _, p in parts for count, version in p.versions])
-    model = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(rows), np.int32)), pa.array([uri]))
     names = [*(prefix + spec.name for spec in signature.outputs), MODEL_COLUMN, VERSION_COLUMN]
-    answers = pa.RecordBatch.from_arrays([*columns, model, versions], names=names)
+    answers = pa.RecordBatch.from_arrays([*columns, repeated(uri, len(rows)), versions], names=names)
     if len(parts) > 1:
         order = np.argsort(rows, kind="stable")
         rows, answers = rows[order], answers.take(pa.array(order))

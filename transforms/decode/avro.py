@@ -18,7 +18,7 @@ from sluice.transforms.decode.avro_container import (
     read_header,
 )
 from sluice.transforms.decode.ranges import FileRange, Look, Read, typed_look
-from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, finish, row_failure
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns, finish, without_bad
 
 # A batch gathers the rows of several blocks until it has this many.
 _BATCH_ROWS = 4096
@@ -111,10 +111,7 @@ def read_avro(file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: I
       CorruptFile: the file lacks a column of the job; or a block is cut short, does not end with the marker, or does
         not decode.
     """
-    known = arrow_schema(header.schema).names
-    missing = [name for name, _ in spec.columns if name not in known]
-    if missing:
-        raise CorruptFile(f"the file has no column {missing[0]!r}; it has {', '.join(known)}")
+    check_columns(spec, arrow_schema(header.schema).names, "the file")
     marker = find_marker(file, header.sync, start, header.size - SYNC_BYTES)
     if marker is None:
         return
@@ -149,14 +146,7 @@ def avro_columns(rows: Sequence[Any], positions: np.ndarray, spec: InputSpec, or
     bad: dict[int, str] = {}
     arrays = [_column(rows, name, kind, bad) for name, kind in spec.columns]
     batch = finish(arrays, spec, origin, positions, None)
-    if not bad:
-        return Decoded([batch])
-    failures = [
-        row_failure(text, f"{origin}{positions[row]}", json_payload(rows[row])) for row, text in sorted(bad.items())
-    ]
-    keep = np.ones(len(rows), bool)
-    keep[list(bad)] = False
-    return Decoded([batch.filter(pa.array(keep))], failures)
+    return without_bad(batch, bad, origin, positions, lambda row: json_payload(rows[row]))
 
 
 def _column(rows: Sequence[Any], name: str, kind: pa.DataType, bad: dict[int, str]) -> pa.Array:

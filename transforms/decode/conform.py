@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from sluice.transforms.core.batches import payload_of
 from sluice.transforms.decode.convert import convert_or_mark
-from sluice.transforms.decode.spec import Decoded, InputSpec, finish, row_failure
+from sluice.transforms.decode.spec import Decoded, InputSpec, finish, without_bad
 
 
 def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) -> Decoded:
@@ -19,7 +19,6 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
       origin: see transforms.core.batches.with_origin.
       position: the position of the first row.
     """
-    bad = np.zeros(batch.num_rows, bool)
     reasons: dict[int, str] = {}
     arrays = []
     for name, kind in spec.columns:
@@ -27,16 +26,11 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
         array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind), kind)
         if misfits is not None:
             text = f"column '{name}' has type {found.type} here, and its value does not fit {kind}"
-            reasons |= {int(row): text for row in np.flatnonzero(misfits & ~bad)}
-            bad |= misfits
+            reasons = dict.fromkeys(np.flatnonzero(misfits).tolist(), text) | reasons
         arrays.append(array)
-    whole = finish(arrays, spec, origin, np.arange(position, position + batch.num_rows), None)
-    if not reasons:
-        return Decoded([whole])
-    failures = [
-        row_failure(text, f"{origin}{position + row}", payload_of(batch, row)) for row, text in sorted(reasons.items())
-    ]
-    return Decoded([whole.filter(pa.array(~bad))], failures)
+    positions = np.arange(position, position + batch.num_rows)
+    whole = finish(arrays, spec, origin, positions, None)
+    return without_bad(whole, reasons, origin, positions, functools.partial(payload_of, batch))
 
 
 def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -17,6 +17,7 @@ from sluice.transforms.decode.spec import (
     Decoded,
     InputSpec,
     Undecodable,
+    check_columns,
     decode_isolated,
     finish,
     row_failure,
@@ -34,9 +35,7 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
     Raises:
       CorruptFile: the header lacks a column of the job.
     """
-    missing = [name for name, _ in spec.columns if name not in names]
-    if missing:
-        raise CorruptFile(f"the header has no column {missing[0]!r}; it has {', '.join(names)}")
+    check_columns(spec, names, "the header")
     if spec.header and tuple(names) != spec.header:
         raise CorruptFile(
             "the header is not that of the first file, and lines are written as they are; give all files one header, "

@@ -10,9 +10,18 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from sluice.models.protos import message_class
+from sluice.models.tensors.arrays import list_array
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import convert_or_mark
-from sluice.transforms.decode.spec import Decoded, InputSpec, Undecodable, decode_isolated, finish, row_failure
+from sluice.transforms.decode.spec import (
+    Decoded,
+    InputSpec,
+    Undecodable,
+    decode_isolated,
+    finish,
+    row_failure,
+    without_bad,
+)
 
 
 def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:
@@ -36,24 +45,17 @@ def _decode_together(records: Sequence[bytes], positions: np.ndarray, spec: Inpu
     """Returns the rows of records; raises Undecodable if the decoder refuses one of them."""
     columns = _parse(records, tuple((name, kind) for name, kind in spec.columns if name != spec.examples))
     payload = pa.array(records, pa.binary())
-    bad = np.zeros(len(records), bool)
-    failures = []
+    reasons: dict[int, str] = {}
     arrays = []
     for name, kind in spec.columns:
         if name == spec.examples:
             arrays.append(payload)
             continue
         array, misfits, reason = _convert(columns[name], kind)
-        if misfits.any():
-            for row in np.flatnonzero(misfits & ~bad).tolist():
-                text = f"feature '{name}': {reason(row)}"
-                failures.append(row_failure(text, f"{origin}{positions[row]}", records[row]))
-            bad |= misfits
+        reasons = {row: f"feature '{name}': {reason(row)}" for row in np.flatnonzero(misfits).tolist()} | reasons
         arrays.append(array)
     batch = finish(arrays, spec, origin, positions, payload)
-    if bad.any():
-        batch = batch.filter(pa.array(~bad))
-    return Decoded([batch] if batch.num_rows else [], failures)
+    return without_bad(batch, reasons, origin, positions, records.__getitem__)
 
 
 def _parse(records: Sequence[bytes], kinds: tuple[tuple[str, pa.DataType], ...]) -> dict[str, pa.Array]:
@@ -115,8 +117,7 @@ def _lists(
     bad = np.zeros(len(array), bool)
     if misfits.any():
         bad[np.repeat(np.arange(len(array)), lengths)[misfits]] = True
-    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
-    lists = pa.ListArray.from_arrays(offsets, values, mask=array.is_null() if array.null_count else None)
+    lists = list_array(lengths, values, array.is_null() if array.null_count else None)
     return lists.cast(kind), bad, lambda _: reason
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.json as pa_json
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form
+from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form, read_objects
 from sluice.transforms.decode.lines import LineBlock, read_blocks
 from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read
 from sluice.transforms.decode.spec import (
@@ -121,11 +120,7 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
     try:
         block.data.decode()  # pyarrow does not check the strings of keys that it ignores
         forms = _forms(block, rows, spec)
-        table = pa_json.read_json(
-            pa.BufferReader(pa.py_buffer(block.data)),
-            pa_json.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
-            pa_json.ParseOptions(explicit_schema=pa.schema(forms.items()), unexpected_field_behavior="ignore"),
-        )
+        table = read_objects(block.data, pa.schema(forms.items()), "ignore")
         if table.num_rows != len(rows):
             return None
         columns = table.combine_chunks().to_batches()[0].columns if spec.columns else []

@@ -5,7 +5,7 @@ import binascii
 import math
 import reprlib
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import orjson
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
+from sluice.models.tensors.arrays import list_array
 from sluice.transforms.decode.convert import text_converter
 
 # What `json.loads` returns.
@@ -99,7 +100,7 @@ def _lists_from_form(array: pa.ListArray, kind: pa.DataType) -> pa.Array:
         return _lists_from_form(_joined(array), kind)
     values = from_form(array.flatten(), kind.value_type)
     lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
-    return _list_array(lengths, values, array)
+    return list_array(lengths, values, _nulls(array))
 
 
 def _joined(array: pa.ListArray) -> pa.ListArray:
@@ -113,12 +114,24 @@ def _joined(array: pa.ListArray) -> pa.ListArray:
     if (counts != counts[np.searchsorted(owner, owner)]).any():
         raise ValueError("lists of unequal lengths")
     totals = np.bincount(owner, weights=counts, minlength=len(array)).astype(np.int64)
-    return _list_array(totals, inner.flatten(), array)
+    return list_array(totals, inner.flatten(), _nulls(array))
 
 
-def _list_array(lengths: np.ndarray, values: pa.Array, like: pa.ListArray) -> pa.ListArray:
-    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, values, mask=like.is_null() if like.null_count else None)
+def _nulls(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None
+
+
+def read_objects(data: bytes, schema: pa.Schema, unexpected: Literal["ignore", "error"]) -> pa.Table:
+    """Returns lines of JSON objects as columns, parsed by pyarrow in one block.
+
+    Args:
+      unexpected: what is done about a key that `schema` lacks.
+    """
+    return pa_json.read_json(
+        pa.BufferReader(pa.py_buffer(data)),
+        pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected),
+    )
 
 
 def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -133,15 +146,9 @@ def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pc.any(pc.match_substring_regex(values, r"[\r\n]")).as_py():
         values = pc.replace_substring_regex(values, r"[\r\n]", " ")
     lines = pc.binary_join_element_wise('{"v":', values, "}\n", "")
-    data = pa.py_buffer(b"".join(lines.cast(pa.binary()).to_pylist()))
+    data = b"".join(lines.cast(pa.binary()).to_pylist())
     try:
-        table = pa_json.read_json(
-            pa.BufferReader(data),
-            pa_json.ReadOptions(use_threads=False, block_size=data.size + 1),
-            pa_json.ParseOptions(
-                explicit_schema=pa.schema([("v", form_of(None, kind))]), unexpected_field_behavior="error"
-            ),
-        )
+        table = read_objects(data, pa.schema([("v", form_of(None, kind))]), "error")
         if table.num_rows == len(array):
             return from_form(table.column(0).combine_chunks(), kind)
     except ValueError:

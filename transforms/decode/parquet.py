@@ -11,7 +11,7 @@ from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode.conform import conform
 from sluice.transforms.decode.ranges import FileRange, Look, Read, typed_look
-from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns
 
 BATCH_ROWS = 4096
 
@@ -75,15 +75,12 @@ def read_parquet(
     Raises:
       CorruptFile: a column of the job is not in the file, or it has fewer rows than its footer says.
     """
-    names = [name for name, _ in spec.columns]
-    missing = [name for name in names if name not in file.schema_arrow.names]
-    if missing:
-        raise CorruptFile(f"the file has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+    check_columns(spec, file.schema_arrow.names, "the file")
     rows, _ = group_shares(file)
     position, end = int(rows[:first].sum()), int(rows[:last].sum())
     row_bytes = stored_bytes / max(1, end - position)
     # If no column is requested, one is read: batches must have their numbers of rows.
-    wanted = names or file.schema_arrow.names[:1]
+    wanted = spec.schema.names or file.schema_arrow.names[:1]
     for batch in file.iter_batches(BATCH_ROWS, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
         decoded = conform(batch, spec, f"{path}#row=", position)
         position += batch.num_rows

@@ -2,11 +2,12 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.errors import CorruptFile
 from sluice.models.isolate import isolate
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import with_origin, with_payload
@@ -113,6 +114,44 @@ def finish(
     batch = pa.RecordBatch.from_arrays(list(arrays), schema=spec.schema)
     batch = with_origin(batch, origin, positions)
     return with_payload(batch, payload) if spec.payload and payload is not None else batch
+
+
+def without_bad(
+    batch: pa.RecordBatch,
+    reasons: Mapping[int, str],
+    origin: str,
+    positions: np.ndarray,
+    payload: Callable[[int], bytes],
+) -> Decoded:
+    """Returns the batch without its bad rows, and the failures of those, in order.
+
+    Args:
+      reasons: the bad rows, with the reason of each.
+      origin, positions: see transforms.core.batches.with_origin.
+      payload: returns the source text of a row.
+    """
+    if not reasons:
+        return Decoded([batch])
+    failures = [
+        row_failure(reason, f"{origin}{positions[row]}", payload(row)) for row, reason in sorted(reasons.items())
+    ]
+    keep = np.ones(batch.num_rows, bool)
+    keep[list(reasons)] = False
+    return Decoded([batch.filter(pa.array(keep))] if keep.any() else [], failures)
+
+
+def check_columns(spec: InputSpec, names: Sequence[str], holder: str) -> None:
+    """Checks that a file has the columns of the job.
+
+    Args:
+      holder: names the source of `names` in the error: "the file", or "the header".
+
+    Raises:
+      CorruptFile: a column is missing.
+    """
+    missing = [name for name, _ in spec.columns if name not in names]
+    if missing:
+        raise CorruptFile(f"{holder} has no column {missing[0]!r}; it has {', '.join(names)}")
 
 
 class Undecodable(Exception):

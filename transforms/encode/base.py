@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.errors import SluiceError
+from sluice.models.tensors.arrays import list_array
 from sluice.models.tensors.column_types import is_list
 from sluice.transforms.core.formats import FORMATS, RAW_FORMATS
 
@@ -212,8 +213,7 @@ def join(pieces: Sequence[pa.Array | Text], rows: int, null: Text) -> pa.Array:
 def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
     """Returns the lists with these values in place of `lists.flatten()`."""
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
-    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
-    return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
+    return list_array(lengths, values, lists.is_null() if lists.null_count else None)
 
 
 def data_bytes(array: pa.Array) -> bytes:

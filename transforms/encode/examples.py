@@ -2,13 +2,13 @@
 
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors import tfrecord
+from sluice.models.tensors.arrays import list_array
 from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode.base import OutputSpec, parts, select_columns, shown_schema
 
@@ -78,9 +78,8 @@ def _feature(name: str, array: pa.Array) -> pa.Array:
     else:
         lengths = present.to_numpy(zero_copy_only=False)
         values = array.drop_null()
-    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
     mask = pc.invert(present) if array.null_count else None
-    return pa.ListArray.from_arrays(offsets, values.cast(_feature_type(values.type)), mask=mask)
+    return list_array(lengths, values.cast(_feature_type(values.type)), mask)
 
 
 def _feature_type(kind: pa.DataType) -> pa.DataType:

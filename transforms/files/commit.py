@@ -14,7 +14,8 @@ from apache_beam.io.filesystems import FileSystems
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import delete_files, match_files
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.write import BatchFormat, OpenShard, Shard, Target, existing_files, remove_temp
+from sluice.transforms.files.open_file import BatchFormat
+from sluice.transforms.files.write import OpenShard, Shard, Target, existing_files, remove_temp
 
 # Beam's sinks rename on up to as many threads.
 _THREADS = 64

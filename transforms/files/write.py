@@ -6,13 +6,11 @@ dies, leaves nothing that looks like output.
 """
 
 import dataclasses
-import gzip
 import logging
-import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,18 +19,24 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from sluice.models.errors import SluiceError, UsageError
-from sluice.models.isolate import isolate
-from sluice.transforms.core.batches import failure_of
-from sluice.transforms.core.beam_files import delete_files, match_files
+from sluice.models.errors import UsageError
+from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import ENCODE, FAILURES, FULL, FailedOutput, Failure, count_failures, to_json
+from sluice.transforms.core.failures import FAILURES, FULL, FailedOutput, Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.formats import open_encoder
+from sluice.transforms.files.open_file import (
+    BatchFormat,
+    BatchOrFailure,
+    Element,
+    FailureFormat,
+    Format,
+    OpenFile,
+    WriteElement,
+    write_rows,
+    write_whole,
+)
 
 _LOG = logging.getLogger(__name__)
-
-_GZIP_LEVEL = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,74 +80,6 @@ def existing_files(target: Target) -> list[str]:
     return [file.path for file in match_files(target.pattern) if named.match(file.path)]
 
 
-Element = TypeVar("Element", contravariant=True)
-
-
-class Writer(Protocol[Element]):
-    """Writes elements to an open file."""
-
-    def write(self, element: Element, /) -> int:
-        """Writes an element; returns its number of rows.
-
-        Raises:
-          SluiceError: the format cannot hold a row of it. Nothing is written.
-        """
-
-    def close(self) -> None:
-        """Writes the end of the format. The file itself stays open."""
-
-
-class Format(Protocol[Element]):
-    """How elements, batches or failures, become the bytes of a file. Picklable."""
-
-    def open(self, file: BinaryIO) -> Writer[Element]:
-        """Returns a writer to the file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchFormat:
-    """RecordBatches in a format of transforms.encode.formats."""
-
-    spec: OutputSpec
-
-    def open(self, file: BinaryIO) -> Writer[pa.RecordBatch]:
-        return _BatchWriter(file, self.spec)
-
-
-class _BatchWriter:
-    def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
-        self._encoder = open_encoder(file, spec)
-
-    def write(self, batch: pa.RecordBatch) -> int:
-        self._encoder.write(batch)
-        return batch.num_rows
-
-    def close(self) -> None:
-        self._encoder.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class FailureFormat:
-    """Failures as JSON Lines."""
-
-    payload_mode: str
-
-    def open(self, file: BinaryIO) -> Writer[Failure]:
-        return _FailureWriter(file, self.payload_mode)
-
-
-class _FailureWriter:
-    def __init__(self, file: BinaryIO, payload_mode: str) -> None:
-        self._file, self._mode = file, payload_mode
-
-    def write(self, failure: Failure) -> int:
-        self._file.write(to_json(failure, self._mode) + b"\n")
-        return 1
-
-    def close(self) -> None:
-        pass
-
-
 class WrittenFiles(NamedTuple):
     """The outputs of writing batches: the `Shard`s, and the rows that the format cannot hold."""
 
@@ -182,29 +118,24 @@ class WriteFailures(beam.PTransform):
         return failures | "Shards" >> beam.ParDo(self._fn)
 
 
-# What files are written from, and a function that writes one of them by another: `write_rows` or `write_whole`.
-Written: TypeAlias = pa.RecordBatch | Failure
-WriteElement: TypeAlias = Callable[[Written, Callable[[Written], None]], Iterator[Failure]]
-
-
 @beam.typehints.with_output_types(Shard)
 class _WriteShards(beam.DoFn):
     """Counts: rows_failed."""
 
-    def __init__(self, target: Target, format_: Format[Written], write: WriteElement) -> None:
+    def __init__(self, target: Target, format_: Format[BatchOrFailure], write: WriteElement) -> None:
         self._target = target
         self._format = format_
         self._write = write
-        self._open: OpenShard[Written] | None = None
+        self._open: OpenShard[BatchOrFailure] | None = None
 
     def start_bundle(self) -> None:
         self.teardown()
 
-    def process(self, element: Written) -> Iterator[Shard | FailedOutput]:
+    def process(self, element: BatchOrFailure) -> Iterator[Shard | FailedOutput]:
         for failure in self._write(element, self._add):
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
 
-    def _add(self, element: Written) -> None:
+    def _add(self, element: BatchOrFailure) -> None:
         if self._open is None:
             self._open = OpenShard(self._target, self._format)
         self._open.write(element)
@@ -218,74 +149,6 @@ class _WriteShards(beam.DoFn):
         left, self._open = self._open, None
         if left is not None:
             left.drop()
-
-
-def write_rows(batch: pa.RecordBatch, write: Callable[[pa.RecordBatch], None]) -> Iterator[Failure]:
-    """Writes a batch; if that is refused, writes halves until each row at fault is alone, and yields their failures.
-
-    Counts: rows_failed.
-
-    Args:
-      write: raises SluiceError, before it has written anything, if it refuses a row of its batch.
-    """
-    for part in isolate(batch.num_rows, lambda start, stop: write(batch.slice(start, stop - start)), SluiceError):
-        if part.error is not None:
-            failure = failure_of(batch, part.start, ENCODE, type(part.error).__name__, str(part.error))
-            count_failures([failure])
-            yield failure
-
-
-def write_whole(element: Written, write: Callable[[Written], None]) -> Iterator[Failure]:
-    """Writes an element that no format refuses."""
-    write(element)
-    return iter(())
-
-
-class OpenFile(Generic[Element]):
-    """An unfinished file under a temporary name.
-
-    Attributes:
-      rows: the number written so far.
-    """
-
-    def __init__(self, path: str, format_: Format[Element], gzipped: bool) -> None:
-        self.path = path
-        self.rows = 0
-        self._file = cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
-        self._sink = self._file
-        if gzipped:
-            self._sink = cast(BinaryIO, gzip.GzipFile("", "wb", _GZIP_LEVEL, self._file, mtime=0))
-        self._writer = format_.open(self._sink)
-
-    @property
-    def size(self) -> int:
-        """The bytes written so far, without those that the encoder holds back."""
-        return self._file.tell()
-
-    def write(self, element: Element) -> None:
-        self.rows += self._writer.write(element)
-
-    def close(self, sync: bool = False) -> None:
-        """Completes the file.
-
-        Args:
-          sync: returns only when the contents of a local file would survive a crash of the machine.
-        """
-        self._writer.close()
-        if self._sink is not self._file:
-            self._sink.close()
-        if sync and "://" not in self.path:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-
-    def drop(self) -> None:
-        """Deletes the file of a failed bundle. An error is logged only: it must not fail the next bundle."""
-        try:
-            self._file.close()
-            delete_files([self.path])
-        except Exception as error:  # noqa: BLE001
-            _LOG.warning("%s of a failed bundle is left behind: %s", self.path, error)
 
 
 class OpenShard(OpenFile[Element]):

@@ -23,19 +23,18 @@ from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FULL, Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.write import (
+from sluice.transforms.files.open_file import (
     BatchFormat,
+    BatchOrFailure,
     Element,
     FailureFormat,
     Format,
     OpenFile,
-    Target,
     WriteElement,
-    Written,
-    check_writable,
     write_rows,
     write_whole,
 )
+from sluice.transforms.files.write import Target, check_writable
 
 _LOG = logging.getLogger(__name__)
 
@@ -127,22 +126,22 @@ class WriteFailureFiles(Composite):
 class _WriteStream(beam.DoFn):
     """Counts: rows_failed."""
 
-    def __init__(self, target: StreamTarget, format_: Format[Written], write: WriteElement) -> None:
+    def __init__(self, target: StreamTarget, format_: Format[BatchOrFailure], write: WriteElement) -> None:
         self._target = target
         self._format = format_
         self._write = write
         # The files of this bundle with their final names. Only the last one may be open.
-        self._files: list[tuple[OpenFile[Written], str]] = []
+        self._files: list[tuple[OpenFile[BatchOrFailure], str]] = []
         self._is_open = False
 
     def start_bundle(self) -> None:
         self.teardown()
 
-    def process(self, element: Written) -> Iterator[Failure]:
+    def process(self, element: BatchOrFailure) -> Iterator[Failure]:
         yield from self._write(element, self._add)
         self._close_if_full()
 
-    def _add(self, element: Written) -> None:
+    def _add(self, element: BatchOrFailure) -> None:
         if not self._is_open:
             self._files.append(open_file(self._target, self._format))
             self._is_open = True

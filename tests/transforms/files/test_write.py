@@ -12,7 +12,7 @@ from sluice.models.errors import SluiceError, TooManyFailures, UsageError
 from sluice.transforms.core.commit import Commit, FailurePolicy
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.commit import FilesCommitter, rename_shards
+from sluice.transforms.files.commit import FilesCommitter, _rename, rename_shards
 from sluice.transforms.files.write import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
@@ -61,6 +61,45 @@ def test_a_shard_that_vanished_is_an_error(tmp_path: Path) -> None:
     Path(place.shard(0, 1)).write_text("of an earlier run")
     with pytest.raises(SluiceError, match="vanished"):
         rename_shards(place, made)
+
+
+def test_many_files_are_renamed_in_their_order(tmp_path: Path) -> None:
+    texts = [f"{number:03}" for number in range(300)]
+    place = target(tmp_path)
+    Path(place.temp).mkdir()
+    made = [Shard(f"{place.temp}/{text}.csv", 1, 3) for text in texts]
+    for shard, text in zip(made, texts, strict=True):
+        Path(shard.path).write_text(text)
+    assert [Path(name).read_text() for name in rename_shards(place, reversed(made))] == texts
+
+
+def test_a_rename_that_fails_leaves_an_earlier_run_and_can_be_repeated(tmp_path: Path) -> None:
+    place = target(tmp_path)
+    made = shards(place, ["x", "y", "z"])
+    earlier = Path(place.shard(0, 1))
+    earlier.write_text("of an earlier run")
+    obstacle = Path(place.shard(1, 3))
+    obstacle.mkdir()
+    with pytest.raises(SluiceError, match=f"1.csv could not be renamed to {obstacle}: .*Is a directory"):
+        rename_shards(place, made)
+    assert earlier.exists()
+    obstacle.rmdir()
+    rename_shards(place, made)
+    assert [Path(name).read_text() for name in existing_files(place)] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("done", range(4))
+def test_files_of_one_request_that_was_interrupted(done: int, tmp_path: Path) -> None:
+    place = target(tmp_path)
+    made = shards(place, ["x", "y", "z"])
+    pairs = [(shard, place.shard(number, 3)) for number, shard in enumerate(made)]
+    for shard, name in pairs[:done]:
+        Path(shard.path).rename(name)
+    _rename(pairs)
+    assert [Path(name).read_text() for name in existing_files(place)] == ["x", "y", "z"]
+    Path(pairs[1][1]).write_text("cut off")
+    with pytest.raises(SluiceError, match="1.csv could not be renamed to .*: it has vanished"):
+        _rename(pairs)
 
 
 def test_rows_that_a_format_cannot_hold_fail_alone(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files import write_stream
-from sluice.transforms.files.write import BatchFormat, FailureFormat, write_rows, write_whole
+from sluice.transforms.files.open_file import BatchFormat, FailureFormat, write_rows, write_whole
 from sluice.transforms.files.write_stream import (
     StreamTarget,
     WriteFailureFiles,

@@ -89,7 +89,7 @@ class FinalObjects:
 
 
 class _Plain:
-    """Writes bytes as they are. See `transforms.files.write.Format`."""
+    """Writes bytes as they are. See `transforms.files.open_file.Format`."""
 
     def open(self, file: BinaryIO) -> "_Plain":
         self._file = file
