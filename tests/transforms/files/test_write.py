@@ -98,7 +98,7 @@ def test_files_of_one_request_that_was_interrupted(done: int, tmp_path: Path) ->
     _rename(pairs)
     assert [Path(name).read_text() for name in existing_files(place)] == ["x", "y", "z"]
     Path(pairs[1][1]).write_text("cut off")
-    with pytest.raises(SluiceError, match="1.csv could not be renamed to .*: it has vanished"):
+    with pytest.raises(SluiceError, match=r"1.csv could not be renamed to .*: it has vanished"):
         _rename(pairs)
 
 
