@@ -41,12 +41,12 @@ class Predict(Composite):
     """Scores RecordBatches with a model.
 
     Accepts batches with a column for each input of the model's signature. Returns the same rows with the outputs as
-    columns, and `_model` and `_version` behind them. Rows that do not fit, or that the model refuses, are returned as
+    columns, and `_model` and `_version` after them. Rows that do not fit, or that the model refuses, are returned as
     `Failure`s. Every row is in one of the two outputs, once.
 
     Args:
       recipe: the model, and the mini-batching of its calls.
-      output_prefix: stands before the names of the outputs.
+      output_prefix: a prefix for the names of the outputs.
       files: read the files of the model; Beam's FileSystems by default.
     """
 

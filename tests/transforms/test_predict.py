@@ -105,7 +105,7 @@ def test_rows_come_out_in_order_and_no_more_than_some_are_in_work(recipe: ModelR
 def test_a_bundle_that_fails_leaves_nothing_to_the_next(recipe: ModelRecipe) -> None:
     fn = _started(recipe)
     list(fn.process(batch_of([1.0] * 20), window=None, timestamp=0))
-    fn.start_bundle()  # the bundle before has failed, and was not finished
+    fn.start_bundle()  # the bundle before failed without finish_bundle
     outputs = [*fn.process(batch_of([2.0]), window=None, timestamp=0), *fn.finish_bundle()]
     assert [output.value["x"].to_pylist() for output in outputs] == [[2.0]]
     assert fn._rows == 0
@@ -145,10 +145,10 @@ def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[
         counters = {each.key.metric.name: each.committed for each in metrics["counters"]}
         assert (counters["model_swaps"], counters["model_versions_rejected"]) == (1, 1)
         loads = [each for each in metrics["distributions"] if each.key.metric.name == "model_load_msec"]
-        assert [each.committed.count for each in loads] == [2]  # of the version that was there, and of the next
+        assert [each.committed.count for each in loads] == [2]  # of the first version and of the next
         assert take_changes(model) == Changes()
     finally:
-        clear_cache()  # ends the thread that looks for versions
+        clear_cache()  # ends the thread that polls for versions
 
 
 def _started(recipe: ModelRecipe) -> _Predict:

@@ -1,4 +1,4 @@
-"""Rows in the windows of their own event times, whichever batch they came in."""
+"""Rows in the windows of their own event times, whatever their batch."""
 
 import collections
 from typing import Any
@@ -76,7 +76,7 @@ def test_no_rows_have_no_parts() -> None:
 
 
 class Odd(FixedWindows):
-    """Windows that only `assign` knows: even seconds and odd ones."""
+    """Windows that only `assign` knows: even seconds, and odd ones."""
 
     def assign(self, context: WindowFn.AssignContext) -> list[Any]:
         return super().assign(WindowFn.AssignContext(Timestamp(int(context.timestamp) % 2)))
@@ -165,7 +165,7 @@ def test_as_if_rows_had_been_windowed_one_by_one(window_fn: WindowFn) -> None:
     ids=["dropped", "allowed"],
 )
 def test_late_rows_are_late_and_the_others_of_their_batch_are_not(options: dict[str, Any], late: list[Any]) -> None:
-    """FnApiRunner refuses TestStream; BundleBasedDirectRunner takes it."""
+    """FnApiRunner refuses TestStream; BundleBasedDirectRunner accepts it."""
     first, second = batch_of(2, 11), batch_of(14, 3, 25)
     stream = (
         test_stream.TestStream(coder=beam.coders.registry.get_coder(pa.RecordBatch))

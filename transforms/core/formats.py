@@ -28,6 +28,6 @@ OUTPUT_ENDINGS = ENDINGS | {f"{ending}.gz": name for ending, name in ENDINGS.ite
 
 
 def input_format(path: str) -> str:
-    """Returns the format that the name of an input file tells, gzipped or not; "" if it tells none."""
+    """Returns the format of an input file, gzipped or not, by its name; "" if the name does not show it."""
     plain = path.removesuffix(".gz")
     return next((name for ending, name in ENDINGS.items() if plain.endswith(ending)), "")

@@ -141,7 +141,7 @@ def avro_columns(rows: Sequence[Any], positions: np.ndarray, spec: InputSpec, or
 
     Args:
       positions: int64 [rows]: the position of each row.
-      origin: what stands before the position in the origin of a row, e.g. "data.avro#block=123&row=".
+      origin: the origin of a row up to its position, e.g. "data.avro#block=123&row=".
     """
     bad: dict[int, str] = {}
     arrays = [_column(rows, name, kind, bad) for name, kind in spec.columns]

@@ -27,7 +27,7 @@ AvroSchema: TypeAlias = str | list[Any] | dict[str, Any]
 _MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 _SCAN_BYTES = 1 << 16
-# A greater length is taken for damage: fastavro would allocate it.
+# A greater length is treated as damage. fastavro would allocate it.
 _MAX_BLOCK_BYTES = 1 << 30
 # The types that Arrow reads from plain numbers and texts; fastavro would make an object of each value.
 _PLAIN_LOGICAL_TYPES = (
@@ -40,7 +40,7 @@ _PLAIN_LOGICAL_TYPES = (
     "local-timestamp-micros",
     "uuid",
 )
-# The header behind the magic bytes.
+# The header after the magic bytes.
 _HEADER = fastavro.parse_schema(
     {
         "type": "record",
@@ -62,7 +62,7 @@ class AvroHeader:
 
     Attributes:
       size: bytes. The sync marker is the last of them.
-      sync: the marker behind each block.
+      sync: the marker after each block.
       schema: with every named type expanded, to look at; fastavro cannot read with it.
       rows: the parsed schema of an array of rows.
     """
@@ -130,7 +130,7 @@ def without_logical_types(schema: AvroSchema) -> AvroSchema:
 
 
 def find_marker(file: BinaryIO, sync: bytes, start: int, first: int) -> int | None:
-    """Returns the position of the first marker at or behind `start`; `first` is that of the header's marker."""
+    """Returns the position of the first marker at or after `start`; `first` is that of the header's marker."""
     if start <= first:
         file.seek(first + SYNC_BYTES)
         return first
@@ -197,7 +197,7 @@ def _read_rows(count: int, data: bytes, header: AvroHeader) -> list[Any]:
 
 
 def _unpack_snappy(data: bytes) -> bytes:
-    """Unpacks a raw snappy block, which begins with its unpacked length, and checks the crc32 behind it."""
+    """Unpacks a raw snappy block, which begins with its unpacked length, and checks the crc32 after it."""
     packed, crc = data[:-4], int.from_bytes(data[-4:])
     size = shift = 0
     for byte in packed[:5]:

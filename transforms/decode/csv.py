@@ -30,7 +30,7 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
     Args:
       block: whole lines, without the header. A blank line is no row.
       names: the fields, in order.
-      origin: what stands before the byte offset in the origin of a row, e.g. "data.csv#byte=".
+      origin: the origin of a row up to its byte offset, e.g. "data.csv#byte=".
 
     Raises:
       CorruptFile: the header lacks a column of the job.
@@ -86,7 +86,7 @@ def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
     if len(opened):
         return dict.fromkeys(opened.tolist(), "a quote is opened and not closed")
     stray = np.flatnonzero(stray_returns(block, options.quote, options.delimiter.encode()))
-    return dict.fromkeys(stray.tolist(), "a carriage return stands within the line, outside of quotes")
+    return dict.fromkeys(stray.tolist(), "a carriage return within the line is not quoted")
 
 
 def _not_utf8(block: LineBlock) -> dict[int, str]:
@@ -171,7 +171,7 @@ def _parsed_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _overflowed(table: pa.Table) -> bool:
-    """Whether a float is infinite. Only its text tells whether infinity was meant."""
+    """Whether a float is infinite. Only its text shows whether infinity was meant."""
     return any(pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py() for column in table.columns)
 
 

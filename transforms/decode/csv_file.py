@@ -1,7 +1,7 @@
 """CSV files: their header, their ranges, and the rows of a range.
 
 The ranges are cut here because no library cuts CSV: pyarrow reads one stream from its beginning and reports no
-positions, and a text source that splits at newlines takes the lines of a quoted value for rows.
+positions, and a text source that splits at newlines reads the lines of a quoted value as rows.
 """
 
 import csv
@@ -31,7 +31,7 @@ def look_csv(path: str, options: CsvOptions) -> Look:
 
 
 def split_csv(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
-    """Returns the ranges of the lines behind the header."""
+    """Returns the ranges of the lines after the header."""
     names, begin = csv_head(path, spec.csv)
     if not names:
         return []
@@ -41,7 +41,7 @@ def split_csv(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[F
 
 
 def csv_head(path: str, options: CsvOptions) -> tuple[tuple[str, ...], int]:
-    """Returns the names of the fields, and the (uncompressed) byte at which the lines behind the header begin.
+    """Returns the names of the fields, and the (uncompressed) byte at which the lines after the header begin.
 
     The header is the first line that is not blank.
     """
@@ -107,7 +107,7 @@ def _segments(part: FileRange, options: CsvOptions) -> Iterator[list[LineBlock]]
     """Yields the blocks of a range in segments. A segment is checked for open quotes before any of its rows passes.
 
     A range that begins inside a quoted value looks sound until the quote closes, so the check must come first. With it
-    no line of such a value is taken for a row, unless the value is longer than the range.
+    no line of such a value is read as a row, unless the value is longer than the range.
     """
     whole = options.allow_quoted_newlines
     with open_text(part.path) as file:

@@ -29,7 +29,7 @@ def decode_examples(records: Sequence[bytes], positions: np.ndarray, spec: Input
 
     Args:
       positions: int64 [records]: the position of each record in the file.
-      origin: what stands before the position in the origin of a row, e.g. "data.tfrecord#byte=".
+      origin: the origin of a row up to its position, e.g. "data.tfrecord#byte=".
     """
 
     def decode(start: int, stop: int) -> Decoded:

@@ -40,8 +40,8 @@ def split_file(path: str, size: int, spec: InputSpec, range_bytes: int = RANGE_B
 def read_range(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
     """Yields (rows, bytes of the stored file) of a range, in order. Never raises because of a file's contents.
 
-    A file that cannot be read to its end gives one failure of stage "read", whose origin is the position reached. The
-    rows before it stand. Errors of the network and of the disk are raised: the runner retries them.
+    A file that cannot be read to its end yields one failure of stage "read", whose origin is the position reached. The
+    rows before it are kept. Errors of the network and of the disk are raised: the runner retries them.
     """
     reader = READERS[spec.format]
     reached = part.start if reader.unit == "byte" else 0

@@ -75,7 +75,7 @@ def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
     Keys that are not columns of the job are ignored. A missing key is a null.
 
     Args:
-      origin: what stands before the byte offset in the origin of a row, e.g. "data.jsonl#byte=".
+      origin: the origin of a row up to its byte offset, e.g. "data.jsonl#byte=".
     """
     # A float cannot hold every decimal, so pyarrow parses decimals down to the single row.
     few = 1 if any(pa.types.is_decimal(kind) for _, kind in spec.columns) else _FEW_ROWS

@@ -91,7 +91,7 @@ def _whole(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _only_values(array: pa.ListArray) -> pa.Array:
     """Returns the values of lists of one value each."""
     if not pc.all(pc.equal(pc.list_value_length(array), 1), min_count=0).as_py():
-        raise ValueError("a list where one value is taken")
+        raise ValueError("a list where one value is expected")
     return pc.list_element(array, 0) if array.null_count < len(array) else pa.nulls(len(array), array.type.value_type)
 
 
@@ -125,7 +125,7 @@ def read_objects(data: bytes, schema: pa.Schema, unexpected: Literal["ignore", "
     """Returns lines of JSON objects as columns, parsed by pyarrow in one block.
 
     Args:
-      unexpected: what is done about a key that `schema` lacks.
+      unexpected: whether a key that `schema` lacks is ignored or an error.
     """
     return pa_json.read_json(
         pa.BufferReader(pa.py_buffer(data)),

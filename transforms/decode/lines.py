@@ -26,7 +26,7 @@ class LineBlock:
 
     Attributes:
       offset: the position of data[0] in the (uncompressed) file.
-      ends: int64 [lines]: the end of each line in `data`, behind its newline.
+      ends: int64 [lines]: the end of each line in `data`, after its newline.
       gaps: int64 [lines]: the bytes of the lines that `take` left out before each; None if there are none.
     """
 
@@ -199,7 +199,7 @@ def _hint(quote: bytes) -> str:
 
 
 def _skip_line(file: BinaryIO, at: int, block_bytes: int) -> tuple[int, bytes]:
-    """Reads from byte `at` past the next newline; returns the position behind it and the bytes read beyond it."""
+    """Reads from byte `at` past the next newline; returns the position after it and the bytes read beyond it."""
     file.seek(at)
     while chunk := file.read(block_bytes):
         newline = chunk.find(b"\n")
@@ -215,7 +215,7 @@ def _with_tail(ends: np.ndarray, data: bytes) -> np.ndarray:
 
 
 def _line_ends(data: bytes, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns int64 [lines]: the positions behind the newlines that end a line. A line must begin at data[0]."""
+    """Returns int64 [lines]: the positions after the newlines that end a line. A line must begin at data[0]."""
     newlines = _places(data, b"\n")
     if not quote or quote not in data:
         return newlines + 1
@@ -234,7 +234,7 @@ def _places(data: bytes, byte: bytes) -> np.ndarray:
 
 
 def _misplaced(data: bytes, opening: np.ndarray, quote: bytes, delimiter: bytes) -> np.ndarray:
-    """Returns the opening quotes that stand neither where a field begins nor behind a quote, as in \"\"."""
+    """Returns the opening quotes that stand neither where a field begins nor after a quote, as in \"\"."""
     before = np.frombuffer(data, np.uint8)[opening - 1]
     placed = (before == delimiter[0]) | (before == _NEWLINE) | (before == quote[0])
     return opening[~placed & (opening > 0)]

@@ -23,7 +23,7 @@ class FileRange:
 
     Attributes:
       start, stop: bytes; row groups of Parquet. stop None: the end of a file that cannot be split.
-      stored_bytes: the part of the file's size that this range stands for in a progress display.
+      stored_bytes: the part of the file's size that a progress display counts for this range.
       names: the fields of CSV, from the file's header.
     """
 
@@ -35,7 +35,7 @@ class FileRange:
 
 
 class Look(NamedTuple):
-    """What the beginning of a file tells at launch.
+    """What launch learns from the beginning of a file.
 
     Attributes:
       names: of the columns, as far as they are known: of JSON and tf.Examples, those of the first rows.
@@ -48,7 +48,7 @@ class Look(NamedTuple):
     sample: tuple[dict[str, Any], ...]
 
 
-# What a reader yields: rows, the bytes of the file that they stand for, and the position reached, in the unit of the
+# What a reader yields: rows, the bytes of the file that they came from, and the position reached, in the unit of the
 # origins.
 Read: TypeAlias = Iterator[tuple[Decoded, int, int]]
 

@@ -13,7 +13,7 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import with_origin, with_payload
 from sluice.transforms.core.failures import DECODE, READ, Failure, count_failures
 
-# The error_type of a row that does not fit. No exception stands behind it.
+# The error_type of a row that does not fit. It has no exception.
 INVALID_ROW = "InvalidRow"
 
 
@@ -110,7 +110,7 @@ def finish(
     positions: np.ndarray,
     payload: pa.Array | None,
 ) -> pa.RecordBatch:
-    """Returns the batch of the job's columns with the reserved ones behind them."""
+    """Returns the batch of the job's columns with the reserved ones after them."""
     batch = pa.RecordBatch.from_arrays(list(arrays), schema=spec.schema)
     batch = with_origin(batch, origin, positions)
     return with_payload(batch, payload) if spec.payload and payload is not None else batch

@@ -61,9 +61,9 @@ def read_tfrecord_range(part: FileRange, spec: InputSpec) -> Read:
 
 
 def find_record(file: BinaryIO, start: int) -> int | None:
-    """Returns the offset of the first record that begins at or behind `start`; None if there is none.
+    """Returns the offset of the first record that begins at or after `start`; None if there is none.
 
-    A position is the start of a record if the length there has the right checksum, and the record behind it too.
+    A position is the start of a record if the length there has the right checksum, and the record after it, too.
     """
     position = start
     while True:

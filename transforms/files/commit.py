@@ -1,7 +1,7 @@
 """The finished files of a batch job, renamed to their final names once the failure rate is checked.
 
 By hand, because Beam's fileio logs a failed rename at DEBUG and reports the file as written, and Beam's FileBasedSink
-takes any file under the final name, of an earlier run too, for the renamed one.
+accepts any file under the final name, even of an earlier run, as the renamed one.
 """
 
 import concurrent.futures

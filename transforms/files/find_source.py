@@ -82,7 +82,7 @@ def _first_look(paths: Sequence[str], format_: str, csv: CsvOptions) -> tuple[st
 
 
 def _has_header(path: str, names: tuple[str, ...], csv: CsvOptions) -> bool:
-    """Whether a file has these names. An empty or unreadable file gives no rows under other names."""
+    """Whether a file has these names. An empty or unreadable file has no rows under other names."""
     try:
         return READERS[CSV].look(path, csv).names in ((), names)
     except (OSError, *DAMAGE):

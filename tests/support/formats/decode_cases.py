@@ -109,7 +109,7 @@ def read_parts(parts: Sequence[FileRange], spec: InputSpec) -> Decoded:
 
 
 def read_file(path: str, spec: InputSpec, range_bytes: int = 1 << 24) -> Decoded:
-    """Reads all ranges of a file, one after the other."""
+    """Reads all ranges of a file in order."""
     return read_parts(split_file(path, Path(path).stat().st_size, spec, range_bytes), spec)
 
 

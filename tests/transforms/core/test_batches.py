@@ -61,7 +61,7 @@ def test_a_slice_is_encoded_without_what_it_was_cut_from() -> None:
 def test_beam_finds_the_coder() -> None:
     assert isinstance(beam.coders.registry.get_coder(pa.RecordBatch), RecordBatchCoder)
     assert CODER.to_type_hint() is pa.RecordBatch
-    # Arrow may write the same values in more than one way, so batches are no keys.
+    # Arrow may encode equal values in several ways, so batches cannot be keys.
     assert not CODER.is_deterministic()
     assert CODER.estimate_size(big_batch()) > 1_000_000
 

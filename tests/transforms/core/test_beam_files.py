@@ -37,7 +37,7 @@ def test_a_fingerprint_changes_with_every_file_under_a_directory(tmp_path: Path)
     assert changed() and not changed()
     file.write_bytes(b"abc")
     assert changed()
-    os.utime(file, (1, 1))  # another content of the same size
+    os.utime(file, (1, 1))  # other contents of the same size
     assert changed()
 
 

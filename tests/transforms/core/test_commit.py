@@ -1,4 +1,4 @@
-"""The last step of a batch job, on places that remember what was asked of them."""
+"""The last step of a batch job, with committers that record their calls."""
 
 import dataclasses
 import pickle
@@ -27,11 +27,11 @@ class Part:
     rows: int
 
 
-class FakePlace:
-    """Remembers, in a list that it shares with others, what it was asked to do.
+class FakeCommitter:
+    """Records its calls in a list that it shares with others.
 
     Args:
-      error: is raised by what tidies up.
+      error: `clean_up` raises it.
     """
 
     def __init__(self, name: str, calls: list[str], error: Exception | None = None) -> None:
@@ -61,21 +61,21 @@ def commit(
     error: Exception | None = None,
     gate: CommitGate | None = None,
 ) -> Committed:
-    places = [FakePlace("files", calls, error), FakePlace("table", calls)]
-    fn = Commit(FakePlace("rows", calls, error), places, FailurePolicy(rate), gate)._fn
+    committers = [FakeCommitter("files", calls, error), FakeCommitter("table", calls)]
+    fn = Commit(FakeCommitter("rows", calls, error), committers, FailurePolicy(rate), gate)._fn
     failed = [Part("f", failures)]
     (committed,) = fn.process(0, [Part("a", 2), Part("b", 1)], failed, failed, [3, failures])
     return committed
 
 
-def test_failures_come_first_then_the_judgement_then_the_rows() -> None:
+def test_failures_come_first_then_the_check_then_the_rows() -> None:
     calls: list[str] = []
     assert commit(calls) == Committed(4, 3, 1, ("a", "b"), ("f", "f"))
     assert calls == ["put files", "put table", "put rows", "clean rows", "clean files", "clean table"]
     assert metrics.tally() == {"commits_begun": 1, "commits_done": 1}
 
 
-def test_a_job_that_is_judged_bad_shows_its_failures_alone() -> None:
+def test_a_job_with_too_many_failures_publishes_its_failures_only() -> None:
     calls: list[str] = []
     with pytest.raises(TooManyFailures):
         commit(calls, failures=9)
@@ -83,14 +83,14 @@ def test_a_job_that_is_judged_bad_shows_its_failures_alone() -> None:
     assert metrics.tally() == {}
 
 
-def test_what_cannot_be_tidied_up_does_not_fail_a_job_whose_rows_are_in_place() -> None:
+def test_an_error_of_the_clean_up_does_not_fail_a_job_whose_rows_are_published() -> None:
     calls: list[str] = []
     commit(calls, error=OSError("no rights"))
     assert calls[-3:] == ["clean rows", "clean files", "clean table"]
-    clean_up([FakePlace("rows", calls, OSError("no rights"))])
+    clean_up([FakeCommitter("rows", calls, OSError("no rights"))])
 
 
-def test_a_job_that_was_interrupted_does_not_begin_to_put_rows_in_place() -> None:
+def test_an_interrupted_job_does_not_begin_to_commit() -> None:
     calls: list[str] = []
     gate = CommitGate()
     assert batch._state(KeyboardInterrupt(), gate) is CommitState.NOT_BEGUN
@@ -112,12 +112,12 @@ def test_an_interrupted_job_keeps_no_other_job_from_its_commit() -> None:
 
 
 def test_a_commit_that_fails_remains_under_way_for_its_own_job_alone() -> None:
-    class BrokenPlace(FakePlace):
+    class BrokenCommitter(FakeCommitter):
         def commit(self, written: Sequence[Any]) -> list[str]:
             raise SluiceError("no rights")
 
     gate, other = CommitGate(), CommitGate()
-    fn = Commit(BrokenPlace("rows", []), [], FailurePolicy(0), gate)._fn
+    fn = Commit(BrokenCommitter("rows", []), [], FailurePolicy(0), gate)._fn
     with pytest.raises(SluiceError, match="no rights"):
         list(fn.process(0, [Part("a", 2)], [2]))
     commit([], gate=other)

@@ -21,7 +21,7 @@ FAILURE = Failure(
 
 
 def test_the_fields_of_a_failure() -> None:
-    """Readers of failure files go by these names: change them as one changes an interface."""
+    """The names are an interface: readers of failure files rely on them."""
     assert FIELDS == (
         "timestamp",
         "stage",

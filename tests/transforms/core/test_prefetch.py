@@ -1,4 +1,4 @@
-"""Reading ahead: the same items, in order, and no thread left behind."""
+"""Reading ahead: the same items in order, and no thread remains."""
 
 import threading
 from collections.abc import Iterator

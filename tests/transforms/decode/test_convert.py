@@ -16,7 +16,7 @@ from sluice.transforms.decode.convert import convert_or_mark, parse_texts, text_
 UTC = datetime.UTC
 NAN = math.nan
 
-# text -> value, or ValueError if it is not one of the type.
+# text -> value; ValueError if the text is no value of the type.
 CASES: dict[pa.DataType, dict[str, Any]] = {
     pa.int64(): {
         "7": 7,

@@ -103,7 +103,7 @@ FIELDS = [
     st.sampled_from(["", "[]", '"[1, 2]"', "[3]", '"[1, null"', "7"]),
 ]
 LINES = st.tuples(*FIELDS).map(",".join)
-# Lines that are no rows in one way or another: of too few fields, of no UTF-8, with quotes and carriage returns about.
+# Lines that may be no rows: too few fields, no UTF-8, quotes and carriage returns in odd positions.
 JUNK = st.lists(
     st.sampled_from([b"a", b",", b'"', b'""', b"\r", b"\xff", b"\xc3\xa9", b"\x00", b" ", GOOD.encode()]), max_size=12
 ).map(b"".join)
@@ -169,7 +169,7 @@ def test_quoted_newlines(rows: list[tuple[str, str]], all_quoted: bool) -> None:
         (b"7,,,,,[1", "column 'tags': '[1' is not JSON of list<item: int64>"),
         (b'7,,,"a,,', "a quote is opened and not closed"),
         (b'7,,5",",,', "a quote is opened and not closed"),
-        (b"7,,\r,a,,", "a carriage return stands within the line, outside of quotes"),
+        (b"7,,\r,a,,", "a carriage return within the line is not quoted"),
     ],
 )
 def test_what_is_said_of_a_bad_row(line: bytes, message: str) -> None:

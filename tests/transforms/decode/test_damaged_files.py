@@ -1,4 +1,4 @@
-"""Files that are cut off or have other bytes in them: what can be read is read, and the rest is said to be lost."""
+"""Truncated and damaged files: the readable rows are read, and the rest is reported as lost."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ DAMAGE = examples(24)
 
 
 def read_damaged(path: str, format_: str, range_bytes: int = 1 << 24) -> Decoded | None:
-    """None: nothing of the file can be read, which is said in an error that is the file's."""
+    """Returns the rows; None if the beginning of the file cannot be read, which is an error of the file."""
     try:
         return read_file(path, InputSpec(format_, COLUMNS), range_bytes)
     except Exception as error:
@@ -133,7 +133,7 @@ def test_other_bytes_in_a_file_with_checksums(case: str, data: st.DataObject, tm
     decoded = read_damaged(put(tmp_path, name, bytes(damaged)), format_, data.draw(st.sampled_from([500, 1 << 24])))
     if decoded is None:
         return
-    if case == "tfrecord":  # nothing else can tell a true row before it is let go
+    if case == "tfrecord":  # no other format shows that a row is sound before it is emitted
         assert all(row in ROWS for row in rows_of(decoded))
     if case != "avro" and rows_of(decoded) != ROWS:  # deflate has no checksum
         assert READ in {failure.stage for failure in decoded.failures} or format_ == PARQUET
@@ -143,7 +143,7 @@ def test_other_bytes_in_a_file_with_checksums(case: str, data: st.DataObject, tm
 @DAMAGE
 @given(data=st.data())
 def test_other_bytes_in_a_text_file(format_: str, write: Any, data: st.DataObject, tmp_path: Path) -> None:
-    """Rows in are good rows and failures; who is untouched is as before, and a failure shows its very line."""
+    """Every line is a row or a failure; an undamaged line is unchanged, and a failure shows its line."""
     clean = write(ROWS[:30])
     head = clean.index(b"\n") + 1 if format_ == CSV else 0
     damaged = bytearray(clean)
@@ -169,7 +169,7 @@ def test_other_bytes_in_a_text_file(format_: str, write: Any, data: st.DataObjec
 
 
 def test_a_damaged_record_at_the_edge_of_a_range_is_not_passed_over(tmp_path: Path) -> None:
-    """Whoever looks for the first sound record of a range skips it, so the range before has to say so."""
+    """A range that begins with the damaged record skips it, so the range before must report it."""
     data = bytearray(to_tfrecord(ROWS))
     path = put(tmp_path, "f.tfrecord", bytes(data))
     spec = InputSpec(TFRECORD, COLUMNS)

@@ -20,7 +20,7 @@ LISTS = pa.list_(pa.int64())
 NESTED = pa.list_(pa.list_(pa.int64()))
 TEXTS, BINARIES = pa.list_(pa.string()), pa.list_(pa.binary())
 
-# (JSON value, type) -> value, or what the error says.
+# (JSON value, type) -> value, or the text of the error.
 CASES: list[tuple[Any, pa.DataType, Any]] = [
     (1, pa.int64(), 1),
     (1.0, pa.int64(), 1),
@@ -112,7 +112,7 @@ def leaves(kind: pa.DataType) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize("kind", sorted({kind for _, kind, _ in CASES}, key=str), ids=str)
 @given(data=st.data())
 def test_what_pyarrow_reads_at_once_is_what_each_value_is(kind: pa.DataType, data: st.DataObject) -> None:
-    """A row must not depend on those beside it: where the whole column is taken, so is each value by itself."""
+    """A row must not depend on its neighbours: if the whole column is accepted, so is each value by itself."""
     values = data.draw(st.lists(leaves(kind), min_size=1, max_size=4))
     form = form_of(next((value for value in values if value is not None), None), kind)
     try:
@@ -146,7 +146,7 @@ def all_forms() -> list[tuple[list[Any], pa.DataType]]:
 
 @pytest.mark.parametrize(("values", "kind"), all_forms(), ids=str)
 def test_columns_that_need_no_second_look(values: list[Any], kind: pa.DataType) -> None:
-    """What models take and BigQuery exports must go through pyarrow's reader, which is fast."""
+    """The forms that models accept and BigQuery exports must pass pyarrow's reader, which is fast."""
     found = parse_column(values, kind, form_of(next((value for value in values if value is not None), None), kind))
     assert found.to_pylist() == pa.array([coerce(value, kind) for value in values], kind).to_pylist()
 

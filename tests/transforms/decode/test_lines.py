@@ -18,7 +18,7 @@ from sluice.transforms.decode.lines import (
 )
 from tests.support.sizes import examples
 
-# What matters to lines, and little else, so that short texts meet all cases.
+# Little beside the bytes that matter to lines, so that short texts meet all cases.
 DATA = st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b'"', b'""', b",", b"a", b"bc", b"\xc3\xa9"]), max_size=24).map(
     b"".join
 )
@@ -53,7 +53,7 @@ def split_lines(data: bytes, quoted: bool) -> list[bytes]:
 
 
 def parts(block: LineBlock) -> list[tuple[int, bytes]]:
-    """Each line with its place in the file."""
+    """Each line with its position in the file."""
     texts = [block.data[start:end] for start, end in zip(block.starts, block.ends, strict=True)]
     assert block.texts().to_pylist() == [text.rstrip(b"\r\n") for text in texts]
     return list(zip(block.positions.tolist(), texts, strict=True))

@@ -47,7 +47,7 @@ def test_ranges_hold_each_row_once(format_: str, count: int, range_bytes: int, t
     split, unsplit = read_file(path, spec_of(format_), range_bytes), read_file(path, spec_of(format_))
     assert rows_of(split) == rows_of(unsplit) == rows
     assert split.failures == unsplit.failures == []
-    if format_ != AVRO:  # whose origins count from the first block that was read together
+    if format_ != AVRO:  # its origins count from the first block of a batch
         assert origins_of(split) == origins_of(unsplit)
 
 
@@ -152,7 +152,7 @@ TEXTS = st.text(alphabet='ab,"\n7', max_size=8)
 @examples(60)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=12), more=st.integers(0, 60))
 def test_no_line_within_quotes_is_taken_for_a_row(rows: list[tuple[str, str]], more: int, tmp_path: Path) -> None:
-    """Ranges that are no shorter than a row, as those of a job are not, give true rows only."""
+    """Ranges that are at least as long as a row, as those of a job are, yield true rows only."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("a", "b"))
@@ -192,7 +192,7 @@ def test_a_quote_that_is_never_closed_costs_a_row(tmp_path: Path) -> None:
 
 
 class StatusError(Exception):
-    """As google.api_core's: with the status of HTTP in `code`."""
+    """Has an HTTP status in `code`, as google.api_core's errors."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

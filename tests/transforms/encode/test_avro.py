@@ -21,7 +21,7 @@ AVRO_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,4}", fullmatch=True)
 
 
 def as_avro(value: Any, kind: pa.DataType) -> Any:
-    """What fastavro reads for a value."""
+    """Returns the value as fastavro reads it."""
     kind = shown_type(kind)
     if value is None:
         return None
@@ -53,7 +53,7 @@ def has_decimals(kind: pa.DataType) -> bool:
 
 @given(batches(names=AVRO_NAMES).filter(lambda batch: not any(has_decimals(field.type) for field in batch.schema)))
 def test_the_bytes_are_those_of_fastavro(batch: pa.RecordBatch) -> None:
-    # Decimals have Arrow's width here and the shortest one there.
+    # Decimals have Arrow's width here; fastavro writes the shortest.
     schema = shown_schema(batch.schema)
     columns = select_columns(batch, schema)
     out = io.BytesIO()

@@ -24,7 +24,7 @@ def read(data: bytes) -> list[list[str]]:
 
 
 def from_field(text: str, kind: pa.DataType) -> Any:
-    """A field as the Python value that pyarrow has for it; an empty one is None."""
+    """Returns a field as the Python value of pyarrow; None if it is empty."""
     kind = shown_type(kind)
     if text == "":
         return None

@@ -22,7 +22,7 @@ WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def back(value: Any, kind: pa.DataType) -> Any:
-    """A JSON value as the Python value that pyarrow has for it."""
+    """Returns a JSON value as the Python value of pyarrow."""
     kind = shown_type(kind)
     if value is None:
         return None
@@ -54,7 +54,7 @@ def lines(data: bytes) -> list[bytes]:
 
 
 def utc(value: Any) -> Any:
-    """The value with datetime.timezone.utc for whatever UTC pyarrow uses."""
+    """Returns the value with datetime.timezone.utc in place of pyarrow's UTC."""
     if isinstance(value, datetime.datetime) and value.tzinfo:
         return value.astimezone(UTC)
     if isinstance(value, list):

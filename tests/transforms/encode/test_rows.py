@@ -1,4 +1,4 @@
-"""Rows as JSON objects one by one, against the same rows in a file; and which row is at fault."""
+"""Rows as JSON objects, against the same rows in a file; and the rows at fault."""
 
 import json
 

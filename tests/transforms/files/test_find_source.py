@@ -89,7 +89,7 @@ def test_files_that_are_all_empty(tmp_path: Path) -> None:
         ([b"a,b\n"], True),
         ([b"b,a\n"], False),
         ([b"a,b\n", b"a\n"], False),
-        ([b"", b"\n", b"a,\xff\n"], True),  # these give no rows under other names
+        ([b"", b"\n", b"a,\xff\n"], True),  # these have no rows under other names
     ],
 )
 def test_whether_all_csv_files_have_one_header(others: list[bytes], expected: bool, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`ReadFiles` on Beam's in-process runner; what it is made of is tested as functions."""
+"""`ReadFiles` on Beam's in-process runner. Its functions have tests of their own."""
 
 import gzip
 from pathlib import Path

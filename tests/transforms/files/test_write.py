@@ -1,4 +1,4 @@
-"""Files that appear when they are finished and the job is judged: names, retries, failure_policy."""
+"""Files that appear when the job succeeds: names, retries, failure policy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files of a stream: complete once they have their names, one or more for each bundle, none of a bundle that failed."""
+"""Files of a stream: complete under their names, one or more for each bundle, none of a failed bundle."""
 
 import csv
 import datetime
@@ -68,12 +68,12 @@ def run_bundle(fn: _WriteStream, *elements: object) -> list[Failure]:
 
 
 def names(directory: Path) -> list[str]:
-    """All that stands there, hidden or not."""
+    """Returns all files there, hidden or not."""
     return sorted(path.name for path in directory.iterdir())
 
 
 def values(data: bytes, suffix: str) -> list[int]:
-    """The column "a" of a file, as a reader of its own for the format gives it."""
+    """Returns the column "a" of a file, read by the format's own library."""
     if suffix.endswith(".gz"):
         data, suffix = gzip.decompress(data), suffix.removesuffix(".gz")
     if suffix == ".csv":
@@ -191,7 +191,7 @@ def _no_links(*_: str) -> None:
 
 @pytest.mark.parametrize("has_links", [True, False])
 def test_another_file_is_never_replaced(has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_links:  # some file systems, and most that are mounted from elsewhere
+    if not has_links:  # as on some file systems, and most mounted ones
         monkeypatch.setattr(os, "link", _no_links)
     (tmp_path / "old").write_text("old")
     (tmp_path / "new").write_text("new")
