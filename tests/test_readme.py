@@ -1,5 +1,6 @@
 """The README's and docs' Python examples run as they stand."""
 
+import pkgutil
 import re
 from collections.abc import Callable
 
@@ -37,3 +38,14 @@ def test_links_lead_somewhere(name: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text()):
         if "://" not in link:
             assert ((ROOT / name).parent / link).exists(), link
+
+
+def test_the_map_names_what_exists() -> None:
+    """The files and the functions of docs/architecture.md; what a recipe adds is named after something made up."""
+    text = re.sub(r"(?s)```.*?```", "", (ROOT / "docs/architecture.md").read_text())
+    paths = {name for name in re.findall(r"`([\w./]+)`", text) if "/" in name and not re.search("orc|kafka|NAME", name)}
+    assert len(paths) >= 30
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    names = set(re.findall(r"`((?:models|transforms|pipelines)\.[\w.]+)`", text))
+    assert len(names) >= 12
+    assert [name for name in sorted(names) if pkgutil.resolve_name(f"sluice.{name}") is None] == []
