@@ -105,7 +105,7 @@ def rows_per_second(limit: InFlightLimit, server: Server, clients: int, batch: i
 )
 def test_it_comes_near_the_best_fixed_number(server: Server, clients: int, batch: int) -> None:
     fixed = [
-        rows_per_second(InFlightLimit(n, adapt=False), server, clients, batch)
+        rows_per_second(InFlightLimit(n, adapt=False), server, clients, batch, calls=700)
         for n in (1, 2, 4, 8, 12, 16, 32)
         if n <= server.refuses_over
     ]

@@ -240,6 +240,7 @@ def write_and_die_before_the_rename(prefix: str) -> None:
         pipeline | beam.Create([batch_of(1, 2)], reshuffle=False) | written
 
 
+@pytest.mark.job
 def test_a_process_killed_between_write_and_rename_leaves_nothing_that_looks_like_output(tmp_path: Path) -> None:
     assert Forked(write_and_die_before_the_rename, f"{tmp_path}/out").wait() == -signal.SIGKILL
     (left,) = names(tmp_path)
