@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -125,23 +126,21 @@ def differs(found: Any, wanted: Any) -> bool:
 
 
 class Models:
-    """Builds a case at its first use and loads it from another directory than it was built in: models travel."""
+    """Loads a case at its first use, from another directory than it was built in, which is gone: models travel."""
 
-    def __init__(self, built: Path, moved: Path) -> None:
-        self.built, self.moved = built, moved
+    def __init__(self, cases: Callable[[str], str]) -> None:
+        self.cases = cases
         self.loaded: dict[str, Loaded] = {}
 
     def __getitem__(self, name: str) -> Loaded:
         if name not in self.loaded:
-            target = os.path.join(self.moved, name)
-            os.rename(build_case(BY_NAME[name], self.built), target)
-            self.loaded[name] = Loaded(target)
+            self.loaded[name] = Loaded(self.cases(name))
         return self.loaded[name]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("moved"))
+def models(cases: Callable[[str], str]) -> Models:
+    return Models(cases)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

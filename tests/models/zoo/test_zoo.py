@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sluice.models.zoo.base import BLOCK_ROWS, ZooModel, feature_arrays, to_nump
 from sluice.models.zoo.export import WARMUP_FILE, export_model
 from sluice.models.zoo.quality import area_under_curve, held_out_score, run_signature
 from sluice.models.zoo.sample import write_samples
+from tests.support.saved_models.zoo import ZooSample
 
 # Model -> signature -> (inputs, outputs), each name -> (dtype, shape without the batch dimension).
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -61,10 +63,9 @@ FLOORS = {"criteo": 0.72, "natality": 0.5, "census": 0.78, "mnist": 0.8}
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every model, trained and exported once."""
-    base = tmp_path_factory.mktemp("zoo")
-    return {name: export_model(zoo.get(name), str(base / name)) for name in zoo.NAMES}
+def exported(zoo_samples: Mapping[str, ZooSample]) -> Mapping[str, str]:
+    """Every model, trained and exported."""
+    return {name: f"{sample.model}/1" for name, sample in zoo_samples.items()}
 
 
 @pytest.fixture(params=zoo.NAMES)
@@ -129,26 +130,26 @@ def declared(infos: Any) -> Tensors:
     return tensors
 
 
-def test_signatures_are_exactly_these(model: ZooModel, exported: dict[str, str]) -> None:
+def test_signatures_are_exactly_these(model: ZooModel, exported: Mapping[str, str]) -> None:
     saved = message_class("tensorflow.SavedModel").FromString(Path(exported[model.name], "saved_model.pb").read_bytes())
     signatures = {k: v for k, v in saved.meta_graphs[0].signature_def.items() if not k.startswith("__")}
     found = {name: (declared(s.inputs), declared(s.outputs)) for name, s in signatures.items()}
     assert found == SIGNATURES[model.name]
 
 
-def test_held_out_rows_are_predicted_far_better_than_by_guessing(model: ZooModel, exported: dict[str, str]) -> None:
+def test_held_out_rows_are_predicted_far_better_than_by_guessing(model: ZooModel, exported: Mapping[str, str]) -> None:
     quality = held_out_score(model, exported[model.name], rows=4096)
     assert quality.score > FLOORS[model.name]
     assert quality.score > quality.baseline + 0.1
 
 
-def test_outputs_are_what_the_signature_says(model: ZooModel, exported: dict[str, str]) -> None:
+def test_outputs_are_what_the_signature_says(model: ZooModel, exported: Mapping[str, str]) -> None:
     outputs = run_signature(exported[model.name], model.make_rows(5, seed=8))
     _, expected = SIGNATURES[model.name]["serving_default"]
     assert {name: array.shape for name, array in outputs.items()} == {k: (5, *s) for k, (_, s) in expected.items()}
 
 
-def test_outputs_agree_with_each_other(exported: dict[str, str]) -> None:
+def test_outputs_agree_with_each_other(exported: Mapping[str, str]) -> None:
     for name in ("census", "mnist"):
         outputs = run_signature(exported[name], zoo.get(name).make_rows(200, seed=8))
         np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=1e-5)
@@ -157,7 +158,7 @@ def test_outputs_agree_with_each_other(exported: dict[str, str]) -> None:
             assert set(zip(outputs["class_id"], outputs["classes"], strict=True)) == {(0, b"<=50K"), (1, b">50K")}
 
 
-def test_criteo_scores_examples_like_columns(exported: dict[str, str], tmp_path: Path) -> None:
+def test_criteo_scores_examples_like_columns(exported: Mapping[str, str], tmp_path: Path) -> None:
     (path,) = write_samples(zoo.get("criteo"), str(tmp_path), 60, ("tfrecord",), seed=2)
     with open(path, "rb") as file:
         examples = pa.array([record for _, record in tfrecord.read_records(file)])
@@ -170,13 +171,13 @@ def test_criteo_scores_examples_like_columns(exported: dict[str, str], tmp_path:
     assert 0 <= by_columns.min() < by_columns.max() <= 1
 
 
-def test_values_never_seen_are_scored(exported: dict[str, str]) -> None:
+def test_values_never_seen_are_scored(exported: Mapping[str, str]) -> None:
     rows = zoo.get("natality").make_rows(3, seed=8)
     odd = rows.set_column(2, "plurality", pa.array(["Octuplets(8)", "", "Single(1)"]))
     assert np.isfinite(run_signature(exported["natality"], odd)["weight_pounds"]).all()
 
 
-def test_the_warm_up_request_is_one_that_the_model_serves(exported: dict[str, str]) -> None:
+def test_the_warm_up_request_is_one_that_the_model_serves(exported: Mapping[str, str]) -> None:
     import tensorflow as tf
 
     with open(os.path.join(exported["criteo"], WARMUP_FILE), "rb") as file:
@@ -191,6 +192,7 @@ def test_the_warm_up_request_is_one_that_the_model_serves(exported: dict[str, st
         np.testing.assert_array_equal(arrays[name].astype(str) if text else arrays[name], values)
 
 
+@pytest.mark.job
 def test_a_second_export_is_the_next_version_and_leaves_nothing_else(tmp_path: Path) -> None:
     model = zoo.get("natality")
     first = export_model(model, str(tmp_path), rows=300)
@@ -201,6 +203,7 @@ def test_a_second_export_is_the_next_version_and_leaves_nothing_else(tmp_path: P
     assert sorted(os.listdir(tmp_path)) == ["1", "2", "7", "8"]
 
 
+@pytest.mark.job
 def test_a_failed_export_leaves_no_version(tmp_path: Path) -> None:
     def no_signature(batch: pa.RecordBatch, seed: int) -> Any:
         return dataclasses.replace(model.train(batch, seed), signatures={"serving_default": "not a function"})
@@ -211,6 +214,7 @@ def test_a_failed_export_leaves_no_version(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.job
 def test_training_again_gives_the_same_model(tmp_path: Path) -> None:
     model = zoo.get("natality")
     rows = model.make_rows(100, seed=8)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sluice.pipelines.commands.inspect_model import describe
 from sluice.pipelines.commands.inspect_text import render
 from sluice.transforms.decode.json import decode_object
 from sluice.transforms.decode.spec import InputSpec
-from tests.support.saved_models.cases import CASES, ModelCase, build_case
+from tests.support.saved_models.cases import CASES, ModelCase
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -33,10 +34,9 @@ NO_COLUMN = {"scalar_output": ["threshold"], "ragged_output": ["letters"]}
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models")
-    for case in CASES:
-        build_case(case, directory)
+def built(cases: Callable[[str], str]) -> Path:
+    """The directory of every case, by name."""
+    (directory,) = {Path(cases(case.name)).parent for case in CASES}
     return directory
 
 
