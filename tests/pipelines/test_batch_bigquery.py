@@ -137,7 +137,7 @@ def test_json_lines_to_a_table_want_types(
 ) -> None:
     flags = [f"--input={criteo.path('jsonl')}", f"--output_table={dataset}.t", f"--failures_table={dataset}.f"]
     assert batch(*flags, f"--model={criteo.model}") == 2
-    assert "Give --input_schema FILE" in capsys.readouterr().err
+    assert "Give their types with --input_schema FILE" in capsys.readouterr().err
     assert tables_in(bigquery, dataset) == [], "nothing is made"
     assert batch(*flags, f"--model={criteo.model}", "--columns=I1") == 0
     assert bigquery.client.get_table(f"{dataset}.t").schema[0].name == "I1"
@@ -368,7 +368,7 @@ def test_credentials_that_do_not_hold_are_told(
     flags = [f"--input_table={nested}", f"--output={tmp_path}/out.parquet", f"--model={twice}"]
     assert batch(*flags) == 2
     said = capsys.readouterr().err
-    assert "credentials do not hold: invalid_grant; `gcloud auth application-default login` renews yours" in said
+    assert "credentials are not valid: invalid_grant; `gcloud auth application-default login` renews yours" in said
 
 
 def test_endpoints_can_be_given_by_flags(

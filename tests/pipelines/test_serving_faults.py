@@ -251,14 +251,14 @@ def test_an_endpoint_that_is_not_pinned_goes_on_with_the_next_version(
 
 def test_a_server_that_is_killed_and_started_again(cases: Callable[[str], str], tmp_path: Path) -> None:
     job = Job(tmp_path, poison=frozenset({77, 1921}))
-    with served({"picky": cases("picky")}, "--latency_ms=5") as server:
+    with served({"picky": cases("picky")}, "--latency_ms=50") as server:  # so the job outlives the kill by seconds
 
         def restart() -> None:
             server.kill()
             server.start()
 
         metrics.reset_tally()
-        flags = ("--max_batch_size=10", "--max_in_flight=2", "--max_retry_secs=120")
+        flags = ("--max_batch_size=20", "--max_in_flight=1", "--max_retry_secs=120")
         with when(lambda: metrics.tally().get(metrics.ROWS_READ, 0) > 0, restart):
             assert job.run(uri(server, GRPC), *flags) == 0
     job.check(failed=2)
