@@ -1,4 +1,7 @@
-"""Columns of text, aligned for a terminal. By hand: rich, measured, ends the process where the terminal closes."""
+"""Columns of text, aligned for a terminal.
+
+By hand, as pipelines.progress.display says of the progress line: nothing else would need rich.
+"""
 
 from collections.abc import Sequence
 
