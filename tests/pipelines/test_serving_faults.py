@@ -255,6 +255,7 @@ def test_a_server_that_is_killed_and_started_again(cases: Callable[[str], str], 
 
         def restart() -> None:
             server.kill()
+            threading.Event().wait(1.5)  # time that bundles wait is counted in whole seconds
             server.start()
 
         metrics.reset_tally()
