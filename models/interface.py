@@ -11,6 +11,7 @@ import pyarrow as pa
 from sluice.models.errors import BadOutput
 from sluice.models.signature import DEFAULT_SIGNATURE, Default, Signature, TensorSpec
 from sluice.models.tensors.binding import Bound, Feeds
+from sluice.models.tensors.strings import Strings, Tensor, concatenate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ModelOptions:
       defaults: (column, value) pairs: the values that replace nulls in input columns.
       intra_op_threads, inter_op_threads: of TensorFlow; 0: one per core.
       warm_up: replay assets.extra/tf_serving_warmup_requests after loading.
+      op_libraries: shared libraries of ops that the model uses beside TensorFlow's own, such as TF Text's.
+      time_limit_secs: of a call of a model in this process; 0: none.
       poll_secs: how often to look for a newer version under a base path; 0: keep the version found first.
       endpoint: how to call the model if it is served.
     """
@@ -57,6 +60,8 @@ class ModelOptions:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     warm_up: bool = True
+    op_libraries: tuple[str, ...] = ()
+    time_limit_secs: float = 0.0
     poll_secs: float = 0.0
     endpoint: EndpointOptions = dataclasses.field(default_factory=EndpointOptions)
 
@@ -70,7 +75,7 @@ class Outputs:
       version: of the model that answered; None if it has none.
     """
 
-    arrays: Mapping[str, np.ndarray | pa.Array]
+    arrays: Mapping[str, Tensor | pa.Array]
     version: int | None = None
 
     def slice(self, start: int, stop: int) -> "Outputs":
@@ -107,28 +112,28 @@ class Model(Protocol):
         """Frees the model's resources. No call may follow."""
 
 
-def concat_outputs(parts: Sequence[Outputs]) -> dict[str, np.ndarray | pa.Array]:
+def concat_outputs(parts: Sequence[Outputs]) -> dict[str, Tensor | pa.Array]:
     """Returns the arrays of several calls, concatenated."""
     if len(parts) == 1:
         return dict(parts[0].arrays)
     return {name: _concat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
 
 
-def _concat(arrays: Sequence[np.ndarray | pa.Array]) -> np.ndarray | pa.Array:
+def _concat(arrays: Sequence[Tensor | pa.Array]) -> Tensor | pa.Array:
     if isinstance(arrays[0], pa.Array):
         return pa.concat_arrays(arrays)
     if len({array.shape[1:] for array in arrays}) > 1:  # an output of unknown size may differ between calls
         return pa.concat_arrays([arrow_values(array) for array in arrays])
-    return np.concatenate(arrays)
+    return concatenate(arrays)
 
 
-def arrow_values(array: np.ndarray) -> pa.Array:
+def arrow_values(array: Tensor) -> pa.Array:
     """Returns an array [rows, ...] as an Arrow array, with nested lists for the further dimensions.
 
     Strings become binary, half floats float32.
     """
     flat = array.reshape(-1)
-    if array.dtype == object:
+    if isinstance(flat, Strings) or flat.dtype == object:
         values = pa.array(flat, pa.binary())
     else:
         values = pa.array(flat.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else flat)
@@ -148,18 +153,18 @@ def check_outputs(outputs: Outputs, specs: Sequence[TensorSpec], rows: int) -> O
         array = outputs.arrays.get(spec.name)
         if array is None:
             raise BadOutput(f"the answer lacks output '{spec.name}'; it has {sorted(outputs.arrays)}")
-        if not isinstance(array, np.ndarray | pa.Array) or (isinstance(array, np.ndarray) and not array.ndim):
+        if not isinstance(array, Tensor | pa.Array) or (isinstance(array, Tensor) and not array.ndim):
             raise BadOutput(f"output '{spec.name}': no batch dimension for a batch of {rows} rows")
         if len(array) != rows:
             raise BadOutput(f"output '{spec.name}': {len(array)} rows for a batch of {rows} rows")
-        if isinstance(array, np.ndarray):
+        if isinstance(array, Tensor):
             _check_tensor(array, spec)
     if len(outputs.arrays) > len(specs):
         return Outputs({spec.name: outputs.arrays[spec.name] for spec in specs}, outputs.version)
     return outputs
 
 
-def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
+def _check_tensor(array: Tensor, spec: TensorSpec) -> None:
     if array.dtype != spec.numpy_dtype:
         raise BadOutput(f"output '{spec.name}' is {array.dtype}, and the signature says {spec.dtype}")
     sizes = array.shape[1:]

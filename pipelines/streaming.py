@@ -13,7 +13,6 @@ from collections.abc import Callable
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from sluice.models.errors import UsageError
-from sluice.models.saved_model.tensorflow_import import tensorflow
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import (
     beam_options,
@@ -156,7 +155,7 @@ def _run_segments(
 ) -> Exception | None:
     """Runs until the source is drained; returns the error that ended the job, if any."""
     run_segment = _segment(plan, beam)
-    _settle_memory(plan)
+    _settle_memory()
     try:
         run_segments(run_segment, source, options.max_restarts, stats.note_restart)
     except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
@@ -164,10 +163,8 @@ def _run_segments(
     return None
 
 
-def _settle_memory(plan: StreamingPlan) -> None:
+def _settle_memory() -> None:
     """Excludes imported modules from garbage collection: scanning them stops all messages for a quarter of a second."""
-    if plan.recipe.spec.endpoint is None:
-        tensorflow()
     gc.collect()
     gc.freeze()
 

@@ -115,7 +115,8 @@ def predict_rows(rows: Sequence[Any], scheduler: Scheduler) -> list[dict[str, An
 
 def _outputs(prediction: Prediction) -> Iterator[dict[str, Any]]:
     arrays = {
-        name: array.to_pylist() if isinstance(array, pa.Array) else array for name, array in prediction.arrays.items()
+        name: array.to_pylist() if isinstance(array, pa.Array) else np.asarray(array)
+        for name, array in prediction.arrays.items()
     }
     count = sum(rows for rows, _ in prediction.versions)
     return ({name: array[row] for name, array in arrays.items()} for row in range(count))

@@ -18,6 +18,7 @@ from sluice.models.errors import (
 from sluice.models.interface import Outputs
 from sluice.models.isolate import Part, isolate
 from sluice.models.tensors.binding import Feeds
+from sluice.models.tensors.strings import Strings, Tensor, concatenate, repeat_last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +57,18 @@ def row_count(feeds: Feeds) -> int:
 
 
 def byte_count(feeds: Feeds, exact: bool = False) -> int:
-    """Returns the bytes of the tensors; strings count with their Python objects.
+    """Returns the bytes of the tensors; strings count with what each costs besides.
 
     Args:
       exact: measure every string. Otherwise a sample: measuring all costs as much as binding them.
     """
-    return sum(_string_bytes(array, exact) if array.dtype == object else array.nbytes for array in feeds.values())
+    return sum(_byte_count(tensor, exact) for tensor in feeds.values())
+
+
+def _byte_count(tensor: Tensor, exact: bool) -> int:
+    if isinstance(tensor, Strings) or tensor.dtype != object:
+        return tensor.nbytes
+    return _string_bytes(tensor, exact)
 
 
 # How many strings of an array are measured.
@@ -92,7 +99,7 @@ def merge(parts: Sequence[Feeds]) -> Feeds:
     """Returns the rows of all parts in order; a single part is not copied."""
     if len(parts) == 1:
         return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def padded_size(rows: int, allowed: Sequence[int]) -> int:
@@ -105,7 +112,7 @@ def pad(feeds: Feeds, size: int) -> Feeds:
     extra = size - row_count(feeds)
     if extra <= 0:
         return feeds
-    return {name: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]) for name, array in feeds.items()}
+    return {name: concatenate([array, repeat_last(array, extra)]) for name, array in feeds.items()}
 
 
 class _AllBreak(SluiceError):

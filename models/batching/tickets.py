@@ -11,6 +11,7 @@ from sluice.models.batching.mini_batch import Outcome, RowFailure, byte_count, m
 from sluice.models.errors import SluiceError
 from sluice.models.interface import Outputs, concat_outputs
 from sluice.models.tensors.binding import Feeds
+from sluice.models.tensors.strings import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Prediction:
     """
 
     rows: np.ndarray | None
-    arrays: dict[str, np.ndarray | pa.Array]
+    arrays: dict[str, Tensor | pa.Array]
     versions: tuple[tuple[int, int | None], ...]
     failures: dict[int, RowFailure]
     calls: tuple[CallStats, ...]

@@ -8,6 +8,7 @@ import queue
 import ssl
 
 import grpc
+import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from sluice.models.endpoints import not_found
@@ -15,13 +16,13 @@ from sluice.models.endpoints.base import ServedModel
 from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.errors import error_of, is_not_served
-from sluice.models.endpoints.tensor_proto import from_tensor, to_tensor
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, Unavailable
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
 from sluice.models.saved_model.signature_reader import read_served_signatures
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Feeds
+from sluice.models.tensors.tensor_proto import from_tensor, to_tensor
 from sluice.models.uri import Endpoint, ModelSpec
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
@@ -100,7 +101,7 @@ class GrpcModel(ServedModel):
         """
         request = self._request_class.FromString(self._request_without_inputs)
         for spec in self.signature.inputs:
-            to_tensor(feeds[spec.name], request.inputs[spec.name])
+            to_tensor(np.asarray(feeds[spec.name]), request.inputs[spec.name])
         try:
             data = self._client.predict(request.SerializeToString(), self._timeout_secs)
         except grpc.RpcError as error:

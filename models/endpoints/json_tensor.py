@@ -39,14 +39,14 @@ def encode_columns(feeds: Feeds, signature: Signature) -> bytes:
 
     Floats are written as float64, so that a reader of doubles gets the same float back.
     """
-    columns = [_text(spec.name) + b":" + _column(feeds[spec.name], spec.name) for spec in signature.inputs]
+    columns = [_text(spec.name) + b":" + _column(np.asarray(feeds[spec.name]), spec.name) for spec in signature.inputs]
     return _request(signature, b'"inputs":{' + b",".join(columns) + b"}")
 
 
 def encode_rows(feeds: Feeds, signature: Signature) -> bytes:
     """Returns the body of a request in the row form: `instances`, an object for each row."""
     inputs = [spec.name for spec in signature.inputs]
-    columns = [_rows(feeds[name], name) for name in inputs]
+    columns = [_rows(np.asarray(feeds[name]), name) for name in inputs]
     values = [column.opening + b"%b" + column.closing for column in columns]
     if inputs == [_BASE64]:  # an object with this name would be read as a value in base64
         form = values[0]

@@ -1,7 +1,34 @@
-"""Finds the one useful line of TensorFlow's error messages, of this process or of a server."""
+"""Finds the one useful line of TensorFlow's error messages, of this process or of a server, and what its codes mean."""
+
+from sluice.models.errors import CALL_ERRORS, BadInput, CallError
 
 # Lines that say where in the graph the error was, and not what it was.
 _WHERE = ("Graph execution error", "Detected at node", "[[")
+
+
+# tensorflow/core/protobuf/error_codes.proto
+INVALID_ARGUMENT = 3
+
+
+class TensorFlowError(Exception):
+    """An error status of TensorFlow's.
+
+    Attributes:
+      code: tensorflow/core/protobuf/error_codes.proto.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class NoSuchTensor(TensorFlowError):
+    """The graph has no tensor of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(INVALID_ARGUMENT, f"the graph has no tensor '{name}'")
+        self.name = name
 
 
 def reason(text: str) -> str:
@@ -10,3 +37,9 @@ def reason(text: str) -> str:
     begin = max((number for number, line in enumerate(lines, 1) if line.startswith("Node: ")), default=0)
     told = [line for line in lines[begin:] if line and not line.startswith(_WHERE)]
     return told[0] if told else ""
+
+
+def call_error(error: TensorFlowError) -> CallError:
+    """Returns what an error of a call in this process means."""
+    kind = CALL_ERRORS.get(error.code, BadInput)
+    return kind(reason(error.message) or f"TensorFlow's error {error.code}")

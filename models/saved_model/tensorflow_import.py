@@ -13,13 +13,13 @@ def tensorflow() -> Any:
     """Returns the module `tensorflow`, imported at the first call, which takes some seconds."""
     # Start-up lines of TensorFlow's C++ side drown the progress line; errors of calls come as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow as module
     return module
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Throws away what native code writes to file descriptor 2: TensorFlow 2.21 heeds no log level at import."""
     sys.stderr.flush()
     try:

@@ -1,35 +1,30 @@
 """How a server describes its models: GetModelMetadata and GetModelStatus, for gRPC and REST alike."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from google.protobuf.message import Message
+
+from sluice.models.protos import message_class
 from sluice.models.server.status import CODES, invalid
 from sluice.models.server.store import Spec, Store
-
-# Imported by the functions that need them: tensorflow_serving.apis brings in TensorFlow.
-if TYPE_CHECKING:
-    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
-    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
 # The only field: tensorflow_serving/servables/tensorflow/get_model_metadata_impl.cc
 SIGNATURE_DEF = "signature_def"
 
 
-def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> "GetModelMetadataResponse":
+def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> Message:
     """Returns the signatures of a model.
 
     Raises:
       StatusError: unknown model or field; see servables/tensorflow/get_model_metadata_impl.cc.
     """
-    from tensorflow_serving.apis import get_model_metadata_pb2
-
     if not fields:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in fields:
         if field != SIGNATURE_DEF:
             raise invalid(f"Metadata field {field} is not supported")
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    definitions = get_model_metadata_pb2.SignatureDefMap()
+    response = message_class("tensorflow.serving.GetModelMetadataResponse")()
+    definitions = message_class("tensorflow.serving.SignatureDefMap")()
     with store.use(spec) as servable:
         for name, definition in servable.signatures.items():
             definitions.signature_def[name].CopyFrom(definition)
@@ -39,19 +34,17 @@ def metadata(store: Store, spec: Spec, fields: Sequence[str]) -> "GetModelMetada
     return response
 
 
-def model_status(store: Store, spec: Spec) -> "GetModelStatusResponse":
+def model_status(store: Store, spec: Spec) -> Message:
     """Returns the states of a model's versions.
 
     Raises:
       StatusError: unknown model or version.
     """
-    from tensorflow_serving.apis import get_model_status_pb2
-
-    response = get_model_status_pb2.GetModelStatusResponse()
+    response = message_class("tensorflow.serving.GetModelStatusResponse")()
     for state in store.states(spec):
         entry = response.model_version_status.add()
         entry.version = state.version
-        entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(state.state)
+        entry.state = type(entry).State.Value(state.state)
         entry.status.error_code = CODES.index(state.code)
         entry.status.error_message = state.message
     return response

@@ -2,27 +2,19 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import Message
 
 from sluice.models.errors import UsageError
+from sluice.models.protos import message_class
 from sluice.models.server.describe import metadata, model_status
 from sluice.models.server.predict import Predictor
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
 from sluice.models.server.tensors import read_tensor, write_tensor
-
-# Imported by the functions that need them: tensorflow_serving.apis brings in TensorFlow.
-if TYPE_CHECKING:
-    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
-    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
-    from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceServicer
-    from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
-    from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceServicer
 
 # Enough for clients with many calls under way, some of which hang: each call occupies a thread until its end.
 _THREADS = 96
@@ -44,8 +36,6 @@ class GrpcServer:
     """
 
     def __init__(self, predictor: Predictor, port: int, max_message_bytes: int = 0, as_content: bool = False) -> None:
-        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-
         self._threads = ThreadPoolExecutor(_THREADS, "grpc")
         options = (
             ("grpc.so_reuseport", 0),  # else a second server could listen on the same port
@@ -53,10 +43,7 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
         )
         self._server = grpc.server(self._threads, options=options)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _prediction_service(predictor, as_content), self._server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_model_service(predictor), self._server)
+        self._server.add_generic_rpc_handlers((_prediction_service(predictor, as_content), _model_service(predictor)))
         try:
             self.port: int = self._server.add_insecure_port(f"127.0.0.1:{port}")
         except RuntimeError as error:
@@ -71,58 +58,58 @@ class GrpcServer:
         self._threads.shutdown()
 
 
-def _prediction_service(predictor: Predictor, as_content: bool) -> "PredictionServiceServicer":
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+def _prediction_service(predictor: Predictor, as_content: bool) -> grpc.GenericRpcHandler:
+    def predict(request: Message, context: grpc.ServicerContext) -> Message:
+        gone = threading.Event()
+        if not context.add_callback(gone.set):
+            gone.set()
+        with _status(context), predictor.call(gone) as call:
+            spec = _spec(request)
+            signature = request.model_spec.signature_name
+            answer = call.predict(spec, signature, request.inputs, read_tensor, list(request.output_filter))
+            response = message_class("tensorflow.serving.PredictResponse")()
+            response.model_spec.name = spec.name
+            response.model_spec.version.value = answer.version
+            response.model_spec.signature_name = answer.signature
+            for name, array in answer.outputs.items():
+                write_tensor(array, response.outputs[name], as_content)
+            return response
 
-    class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request: "PredictRequest", context: grpc.ServicerContext) -> "PredictResponse":
-            gone = threading.Event()
-            if not context.add_callback(gone.set):
-                gone.set()
-            with _status(context), predictor.call(gone) as call:
-                spec = _spec(request)
-                signature = request.model_spec.signature_name
-                answer = call.predict(spec, signature, request.inputs, read_tensor, list(request.output_filter))
-                response = predict_pb2.PredictResponse()
-                response.model_spec.name = spec.name
-                response.model_spec.version.value = answer.version
-                response.model_spec.signature_name = answer.signature
-                for name, array in answer.outputs.items():
-                    write_tensor(array, response.outputs[name], as_content)
-                return response
+    def get_model_metadata(request: Message, context: grpc.ServicerContext) -> Message:
+        with _status(context):
+            return metadata(predictor.store, _spec(request), list(request.metadata_field))
 
-        def GetModelMetadata(
-            self, request: "GetModelMetadataRequest", context: grpc.ServicerContext
-        ) -> "GetModelMetadataResponse":
-            with _status(context):
-                return metadata(predictor.store, _spec(request), list(request.metadata_field))
-
-        def Classify(self, request: Message, context: grpc.ServicerContext) -> None:
-            _unimplemented(context, "Classify")
-
-        def Regress(self, request: Message, context: grpc.ServicerContext) -> None:
-            _unimplemented(context, "Regress")
-
-        def MultiInference(self, request: Message, context: grpc.ServicerContext) -> None:
-            _unimplemented(context, "MultiInference")
-
-    return PredictionService()
+    return grpc.method_handlers_generic_handler(
+        "tensorflow.serving.PredictionService",
+        {
+            "Predict": _handler(predict, "PredictRequest"),
+            "GetModelMetadata": _handler(get_model_metadata, "GetModelMetadataRequest"),
+            **{name: _unimplemented(name) for name in ("Classify", "Regress", "MultiInference")},
+        },
+    )
 
 
-def _model_service(predictor: Predictor) -> "ModelServiceServicer":
-    from tensorflow_serving.apis import model_service_pb2_grpc
+def _model_service(predictor: Predictor) -> grpc.GenericRpcHandler:
+    def get_model_status(request: Message, context: grpc.ServicerContext) -> Message:
+        with _status(context):
+            return model_status(predictor.store, _spec(request))
 
-    class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-        def GetModelStatus(
-            self, request: "GetModelStatusRequest", context: grpc.ServicerContext
-        ) -> "GetModelStatusResponse":
-            with _status(context):
-                return model_status(predictor.store, _spec(request))
+    return grpc.method_handlers_generic_handler(
+        "tensorflow.serving.ModelService",
+        {
+            "GetModelStatus": _handler(get_model_status, "GetModelStatusRequest"),
+            "HandleReloadConfigRequest": _unimplemented("HandleReloadConfigRequest"),
+        },
+    )
 
-        def HandleReloadConfigRequest(self, request: Message, context: grpc.ServicerContext) -> None:
-            _unimplemented(context, "HandleReloadConfigRequest")
 
-    return ModelService()
+def _handler(answer: Callable[[Message, grpc.ServicerContext], Message], request: str) -> grpc.RpcMethodHandler:
+    """Returns the handler of a method that takes this message of TF Serving's."""
+    return grpc.unary_unary_rpc_method_handler(
+        answer,
+        message_class(f"tensorflow.serving.{request}").FromString,
+        lambda response: response.SerializeToString(),
+    )
 
 
 def _spec(request: Message) -> Spec:
@@ -147,5 +134,8 @@ def _status(context: grpc.ServicerContext) -> Iterator[None]:
         context.abort(getattr(grpc.StatusCode, error.code), text)
 
 
-def _unimplemented(context: grpc.ServicerContext, method: str) -> None:
-    context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the reference server of Sluice has no {method}; TF Serving has")
+def _unimplemented(method: str) -> grpc.RpcMethodHandler:
+    def refuse(request: bytes, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the reference server of Sluice has no {method}; TF Serving has")
+
+    return grpc.unary_unary_rpc_method_handler(refuse)

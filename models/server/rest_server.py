@@ -11,23 +11,19 @@ import threading
 import urllib.parse
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from sluice.models.errors import UsageError
+from sluice.models.protos import message_class
 from sluice.models.server.describe import SIGNATURE_DEF, metadata, model_status
 from sluice.models.server.predict import Call, Predictor, input_infos
 from sluice.models.server.rest_request import parse_request
 from sluice.models.server.rest_response import render, render_answer
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
-
-# Imported by the functions that need them: tensorflow_serving.apis brings in TensorFlow.
-if TYPE_CHECKING:
-    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
-    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
 # A connection as socketserver types it; over TCP it is a socket.
 Connection = socket.socket | tuple[bytes, socket.socket]
@@ -193,16 +189,15 @@ def _predict(call: Call, spec: Spec, body: bytes) -> bytes:
     return render_answer(answer.outputs, form)
 
 
-def _status_json(response: "GetModelStatusResponse") -> bytes:
+def _status_json(response: Message) -> bytes:
     """Returns the JSON of the status; the proto has a json_name where proto3's JSON would use another name."""
     return json_format.MessageToJson(response, always_print_fields_with_no_presence=True, indent=1).encode()
 
 
-def _metadata_json(response: "GetModelMetadataResponse") -> bytes:
+def _metadata_json(response: Message) -> bytes:
     """Returns the JSON of the metadata, its Any unpacked: model_servers/http_rest_api_util.cc, ToJsonString."""
-    from tensorflow_serving.apis import get_model_metadata_pb2
 
-    definitions = get_model_metadata_pb2.SignatureDefMap()
+    definitions = message_class("tensorflow.serving.SignatureDefMap")()
     response.metadata[SIGNATURE_DEF].Unpack(definitions)
 
     def plain(message: Message) -> dict[str, Any]:

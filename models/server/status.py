@@ -1,9 +1,6 @@
 """TF Serving's statuses: a code, a text, and the HTTP status of the code."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tensorflow.errors import OpError
+from sluice.models.saved_model.reasons import TensorFlowError
 
 # tensorflow/core/protobuf/error_codes.proto: TensorFlow's numbers are gRPC's, and the position here.
 CODES = (
@@ -67,6 +64,6 @@ def invalid(message: str) -> StatusError:
     return StatusError("INVALID_ARGUMENT", message)
 
 
-def tensorflow_status(error: "OpError") -> StatusError:
+def tensorflow_status(error: TensorFlowError) -> StatusError:
     """Returns the status of a TensorFlow error; errors of the model's own keep their code."""
-    return StatusError(CODES[error.error_code], error.message)
+    return StatusError(CODES[error.code], error.message)

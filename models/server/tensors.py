@@ -1,10 +1,12 @@
-"""Tensors of requests and answers: TensorProto -> array by TensorFlow's own function, and back as in TF Serving."""
+"""Tensors of requests and answers: TensorProto -> array, and back as in TF Serving."""
 
 import numpy as np
 from google.protobuf.message import Message
 
-from sluice.models.saved_model.tensorflow_import import tensorflow
+from sluice.models.errors import BadOutput
+from sluice.models.saved_model.native.tensors import number_of
 from sluice.models.server.status import invalid
+from sluice.models.tensors.tensor_proto import from_tensor
 
 # The field of tensorflow/core/framework/tensor.proto that Tensor::AsProtoField fills for each dtype. TF Serving answers
 # in this way (servables/tensorflow/predict_util.cc, kAsProtoField), unless --enable_serialization_as_tensor_content.
@@ -25,6 +27,9 @@ _FIELDS = {
     "bfloat16": "half_val",
 }
 
+# DataTypes that no signature of Sluice's can have: their fields hold real and imaginary parts in turns.
+_COMPLEX = {8: ("scomplex_val", np.float32, np.complex64), 18: ("dcomplex_val", np.float64, np.complex128)}
+
 
 def read_tensor(name: str, proto: Message) -> np.ndarray:
     """Returns the array that a `tensorflow.TensorProto` holds; strings are objects holding bytes.
@@ -36,8 +41,8 @@ def read_tensor(name: str, proto: Message) -> np.ndarray:
       StatusError: the message does not hold a tensor.
     """
     try:
-        return tensorflow().make_ndarray(proto)
-    except (TypeError, ValueError) as error:
+        return _complex(proto) if proto.dtype in _COMPLEX else from_tensor(proto)
+    except (BadOutput, ValueError) as error:
         raise invalid(f"tensor parsing error: {name}") from error
 
 
@@ -48,7 +53,10 @@ def write_tensor(array: np.ndarray, proto: Message, as_content: bool) -> None:
       as_content: writes all values as one run of bytes, except strings, which have no such form. Dtypes that Sluice's
         signatures do not have, such as complex64, are always written so.
     """
-    proto.dtype = tensorflow().as_dtype(array.dtype).as_datatype_enum
+    number = number_of(array.dtype)
+    if number is None:
+        raise invalid(f"an output of dtype {array.dtype} cannot be written")
+    proto.dtype = number
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
     field = _FIELDS.get(array.dtype.name)
@@ -57,3 +65,11 @@ def write_tensor(array: np.ndarray, proto: Message, as_content: bool) -> None:
         return
     flat = array.reshape(-1)
     getattr(proto, field).extend((flat.view(np.uint16) if field == "half_val" else flat).tolist())
+
+
+def _complex(proto: Message) -> np.ndarray:
+    field, part, dtype = _COMPLEX[proto.dtype]
+    content = proto.tensor_content or np.array(getattr(proto, field), part).tobytes()
+    values: np.ndarray = np.frombuffer(content, dtype)
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    return np.broadcast_to(values, shape) if values.size == 1 else values.reshape(shape)

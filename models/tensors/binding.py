@@ -9,8 +9,9 @@ import pyarrow as pa
 from sluice.models.signature import ColumnSpec, Default, Signature, TensorSpec
 from sluice.models.tensors.columns import RowErrors, TensorColumn, bind_column, column_or_nulls
 from sluice.models.tensors.examples import encode_examples
+from sluice.models.tensors.strings import Strings, Tensor
 
-Feeds = dict[str, np.ndarray]
+Feeds = dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _examples(
     spec = ColumnSpec(name, "string", signature.inputs[0].row_shape)
     if batch.schema.get_field_index(name) >= 0 and name not in {feature.name for feature in signature.columns}:
         return _column(batch, spec, errors, defaults)
-    encoded = encode_examples(batch, signature.columns, errors, defaults)
+    encoded = Strings.from_objects(encode_examples(batch, signature.columns, errors, defaults))
     return TensorColumn(encoded, np.ones((batch.num_rows, len(spec.shape)), np.int64))
 
 

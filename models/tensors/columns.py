@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Default, arrow_type, numpy_dtype
 from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits
+from sluice.models.tensors.strings import Strings, Tensor
 
 _ONE = np.ones((1, 1), np.int64)
 
@@ -50,7 +51,7 @@ class TensorColumn:
       starts: int64 [rows]: a row's values are values[start:start + product of its sizes]; None: values[row] only.
     """
 
-    values: np.ndarray
+    values: Tensor
     sizes: np.ndarray
     starts: np.ndarray | None = None
 
@@ -61,7 +62,7 @@ class TensorColumn:
             return np.ones(len(self.sizes), np.int64)
         return np.diff(np.append(self.starts, self.values.size))
 
-    def take(self, rows: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    def take(self, rows: np.ndarray | None, shape: tuple[int, ...]) -> Tensor:
         """Returns [len(rows), *shape] for rows that all have this shape; None: all rows."""
         count = math.prod(shape)
         wanted = len(self.sizes) if rows is None else len(rows)
@@ -101,10 +102,13 @@ def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: D
     nulls = _null_mask(array)
     if nulls is not None and default is None:
         errors.add(nulls, lambda _: null_reason(spec))
+    stand_in = None if nulls is None or default is None else default_value(default, spec)
+    if isinstance(stand_in, bytes) and is_text(array.type):
+        return TensorColumn(Strings.of(array, stand_in), sizes)
     values = _values(array, nulls, spec, errors)
-    if nulls is not None and default is not None:
+    if stand_in is not None and isinstance(values, np.ndarray):
         values = values if values.flags.writeable else values.copy()
-        values[nulls] = default_value(default, spec)
+        values[nulls] = stand_in
     return TensorColumn(values, sizes)
 
 
@@ -165,7 +169,7 @@ def _values(
     spec: ColumnSpec,
     errors: RowErrors,
     counts: np.ndarray | None = None,
-) -> np.ndarray:
+) -> Tensor:
     """Returns the values of an array in the tensor's dtype; nulls become zero or b"".
 
     Args:
@@ -176,7 +180,7 @@ def _values(
         _all_bad(array, spec, errors)
         return _zeros(len(array), spec)
     if spec.dtype == "string":
-        return _strings(array, nulls)
+        return Strings.of(array)
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.string()).cast(pa.float64())  # Arrow's direct cast is one digit off for values like 4.81
     if nulls is not None:
@@ -196,32 +200,14 @@ def _values(
     return cast
 
 
-def _zeros(count: int, spec: ColumnSpec) -> np.ndarray:
-    return np.full(count, b"", object) if spec.dtype == "string" else np.zeros(count, numpy_dtype(spec.dtype))
+def _zeros(count: int, spec: ColumnSpec) -> Tensor:
+    if spec.dtype == "string":
+        return Strings.of(pa.nulls(count, pa.binary()))
+    return np.zeros(count, numpy_dtype(spec.dtype))
 
 
 def _zero(kind: pa.DataType) -> pa.Scalar:
     return pa.scalar(np.float16(0) if pa.types.is_float16(kind) else False if pa.types.is_boolean(kind) else 0, kind)
-
-
-def _strings(array: pa.Array, nulls: np.ndarray | None) -> np.ndarray:
-    """Returns bytes objects [len(array)]; nulls become b""."""
-    if pa.types.is_dictionary(array.type):  # rows with the same entry share one bytes object
-        entries = np.append(_strings(array.dictionary, None), b"")
-        indices = array.indices.to_numpy(zero_copy_only=False) if nulls is None else array.indices.fill_null(0)
-        values = entries[np.asarray(indices)]
-    else:
-        values = _as_binary(array).to_numpy(zero_copy_only=False)
-    if nulls is not None:
-        values[nulls] = b""
-    return values
-
-
-def _as_binary(array: pa.Array) -> pa.Array:
-    """Returns the same bytes as a binary array, without a copy."""
-    if pa.types.is_string(array.type):
-        return array.view(pa.binary())
-    return array.view(pa.large_binary()) if pa.types.is_large_string(array.type) else array
 
 
 def _changed(values: np.ndarray, cast: np.ndarray, spec: ColumnSpec) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from sluice.models.tensors.columns import (
     null_reason,
     plain,
 )
+from sluice.models.tensors.strings import Tensor
 
 # The three kinds of tf.train.Feature.
 _KINDS = {"string": pa.binary(), "float32": pa.float32(), "int64": pa.int64()}
@@ -77,7 +78,7 @@ def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default
 
 def _scalars(
     array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: Default | None
-) -> tuple[np.ndarray | pa.Array, np.ndarray]:
+) -> tuple[Tensor | pa.Array, np.ndarray]:
     """Returns the values, and how many each row has: one, or none for a null without a default."""
     if default is not None:
         return bind_column(array, spec, errors, default).values, np.ones(len(array), np.int64)
@@ -103,7 +104,7 @@ def _cast_leaves(array: pa.Array, leaf: pa.DataType, outermost: bool = True) -> 
 
 def _lists(
     array: pa.Array, kind: pa.DataType, depth: int, spec: ColumnSpec, errors: RowErrors
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Tensor, np.ndarray]:
     """Returns the flat values of lists, and how many each row has. A null is an empty list."""
     array = _cast_leaves(array, kind)
     column = bind_column(array, dataclasses.replace(spec, shape=(None,) * depth), errors)

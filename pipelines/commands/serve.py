@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib.util
 import signal
 import threading
 from collections.abc import Iterable
@@ -100,11 +99,9 @@ def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; returns 0.
 
     Raises:
-      UsageError: flags that do not fit, no such model, a port in use, or TF Serving's protos are not installed.
+      UsageError: flags that do not fit, no such model, or a port in use.
     """
     configs = _configs(args)
-    if importlib.util.find_spec("tensorflow_serving") is None:
-        raise UsageError("tensorflow-serving-api is not installed; it has the protos: pip install 'sluice[serve]'")
     ended = threading.Event()
     with handling(lambda *_: ended.set(), signal.SIGINT, signal.SIGTERM), _open(configs, args) as server:
         print(_ready_line(server), flush=True)

@@ -6,7 +6,7 @@ from sluice.models.batching.options import ON_UNAVAILABLE, SchedulerOptions
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.signature import DEFAULT_SIGNATURE
-from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_headers, parse_sizes
+from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_headers, parse_names, parse_sizes
 
 REST_FORMATS = ("columns", "rows")
 
@@ -117,6 +117,14 @@ class ModelFlags(EndpointFlags):
     inter_op_threads: int = flag("Threads across ops; 0: one per core", 0, int, group="Model", metavar="N")
     warm_up: bool = flag(
         "Replay the model's assets.extra/tf_serving_warmup_requests after loading it", True, parse_bool, group="Model"
+    )
+    op_libraries: tuple[str, ...] = flag(
+        "Libraries of ops that the model uses beside TensorFlow's own (TF Text, TF Ranking): their paths on each "
+        "worker",
+        (),
+        parse_names,
+        group="Model",
+        metavar="FILE,...",
     )
     max_retries: int = flag(
         "How often to repeat a call that fails in the server, or that gets no response while other calls do", 3, int,

@@ -139,6 +139,7 @@ def make_recipe(
             intra_op_threads=options.intra_op_threads,
             inter_op_threads=options.inter_op_threads,
             warm_up=options.warm_up,
+            op_libraries=options.op_libraries,
             endpoint=endpoint,
             poll_secs=poll_secs,
         ),

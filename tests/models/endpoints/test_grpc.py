@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.endpoints.grpc import fetch_signatures
-from sluice.models.endpoints.tensor_proto import from_tensor
 from sluice.models.errors import (
     BadInput,
     BadOutput,
@@ -31,6 +30,7 @@ from sluice.models.errors import (
 )
 from sluice.models.interface import EndpointOptions, Outputs
 from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.tensor_proto import from_tensor
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
 from tests.support.serving.grpc_servers import (

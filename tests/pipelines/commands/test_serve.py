@@ -3,7 +3,6 @@
 import re
 import signal
 import socket
-import sys
 from collections.abc import Callable
 
 import grpc
@@ -98,11 +97,3 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(
         arguments = ["--model", cases("picky"), "--name", "m", f"--{flag}", str(port), other, "0"]
         assert main(["serve", *arguments]) == 2
     assert f"--{flag} {port}: Address already in use; give another port" in capsys.readouterr().err
-
-
-def test_the_protos_missing_is_said_with_what_to_install(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
-    assert main(["serve", *MODEL]) == 2
-    assert "pip install 'sluice[serve]'" in capsys.readouterr().err

@@ -44,6 +44,7 @@ FLAGS = {
     "intra_op_threads": 0,
     "inter_op_threads": 0,
     "warm_up": True,
+    "op_libraries": (),
     "rpc_timeout_secs": 60.0,
     "rpc_ca_file": "",
     "rpc_headers": (),

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 
 from sluice.models.endpoints.grpc import GrpcModel
-from sluice.models.endpoints.tensor_proto import from_tensor, to_tensor
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
 from sluice.models.signature import Signature
+from sluice.models.tensors.tensor_proto import from_tensor, to_tensor
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
 

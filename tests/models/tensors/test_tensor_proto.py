@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sluice.models.endpoints.tensor_proto import from_tensor, to_tensor
 from sluice.models.errors import BadOutput
 from sluice.models.protos import message_class
 from sluice.models.signature import numpy_dtype
+from sluice.models.tensors.tensor_proto import from_tensor, to_tensor
 
 TensorProto = message_class("tensorflow.TensorProto")
 

@@ -1,0 +1,239 @@
+"""A SavedModel in a session of TensorFlow's C API."""
+
+import ctypes
+import dataclasses
+import os
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sluice.models.protos import message_class
+from sluice.models.saved_model.graph_walk import keeps_feeds
+from sluice.models.saved_model.native.copier import StringCopier, close_session
+from sluice.models.saved_model.native.library import STRING, Library, Output
+from sluice.models.saved_model.native.tensors import (
+    copy_tensor,
+    dtype_of,
+    memory_of,
+    number_of,
+    read_tensor,
+    view_tensor,
+)
+from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, TensorFlowError
+from sluice.models.tensors.strings import Strings, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionOptions:
+    """How TensorFlow runs a model.
+
+    Attributes:
+      intra_op_threads, inter_op_threads: 0: one per core. The threads are the process's, and the options of its first
+        session count.
+      time_limit_secs: of a call; 0: none. A kernel that runs is not interrupted.
+    """
+
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    time_limit_secs: float = 0.0
+
+    def config(self) -> Any:
+        """Returns a `tensorflow.ConfigProto`."""
+        return message_class("tensorflow.ConfigProto")(
+            intra_op_parallelism_threads=self.intra_op_threads,
+            inter_op_parallelism_threads=self.inter_op_threads,
+            allow_soft_placement=True,
+        )
+
+
+class Session:
+    """A loaded SavedModel. Thread-safe; `close` comes after the last call.
+
+    Args:
+      graph_def: of the SavedModel in `directory`, to see what its ops do.
+
+    Raises:
+      TensorFlowError: TensorFlow cannot load it.
+    """
+
+    def __init__(self, library: Library, directory: str, graph_def: Any, options: SessionOptions) -> None:
+        self._library, self._graph_def = library, graph_def
+        self._options = options
+        self._graph = library.TF_NewGraph()
+        self._process = os.getpid()
+        try:
+            self._session = library.checked(lambda status: self._load(directory, status))
+        except TensorFlowError:
+            library.TF_DeleteGraph(self._graph)
+            raise
+        self.close = weakref.finalize(self, close_session, library, self._session, self._graph, self._process)
+        self.close.atexit = False
+
+    def prepare(self, feeds: Sequence[str], fetches: Sequence[str]) -> "Call":
+        """Returns what calls the model with tensors for `feeds` and answers with those of `fetches`.
+
+        Raises:
+          TensorFlowError: the graph has no tensor of some name.
+        """
+        fed, fetched = ([self._output(name) for name in names] for names in (feeds, fetches))
+        keeper = keeps_feeds(self._graph_def, fetches, self._library.is_stateful)
+        return Call(self, list(feeds), fed, list(fetches), fetched, keeper)
+
+    def devices(self) -> list[tuple[str, int]]:
+        """Returns the devices that TensorFlow sees, by name, and the bytes of memory that each may use."""
+        library = self._library
+        found = library.checked(lambda status: library.TF_SessionListDevices(self._session, status))
+        try:
+            return [self._device(found, index) for index in range(library.TF_DeviceListCount(found))]
+        finally:
+            library.TF_DeleteDeviceList(found)
+
+    def _device(self, devices: int, index: int) -> tuple[str, int]:
+        library = self._library
+        name = library.checked(lambda status: library.TF_DeviceListName(devices, index, status))
+        return name.decode(), library.checked(lambda status: library.TF_DeviceListMemoryBytes(devices, index, status))
+
+    def _load(self, directory: str, status: int) -> int:
+        library = self._library
+        options = library.TF_NewSessionOptions()
+        meta_graph = library.TF_NewBuffer()
+        try:
+            config = self._options.config().SerializeToString()
+            library.TF_SetConfig(options, config, len(config), status)
+            tags = (ctypes.c_char_p * 1)(b"serve")
+            path = os.fsencode(directory)
+            return library.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, self._graph, meta_graph, status)
+        finally:
+            library.TF_DeleteBuffer(meta_graph)
+            library.TF_DeleteSessionOptions(options)
+
+    def _output(self, name: str) -> Output:
+        operation, _, index = name.partition(":")
+        found = self._library.TF_GraphOperationByName(self._graph, operation.encode())
+        number = int(index or 0) if (index or "0").isdecimal() else -1
+        if not found or not 0 <= number < self._library.TF_OperationNumOutputs(found):
+            raise NoSuchTensor(name)
+        return Output(found, number)
+
+    def check_open(self) -> None:
+        """Refuses calls that would hang or crash.
+
+        Raises:
+          RuntimeError: the session is closed, or of another process.
+        """
+        if not self.close.alive:
+            raise RuntimeError("the model is closed")
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"the model was loaded in process {self._process}, and process {os.getpid()} was forked from it; a "
+                "call would wait for TensorFlow's threads, which a fork does not have. Start processes by spawn"
+            )
+
+    def run(self, call: "Call", fed: Any, fetched: Any) -> None:
+        """Fills `fetched` (TF_Tensor* []) with the answer to `fed`.
+
+        Raises:
+          TensorFlowError: the call failed.
+        """
+        library, options = self._library, None
+        if self._options.time_limit_secs:
+            limit = message_class("tensorflow.RunOptions")(timeout_in_ms=round(1000 * self._options.time_limit_secs))
+            content = limit.SerializeToString()
+            options = library.TF_NewBufferFromString(content, len(content))
+        try:
+            feeds, fetches = (call.inputs, fed, len(fed)), (call.outputs, fetched, len(fetched))
+            library.checked(
+                lambda status: library.TF_SessionRun(self._session, options, *feeds, *fetches, None, 0, None, status)
+            )
+        finally:
+            if options is not None:
+                library.TF_DeleteBuffer(options)
+
+
+class Call:
+    """A session's answer to some tensors, by others. Thread-safe.
+
+    Attributes:
+      keeper: an op that may keep what is fed, for which copies are fed; "" if there is none.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        feeds: list[str],
+        inputs: list[Output],
+        fetches: list[str],
+        outputs: list[Output],
+        keeper: str,
+    ) -> None:
+        self._session, self._feeds, self._fetches, self.keeper = session, feeds, fetches, keeper
+        self._library = library = session._library
+        self._numbers = [library.TF_OperationOutputType(each) for each in inputs]
+        # TensorFlow refuses to fetch what is fed.
+        self._asked = [at for at, name in enumerate(fetches) if name not in feeds]
+        asked = [outputs[at] for at in self._asked]
+        self.inputs, self.outputs = (Output * len(inputs))(*inputs), (Output * len(asked))(*asked)
+        self._fed_type, self._fetched_type = ctypes.c_void_p * len(inputs), ctypes.c_void_p * len(asked)
+        strings = self._numbers.count(STRING)
+        self._copier = StringCopier(library, strings) if keeper and strings else None
+
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the tensors that are fetched, in memory of their own.
+
+        Raises:
+          TensorFlowError: a tensor has another dtype than the graph's, or what TensorFlow says.
+        """
+        self._session.check_open()
+        tensors = [_native(tensor) for tensor in tensors]
+        memories = [memory_of(tensor) for tensor in tensors]  # until the inputs are deleted
+        fed, fetched = self._fed_type(), self._fetched_type()
+        try:
+            self._feed(tensors, memories, fed)
+            self._session.run(self, fed, fetched)
+            answers = [read_tensor(self._library, handle) for handle in fetched if handle]
+        finally:
+            for handle in (*fetched, *fed):
+                if handle:
+                    self._library.TF_DeleteTensor(handle)
+        if len(answers) == len(self._fetches):
+            return answers
+        asked = dict(zip(self._asked, answers, strict=True))
+        return [
+            asked[at] if at in asked else tensors[self._feeds.index(name)].copy()
+            for at, name in enumerate(self._fetches)
+        ]
+
+    def _feed(self, tensors: Sequence[Tensor], memories: Sequence[np.ndarray], fed: Any) -> None:
+        """Fills `fed` (TF_Tensor* []). A tensor of another dtype than the graph's is refused by TensorFlow."""
+        library, strings = self._library, []
+        for at, (tensor, memory, wanted) in enumerate(zip(tensors, memories, self._numbers, strict=True)):
+            number = _number(self._feeds[at], tensor.dtype, wanted)
+            make = copy_tensor if self.keeper and number != STRING else view_tensor
+            fed[at] = make(library, number, tensor.shape, memory)
+            if number == STRING:
+                strings.append(at)
+        if self._copier is not None and len(strings) == self._numbers.count(STRING):
+            self._copier.copy(fed, strings)
+
+
+def _number(name: str, dtype: np.dtype, wanted: int) -> int:
+    """Returns the DataType of an array that is fed where the graph has `wanted`, e.g. a quantized one."""
+    number = wanted if dtype_of(wanted) == dtype else number_of(dtype)
+    if number is None:
+        raise TensorFlowError(INVALID_ARGUMENT, f"'{name}' is fed {dtype}, which no tensor holds")
+    return number
+
+
+def _native(tensor: Tensor) -> Tensor:
+    """Returns the same tensor, not made of objects, and in the machine's byte order."""
+    if isinstance(tensor, Strings):
+        return tensor
+    if tensor.dtype != object:
+        return tensor if tensor.dtype.isnative else tensor.astype(tensor.dtype.newbyteorder("="))
+    try:
+        return Strings.from_objects(tensor)
+    except pa.ArrowException as error:
+        raise TensorFlowError(INVALID_ARGUMENT, str(error)) from error

@@ -1,0 +1,49 @@
+"""Requests that were recorded with a SavedModel, called after it is loaded.
+
+https://www.tensorflow.org/tfx/serving/saved_model_warmup
+"""
+
+import io
+import logging
+import os
+
+from sluice.models.errors import CallError, CorruptFile
+from sluice.models.interface import Model
+from sluice.models.protos import message_class
+from sluice.models.signature import DEFAULT_SIGNATURE, Signature
+from sluice.models.tensors.binding import Feeds
+from sluice.models.tensors.tensor_proto import from_tensor
+from sluice.models.tensors.tfrecord import read_records
+
+_LOG = logging.getLogger(__name__)
+
+_WARMUP = "assets.extra/tf_serving_warmup_requests"
+_MAX_WARMUP_RECORDS = 1000
+
+
+def replay_requests(directory: str, model: Model) -> int:
+    """Calls a model with the recorded requests for its signature; returns how many it has answered."""
+    path = os.path.join(directory, _WARMUP)
+    if not os.path.exists(path):
+        return 0
+    done = 0
+    try:
+        for feeds in _read_feeds(path, model.signature):
+            model.call(feeds)
+            done += 1
+    except (CallError, CorruptFile, ValueError) as error:
+        _LOG.warning("Warm-up of %s stopped after %d requests: %s", model.uri, done, error)
+    return done
+
+
+def _read_feeds(path: str, signature: Signature) -> list[Feeds]:
+    """Returns the inputs of a warm-up file's Predict requests for this signature."""
+    log_class = message_class("tensorflow.serving.PredictionLog")
+    feeds: list[Feeds] = []
+    with open(path, "rb") as file:
+        for _, record in read_records(io.BytesIO(file.read())):
+            request = log_class.FromString(record).predict_log.request
+            named = request.model_spec.signature_name or DEFAULT_SIGNATURE
+            if named == signature.name and set(request.inputs) == {spec.name for spec in signature.inputs}:
+                feeds.append({name: from_tensor(tensor) for name, tensor in request.inputs.items()})
+    return feeds[:_MAX_WARMUP_RECORDS]

@@ -1,0 +1,201 @@
+"""Which way a model is run, and that the first way imports no Python TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sluice.models.cache import open_model
+from sluice.models.errors import ModelNotFound, TimedOut, UsageError
+from sluice.models.files import LocalFiles
+from sluice.models.interface import Model, ModelOptions
+from sluice.models.saved_model.native.library import Library, open_library
+from sluice.models.saved_model.python_ways import PythonSession
+from sluice.models.saved_model.reasons import NoSuchTensor, TensorFlowError
+from sluice.models.saved_model.signature_reader import read_signatures
+from sluice.models.saved_model.versions import read_meta_graph
+from sluice.models.saved_model.ways import load
+from tests.support.paths import ROOT
+from tests.support.saved_models.case import save_function
+from tests.support.saved_models.twins import same
+
+# Opens a model, binds a column of text and one of numbers, calls it, and says which modules it has imported.
+_SCRIPT = """
+import sys
+import pyarrow as pa
+from sluice.models.cache import open_model
+model = open_model(sys.argv[1])
+(group,) = model.bind(pa.RecordBatch.from_pydict({"text": ["one", "two" * 20]})).groups
+answer = model.call(group.feeds)
+print(answer.arrays["upper"].tolist())
+print({"tensorflow", "keras"} & sys.modules.keys())
+"""
+
+
+def test_a_model_is_opened_and_called_without_python_tensorflow(cases: Callable[[str], str]) -> None:
+    command = [sys.executable, "-c", _SCRIPT, cases("string_only")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str([b"ONE", b"TWO" * 20]), "set()"]
+    assert done.stderr == ""  # TensorFlow has lines of its own to say when it is loaded
+
+
+# Scores a file, and serves a model to a client of our own.
+_BATCH = """
+import sys
+from sluice.pipelines.cli import main
+code = main(["batch", "--model", sys.argv[1], "--input", sys.argv[2], "--output", sys.argv[2] + ".jsonl"])
+print(code, {"tensorflow", "keras"} & sys.modules.keys())
+"""
+_SERVE = """
+import sys
+import pyarrow as pa
+from sluice.models.cache import open_model
+from sluice.models.server.reference import ReferenceServer
+with ReferenceServer({"m": sys.argv[1]}) as server:
+    for uri in (f"grpc://127.0.0.1:{server.grpc_port}/m", f"http://127.0.0.1:{server.rest_port}/v1/models/m"):
+        model = open_model(uri)
+        (group,) = model.bind(pa.RecordBatch.from_pydict({"text": ["one"]})).groups
+        assert model.call(group.feeds).arrays["upper"].tolist() == [b"ONE"]
+        model.close()
+print(0, {"tensorflow", "keras", "tensorflow_serving"} & sys.modules.keys())
+"""
+
+
+@pytest.mark.parametrize("script", [_BATCH, _SERVE], ids=["batch", "serve"])
+def test_a_command_does_without_python_tensorflow(script: str, tmp_path: Path, cases: Callable[[str], str]) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\none\ntwo\n")
+    command = [sys.executable, "-c", script, cases("string_only"), str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.splitlines()[-1:] == ["0 set()"], done.stdout + done.stderr
+
+
+def call(model: Model, **columns: Any) -> dict[str, Any]:
+    (group,) = model.bind(pa.RecordBatch.from_pydict(columns)).groups
+    return {name: np.asarray(array).tolist() for name, array in model.call(group.feeds).arrays.items()}
+
+
+def save_keras3(directory: str) -> None:
+    """Written by `tf.saved_model.save`, which keeps the variables where only the object graph leads to them."""
+    import keras
+    import tensorflow as tf
+
+    given = keras.Input((1,), name="x")
+    dense = keras.layers.Dense(1, name="dense")
+    model = keras.Model(given, dense(given))
+    dense.set_weights([np.array([[2.0]]), np.array([0.5])])
+    tf.saved_model.save(model, directory)
+
+
+def test_a_model_whose_graph_leaves_variables_unset_is_run_by_python(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_keras3(str(tmp_path / "1"))
+    with caplog.at_level(logging.INFO, "sluice"):
+        model = open_model(str(tmp_path))
+    assert "is run by Python TensorFlow: its graph does not restore 2 of its variables" in caplog.text
+    (given,), (output,) = model.signature.inputs, model.signature.outputs
+    assert call(model, **{given.name: [1.0, -4.0]})[output.name] == [[2.5], [-7.5]]
+    model.close()
+
+
+def test_an_op_that_is_not_there_is_named_with_what_to_do(tmp_path: Path, cases: Callable[[str], str]) -> None:
+    content = Path(cases("no_variables"), "saved_model.pb").read_bytes()
+    (tmp_path / "saved_model.pb").write_bytes(content.replace(b"AddV2", b"AddV9"))
+    with pytest.raises(ModelNotFound, match="it has no op AddV9; give the library that has it with --op_libraries"):
+        open_model(str(tmp_path))
+
+
+class OtherVersion(Library):
+    """A library of TensorFlow 3."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self.version = "3.0.0"
+
+
+class OtherStrings(Library):
+    """A library whose strings are not those that are known."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self.TF_StringCopy = lambda entry, value, size: None
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (OtherVersion, "its version is 3.0.0"),
+        (OtherStrings, r"strings of version 2\.\d+\.\d+ have another layout"),
+        (lambda directory: Library(f"{directory}/nowhere"), "cannot open shared object"),
+    ],
+)
+def test_a_library_that_is_not_known_is_not_used(
+    make: Callable[[str], Library], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = importlib.util.find_spec("tensorflow")
+    assert spec is not None and spec.submodule_search_locations
+    assert open_library(spec.submodule_search_locations[0], make) is None
+    assert re.search(f"TensorFlow's C API is not used, and its Python API is.*{words}", caplog.text)
+
+
+def test_without_the_c_api_the_python_session_serves(cases: Callable[[str], str]) -> None:
+    directory = cases("multi_label")
+    meta_graph = read_meta_graph(directory, LocalFiles())
+    signature = read_signatures(meta_graph)["serving_default"]
+    way = load(directory, meta_graph, ModelOptions(), signature, lambda: None)
+    assert isinstance(way, PythonSession)
+    fetches = [name for spec in signature.outputs for name in spec.tensors]
+    run = way.prepare([spec.tensors[0] for spec in signature.inputs], fetches)
+    feeds = [np.array([[0.25, 0.75]], np.float32)]
+    twin = load(directory, meta_graph, ModelOptions(), signature)
+    assert all(map(same, run(feeds), twin.prepare([signature.inputs[0].tensors[0]], fetches)(feeds)))
+    with pytest.raises(NoSuchTensor):
+        way.prepare([], ["nothing:0"])
+    with pytest.raises(TensorFlowError):
+        run([np.array([[1.0]], np.float32)])
+    way.close()
+    twin.close()
+
+
+@pytest.mark.parametrize("content", [None, b"no library"])
+def test_a_library_of_ops_that_cannot_be_loaded(
+    content: bytes | None, tmp_path: Path, cases: Callable[[str], str]
+) -> None:
+    path = tmp_path / "ops.so"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"--op_libraries .*ops\.so (is no file|cannot be loaded)"):
+        open_model(cases("picky"), ModelOptions(op_libraries=(str(path),)))
+
+
+def test_a_call_that_passes_the_time_limit(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        turns = tf.cast(tf.reduce_max(x), tf.int64)
+        return {
+            "y": x
+            + tf.while_loop(
+                lambda i, _: i < turns, lambda i, s: (i + 1, s + tf.reduce_sum(x)), [tf.constant(0, tf.int64), 0.0]
+            )[1]
+        }
+
+    save_function(str(tmp_path / "1"), serve)
+    model = open_model(str(tmp_path), ModelOptions(time_limit_secs=0.2))
+    with pytest.raises(TimedOut):
+        call(model, x=[1e9])
+    assert call(model, x=[2.0]) == {"y": [6.0]}
+    model.close()
