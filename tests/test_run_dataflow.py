@@ -190,7 +190,7 @@ def test_the_commands_that_a_dry_run_prints(arguments: list[str], env: dict[str,
         (
             ["template", "run", "batch", "--rpc_headers=@file"],
             SETTINGS,
-            "--rpc_headers is not a parameter of",
+            "--rpc_headers is not a parameter of templates: everybody who sees the job sees parameters",
         ),
         (
             ["template", "run", "batch", "--gpu=nvidia-l4", "--dataflow_service_options=enable_prime"],
