@@ -27,7 +27,6 @@ _DISTRIBUTIONS = {
     "grpc": "grpcio",
     "ml_dtypes": "ml-dtypes",
     "tensorflow_metadata": "tensorflow-metadata",
-    "tensorflow_serving": "tensorflow-serving-api",
     "tfx_bsl": "tfx-bsl",
 }
 
