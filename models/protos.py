@@ -152,6 +152,9 @@ class TensorInfo(Protocol):
     def WhichOneof(self, oneof_group: str) -> str | None:
         """Returns the name of the field that is set in this oneof."""
 
+    def HasField(self, field_name: str) -> bool:
+        """Whether this field is set."""
+
 
 class SignatureDef(Protocol):
     """`tensorflow.SignatureDef`."""

@@ -18,7 +18,7 @@ DEFAULT_SIGNATURE = "serving_default"
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
 BYTES_SUFFIX = "_bytes"
 
-# tensorflow/core/framework/types.proto, DataType. Complex, quantized, resource and variant have no column form.
+# tensorflow/core/framework/types.proto, DataType.
 _DTYPES: Mapping[int, str] = {
     1: "float32",
     2: "float64",
@@ -35,6 +35,23 @@ _DTYPES: Mapping[int, str] = {
     22: "uint32",
     23: "uint64",
 }
+
+# The same, without a column form.
+_WITHOUT_FORM: Mapping[int, str] = {
+    8: "complex64",
+    11: "qint8",
+    12: "quint8",
+    13: "qint32",
+    15: "qint16",
+    16: "quint16",
+    18: "complex128",
+    20: "resource",
+    21: "variant",
+}
+# A number above this one is a reference to a tensor, such as a variable of TensorFlow 1; what is fetched is the tensor.
+_REFERENCES = 100
+# What these name is a thing of TensorFlow's, such as a table, and no value.
+_HANDLES = ("resource", "variant")
 
 # The kind of an output that TF Serving's Predict cannot return: it fetches one tensor for each output.
 UNSERVED = "unserved"
@@ -53,7 +70,7 @@ class TensorSpec:
 
     Attributes:
       name: its key in the signature.
-      dtype: NumPy's name, or "string" for bytes of any length, or "unsupported:N" with TensorFlow's DataType number.
+      dtype: NumPy's name, or "string" for bytes of any length, or TensorFlow's name of what has no column form.
       shape: with the batch dimension first; a size is None if unknown; None as a whole: unknown rank.
       tensors: names of its tensors in the graph: one if dense; values and row splits if ragged.
       kind: "dense"; "ragged" (only the first dimension after the batch is ragged); "sparse" (a row is the list of its
@@ -75,6 +92,11 @@ class TensorSpec:
     def is_scalar(self) -> bool:
         """Whether a row holds one value: shape [batch] or [batch, 1]."""
         return self.kind == "dense" and all(size == 1 for size in self.row_shape)
+
+    @property
+    def is_handle(self) -> bool:
+        """Whether it is no value, but something of TensorFlow's own that a value was computed with."""
+        return self.dtype in _HANDLES
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -183,6 +205,11 @@ class Signature:
             )
         return dataclasses.replace(self, outputs=tuple(spec for spec in self.outputs if spec.name in names))
 
+    def without_handles(self) -> "Signature":
+        """Returns the signature without the outputs that are handles, unless it has no others."""
+        values = tuple(spec for spec in self.outputs if not spec.is_handle)
+        return dataclasses.replace(self, outputs=values) if 0 < len(values) < len(self.outputs) else self
+
     def checked(self) -> "Signature":
         """Returns the signature itself if Sluice can serve it.
 
@@ -220,10 +247,10 @@ def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
             "which has no column form (a tensor ragged in more than one dimension is one); "
             f"{remedy}export the model with dense tensors, or tensors ragged in one dimension"
         )
-    if spec.dtype.startswith("unsupported"):
+    if not has_column_form(spec.dtype):
         raise SignatureError(
-            f"signature '{signature.name}': {role} '{spec.name}' has TensorFlow's DataType {spec.dtype.split(':')[1]}, "
-            f"which has no column form; {remedy}export the model with one of {', '.join(sorted(_DTYPES.values()))}"
+            f"signature '{signature.name}': {role} '{spec.name}' is {spec.dtype}, which has no column form; "
+            f"{remedy}export the model with one of {', '.join(sorted(_DTYPES.values()))}"
         )
     if spec.shape == ():
         raise SignatureError(
@@ -233,8 +260,14 @@ def _check(signature: Signature, role: str, spec: TensorSpec) -> None:
 
 
 def dtype_name(number: int) -> str:
-    """Returns the name of a TensorFlow DataType number; "unsupported:N" if it has no column form."""
-    return _DTYPES.get(number, f"unsupported:{number}")
+    """Returns the name of a TensorFlow DataType number; a reference has that of the tensor that it refers to."""
+    number = number - _REFERENCES if number > _REFERENCES else number
+    return _DTYPES.get(number) or _WITHOUT_FORM.get(number, f"DataType {number}")
+
+
+def has_column_form(dtype: str) -> bool:
+    """Whether values of the dtype of this name can be a column."""
+    return dtype in _DTYPES.values()
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -257,7 +290,7 @@ def tensor_spec(name: str, info: TensorInfo) -> TensorSpec:
     """Returns the spec of the input or output with this name in a signature."""
     encoding = info.WhichOneof("encoding")
     shape: Shape | None = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-    if info.tensor_shape.unknown_rank:
+    if info.tensor_shape.unknown_rank or not info.HasField("tensor_shape"):
         shape = None
     dtype = dtype_name(info.dtype)
     if encoding == "coo_sparse":

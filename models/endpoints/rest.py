@@ -25,7 +25,7 @@ from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, Time
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
 from sluice.models.saved_model.signature_reader import read_served_signatures
-from sluice.models.signature import UNSERVED, Signature
+from sluice.models.signature import UNSERVED, Signature, has_column_form
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import Endpoint, ModelSpec
 
@@ -154,6 +154,11 @@ def _refusal(signature: Signature) -> str:
         for spec in specs:
             if spec.dtype in _NOT_IN_JSON:
                 return f"{role} '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no JSON form; use grpc://"
+            if not has_column_form(spec.dtype) and role == "output":
+                return (
+                    f"output '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no JSON form, and REST "
+                    "returns every output; use grpc://"
+                )
             if spec.kind == UNSERVED:
                 return (
                     f"output '{spec.name}' is ragged or sparse, which TF Serving cannot return, and REST returns every "

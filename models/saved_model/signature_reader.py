@@ -54,14 +54,14 @@ def pick_signature(signatures: dict[str, Signature], name: str, outputs: tuple[s
     """Returns the signature with this name, checked.
 
     Args:
-      outputs: the outputs to keep; empty: all.
+      outputs: the outputs to keep; empty: all that have values.
 
     Raises:
       SignatureError: the model has no such signature, it lacks an output, or it cannot be served from columns.
     """
     if name in signatures:
         signature = signatures[name]
-        return (signature.with_outputs(outputs) if outputs else signature).checked()
+        return (signature.with_outputs(outputs) if outputs else signature.without_handles()).checked()
     have = ", ".join(signatures) or "none"
     near = difflib.get_close_matches(name, signatures, 1)
     remedy = f"did you mean --signature {near[0]}?" if near else "name one with --signature"

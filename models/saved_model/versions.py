@@ -1,6 +1,7 @@
 """Finds the versions of a SavedModel: the numbered directories under a base path, and whether each is complete.
 
-The layout is TF Serving's: BASE/123/saved_model.pb. A base path that itself has a saved_model.pb has no version.
+The layout is TF Serving's: BASE/123/saved_model.pb. A base path that itself has a saved_model.pb has no version. As in TF
+Serving, a model may lack asset files: the graph may not read them, and if it does, TensorFlow does not load it.
 """
 
 import collections
@@ -49,7 +50,7 @@ def read_meta_graph(directory: str, files: ModelFiles) -> Any:
 
 
 def what_is_missing(directory: str, files: ModelFiles) -> str | None:
-    """Returns why this directory is not a complete SavedModel; None if it is one."""
+    """Returns why this directory is not a complete SavedModel; None if it is one. Assets do not count."""
     try:
         meta_graph = read_meta_graph(directory, files)
     except ModelNotFound as error:
@@ -65,10 +66,13 @@ def what_is_missing(directory: str, files: ModelFiles) -> str | None:
     if index in variables and not any(numbers == set(range(count)) for count, numbers in shards.items()):
         count, numbers = max(shards.items(), default=(1, set()))
         return f"{len(numbers)} of {count} shards of variables are in {directory}/variables"
-    for name in _assets(meta_graph):
-        if not files.match(f"{directory}/assets/{name}"):
-            return f"the asset {directory}/assets/{name} does not exist"
     return None
+
+
+def missing_assets(directory: str, meta_graph: Any, files: ModelFiles) -> list[str]:
+    """Returns the asset files that a SavedModel names and lacks, as paths under its directory."""
+    paths = [f"assets/{name}" for name in _assets(meta_graph)]
+    return [path for path in paths if not files.match(f"{directory}/{path}")]
 
 
 def _has_variables(meta_graph: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sluice.models.errors import ModelNotFound, UsageError
+from sluice.models.files import LocalFiles
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.graph_walk import ops_of, unrestored_variables
 from sluice.models.saved_model.native.library import Library, load_library
@@ -13,6 +14,7 @@ from sluice.models.saved_model.native.session import Session, SessionOptions
 from sluice.models.saved_model.python_ways import PythonSession, RestoredFunction, Run
 from sluice.models.saved_model.reasons import TensorFlowError, reason
 from sluice.models.saved_model.tensorflow_import import tensorflow
+from sluice.models.saved_model.versions import missing_assets
 from sluice.models.signature import Signature
 
 _LOG = logging.getLogger(__name__)
@@ -50,11 +52,16 @@ def load(
       ModelNotFound: TensorFlow cannot load it; the text names ops that are not registered.
       UsageError: a library of ops cannot be loaded.
     """
+    missing = ", ".join(missing_assets(directory, meta_graph, LocalFiles()))
     try:
-        return _load(directory, meta_graph, options, signature, find_library)
+        way = _load(directory, meta_graph, options, signature, find_library)
     except TensorFlowError as error:
         text = reason(error.message) or f"error {error.code}"
-        raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {text}") from error
+        lacks = f"; it lacks {missing}, which its graph names" if missing else ""
+        raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {text}{lacks}") from error
+    if missing:
+        _LOG.warning("SavedModel %s lacks %s, which its graph names; it is run without", directory, missing)
+    return way
 
 
 def _load(

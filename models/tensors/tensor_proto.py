@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 
 from sluice.models.errors import BadOutput
 from sluice.models.protos import message_class
-from sluice.models.signature import dtype_name, numpy_dtype
+from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
 
-_NAMES = {number: name for number in range(1, 24) if not (name := dtype_name(number)).startswith("unsupported")}
+_NAMES = {number: name for number in range(1, 24) if has_column_form(name := dtype_name(number))}
 # DataType numbers by the name of a NumPy dtype; strings are arrays of objects.
 _NUMBERS = {"object" if name == "string" else name: number for number, name in _NAMES.items()}
 _STRING = _NUMBERS["object"]

@@ -11,7 +11,7 @@ from sluice.models.errors import SignatureError, UsageError
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import EndpointOptions
 from sluice.models.saved_model.signature_reader import pick_signature
-from sluice.models.saved_model.versions import what_is_missing
+from sluice.models.saved_model.versions import missing_assets, read_meta_graph, what_is_missing
 from sluice.models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec, Shape, Signature, TensorSpec
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.uri import parse_model_uri
@@ -94,6 +94,7 @@ def describe(
         "directory": found.on_disk.directory if found.on_disk else None,
         "version": found.version,
         "versions": list(_versions(found, files)),
+        "missing_assets": _missing_assets(found, files),
         "signatures": [_describe_signature(signature) for signature in found.signatures.values()],
         "signature": chosen.name if chosen else None,
         **_describe_rows(found.spec.uri, chosen, prefix),
@@ -120,12 +121,20 @@ def _versions(found: FoundModel, files: ModelFiles) -> Iterator[Description]:
         yield {"version": int(name), "directory": directory, "used": directory == used.directory, "missing": missing}
 
 
+def _missing_assets(found: FoundModel, files: ModelFiles) -> list[str]:
+    if found.on_disk is None:
+        return []
+    directory = found.on_disk.directory
+    return missing_assets(directory, read_meta_graph(directory, files), files)
+
+
 def _describe_signature(signature: Signature) -> Description:
     return {
         "name": signature.name,
         "method": signature.method,
         "problem": _problem(signature),
         "takes_examples": signature.takes_examples,
+        "left_out": [spec.name for spec in signature.outputs if spec not in signature.without_handles().outputs],
         "inputs": [_describe_tensor(spec) for spec in signature.inputs],
         "outputs": [_describe_tensor(spec) for spec in signature.outputs],
     }
@@ -138,7 +147,7 @@ def _describe_tensor(spec: TensorSpec) -> Description:
 
 def _problem(signature: Signature) -> str | None:
     try:
-        signature.checked()
+        signature.without_handles().checked()
     except SignatureError as error:
         return str(error)
     return None
@@ -157,7 +166,7 @@ def _describe_rows(uri: str, signature: Signature | None, prefix: str) -> Descri
             "bigquery_problem": None,
             "command": None,
         }
-    excluded = [spec.name for spec in signature.outputs if spec not in served.outputs]
+    excluded = [spec.name for spec in signature.without_handles().outputs if spec not in served.outputs]
     fields = output_schema(served, prefix)
     table, table_problem = _table_schema(fields)
     return {
@@ -173,7 +182,8 @@ def _describe_rows(uri: str, signature: Signature | None, prefix: str) -> Descri
 
 def _servable(signature: Signature) -> Signature | None:
     """Returns the signature without outputs that cannot be columns; None if none is left."""
-    good = [spec.name for spec in signature.outputs if not _problem(signature.with_outputs((spec.name,)))]
+    outputs = signature.without_handles().outputs
+    good = [spec.name for spec in outputs if not _problem(signature.with_outputs((spec.name,)))]
     return signature.with_outputs(tuple(good)) if good else None
 
 

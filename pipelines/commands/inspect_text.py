@@ -29,6 +29,9 @@ def _head(description: Description) -> list[tuple[str, ...]]:
     if description["version"] is not None:
         where = f", in {description['directory']}" if description["directory"] else ", served now"
         lines.append(("Version", f"{description['version']}{where}"))
+    if description["missing_assets"]:
+        names = ", ".join(description["missing_assets"])
+        lines.append(("Lacks", f"{names}; TensorFlow loads the model without, unless its graph reads it"))
     return lines
 
 
@@ -43,6 +46,8 @@ def _signature(signature: Description, description: Description) -> list[str]:
     lines = _section(f"Signature {signature['name']}  {signature['method']}", tensors)
     if signature["problem"]:
         lines.append(f"  cannot be served whole: {signature['problem']}")
+    dtypes = {spec["name"]: spec["dtype"] for spec in signature["outputs"]}
+    lines += [f"  output '{name}' is left out: a {dtypes[name]} has no values" for name in signature["left_out"]]
     if signature["takes_examples"] and signature["name"] != description["signature"]:
         lines.append(f"  takes tf.Examples; their features: --signature {shlex.quote(signature['name'])}")
     elif signature["takes_examples"] and not description["columns"]:

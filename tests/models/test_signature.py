@@ -49,7 +49,7 @@ SPLITS = info(INT64, -1, name="splits:0")
         (info(INT64, 8, -1, 3), TensorSpec("t", "int64", (8, None, 3), ("t:0",)), "int64 [batch, ?, 3]"),
         (info(STRING), TensorSpec("t", "string", (), ("t:0",)), "string []"),
         (info(BFLOAT16, unknown_rank=True), TensorSpec("t", "bfloat16", None, ("t:0",)), "bfloat16 of unknown rank"),
-        (info(COMPLEX64, -1), TensorSpec("t", "unsupported:8", (None,), ("t:0",)), "unsupported:8 [batch]"),
+        (info(COMPLEX64, -1), TensorSpec("t", "complex64", (None,), ("t:0",)), "complex64 [batch]"),
         (
             sparse(STRING, -1, -1),
             TensorSpec("t", "string", (None, None), ("values:0", "indices:0", "shape:0"), "sparse"),
@@ -126,7 +126,7 @@ def served(inputs: tuple[TensorSpec, ...] = (X,), outputs: tuple[TensorSpec, ...
         (served(inputs=(tensor_spec("s", sparse(FLOAT, -1, -1)),)), "input 's' is sparse; only dense tensors"),
         (served(inputs=(tensor_spec("n", info(FLOAT)),)), "input 'n' has rank 0.*; export the model with a batch"),
         (served(outputs=(tensor_spec("n", info(FLOAT)),)), "output 'n' has rank 0.*--exclude_columns, or export"),
-        (served(outputs=(tensor_spec("c", info(COMPLEX64, -1)),)), "output 'c' has TensorFlow's DataType 8"),
+        (served(outputs=(tensor_spec("c", info(COMPLEX64, -1)),)), "output 'c' is complex64"),
         (
             served(outputs=(tensor_spec("deep", composite(3, info(STRING, -1), SPLITS, SPLITS)),)),
             "output 'deep' is a composite tensor of 3 parts.*ragged in more than one dimension.*--exclude_columns",

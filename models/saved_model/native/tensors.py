@@ -15,7 +15,7 @@ import numpy as np
 from sluice.models.errors import BadOutput, OutOfMemory
 from sluice.models.saved_model.native.library import STRING, STRING_SIZE, Library
 from sluice.models.saved_model.native.strings import read_strings, view_strings
-from sluice.models.signature import dtype_name, numpy_dtype
+from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
 from sluice.models.tensors.strings import Strings, Tensor
 
 # tensorflow/core/framework/types.proto: what has no column form, and can be an output that a server is asked for.
@@ -28,7 +28,7 @@ _QUANTIZED = (11, 12, 13, 15, 16)
 def dtype_of(number: int) -> np.dtype | None:
     """Returns the NumPy dtype of a TensorFlow DataType; None if it has none here."""
     name = dtype_name(number)
-    if name.startswith("unsupported"):
+    if not has_column_form(name):
         name = _OTHERS.get(number, "")
     return numpy_dtype(name) if name else None
 

@@ -12,7 +12,14 @@ import pytest
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import LocalFiles, copy_directory
 from sluice.models.protos import message_class
-from sluice.models.saved_model.versions import Version, find_version, find_versions, read_meta_graph, what_is_missing
+from sluice.models.saved_model.versions import (
+    Version,
+    find_version,
+    find_versions,
+    missing_assets,
+    read_meta_graph,
+    what_is_missing,
+)
 
 FILES = LocalFiles()
 
@@ -67,16 +74,28 @@ def shards(*numbers: int, of: int) -> list[str]:
         (saved_model("graph"), [INDEX], "0 of 1 shards"),
         (saved_model("graph"), [INDEX, *shards(0, 2, of=3)], "2 of 3 shards of variables are in"),
         (saved_model("graph"), [INDEX, shards(0, of=1)[0] + ".tempstate99"], "0 of 1 shards"),
-        (saved_model(assets=("a.txt", "b.txt")), ["assets/a.txt", "assets/b.txt"], None),
-        (saved_model(assets=("a.txt", "b.txt")), ["assets/a.txt"], "assets/b.txt does not exist"),
-        (saved_model(tf1_assets=("vocabulary",)), ["assets/vocabulary"], None),
-        (saved_model(tf1_assets=("vocabulary",)), [], "assets/vocabulary does not exist"),
+        (saved_model(assets=("a.txt",)), [], None),
         (saved_model(tag="train"), [], "has no graph tagged 'serve' (its tags: [['train']]); export"),
     ],
 )
 def test_what_is_missing(tmp_path: Path, model: Any, files: list[str], lacks: str | None) -> None:
     found = what_is_missing(write(tmp_path, model, *files), FILES)
     assert found is None if lacks is None else lacks in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("model", "files", "missing"),
+    [
+        (saved_model(), [], []),
+        (saved_model(assets=("a.txt", "b.txt")), ["assets/a.txt", "assets/b.txt"], []),
+        (saved_model(assets=("a.txt", "b.txt")), ["assets/a.txt"], ["assets/b.txt"]),
+        (saved_model(tf1_assets=("vocabulary",)), ["assets/vocabulary"], []),
+        (saved_model(tf1_assets=("vocabulary",)), [], ["assets/vocabulary"]),
+    ],
+)
+def test_missing_assets(tmp_path: Path, model: Any, files: list[str], missing: list[str]) -> None:
+    directory = write(tmp_path, model, *files)
+    assert missing_assets(directory, model.meta_graphs[0], FILES) == missing
 
 
 def test_a_model_file_cut_short_anywhere_is_incomplete(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def write_model(directory: str | os.PathLike[str], signatures: dict[str, Any]) -
             for key, (dtype, shape) in tensors.items():
                 infos[key].name = f"{name}_{key}:0"
                 infos[key].dtype = dtype
+                infos[key].tensor_shape.SetInParent()
                 for size in shape:
                     infos[key].tensor_shape.dim.add(size=size)
     os.makedirs(directory)
@@ -119,6 +120,7 @@ def test_golden_json_of_a_model_that_parses_examples(built: Path) -> None:
         "method": "tensorflow/serving/predict",
         "problem": None,
         "takes_examples": True,
+        "left_out": [],
         "inputs": [{"name": "examples", **tensor}],
         "outputs": [
             {"name": "class_ids", "dtype": "int64", "shape": [None, 1], "kind": "dense"},
@@ -131,6 +133,7 @@ def test_golden_json_of_a_model_that_parses_examples(built: Path) -> None:
         "directory": f"{built}/tf1_estimator",
         "version": None,
         "versions": [],
+        "missing_assets": [],
         "signature": "predict",
         "excluded_outputs": [],
         "columns": [
@@ -260,7 +263,7 @@ def test_a_signature_that_cannot_be_served_says_why(tmp_path: Path) -> None:
     found = describe(model, "bad", LocalFiles())
     assert [signature["problem"] is None for signature in found["signatures"]] == [False, True]
     assert (found["signature"], found["command"], found["sample_row"]) == ("bad", None, None)
-    assert "  cannot be served whole: signature 'bad': input 'x' has TensorFlow's DataType 20" in render(found)
+    assert "  cannot be served whole: signature 'bad': input 'x' is resource, which has no column form" in render(found)
     lists = describe(model, "good", LocalFiles())
     assert lists["output_columns"] == [{"name": "y", "type": "list<item: list<item: float>>"}]
     assert lists["bigquery_schema"] is None
