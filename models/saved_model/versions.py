@@ -1,7 +1,7 @@
 """Finds the versions of a SavedModel: the numbered directories under a base path, and whether each is complete.
 
-The layout is TF Serving's: BASE/123/saved_model.pb. A base path that itself has a saved_model.pb has no version. As in TF
-Serving, a model may lack asset files: the graph may not read them, and if it does, TensorFlow does not load it.
+The layout is TF Serving's: BASE/123/saved_model.pb. A base path that itself has a saved_model.pb has no version. As in
+TF Serving, a model may lack asset files: the graph may not read them, and if it does, TensorFlow does not load it.
 """
 
 import collections

