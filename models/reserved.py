@@ -9,6 +9,8 @@ POSITION = PREFIX + "position"
 # binary: the row as the source has it: a CSV line, a JSON object, a serialized tf.Example.
 PAYLOAD = PREFIX + "payload"
 
+# FED + the name of a column of the model: what the model is fed, where the column itself is carried as its text.
+FED = PREFIX + "fed_"
 
 # Metadata of a Pub/Sub message; see transforms/core/messages.py. The ID is a string.
 MESSAGE_ID = PREFIX + "message_id"

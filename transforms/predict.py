@@ -21,7 +21,7 @@ from sluice.models.saved_model.followed import take_changes
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
 from sluice.transforms.core import metrics
-from sluice.transforms.core.batches import failure_of
+from sluice.transforms.core.batches import failure_of, without_fed
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
@@ -116,6 +116,7 @@ class _Predict(beam.DoFn):
             (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
             for group in bound.groups
         ]
+        batch = without_fed(batch)
         self._work.append(_Work(batch, bound.errors, tickets, (window,), timestamp))
         self._rows, self._bytes = self._rows + batch.num_rows, self._bytes + batch.nbytes
         while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.errors import UsageError
+from sluice.models.reserved import FED
 from sluice.models.signature import ColumnSpec, Default, arrow_type, numpy_dtype
 from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits
 from sluice.models.tensors.strings import Strings, Tensor
@@ -75,8 +76,9 @@ class TensorColumn:
 
 
 def column_or_nulls(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Returns the column of this name, or nulls if the batch has none."""
-    index = batch.schema.get_field_index(name)
+    """Returns what the model is fed of the column of this name; nulls if the batch has none."""
+    fed = batch.schema.get_field_index(FED + name)
+    index = fed if fed >= 0 else batch.schema.get_field_index(name)
     return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
 
 

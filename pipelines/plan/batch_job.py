@@ -185,7 +185,8 @@ def _plan_rows(
     source = given.source
     raw = destination is not None and is_raw(source, destination.format, given.csv, options.columns, exclude)
     schema = read_input_schema(options.input_schema)
-    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw)
+    output = destination.format if destination else ""
+    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw, output)
     plan = plan_input(source, signature, wanted, given.csv)
     if destination is None:
         return _Rows(plan, None, table_columns(plan, signature, options.output_prefix))

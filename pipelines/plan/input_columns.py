@@ -12,6 +12,7 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
+from sluice.pipelines.plan.carried_types import SAMPLE_BYTES, carried_types, exact_floats
 from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
 from sluice.transforms.decode.json_values import Json, form_of
@@ -21,8 +22,6 @@ from sluice.transforms.files.find_source import Source
 
 # If none of so many rows fits the model, the command is wrong rather than the rows.
 _ENOUGH_ROWS = 10
-# How much of a file is read to see whether its rows fit.
-_SAMPLE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Wanted:
       exclude: names of input columns to leave out.
       defaults: --column_defaults: values for nulls, by column, as text.
       raw: rows are carried as their own source text, so that passthrough columns need not be read.
+      output: the format of the output files; "": a table, or a stream.
     """
 
     schema: dict[str, pa.DataType]
@@ -42,6 +42,7 @@ class Wanted:
     exclude: tuple[str, ...] = ()
     defaults: tuple[tuple[str, str], ...] = ()
     raw: bool = False
+    output: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +75,20 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
         typed = source.types if source.format in TYPED_FORMATS else wanted.schema
         needed |= {name: kind for name, kind in typed.items() if name not in needed}
     carried = {} if wanted.raw else _carried(source, needed, wanted)
+    untyped = {name: kind for name, kind in needed.items() if name in carried and name not in wanted.schema}
+    models = carried_types(source, untyped, wanted.output, csv)
+    carried |= models.types
     order = source.names if source.format != JSONL else tuple(dict.fromkeys((*source.names, *carried, *needed)))
     columns = {name: (needed | carried)[name] for name in order if name in needed or name in carried}
     columns |= {name: kind for name, kind in (needed | carried).items() if name not in columns}
+    exact = exact_floats(carried) if source.format in (CSV, JSONL) else ()
     if examples:
         columns[examples] = pa.binary()
     header = source.names if wanted.raw and source.format == CSV else ()
-    spec = InputSpec(source.format, tuple(columns.items()), csv, examples, header=header)
+    spec = InputSpec(
+        source.format, tuple(columns.items()), csv, examples, header=header,
+        fed=models.fed, exact=exact, guessed=models.guessed,
+    )  # fmt: skip
     return InputPlan(spec, tuple((name, columns[name]) for name in columns if name in carried))
 
 
@@ -208,7 +216,7 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
         return
     part = parts[0]
     if part.stop is not None and source.format not in TYPED_FORMATS:
-        part = dataclasses.replace(part, stop=min(part.stop, part.start + _SAMPLE_BYTES))
+        part = dataclasses.replace(part, stop=min(part.stop, part.start + SAMPLE_BYTES))
     for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
         check_rows(decoded, source, signature, defaults)
 

@@ -94,8 +94,10 @@ def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
     if wanted.format in _SAME_ROWS:
         _check_untyped(signature, wanted, schema)
     raw = not wanted.typed_sinks
+    # Tf.Examples have no wider floats than the model's, unless another sink gets the same columns.
+    output = TFRECORD if wanted.typed_sinks == [f"{TFRECORD} files"] else ""
     plan = plan_input(
-        source, signature, Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw), CsvOptions()
+        source, signature, Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw, output), CsvOptions()
     )
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from sluice.models.reserved import ATTRIBUTES, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
+from sluice.models.reserved import ATTRIBUTES, FED, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
 from sluice.models.tensors.arrays import repeated
 from sluice.transforms.core.failures import Failure
 
@@ -61,6 +61,12 @@ def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa
 def with_payload(batch: pa.RecordBatch, payload: pa.Array) -> pa.RecordBatch:
     """Returns the batch with the source texts of its rows (binary [rows]) as another column."""
     return batch.append_column(PAYLOAD, payload)
+
+
+def without_fed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns the batch without the columns that only the model needed."""
+    kept = [place for place, name in enumerate(batch.schema.names) if not name.startswith(FED)]
+    return batch if len(kept) == batch.num_columns else batch.select(kept)
 
 
 def failure_of(

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 from sluice.models.isolate import isolate
 
 _Convert = Callable[[pa.Array], pa.Array]
+# A double holds every integer up to this one.
+EXACT = 1 << 53
+ROUNDED = "float64 can only hold it rounded; declare the column INT64, NUMERIC or STRING in --input_schema"
 # The errors of a conversion that mean that a value does not fit.
 _MISFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, OverflowError)
 
@@ -42,9 +45,15 @@ def text_converter(kind: pa.DataType) -> _Convert:
     return lambda array: convert(prepare(array))
 
 
-def parse_texts(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Returns the texts converted as by `text_converter`, null where one does not fit, and the misfits (bool [n])."""
+def parse_texts(array: pa.Array, kind: pa.DataType, exact: bool = False) -> tuple[pa.Array, np.ndarray | None]:
+    """Returns the texts converted as by `text_converter`, null where one does not fit, and the misfits (bool [n]).
+
+    Args:
+      exact: a whole number that float64 can only hold rounded is a misfit, too.
+    """
     prepare, convert = _steps(kind)
+    if exact and pa.types.is_float64(kind):
+        convert = _parse_exact_floats
     texts, not_text = convert_or_mark(array, prepare, pa.string())
     values, misfits = convert_or_mark(texts, convert, kind)
     if not_text is None or misfits is None:
@@ -87,16 +96,39 @@ def _trimmed(array: pa.Array) -> pa.Array:
 
 
 def _empty_to_null(array: pa.Array) -> pa.Array:
-    return pc.if_else(pc.equal(pc.binary_length(array), 0), pa.scalar(None, array.type), array)
+    return pc.if_else(pc.equal(array, ""), pa.scalar(None, array.type), array)
 
 
 def _parse_floats(array: pa.Array, kind: pa.DataType) -> pa.Array:
     values = array.cast(kind)
     infinite = pc.is_inf(values)
+    if not pc.any(infinite).as_py():
+        return values
     named = pc.match_substring(array.filter(infinite), "inf", ignore_case=True)
     if not pc.all(named, min_count=0).as_py():
         raise ValueError(f"out of the range of {kind}")
     return values
+
+
+def _parse_exact_floats(array: pa.Array) -> pa.Array:
+    values = _parse_floats(array, pa.float64())
+    large = may_round(values)
+    wholes = array.filter(large).filter(pc.match_substring_regex(array.filter(large), r"^[+-]?[0-9]+$"))
+    if any(rounds(int(text)) for text in wholes.to_pylist()):
+        raise ValueError(ROUNDED)
+    return values
+
+
+def may_round(values: pa.Array) -> pa.Array:
+    """Returns bool [n]: whether a float may be another whole number than its text."""
+    return pc.greater_equal(pc.abs(values), EXACT)
+
+
+def rounds(value: object) -> bool:
+    """Whether a JSON value is, or has within its lists, a whole number that float64 does not hold."""
+    if isinstance(value, list):
+        return any(map(rounds, value))
+    return isinstance(value, int) and abs(value) > EXACT and int(float(value)) != value
 
 
 def _parse_timestamps(array: pa.Array, kind: pa.TimestampType) -> pa.Array:

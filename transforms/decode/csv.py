@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode.convert import convert_or_mark, parse_texts
+from sluice.transforms.decode.convert import ROUNDED, convert_or_mark, may_round, parse_texts
 from sluice.transforms.decode.json_values import parse_json
 from sluice.transforms.decode.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
 from sluice.transforms.decode.spec import (
@@ -122,7 +122,7 @@ def _decode_together(block: LineBlock, names: Sequence[str], spec: InputSpec, or
     for typed in (True, False):
         wrong.clear()
         table = _parse(block, names, spec, wrong, typed)
-        if table is not None and not (typed and _overflowed(table)):
+        if table is not None and not (typed and _differs(table, spec.exact)):
             break
     if table is None or table.num_rows + len(wrong) != len(rows):
         raise Undecodable("the line cannot be parsed as one row of CSV")
@@ -170,9 +170,14 @@ def _parsed_type(kind: pa.DataType) -> pa.DataType:
     return kind if any(is_kind(kind) for is_kind in native) else pa.string()
 
 
-def _overflowed(table: pa.Table) -> bool:
-    """Whether a float is infinite. Only its text shows whether infinity was meant."""
-    return any(pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py() for column in table.columns)
+def _differs(table: pa.Table, exact: Sequence[str]) -> bool:
+    """Whether a float may be another number than its text: infinite, or a large whole number where these are exact."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py():
+            return True
+        if name in exact and pa.types.is_floating(column.type) and pc.any(may_round(column)).as_py():
+            return True
+    return False
 
 
 def _finish(
@@ -183,12 +188,12 @@ def _finish(
     parsed = rows if not wrong else np.delete(rows, [row for row, _ in wrong])
     arrays = []
     bad = np.zeros(len(parsed), bool)
-    for name, kind in spec.columns:
+    for name, kind in (*spec.columns, *spec.fed):
         texts = table.column(name).combine_chunks()
-        array, misfits = _convert(texts, kind)
+        array, misfits = _convert(texts, kind, name in spec.exact)
         if misfits is not None:
             for row in np.flatnonzero(misfits & ~bad):
-                reasons[int(parsed[row])] = f"column '{name}': {_quoted(texts[row].as_py())} is not {_named(kind)}"
+                reasons[int(parsed[row])] = f"column '{name}': {_misfit(texts[row], name, kind, spec)}"
             bad |= misfits
         arrays.append(array)
     payload = block.texts() if len(parsed) == len(block) else block.texts().take(pa.array(parsed))
@@ -198,18 +203,24 @@ def _finish(
     return Decoded([batch] if batch.num_rows else [], _failures(block, dict(sorted(reasons.items())), origin))
 
 
-def _convert(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+def _convert(array: pa.Array, kind: pa.DataType, exact: bool) -> tuple[pa.Array, np.ndarray | None]:
     """Returns a parsed column in the job's type, null where a value does not fit, and the misfits (bool [n])."""
     if array.type == kind and not pa.types.is_binary(kind):
         return array, None
     if pa.types.is_nested(kind):
-        return convert_or_mark(array, lambda part: parse_json(part, kind), kind)
-    return parse_texts(array, kind)
+        return convert_or_mark(array, lambda part: parse_json(part, kind, exact), kind)
+    return parse_texts(array, kind, exact)
 
 
 def _failures(block: LineBlock, reasons: Mapping[int, str], origin: str) -> list[Failure]:
     positions = block.positions
     return [row_failure(reason, f"{origin}{positions[line]}", block.line(line)) for line, reason in reasons.items()]
+
+
+def _misfit(text: pa.Scalar, name: str, kind: pa.DataType, spec: InputSpec) -> str:
+    if name in spec.exact and _convert(pa.array([text.as_py()], text.type), kind, exact=False)[1] is None:
+        return f"{_quoted(text.as_py())}: {ROUNDED}"
+    return f"{_quoted(text.as_py())} is not {_named(kind)}{spec.hint(name)}"
 
 
 def _quoted(value: bytes | str | None) -> str:

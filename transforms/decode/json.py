@@ -14,7 +14,8 @@ import pyarrow as pa
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form, read_objects
+from sluice.transforms.decode.convert import EXACT, ROUNDED, rounds
+from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form, holds_rounded, read_objects
 from sluice.transforms.decode.lines import LineBlock, read_blocks
 from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read
 from sluice.transforms.decode.spec import (
@@ -124,9 +125,11 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         if table.num_rows != len(rows):
             return None
         columns = table.combine_chunks().to_batches()[0].columns if spec.columns else []
-        return [from_form(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
+        arrays = [from_form(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
     except (ValueError, pa.ArrowException):
         return None
+    exact = (array for array, (name, _) in zip(arrays, spec.columns, strict=True) if name in spec.exact)
+    return None if any(map(holds_rounded, exact)) else arrays
 
 
 def _may_hold_added(block: LineBlock, spec: InputSpec) -> bool:
@@ -233,5 +236,17 @@ def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
         try:
             values.append(coerce(value.get(name), kind))
         except (ValueError, pa.ArrowException) as error:
-            raise ValueError(f"column '{name}': {error}") from error
+            raise ValueError(f"column '{name}': {error}{spec.hint(name)}") from error
+    # orjson returns whole numbers of more than 64 bits as floats.
+    if spec.exact and any(map(_is_large, map(value.get, spec.exact))):
+        value = json.loads(line)
+    for name in spec.exact:
+        if rounds(value.get(name)):
+            raise ValueError(f"column '{name}': {ROUNDED}")
     return values
+
+
+def _is_large(value: Json) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_large, value))
+    return isinstance(value, float) and abs(value) >= EXACT

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from sluice.models.tensors.arrays import list_array
-from sluice.transforms.decode.convert import text_converter
+from sluice.transforms.decode.convert import EXACT, ROUNDED, may_round, rounds, text_converter
 
 # What `json.loads` returns.
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
@@ -23,8 +23,6 @@ Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # A tensor has at most this many dimensions.
 _MAX_DEPTH = 64
-# A double holds every integer up to this one.
-_EXACT = 1 << 53
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
 _B64 = pa.struct([("b64", pa.string())])
 
@@ -83,7 +81,7 @@ def from_form(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _whole(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pc.any(pc.greater(pc.abs(array), float(_EXACT))).as_py():
+    if pc.any(pc.greater(pc.abs(array), float(EXACT))).as_py():
         raise ValueError(f"a number that only {kind} holds exactly")
     return array.cast(kind)
 
@@ -134,8 +132,11 @@ def read_objects(data: bytes, schema: pa.Schema, unexpected: Literal["ignore", "
     )
 
 
-def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def parse_json(array: pa.Array, kind: pa.DataType, exact: bool = False) -> pa.Array:
     """Returns JSON texts, such as "[1, 2]", as a list or struct type. An empty text is a null.
+
+    Args:
+      exact: whole numbers that float64 can only hold rounded do not fit lists of floats.
 
     Raises:
       ValueError: a text is not JSON of that type (ArrowInvalid is a ValueError).
@@ -150,11 +151,22 @@ def parse_json(array: pa.Array, kind: pa.DataType) -> pa.Array:
     try:
         table = read_objects(data, pa.schema([("v", form_of(None, kind))]), "error")
         if table.num_rows == len(array):
-            return from_form(table.column(0).combine_chunks(), kind)
+            lists = from_form(table.column(0).combine_chunks(), kind)
+            if not (exact and holds_rounded(lists)):
+                return lists
     except ValueError:
         pass
-    found = [None if text is None else coerce(orjson.loads(text), kind) for text in texts.to_pylist()]
-    return pa.array(found, kind)
+    loaded = [None if text is None else orjson.loads(text) for text in texts.to_pylist()]
+    if exact and any(map(rounds, loaded)):
+        raise ValueError(ROUNDED)
+    return pa.array([coerce(value, kind) for value in loaded], kind)
+
+
+def holds_rounded(array: pa.Array) -> bool:
+    """Whether floats, or lists of them, hold a number that may be another whole number in the source."""
+    while pa.types.is_list(array.type):
+        array = array.flatten()
+    return pa.types.is_floating(array.type) and bool(pc.any(may_round(array)).as_py())
 
 
 def coerce(value: Json, kind: pa.DataType) -> Any:
@@ -210,7 +222,7 @@ def _text(value: Json, kind: pa.DataType) -> str | bytes:
 
 
 def _integer(value: Json, kind: pa.DataType) -> int:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:  # 1.0 and 1e3
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:  # 1.0 and 1e3
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{kind} is expected, found {_show(value)}")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
 from sluice.models.isolate import isolate
+from sluice.models.reserved import FED
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import with_origin, with_payload
 from sluice.transforms.core.failures import DECODE, READ, Failure, count_failures
@@ -44,6 +45,10 @@ class InputSpec:
     Attributes:
       format: a name of transforms.core.formats.
       columns: (name, type) of each column to read, in order. In text formats a binary column is base64.
+      fed: for CSV: (name, type) of columns whose text is carried: what the model is fed of them, each in a column of
+        its own after the others (models.reserved.FED).
+      exact: columns of floats that are written: a whole number that they cannot hold fails its row.
+      guessed: columns whose type is that of the first rows.
       examples: for TFRecords of a model that parses tf.Examples itself: the column of the whole records.
       payload: carry the source text of each row, for failures and for writers of raw rows.
       header: for CSV whose lines are written as they are: the header that every file must have.
@@ -52,6 +57,9 @@ class InputSpec:
 
     format: str
     columns: tuple[tuple[str, pa.DataType], ...]
+    fed: tuple[tuple[str, pa.DataType], ...] = dataclasses.field(default=(), kw_only=True)
+    exact: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    guessed: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     csv: CsvOptions = dataclasses.field(default_factory=CsvOptions)
     examples: str = ""
     payload: bool = True
@@ -60,7 +68,13 @@ class InputSpec:
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema(list(self.columns))
+        return pa.schema([*self.columns, *((FED + name, kind) for name, kind in self.fed)])
+
+    def hint(self, name: str) -> str:
+        """Returns the end of the error for a value that is not of the type of this column: the remedy, if any."""
+        if name in self.guessed:
+            return ", the type of the whole numbers in the first rows; declare the column FLOAT64 in --input_schema"
+        return ""
 
 
 @dataclasses.dataclass

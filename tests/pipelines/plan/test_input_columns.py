@@ -48,7 +48,7 @@ def plan(
 
 def test_csv_types_the_models_columns_and_leaves_the_others_as_they_are() -> None:
     found = plan(source(CSV, "zip", "name", "age", "height"))
-    columns = (("zip", pa.string()), ("name", pa.string()), ("age", pa.int64()), ("height", pa.float32()))
+    columns = (("zip", pa.string()), ("name", pa.string()), ("age", pa.int64()), ("height", pa.float64()))
     assert (found.spec.format, found.spec.columns, found.columns) == (CSV, columns, columns)
 
 
@@ -84,7 +84,7 @@ def test_json_columns_come_from_the_sample_the_model_and_the_schema() -> None:
         ("string", None, pa.string()),
         ("string[?]", [{"b64": "AA=="}], pa.list_(pa.binary())),
         ("string[?]", ["text"], pa.list_(pa.string())),
-        ("float32[3]", [1, 2, 3], pa.list_(pa.float32())),
+        ("float32[3]", [1, 2, 3], pa.list_(pa.float64())),
     ],
 )
 def test_bytes_in_json_are_known_by_their_form(dtype: str, value: Any, kind: pa.DataType) -> None:
@@ -123,7 +123,7 @@ def test_features_that_are_not_known_are_all_that_have_a_type(raw: bool) -> None
 
 def test_empty_files_have_no_columns_to_hold_against_the_model() -> None:
     found = plan(Source(CSV, "data", 1, 0, ()))
-    assert dict(found.spec.columns) == {"age": pa.int64(), "height": pa.float32(), "name": pa.string()}
+    assert dict(found.spec.columns) == {"age": pa.int64(), "height": pa.float64(), "name": pa.string()}
     assert found.columns == found.spec.columns
 
 

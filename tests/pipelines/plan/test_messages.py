@@ -68,8 +68,8 @@ def test_json_to_a_topic_reads_what_the_model_takes_and_carries_the_text() -> No
 
 def test_json_to_a_table_types_what_it_carries() -> None:
     planned = plan("json", topic=True, table=True, files_format="parquet", schema={"zip": pa.string()})
-    columns = (*TAKEN, ("zip", pa.string()))
-    assert planned.decode.spec == InputSpec(JSONL, columns, payload=False, added=("score",))
+    columns = (TAKEN[0], ("height", pa.float64()), TAKEN[2], ("zip", pa.string()))
+    assert planned.decode.spec == InputSpec(JSONL, columns, payload=False, added=("score",), exact=("height",))
     assert planned.topic == output(JSONL, SCORE, raw=True)
     assert planned.table == pa.schema([*columns, SCORE, *TABLE_COLUMNS])
     assert planned.files == output("parquet", *map(pa.field, *zip(*columns, strict=True)), SCORE)
@@ -79,7 +79,7 @@ def test_the_schema_types_columns_of_the_model_too() -> None:
     planned = plan("json", table=True, schema={"age": pa.int32(), "zip": pa.string()}, exclude=("name",))
     assert planned.decode.spec.columns == (
         ("age", pa.int32()),
-        ("height", pa.float32()),
+        ("height", pa.float64()),
         ("zip", pa.string()),
         ("name", pa.string()),
     )
@@ -246,14 +246,14 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "json",
         signature(x="float32[?,?]"),
         {"table": True, "columns": ("x",)},
-        "column 'x' is list<item: list<item: float>>; BigQuery has no lists of lists",
+        "column 'x' is list<item: list<item: double>>; BigQuery has no lists of lists",
     ),
     (
         "a type that a file cannot hold",
         "json",
         signature(x="float32[3]"),
         {"files_format": "csv", "columns": ("x",)},
-        "column 'x' is list<item: float>, which csv cannot hold; write it as JSON text with --flatten",
+        "column 'x' is list<item: double>, which csv cannot hold; write it as JSON text with --flatten",
     ),
     (
         "no avro schema",
