@@ -103,7 +103,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
     defaults = parse_defaults(signature, options.column_defaults)
     _check_sample(given, rows.plan, signature, defaults)
     if target and rows.files:
-        output = plan_output_files(target, rows.files)
+        output = plan_output_files(options, target, rows.files)
     else:
         output = plan_output_table(options, rows.table, job, temp_location)
     return BatchPlan(

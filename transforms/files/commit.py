@@ -14,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import delete_files, match_files
 from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.files.claim import claim, release
 from sluice.transforms.files.open_file import BatchFormat
 from sluice.transforms.files.write import OpenShard, Shard, Target, existing_files, remove_temp
 
@@ -27,19 +28,56 @@ class FilesCommitter:
 
     Attributes:
       spec: the contents of the one file that is written if there are no rows; None: then there is no file.
+      overwrite: files that are there are replaced. Otherwise the job stops if another one has written some.
+      stale: the job that held the claim on the files at launch and has died; see transforms.files.claim.
     """
 
     target: Target
     spec: OutputSpec | None = None
+    overwrite: bool = False
+    stale: str = ""
+
+    def claim(self, shards: Sequence[Shard]) -> None:
+        claim(self.target, self.stale)
+        if not self.overwrite:
+            _check_none_there(self.target, sorted_shards(shards) or self._empty())
 
     def commit(self, shards: Sequence[Shard]) -> list[str]:
-        shards = list(set(shards))
-        if not shards and self.spec:  # a set of no files would look like a job that has not run
-            shards = [OpenShard(self.target, BatchFormat(self.spec)).finish()]
-        return rename_shards(self.target, shards)
+        return rename_shards(self.target, sorted_shards(shards) or self._empty())
+
+    def _empty(self) -> list[Shard]:
+        """Returns a file without rows: a set of no files would look like a job that has not run."""
+        return [OpenShard(self.target, BatchFormat(self.spec)).finish()] if self.spec else []
 
     def clean_up(self) -> None:
         remove_temp(self.target)
+        release(self.target)
+
+
+def sorted_shards(shards: Iterable[Shard]) -> list[Shard]:
+    """Returns the shards, each once, in the order of their names."""
+    return sorted(set(shards), key=lambda shard: shard.path)
+
+
+def _check_none_there(target: Target, shards: Sequence[Shard]) -> None:
+    """Checks that no other job has written files since the launch of this one.
+
+    Files that an earlier attempt of this job has renamed are its own.
+
+    Raises:
+      SluiceError: there are files of another job.
+    """
+    renamed = {
+        target.shard(number, len(shards)): shard.size
+        for number, shard in enumerate(shards)
+        if not (shard.rows and FileSystems.exists(shard.path))  # files without rows are all alike
+    }
+    for file in match_files(target.pattern):
+        if file.path in existing_files(target) and renamed.get(file.path) != file.size_in_bytes:
+            raise SluiceError(
+                f"{file.path} was written by another job after this one had started, and is kept; run this job again "
+                "with another name, or with --overwrite to replace it"
+            )
 
 
 def rename_shards(target: Target, shards: Iterable[Shard]) -> list[str]:
@@ -50,7 +88,7 @@ def rename_shards(target: Target, shards: Iterable[Shard]) -> list[str]:
     Raises:
       SluiceError: a file could not be renamed. The files of the earlier run are still there.
     """
-    ordered = sorted(shards, key=lambda shard: shard.path)
+    ordered = sorted_shards(shards)
     names = [target.shard(number, len(ordered)) for number in range(len(ordered))]
     pairs = list(zip(ordered, names, strict=True))
     count = FileSystems.get_chunk_size(target.prefix)  # as many as one request of the file system renames

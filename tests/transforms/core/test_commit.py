@@ -37,6 +37,9 @@ class FakeCommitter:
     def __init__(self, name: str, calls: list[str], error: Exception | None = None) -> None:
         self._name, self._calls, self._error = name, calls, error
 
+    def claim(self, written: Sequence[Any]) -> None:
+        """Never refused."""
+
     def commit(self, written: Sequence[Any]) -> list[str]:
         self._calls.append(f"put {self._name}")
         return [part.name for part in written]
