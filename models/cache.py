@@ -76,6 +76,8 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
     options = recipe.scheduler
     if recipe.spec.endpoint and not options.call_timeout_secs:
         options = dataclasses.replace(options, call_timeout_secs=recipe.model.endpoint.rpc_timeout_secs + _GRACE_SECS)
+    if not recipe.spec.endpoint and not options.max_in_flight:  # one call for each copy
+        options = dataclasses.replace(options, max_in_flight=max(1, len(recipe.model.devices.devices)))
     scheduler = Scheduler(model, options)
     if not model.remote:
         scheduler.load_msec = 1000 * (time.monotonic() - started)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.devices import DeviceOptions
 from sluice.models.errors import BadOutput
 from sluice.models.signature import DEFAULT_SIGNATURE, Default, Signature, TensorSpec
 from sluice.models.tensors.binding import Bound, Feeds
@@ -49,6 +50,7 @@ class ModelOptions:
       intra_op_threads, inter_op_threads: of TensorFlow; 0: one per core.
       warm_up: replay assets.extra/tf_serving_warmup_requests after loading.
       op_libraries: shared libraries of ops that the model uses beside TensorFlow's own, such as TF Text's.
+      devices: where a model in this process runs.
       time_limit_secs: of a call of a model in this process; 0: none.
       poll_secs: how often to look for a newer version under a base path; 0: keep the version found first.
       endpoint: how to call the model if it is served.
@@ -61,6 +63,7 @@ class ModelOptions:
     inter_op_threads: int = 0
     warm_up: bool = True
     op_libraries: tuple[str, ...] = ()
+    devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     time_limit_secs: float = 0.0
     poll_secs: float = 0.0
     endpoint: EndpointOptions = dataclasses.field(default_factory=EndpointOptions)

@@ -16,7 +16,7 @@ from sluice.pipelines.dataflow.runner import beam_options, check_reachable, is_l
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
-from sluice.pipelines.plan.model import describe_model
+from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.batch_summary import render, summarise, to_json
 from sluice.pipelines.progress.display import NONE, Display
@@ -55,6 +55,8 @@ def run(options: BatchOptions, beam_flags: list[str]) -> int:
     beam = beam_options(beam_flags)
     check_reachable(options, beam)
     check_settings(beam)
+    if is_local(beam):
+        check_devices(options)
     cloud = beam.view_as(GoogleCloudOptions)
     plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
     set_defaults(beam, options, plan.recipe, plan.version)

@@ -26,7 +26,7 @@ from sluice.pipelines.dataflow.runner import (
 )
 from sluice.pipelines.graph import build_streaming
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.pipelines.plan.model import describe_model
+from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan_streaming
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
@@ -68,6 +68,8 @@ def run(options: StreamingOptions, beam_flags: list[str]) -> int:
     local = is_local(beam)
     _check_flags(options, local)
     check_settings(beam)
+    if local:
+        check_devices(options)
     plan = make_tables(plan_streaming(options, native=not local))
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.subscription or plan.topic)

@@ -20,7 +20,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"batching"},
         {"interface"},
         {"tensors"},
-        {"signature", "uri"},
+        {"devices", "signature", "uri"},
         {"errors", "files", "isolate", "protos", "reserved"},
     ],
     "transforms": [

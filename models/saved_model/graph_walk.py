@@ -36,6 +36,8 @@ _KEEPS = frozenset(("Batch", "BatchFunction", "Unbatch"))
 _WRITERS = ("Assign", "Scatter", "Apply", "SparseApply", "StridedSliceAssign", "CountUpTo", "InitializeTable")
 _WRITES_NOTHING = ("ScatterNd", "ScatterNdNonAliasingAdd")
 _VARIABLES = ("VarHandleOp",)
+# TensorFlow 2 exports the op that initialises the model as a signature of this name.
+INIT_SIGNATURE = "__saved_model_init_op"
 
 
 def ops_of(graph_def: Any) -> list[str]:
@@ -55,6 +57,15 @@ def keeps_feeds(graph_def: Any, fetches: Sequence[str], is_stateful: Callable[[s
     return ""
 
 
+def called_above(graph_def: Any, fetches: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Returns the names of the nodes that run for these tensors, and of the functions whose bodies do."""
+    graph = _Graph(graph_def)
+    called: set[str] = set()
+    for _ in graph.run_for(fetches, called):
+        pass
+    return {node.name for node in graph.above(fetches)}, called
+
+
 def unrestored_variables(meta_graph: Any, fetches: Sequence[str]) -> list[str]:
     """Returns the variables that these tensors need and that the graph's own restore and init ops leave unset.
 
@@ -67,8 +78,8 @@ def unrestored_variables(meta_graph: Any, fetches: Sequence[str]) -> list[str]:
 
 
 def _init_ops(meta_graph: Any) -> Iterator[str]:
-    if "__saved_model_init_op" in meta_graph.signature_def:
-        yield meta_graph.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"].name
+    if INIT_SIGNATURE in meta_graph.signature_def:
+        yield meta_graph.signature_def[INIT_SIGNATURE].outputs[INIT_SIGNATURE].name
     for key in ("saved_model_main_op", "legacy_init_op"):
         if key in meta_graph.collection_def:
             yield from meta_graph.collection_def[key].node_list.value
@@ -81,25 +92,26 @@ class _Graph:
 
     def ops_above(self, fetches: Sequence[str]) -> set[str]:
         """Returns the ops that run for these tensors, those in the bodies of functions included."""
-        ops: set[str] = set()
-        called: set[str] = set()
-        waiting: list[Any] = list(self._above(fetches))
+        return {node.op for node in self.run_for(fetches, set()) if node.op not in self.functions}
+
+    def run_for(self, fetches: Sequence[str], called: set[str]) -> Iterator[Any]:
+        """Yields the nodes that run for these tensors, and fills `called` with the functions whose bodies do."""
+        waiting: list[Any] = list(self.above(fetches))
         while waiting:
             node = waiting.pop()
-            if node.op not in self.functions:
-                ops.add(node.op)
+            yield node
             for name in (*_called(node), node.op):
                 if name in self.functions and name not in called:
                     called.add(name)
                     waiting.extend(self.functions[name].node_def)
-        return ops
 
     def variables_above(self, fetches: Sequence[str]) -> set[str]:
         """Returns the variables above these tensors, by the name that they share."""
-        above = (node for node in self._above(fetches) if node.op in _VARIABLES)
+        above = (node for node in self.above(fetches) if node.op in _VARIABLES)
         return {node.attr["shared_name"].s.decode() or node.name for node in above}
 
-    def _above(self, fetches: Iterable[str]) -> Iterator[Any]:
+    def above(self, fetches: Iterable[str]) -> Iterator[Any]:
+        """Yields the nodes of the graph itself that these tensors are made by."""
         waiting = [_node_name(name) for name in fetches]
         seen = set(waiting)
         while waiting:

@@ -4,6 +4,7 @@ TensorFlow's C API runs it, and for some models Python TensorFlow (models.saved_
 model is opened, not before.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import ModelOptions, Outputs, arrow_values
 from sluice.models.saved_model.reasons import TensorFlowError, call_error
 from sluice.models.saved_model.signature_reader import pick_signature, read_signatures
+from sluice.models.saved_model.start_line import start_line
 from sluice.models.saved_model.versions import Version, find_version, read_meta_graph
 from sluice.models.saved_model.warm_up import replay_requests
 from sluice.models.saved_model.ways import load
@@ -21,6 +23,8 @@ from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Bound, Feeds, bind
 from sluice.models.tensors.strings import Tensor
 from sluice.models.uri import ModelSpec
+
+_LOG = logging.getLogger(__name__)
 
 
 class SavedModel:
@@ -49,6 +53,7 @@ class SavedModel:
         self._run = self._way.prepare(feeds, fetches)
         if options.warm_up:
             self.warmed_up = replay_requests(directory, self)
+        _LOG.info("%s", start_line(uri, self.version, self._way, options))
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
         """Returns the batch as the signature's input tensors."""

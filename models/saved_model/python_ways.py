@@ -3,18 +3,41 @@
 Importing TensorFlow takes seconds and hundreds of megabytes, and its Session makes an object of each string.
 """
 
+import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sluice.models.devices import CPU, GPU, short_name
 from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, TensorFlowError
+from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.tensorflow_import import tensorflow
+from sluice.models.saved_model.way import Run
 from sluice.models.signature import Signature
 from sluice.models.tensors.strings import Tensor
 
-Run = Callable[[Sequence[Tensor]], list[Any]]
+
+@functools.lru_cache(maxsize=1)
+def set_up_eager(options: SessionOptions) -> Any:
+    """Returns TensorFlow, set up as the options say. What was set before the first model of a process stays."""
+    tf, devices = tensorflow(), options.devices
+    gpus = tf.config.list_physical_devices(GPU)
+    with contextlib.suppress(RuntimeError):  # it runs already
+        if not devices.uses_gpus:
+            tf.config.set_visible_devices([], GPU)
+        elif devices.gpu_memory_growth:
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+        if devices.cpu_devices:
+            parts = [tf.config.LogicalDeviceConfiguration()] * devices.cpu_devices
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices(CPU)[0], parts)
+        tf.config.threading.set_intra_op_parallelism_threads(options.intra_op_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(options.inter_op_threads)
+    tf.config.set_soft_device_placement(not devices.is_strict)
+    return tf
 
 
 class PythonSession:
@@ -27,13 +50,10 @@ class PythonSession:
       TensorFlowError: TensorFlow cannot load it.
     """
 
-    def __init__(self, directory: str, intra_op_threads: int, inter_op_threads: int) -> None:
+    def __init__(self, directory: str, options: SessionOptions) -> None:
         tf = tensorflow()
-        config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=intra_op_threads,
-            inter_op_parallelism_threads=inter_op_threads,
-            allow_soft_placement=True,
-        )
+        self.runner = f"Python TensorFlow {tf.__version__}"
+        config = tf.compat.v1.ConfigProto.FromString(options.config().SerializeToString())
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         level = tf.get_logger().level
         tf.get_logger().setLevel(logging.ERROR)  # the loader warns that it is deprecated, on every load
@@ -45,6 +65,14 @@ class PythonSession:
             raise _translated(error) from error
         finally:
             tf.get_logger().setLevel(level)
+
+    @staticmethod
+    def find_devices(options: SessionOptions) -> dict[str, int]:
+        """Returns the devices of a session with these options, before there is one."""
+        tf = tensorflow()
+        config = tf.compat.v1.ConfigProto.FromString(options.config().SerializeToString())
+        with tf.compat.v1.Session(graph=tf.Graph(), config=config) as session:
+            return _session_devices(session)
 
     def prepare(self, feeds: Sequence[str], fetches: Sequence[str]) -> Run:
         """Returns what calls the model with tensors for `feeds` and answers with those of `fetches`.
@@ -62,9 +90,17 @@ class PythonSession:
         except (KeyError, ValueError) as error:
             raise NoSuchTensor(name) from error
 
+    def devices(self) -> dict[str, int]:
+        """Returns the devices that TensorFlow sees, as TYPE:NUMBER, and the bytes of memory that each may use."""
+        return _session_devices(self._session)
+
     def close(self) -> None:
         """Frees the session and its variables."""
         self._session.close()
+
+
+def _session_devices(session: Any) -> dict[str, int]:
+    return {short_name(device.name): device.memory_limit_bytes for device in session.list_devices()}
 
 
 class RestoredFunction:
@@ -72,14 +108,21 @@ class RestoredFunction:
 
     For models whose variables the graph loader leaves unset: a Keras 3 model that `tf.saved_model.save` wrote.
 
+    Args:
+      device: where its variables are, and its calls run; "": where TensorFlow places them.
+
     Raises:
       TensorFlowError: TensorFlow cannot load it.
     """
 
-    def __init__(self, directory: str, signature: Signature) -> None:
-        self._signature = signature
+    def __init__(self, directory: str, signature: Signature, options: SessionOptions, device: str = "") -> None:
+        tf = set_up_eager(options)
+        self.runner = f"Python TensorFlow {tf.__version__}"
+        self._signature, self._options = signature, options
+        self._device = f"/device:{device}" if device else None
         try:
-            self._loaded = tensorflow().saved_model.load(directory)
+            with tf.device(self._device):
+                self._loaded = tf.saved_model.load(directory)
             self._function = self._loaded.signatures[signature.name]
         except Exception as error:
             raise _translated(error) from error
@@ -88,6 +131,15 @@ class RestoredFunction:
         """Returns what calls the signature; the names of the graph's tensors are those of the signature's specs."""
         return lambda tensors: _translating(lambda: self._call(tensors))
 
+    def devices(self) -> dict[str, int]:
+        """Returns the devices that TensorFlow sees, as TYPE:NUMBER; the memory of each is not known, and 0."""
+        return self.find_devices(self._options)
+
+    @staticmethod
+    def find_devices(options: SessionOptions) -> dict[str, int]:
+        """Returns the devices of TensorFlow, once it is set up so."""
+        return {short_name(device.name): 0 for device in set_up_eager(options).config.list_logical_devices()}
+
     def close(self) -> None:
         """Frees the variables, once nobody refers to them."""
         del self._function, self._loaded
@@ -95,7 +147,8 @@ class RestoredFunction:
     def _call(self, tensors: Sequence[Tensor]) -> list[np.ndarray]:
         tf = tensorflow()
         inputs = zip(self._signature.inputs, tensors, strict=True)
-        answer = self._function(**{spec.name: tf.constant(np.asarray(tensor)) for spec, tensor in inputs})
+        with tf.device(self._device):
+            answer = self._function(**{spec.name: tf.constant(np.asarray(tensor)) for spec, tensor in inputs})
         parts = [part for spec in self._signature.outputs for part in _parts(answer[spec.name], spec.kind)]
         return [part.numpy() for part in parts]
 

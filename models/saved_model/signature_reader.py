@@ -6,11 +6,10 @@ import re
 
 from sluice.models.errors import SignatureError
 from sluice.models.protos import GraphDef, MetaGraphDef, SignatureDef, SignatureDefMap
+from sluice.models.saved_model.graph_walk import INIT_SIGNATURE
 from sluice.models.signature import DEFAULT_SIGNATURE, UNSERVED, Signature, TensorSpec, tensor_spec
 from sluice.models.tensors.example_features import example_features
 
-# TensorFlow 2 exports the op that initialises the model under this name.
-_HIDDEN = "__saved_model_init_op"
 # Signatures of these methods take tf.Examples. https://www.tensorflow.org/tfx/serving/signature_defs
 _EXAMPLE_METHODS = ("tensorflow/serving/classify", "tensorflow/serving/regress")
 # Names of such tensors: input_example_tensor by Estimators, serving_default_examples by TFX; not example_text.
@@ -22,7 +21,7 @@ def read_signatures(meta_graph: MetaGraphDef) -> dict[str, Signature]:
     return {
         name: _read(name, definition, meta_graph.graph_def)
         for name, definition in sorted(meta_graph.signature_def.items())
-        if name != _HIDDEN
+        if name != INIT_SIGNATURE
     }
 
 
@@ -35,7 +34,7 @@ def read_served_signatures(definitions: SignatureDefMap) -> dict[str, Signature]
     return {
         name: _read_served(name, definition)
         for name, definition in sorted(definitions.signature_def.items())
-        if name != _HIDDEN
+        if name != INIT_SIGNATURE
     }
 
 

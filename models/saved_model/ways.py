@@ -1,37 +1,30 @@
 """Which way a SavedModel is run: by TensorFlow's C API wherever that serves, else by Python TensorFlow."""
 
+import contextlib
 import logging
-import os
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Any
 
+from sluice.models.devices import CPU, GPU
 from sluice.models.errors import ModelNotFound, UsageError
 from sluice.models.files import LocalFiles
 from sluice.models.interface import ModelOptions
-from sluice.models.saved_model.graph_walk import ops_of, unrestored_variables
+from sluice.models.saved_model.copies import Copies
+from sluice.models.saved_model.gpus import warn_of_unused_gpus
+from sluice.models.saved_model.graph_walk import unrestored_variables
+from sluice.models.saved_model.native.devices import find_devices
 from sluice.models.saved_model.native.library import Library, load_library
-from sluice.models.saved_model.native.session import Session, SessionOptions
-from sluice.models.saved_model.python_ways import PythonSession, RestoredFunction, Run
+from sluice.models.saved_model.native.session import Session
+from sluice.models.saved_model.ops import load_ops, load_python_ops, missing_ops
+from sluice.models.saved_model.placement import named_devices, placed
+from sluice.models.saved_model.python_ways import PythonSession, RestoredFunction
 from sluice.models.saved_model.reasons import TensorFlowError, reason
-from sluice.models.saved_model.tensorflow_import import tensorflow
+from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.versions import missing_assets
+from sluice.models.saved_model.way import Way
 from sluice.models.signature import Signature
 
 _LOG = logging.getLogger(__name__)
-
-
-class Way(Protocol):
-    """A loaded SavedModel, whichever way it is run."""
-
-    def prepare(self, feeds: Sequence[str], fetches: Sequence[str]) -> Run:
-        """Returns what calls the model with tensors for `feeds` and answers with those of `fetches`.
-
-        Raises:
-          TensorFlowError: the graph has no tensor of some name.
-        """
-
-    def close(self) -> None:
-        """Frees the model; no call may follow."""
 
 
 def load(
@@ -41,7 +34,7 @@ def load(
     signature: Signature | None = None,
     find_library: Callable[[], Library | None] = load_library,
 ) -> Way:
-    """Returns the SavedModel of a local directory, loaded.
+    """Returns the SavedModel of a local directory, loaded on each device that the options name.
 
     Args:
       meta_graph: its `tensorflow.MetaGraphDef`.
@@ -50,7 +43,7 @@ def load(
 
     Raises:
       ModelNotFound: TensorFlow cannot load it; the text names ops that are not registered.
-      UsageError: a library of ops cannot be loaded.
+      UsageError: a library of ops cannot be loaded, or a device is not there.
     """
     missing = ", ".join(missing_assets(directory, meta_graph, LocalFiles()))
     try:
@@ -71,54 +64,79 @@ def _load(
     signature: Signature | None,
     find_library: Callable[[], Library | None],
 ) -> Way:
+    placement = options.devices
+    there, open_ = _opener(directory, meta_graph, options, signature, find_library)
+    check_devices(placement.devices, there)
+    if placement.is_strict:
+        _check_named_devices(directory, meta_graph, placement.devices, there)
+    with contextlib.ExitStack() as stack:
+        ways: list[Way] = []
+        for device in placement.devices or ("",):
+            ways.append(open_(device))
+            stack.callback(ways[-1].close)
+        stack.pop_all()
+    if placement.uses_gpus:
+        warn_of_unused_gpus(sum(name.startswith(f"{GPU}:") for name in there))
+    return ways[0] if len(ways) == 1 else Copies(ways)
+
+
+def _opener(
+    directory: str,
+    meta_graph: Any,
+    options: ModelOptions,
+    signature: Signature | None,
+    find_library: Callable[[], Library | None],
+) -> tuple[dict[str, int], Callable[[str], Way]]:
+    """Returns the devices that are there, and what loads the model on one of them."""
+    session = SessionOptions(
+        options.intra_op_threads, options.inter_op_threads, options.time_limit_secs, options.devices
+    )
     fetches = [name for spec in signature.outputs for name in spec.tensors] if signature else []
     if signature and (unset := unrestored_variables(meta_graph, fetches)):
-        _load_python_ops(options.op_libraries)
+        load_python_ops(options.op_libraries)
         text = "%s is run by Python TensorFlow: its graph does not restore %d of its variables, such as '%s'"
         _LOG.info(text, directory, len(unset), unset[0])
-        return RestoredFunction(directory, signature)
+        there = RestoredFunction.find_devices(session)
+        return there, lambda device: RestoredFunction(directory, signature, session, device)
     library = find_library()
     if library is None:
-        _load_python_ops(options.op_libraries)
+        load_python_ops(options.op_libraries)
         _LOG.info("%s is run by Python TensorFlow", directory)
-        return PythonSession(directory, options.intra_op_threads, options.inter_op_threads)
-    _load_ops(library, options.op_libraries)
-    if missing := [op for op in ops_of(meta_graph.graph_def) if library.is_stateful(op) is None]:
-        raise ModelNotFound(
-            f"TensorFlow cannot load the SavedModel {directory}: it has no op {', '.join(missing)}; give the library "
-            "that has it with --op_libraries"
-        )
-    session = Session(library, directory, meta_graph.graph_def, _session_options(options))
-    if _LOG.isEnabledFor(logging.DEBUG):
-        devices = ", ".join(f"{name} ({memory >> 20} MiB)" for name, memory in session.devices())
-        _LOG.debug("%s is run by the C API of TensorFlow %s on %s", directory, library.version, devices)
-    return session
+        there = PythonSession.find_devices(session)
+        return there, _placing(directory, meta_graph, session, lambda place: PythonSession(place, session))
+    load_ops(library, options.op_libraries)
+    if missing := missing_ops(meta_graph, library):
+        raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {missing}")
+    there = find_devices(library, session)
+    graph_def = meta_graph.graph_def
+    return there, _placing(directory, meta_graph, session, lambda place: Session(library, place, graph_def, session))
 
 
-def _session_options(options: ModelOptions) -> SessionOptions:
-    return SessionOptions(options.intra_op_threads, options.inter_op_threads, options.time_limit_secs)
+def _placing(
+    directory: str, meta_graph: Any, options: SessionOptions, open_: Callable[[str], Way]
+) -> Callable[[str], Way]:
+    def load_on(device: str) -> Way:
+        with placed(directory, meta_graph, device, options.devices.is_strict) as place:
+            return open_(place)
+
+    return load_on
 
 
-def _load_ops(library: Library, paths: Sequence[str]) -> None:
-    for path in paths:
-        _check_path(path)
-        try:
-            library.load_ops(path)
-        except TensorFlowError as error:
-            raise UsageError(f"--op_libraries {path} cannot be loaded: {error}") from error
+def check_devices(wanted: Collection[str], there: Collection[str]) -> None:
+    """Checks that devices of --device are there.
+
+    Raises:
+      UsageError: one is not.
+    """
+    if missing := [name for name in wanted if name not in there]:
+        raise UsageError(f"--device {','.join(missing)}: TensorFlow has no such device here; it has {', '.join(there)}")
 
 
-def _load_python_ops(paths: Sequence[str]) -> None:
-    if not paths:
-        return
-    for path in paths:
-        _check_path(path)
-        try:
-            tensorflow().load_op_library(path)
-        except Exception as error:
-            raise UsageError(f"--op_libraries {path} cannot be loaded: {error}") from error
-
-
-def _check_path(path: str) -> None:
-    if not os.path.isfile(path):
-        raise UsageError(f"--op_libraries {path} is no file on this machine; give the path of a library of ops (.so)")
+def _check_named_devices(directory: str, meta_graph: Any, devices: Collection[str], there: Collection[str]) -> None:
+    """Refuses a graph that names a device which is not there, and which --device does not replace."""
+    for name, node in named_devices(meta_graph.graph_def).items():
+        if name not in there and (not devices or name.startswith(f"{CPU}:")):
+            raise ModelNotFound(
+                f"TensorFlow cannot load the SavedModel {directory}: its node '{node}' is on {name}, and TensorFlow "
+                f"has {', '.join(there)}; --device_placement=soft runs it there, and --device names another device"
+            )

@@ -1,6 +1,7 @@
 """One loaded version of a model: its graph and signatures."""
 
 import functools
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +11,12 @@ from google.protobuf.message import Message
 from sluice.models.files import LocalFiles
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.reasons import NoSuchTensor, TensorFlowError
+from sluice.models.saved_model.start_line import start_line
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.ways import load
 from sluice.models.server.status import invalid, tensorflow_status
+
+_LOG = logging.getLogger(__name__)
 
 # Each choice of inputs and outputs that clients make is prepared once; so many are kept.
 _MOST_CALLS = 64
@@ -31,7 +35,9 @@ class Servable:
     def __init__(self, name: str, version: int, directory: str) -> None:
         self.name, self.version = name, version
         meta_graph = read_meta_graph(directory, LocalFiles())
-        self._way = load(directory, meta_graph, ModelOptions())
+        options = ModelOptions()
+        self._way = load(directory, meta_graph, options)
+        _LOG.info("%s", start_line(name, version, self._way, options))
         self._prepare = functools.lru_cache(maxsize=_MOST_CALLS)(self._way.prepare)
         self.signatures: Mapping[str, Message] = dict(meta_graph.signature_def)
         self._users = threading.Condition()

@@ -3,9 +3,9 @@
 import dataclasses
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.options.device import DeviceFlags
 from sluice.pipelines.options.flags import flag, parse_bool, parse_names
 from sluice.pipelines.options.job import JobFlags
-from sluice.pipelines.options.model import ModelFlags
 from sluice.pipelines.options.table import FILE_LOADS, STORAGE_WRITE_API, TableFlags
 from sluice.transforms.core.formats import FORMATS
 
@@ -18,7 +18,7 @@ _FOR_OUTPUT_TABLES = ("write_disposition", "write_method")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchEnds(ModelFlags, TableFlags):
+class BatchEnds(DeviceFlags, TableFlags):
     """Where a batch job reads and writes. A class of its own, so that --help shows these flags before JobFlags."""
 
     input: str = flag("Files to score: a path or glob, local or gs://", "", group="Input", metavar="GLOB")

@@ -4,9 +4,9 @@ import dataclasses
 import re
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.options.device import DeviceFlags
 from sluice.pipelines.options.flags import check_number, flag
 from sluice.pipelines.options.job import JobFlags
-from sluice.pipelines.options.model import ModelFlags
 from sluice.pipelines.options.table import STORAGE_WRITE_API, STREAMING_INSERTS, TableFlags
 
 MESSAGE_FORMATS = ("json", "example", "avro", "raw")
@@ -16,7 +16,7 @@ _ID = r"projects/[^/]+/{kind}/[A-Za-z][A-Za-z0-9\-_.~+%]{{2,254}}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamingEnds(ModelFlags, TableFlags):
+class StreamingEnds(DeviceFlags, TableFlags):
     """Where a streaming job reads and writes. A class of its own, so that --help shows these flags before JobFlags."""
 
     input_subscription: str = flag(

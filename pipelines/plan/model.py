@@ -11,7 +11,10 @@ from google.auth.exceptions import GoogleAuthError
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.saved_model.launch import check_devices_here, check_ops
+from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.signature_reader import pick_signature
+from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.tensors.columns import default_value
@@ -44,6 +47,18 @@ def launch_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+def check_devices(options: JobOptions) -> None:
+    """Checks, for a job that runs on this machine, that the devices of --device are there.
+
+    Raises:
+      UsageError: one is not; the text lists those that are.
+    """
+    if options.device and parse_model_uri(options.model).endpoint is None:
+        check_devices_here(
+            SessionOptions(options.intra_op_threads, options.inter_op_threads, devices=options.device_options())
+        )
+
+
 def find_signature(
     options: JobOptions, columns: Sequence[str], endpoint: EndpointOptions
 ) -> tuple[FoundModel, Signature, tuple[str, ...]]:
@@ -56,6 +71,8 @@ def find_signature(
     """
     timeout_secs = min(endpoint.rpc_timeout_secs, _LAUNCH_TIMEOUT_SECS)
     found = find_model(parse_model_uri(options.model), BeamFiles(), endpoint, timeout_secs)
+    if found.on_disk:
+        check_ops(options.model, read_meta_graph(found.on_disk.directory, BeamFiles()), options.op_libraries)
     signatures = found.signatures
     signature = pick_signature(signatures | _with_wanted(options, columns, signatures), options.signature)
     left_out = {options.output_prefix + output.name for output in signatures[options.signature].outputs} - {
@@ -140,6 +157,7 @@ def make_recipe(
             inter_op_threads=options.inter_op_threads,
             warm_up=options.warm_up,
             op_libraries=options.op_libraries,
+            devices=options.device_options(),
             endpoint=endpoint,
             poll_secs=poll_secs,
         ),

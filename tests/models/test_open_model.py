@@ -23,6 +23,7 @@ from sluice.models.tensors import tfrecord
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.case import save_function
 from tests.support.saved_models.cases import CASES, ModelCase
+from tests.support.saved_models.rows import batch_of
 from tests.support.serving.backends import BACKENDS, Uris, is_refused, servable_outputs
 
 BY_NAME = {case.name: case for case in CASES}
@@ -41,33 +42,6 @@ def opened(directory: str, **options: Any) -> Iterator[Model]:
 def options_of(case: ModelCase, backend: str, cases: Directories) -> dict[str, Any]:
     """Returns options that name the outputs if the model has some that the backend cannot serve."""
     return {"signature": case.signature, "outputs": servable_outputs(case, backend, cases(case.name))}
-
-
-def batch_of(case: ModelCase, rows: list[dict[str, Any]], model: Model) -> pa.RecordBatch:
-    """Returns the rows as a reader does: with the signature's types, or inferred ones if it names no features."""
-    if case.example_spec is not None:
-        kinds = {"int64": pa.int64(), "float": pa.float32(), "bytes": pa.binary()}
-        types = {name: pa.list_(kinds[kind]) for name, kind in case.example_spec.items()}
-    else:
-        types = {spec.name: _binary(spec.arrow_type) for spec in model.signature.columns}
-    return pa.RecordBatch.from_arrays(
-        [pa.array([_unwrapped(row[name], kind) for row in rows], kind) for name, kind in types.items()], list(types)
-    )
-
-
-def _binary(kind: pa.DataType) -> pa.DataType:
-    """Returns the type with binary in place of strings, because some rows have bytes that are not text."""
-    if pa.types.is_list(kind):
-        return pa.list_(_binary(kind.value_type))
-    return pa.binary() if pa.types.is_string(kind) else kind
-
-
-def _unwrapped(value: Any, kind: pa.DataType) -> Any:
-    """Returns a row's value with as many lists around it as the type has."""
-    if pa.types.is_list(kind) and pa.types.is_list(kind.value_type):
-        return value
-    flat = np.array(value, object).reshape(-1).tolist()
-    return flat if pa.types.is_list(kind) else flat[0]
 
 
 def predict(
@@ -121,7 +95,7 @@ def test_every_kind_of_model_is_opened_bound_and_called(
         return
     with opened(uris(backend, case.name), **options) as model:
         rows = case.rows[::-1] + case.rows
-        answers, failures = predict(model, batch_of(case, rows, model))
+        answers, failures = predict(model, batch_of(case, rows, model.signature))
         assert failures == {}
         check(case, answers, rows, options["outputs"])
         assert all(set(row) == {spec.name for spec in model.signature.outputs} for row in answers.values())
@@ -134,7 +108,7 @@ def test_a_poisoned_row_fails_alone(case: ModelCase, backend: str, cases: Direct
     options = options_of(case, backend, cases)
     with opened(uris(backend, case.name), **options) as model:
         rows = [*case.rows, case.poison, *case.rows]
-        answers, failures = predict(model, batch_of(case, rows, model))
+        answers, failures = predict(model, batch_of(case, rows, model.signature))
         assert failures.keys() == {len(case.rows)}
         del rows[len(case.rows)]
         check(case, dict(enumerate(answers[row] for row in sorted(answers))), rows, options["outputs"])

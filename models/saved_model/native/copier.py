@@ -6,8 +6,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from sluice.models.devices import CPU, DeviceOptions
 from sluice.models.protos import message_class
 from sluice.models.saved_model.native.library import STRING, Library, Output
+from sluice.models.saved_model.session_options import SessionOptions
 
 
 class StringCopier:
@@ -57,7 +59,9 @@ def _open(library: Library, graph: int, count: int, status: int) -> int:
     content = graph_def.SerializeToString()
     buffer = library.TF_NewBufferFromString(content, len(content))
     import_options, options = library.TF_NewImportGraphDefOptions(), library.TF_NewSessionOptions()
+    config = SessionOptions(devices=DeviceOptions((CPU,))).config().SerializeToString()
     try:
+        library.TF_SetConfig(options, config, len(config), status)
         library.TF_GraphImportGraphDef(graph, buffer, import_options, status)
         return library.TF_NewSession(graph, options, status)
     finally:

@@ -97,6 +97,13 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
+def library_files() -> list[str]:
+    """Returns the paths of the installed TensorFlow's libraries; [] if there is none."""
+    spec = importlib.util.find_spec("tensorflow")
+    places = (spec.submodule_search_locations if spec else None) or []
+    return [os.path.join(place, name) for place in places[:1] for name in _FILES]
+
+
 class Library:
     """The functions of TensorFlow's C API under their own names. Calls leave Python's lock free.
 

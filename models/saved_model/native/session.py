@@ -1,7 +1,6 @@
 """A SavedModel in a session of TensorFlow's C API."""
 
 import ctypes
-import dataclasses
 import os
 import weakref
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pyarrow as pa
 from sluice.models.protos import message_class
 from sluice.models.saved_model.graph_walk import keeps_feeds
 from sluice.models.saved_model.native.copier import StringCopier, close_session
+from sluice.models.saved_model.native.devices import devices_of
 from sluice.models.saved_model.native.library import STRING, Library, Output
 from sluice.models.saved_model.native.tensors import (
     copy_tensor,
@@ -23,34 +23,12 @@ from sluice.models.saved_model.native.tensors import (
     view_tensor,
 )
 from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, TensorFlowError
+from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.tensors.strings import Strings, Tensor
 
 
-@dataclasses.dataclass(frozen=True)
-class SessionOptions:
-    """How TensorFlow runs a model.
-
-    Attributes:
-      intra_op_threads, inter_op_threads: 0: one per core. The threads are the process's, and the options of its first
-        session count.
-      time_limit_secs: of a call; 0: none. A kernel that runs is not interrupted.
-    """
-
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
-    time_limit_secs: float = 0.0
-
-    def config(self) -> Any:
-        """Returns a `tensorflow.ConfigProto`."""
-        return message_class("tensorflow.ConfigProto")(
-            intra_op_parallelism_threads=self.intra_op_threads,
-            inter_op_parallelism_threads=self.inter_op_threads,
-            allow_soft_placement=True,
-        )
-
-
 class Session:
-    """A loaded SavedModel. Thread-safe; `close` comes after the last call.
+    """A loaded SavedModel: a `models.saved_model.way.Way`. Thread-safe; `close` comes after the last call.
 
     Args:
       graph_def: of the SavedModel in `directory`, to see what its ops do.
@@ -62,6 +40,7 @@ class Session:
     def __init__(self, library: Library, directory: str, graph_def: Any, options: SessionOptions) -> None:
         self._library, self._graph_def = library, graph_def
         self._options = options
+        self.runner = f"the C API of TensorFlow {library.version}"
         self._graph = library.TF_NewGraph()
         self._process = os.getpid()
         try:
@@ -82,19 +61,9 @@ class Session:
         keeper = keeps_feeds(self._graph_def, fetches, self._library.is_stateful)
         return Call(self, list(feeds), fed, list(fetches), fetched, keeper)
 
-    def devices(self) -> list[tuple[str, int]]:
-        """Returns the devices that TensorFlow sees, by name, and the bytes of memory that each may use."""
-        library = self._library
-        found = library.checked(lambda status: library.TF_SessionListDevices(self._session, status))
-        try:
-            return [self._device(found, index) for index in range(library.TF_DeviceListCount(found))]
-        finally:
-            library.TF_DeleteDeviceList(found)
-
-    def _device(self, devices: int, index: int) -> tuple[str, int]:
-        library = self._library
-        name = library.checked(lambda status: library.TF_DeviceListName(devices, index, status))
-        return name.decode(), library.checked(lambda status: library.TF_DeviceListMemoryBytes(devices, index, status))
+    def devices(self) -> dict[str, int]:
+        """Returns the devices that TensorFlow sees, as TYPE:NUMBER, and the bytes of memory that each may use."""
+        return devices_of(self._library, self._session)
 
     def _load(self, directory: str, status: int) -> int:
         library = self._library

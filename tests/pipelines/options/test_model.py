@@ -7,8 +7,9 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
+from sluice.pipelines.options.device import DeviceFlags
 from sluice.pipelines.options.flags import add_arguments
-from sluice.pipelines.options.model import EndpointFlags, ModelFlags
+from sluice.pipelines.options.model import EndpointFlags
 
 NAN, INF = math.nan, math.inf
 
@@ -22,6 +23,8 @@ NAN, INF = math.nan, math.inf
         ("max_retries", (-1, 1.5, NAN, INF), "a whole number, 0 or more"),
         ("intra_op_threads", (-1, 0.5, NAN), "a whole number, 0 or more"),
         ("inter_op_threads", (-1, 0.5, NAN), "a whole number, 0 or more"),
+        ("gpu_memory_fraction", (-0.1, 1.5, NAN, INF), "a finite number, 0 or more and at most 1"),
+        ("cpu_devices", (-1, 1.5, NAN), "a whole number, 0 or more"),
         ("max_batch_bytes", (0, -1, 1.5, NAN), "a whole number, more than 0"),
     ],
 )
@@ -29,7 +32,7 @@ def test_numbers_that_cannot_be(name: str, values: tuple[float, ...], words: str
     for value in values:
         text = f"{value:g}" if isinstance(value, float) else value
         with pytest.raises(UsageError) as error:
-            ModelFlags(**{"model": "m", name: value})  # type: ignore[arg-type]
+            DeviceFlags(**{"model": "m", name: value})  # type: ignore[arg-type]
         assert str(error.value) == f"--{name} {text}: it is {words}"
 
 
@@ -42,12 +45,14 @@ def test_numbers_that_cannot_be(name: str, values: tuple[float, ...], words: str
         ("max_retries", (0, 1000)),
         ("intra_op_threads", (0, 64)),
         ("inter_op_threads", (0, 64)),
+        ("gpu_memory_fraction", (0.0, 0.5, 1.0)),
+        ("cpu_devices", (0, 3)),
         ("max_batch_bytes", (1, 1 << 40)),
     ],
 )
 def test_numbers_that_can_be(name: str, values: tuple[float, ...]) -> None:
     for value in values:
-        assert getattr(ModelFlags(**{"model": "m", name: value}), name) == value  # type: ignore[arg-type]
+        assert getattr(DeviceFlags(**{"model": "m", name: value}), name) == value  # type: ignore[arg-type]
 
 
 def test_an_endpoints_flags_check_themselves_for_other_commands_too() -> None:
@@ -57,7 +62,7 @@ def test_an_endpoints_flags_check_themselves_for_other_commands_too() -> None:
 
 def test_an_empty_model() -> None:
     with pytest.raises(UsageError, match="--model is empty"):
-        ModelFlags(model="")
+        DeviceFlags(model="")
 
 
 def test_the_endpoints_options() -> None:
@@ -92,7 +97,22 @@ def test_the_endpoints_options() -> None:
 )
 def test_help_can_be_read_alone(name: str, words: list[str]) -> None:
     parser = argparse.ArgumentParser()
-    add_arguments(parser, ModelFlags)
+    add_arguments(parser, DeviceFlags)
     parser.format_help()  # a stray % would raise
     [action] = [action for action in parser._actions if action.dest == name]
     assert all(word in (action.help or "") for word in words), action.help
+
+
+def test_devices_are_checked_and_named_in_one_way() -> None:
+    found = DeviceFlags(model="m", device=("gpu", "/device:GPU:1", "cpu:0")).device_options()
+    assert found.devices == ("GPU:0", "GPU:1", "CPU:0") and found.uses_gpus
+    assert not DeviceFlags(model="m", device=("CPU",)).device_options().uses_gpus
+    for devices, words in (
+        (("GPU:x",), "--device GPU:x: no device has such a name; give TYPE:NUMBER"),
+        (("GPU", "GPU:0"), "--device has GPU:0 twice"),
+        (("",), "no device has such a name"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            DeviceFlags(model="m", device=devices)
+    with pytest.raises(UsageError, match="--device_placement is hard; give soft or strict"):
+        DeviceFlags(model="m", device_placement="hard")

@@ -47,6 +47,8 @@ CASES = [
     ({"columns": "idd"}, ["idd", "did you mean 'id'"]),
     ({"exclude_columns": "score"}, ["every output"]),
     ({"input_schema": "/nowhere.json"}, ["/nowhere.json", "cannot be read"]),
+    ({"device": "GPU/0"}, ["--device GPU/0", "no device has such a name"]),
+    ({"device": "CPU:0,GPU:7"}, ["--device GPU:7", "no such device here; it has CPU:0"]),
     ({"runer": "DirectRunner"}, ["--runer", "did you mean --runner"]),
 ]
 

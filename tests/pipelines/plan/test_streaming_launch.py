@@ -52,6 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
         ({"runner": "prism"}, "runs in this process"),
         ({"direct_running_mode": "multi_processing"}, "one process"),
         ({"direct_num_workers": "4"}, "one process"),
+        ({"device": "GPU:7"}, "--device GPU:7: TensorFlow has no such device here; it has CPU:0"),
         ({"runner": "dataflow", "model": "here"}, "is on this machine"),
         ({"runner": "DataflowRunner", "model": "gs://b/m", "max_delivery_attempts": "3"}, "dead-letter policy"),
     ],

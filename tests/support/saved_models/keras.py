@@ -70,6 +70,18 @@ def price(rows: list[Row]) -> Columns:
     return {"output_0": prices.tolist(), "output_1": sigmoid(prices).tolist()}
 
 
+def save_keras3(directory: str) -> None:
+    """Written by `tf.saved_model.save`, which keeps the variables where only the object graph leads to them."""
+    import keras
+    import tensorflow as tf
+
+    given = keras.Input((1,), name="x")
+    dense = keras.layers.Dense(1, name="dense")
+    model = keras.Model(given, dense(given))
+    dense.set_weights([np.array([[2.0]]), np.array([0.5])])
+    tf.saved_model.save(model, directory)
+
+
 CASES: tuple[ModelCase, ...] = (
     ModelCase(
         "keras2_slots",

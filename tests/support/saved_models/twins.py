@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from sluice.models.files import LocalFiles
 from sluice.models.saved_model.native.library import load_library
-from sluice.models.saved_model.native.session import Call, Session, SessionOptions
+from sluice.models.saved_model.native.session import Call, Session
 from sluice.models.saved_model.python_ways import PythonSession
+from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.signature_reader import read_signatures
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.tensors.strings import Strings, Tensor
@@ -34,7 +35,7 @@ class Twins:
         library = load_library()
         assert library is not None
         self.session = Session(library, directory, meta_graph.graph_def, SessionOptions(**options))
-        self.python = PythonSession(directory, 0, 0)
+        self.python = PythonSession(directory, SessionOptions(**options))
         self.native: Call = self.session.prepare(self.feeds, self.fetches)
         self.twin = self.python.prepare(self.feeds, self.fetches)
 

@@ -27,6 +27,7 @@ from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.ways import load
 from tests.support.paths import ROOT
 from tests.support.saved_models.case import save_function
+from tests.support.saved_models.keras import save_keras3
 from tests.support.saved_models.twins import same
 
 # Opens a model, binds a column of text and one of numbers, calls it, and says which modules it has imported.
@@ -84,18 +85,6 @@ def test_a_command_does_without_python_tensorflow(script: str, tmp_path: Path, c
 def call(model: Model, **columns: Any) -> dict[str, Any]:
     (group,) = model.bind(pa.RecordBatch.from_pydict(columns)).groups
     return {name: np.asarray(array).tolist() for name, array in model.call(group.feeds).arrays.items()}
-
-
-def save_keras3(directory: str) -> None:
-    """Written by `tf.saved_model.save`, which keeps the variables where only the object graph leads to them."""
-    import keras
-    import tensorflow as tf
-
-    given = keras.Input((1,), name="x")
-    dense = keras.layers.Dense(1, name="dense")
-    model = keras.Model(given, dense(given))
-    dense.set_weights([np.array([[2.0]]), np.array([0.5])])
-    tf.saved_model.save(model, directory)
 
 
 def test_a_model_whose_graph_leaves_variables_unset_is_run_by_python(

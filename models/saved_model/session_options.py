@@ -1,0 +1,38 @@
+"""How TensorFlow runs a model, in the form that both of its APIs take."""
+
+import dataclasses
+from typing import Any
+
+from sluice.models.devices import CPU, GPU, DeviceOptions
+from sluice.models.protos import message_class
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionOptions:
+    """How TensorFlow runs a model.
+
+    Attributes:
+      intra_op_threads, inter_op_threads: 0: one per core. The threads are the process's, and the options of its first
+        session count.
+      time_limit_secs: of a call; 0: none. A kernel that runs is not interrupted.
+    """
+
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    time_limit_secs: float = 0.0
+    devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
+
+    def config(self) -> Any:
+        """Returns a `tensorflow.ConfigProto`."""
+        config = message_class("tensorflow.ConfigProto")(
+            intra_op_parallelism_threads=self.intra_op_threads,
+            inter_op_parallelism_threads=self.inter_op_threads,
+            allow_soft_placement=not self.devices.is_strict,
+        )
+        if self.devices.cpu_devices:
+            config.device_count[CPU] = self.devices.cpu_devices
+        if not self.devices.uses_gpus:
+            config.device_count[GPU] = 0  # else TensorFlow would take memory of each
+        config.gpu_options.allow_growth = self.devices.gpu_memory_growth
+        config.gpu_options.per_process_gpu_memory_fraction = self.devices.gpu_memory_fraction
+        return config

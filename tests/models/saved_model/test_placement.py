@@ -1,0 +1,270 @@
+"""Devices of a model: where its ops really run, with three devices of one CPU in place of GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sluice.models.cache import ModelRecipe, open_model, open_scheduler
+from sluice.models.devices import DeviceOptions
+from sluice.models.errors import ModelNotFound, UsageError
+from sluice.models.files import LocalFiles
+from sluice.models.interface import ModelOptions
+from sluice.models.protos import message_class
+from sluice.models.saved_model.copies import Copies, Spread
+from sluice.models.saved_model.native.library import load_library
+from sluice.models.saved_model.placement import place_nodes
+from sluice.models.saved_model.reasons import TensorFlowError
+from sluice.models.saved_model.signature_reader import read_signatures
+from sluice.models.saved_model.versions import read_meta_graph
+from sluice.models.saved_model.way import Way
+from sluice.models.saved_model.ways import load
+from sluice.models.signature import Signature
+from sluice.models.tensors.binding import Feeds
+from sluice.models.uri import parse_model_uri
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.paths import ROOT
+from tests.support.saved_models.case import save_function
+from tests.support.saved_models.cases import CASES
+from tests.support.saved_models.keras import save_keras3
+from tests.support.saved_models.rows import feeds_of
+from tests.support.saved_models.traces import traced
+from tests.support.saved_models.twins import same
+
+
+def three_cpus(*devices: str, **options: Any) -> ModelOptions:
+    return ModelOptions(devices=DeviceOptions(devices, cpu_devices=3, **options))
+
+
+def opened(
+    directory: str, options: ModelOptions, native: bool = True, name: str = "serving_default"
+) -> tuple[Way, Signature]:
+    meta_graph = read_meta_graph(directory, LocalFiles())
+    signature = read_signatures(meta_graph)[name]
+    find = load_library if native else lambda: None
+    return load(directory, meta_graph, options, signature, find), signature
+
+
+def ops_by_device(way: Way, signature: Signature, feeds: Feeds) -> dict[str, list[str]]:
+    return traced(way, *names_of(signature), [feeds[spec.name] for spec in signature.inputs])
+
+
+def names_of(signature: Signature) -> tuple[list[str], list[str]]:
+    feeds = [spec.tensors[0] for spec in signature.inputs]
+    return feeds, [name for spec in signature.outputs for name in spec.tensors]
+
+
+# Reference variables and a table; partitioned variables; functions; a graph without any.
+PLACED = ("tf1_estimator_predict", "tf1_predict", "multi_label", "string_only", "no_variables")
+
+
+@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("placement", ["soft", "strict"])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+def test_every_op_of_a_call_runs_on_the_device(
+    name: str, placement: str, native: bool, cases: Callable[[str], str]
+) -> None:
+    case = next(case for case in CASES if case.name == name)
+    way, signature = opened(cases(name), three_cpus("CPU:2", placement=placement), native, case.signature)
+    found = ops_by_device(way, signature, feeds_of(case, signature)[0])
+    way.close()
+    assert list(found) == ["CPU:2"] and found["CPU:2"]
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+def test_a_copy_is_loaded_on_each_device_and_called_in_turn(native: bool, cases: Callable[[str], str]) -> None:
+    case = next(case for case in CASES if case.name == "tf1_predict")
+    way, signature = opened(cases(case.name), three_cpus("CPU:1", "CPU:2"), native, case.signature)
+    assert isinstance(way, Copies)
+    feeds = feeds_of(case, signature)[0]
+    assert [list(ops_by_device(each, signature, feeds)) for each in way._ways] == [["CPU:1"], ["CPU:2"]]
+    run = way.prepare(*names_of(signature))
+    tensors = [feeds[spec.name] for spec in signature.inputs]
+    answers = [run(tensors) for _ in range(4)]
+    assert all(same(found, wanted) for answer in answers for found, wanted in zip(answer, answers[0], strict=True))
+    assert run._begun == [2, 2]
+    way.close()
+
+
+def test_calls_go_to_the_copy_with_the_least_in_flight() -> None:
+    """Three calls at a time, of which one stays: the others share the other two copies."""
+    entered, stay = threading.Event(), threading.Event()
+    calls = [0, 0, 0]
+
+    def copy(at: int) -> Callable[[Any], list[Any]]:
+        def run(tensors: Any) -> list[Any]:
+            calls[at] += 1
+            if tensors == "long":
+                entered.set()
+                assert stay.wait(PATIENCE_SECS)
+            if tensors == "bad":
+                raise TensorFlowError(3, "bad")
+            return [at]
+
+        return run
+
+    spread = Spread([copy(at) for at in range(3)])
+    long = threading.Thread(target=spread, args=("long",))
+    long.start()
+    assert entered.wait(PATIENCE_SECS)
+    for turn in range(10):
+        with pytest.raises(TensorFlowError) if turn % 3 == 0 else contextlib.nullcontext():
+            spread("bad" if turn % 3 == 0 else "short")
+    stay.set()
+    long.join(PATIENCE_SECS)
+    assert calls == [1, 5, 5]
+    assert [spread("short") for _ in range(4)] == [[0]] * 4  # it has had the least calls
+
+
+def test_a_scheduler_has_as_many_calls_in_flight_as_copies(cases: Callable[[str], str]) -> None:
+    for options, wanted in ((three_cpus("CPU:1", "CPU:2"), 2), (ModelOptions(), 1)):
+        recipe = ModelRecipe(parse_model_uri(cases("multi_label")), options)
+        scheduler = open_scheduler(recipe)
+        assert scheduler.in_flight_limit == wanted
+        scheduler.close()
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("placement", ["soft", "strict"])
+def test_a_device_that_is_not_there(native: bool, placement: str, cases: Callable[[str], str]) -> None:
+    options = three_cpus("CPU:1", "GPU:0", "CPU:3", placement=placement)
+    with pytest.raises(UsageError, match=r"--device GPU:0,CPU:3: .* no such device here; it has CPU:0, CPU:1, CPU:2$"):
+        opened(cases("multi_label"), options, native)
+
+
+def save_on_gpu(directory: str, in_body: bool) -> None:
+    """A model whose exporter has named a GPU, in its graph or in a function."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        with tf.device("/device:GPU:3") if in_body else contextlib.nullcontext():
+            return {"y": x * 2.0}
+
+    save_function(directory, serve)
+    if not in_body:
+        path = Path(directory, "saved_model.pb")
+        saved_model = message_class("tensorflow.SavedModel").FromString(path.read_bytes())
+        for node in saved_model.meta_graphs[0].graph_def.node:
+            node.device = "/device:GPU:3"
+        path.write_bytes(saved_model.SerializeToString())
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("in_body", [True, False], ids=["function", "graph"])
+def test_a_graph_that_names_a_device_which_is_not_there(native: bool, in_body: bool, tmp_path: Path) -> None:
+    directory = str(tmp_path / "model")
+    save_on_gpu(directory, in_body)
+    with pytest.raises(
+        ModelNotFound, match=r"its node '.+' is on GPU:3, and TensorFlow has CPU:0, CPU:1, CPU:2; --dev"
+    ):
+        opened(directory, three_cpus(placement="strict"), native)
+    for options in (three_cpus(), three_cpus("CPU:1"), three_cpus("CPU:1", placement="strict")):
+        way, signature = opened(directory, options, native)
+        x = np.array([1.5, -2.0], np.float32)
+        (answer,) = way.prepare(*names_of(signature))([x])
+        assert answer.tolist() == [3.0, -4.0]
+        if options.devices.devices:
+            assert list(ops_by_device(way, signature, {"x": x})) == ["CPU:1"]
+        way.close()
+
+
+def test_what_an_exporter_keeps_on_the_cpu_stays_there() -> None:
+    meta_graph = message_class("tensorflow.MetaGraphDef")()
+    for device in ("", "/device:CPU:0", "/gpu:1", "/job:a/replica:0/task:1/device:GPU:0", "/device:TPU:*"):
+        meta_graph.graph_def.node.add(name=f"n{len(meta_graph.graph_def.node)}", device=device)
+    place_nodes(meta_graph, "GPU:2", strict=False)
+    wanted = ["/device:GPU:2", "/device:CPU:0", "/device:GPU:2", "/device:GPU:2", "/device:GPU:2"]
+    assert [node.device for node in meta_graph.graph_def.node] == wanted
+
+
+def test_strict_reaches_the_bodies_of_functions() -> None:
+    """Else TensorFlow would run an op of a function elsewhere: the call's own ConfigProto says soft."""
+    meta_graph = message_class("tensorflow.MetaGraphDef")()
+    soft = message_class("tensorflow.ConfigProto")(allow_soft_placement=True).SerializeToString()
+    call = meta_graph.graph_def.node.add(name="call", op="PartitionedCall")
+    call.attr["f"].func.name = "body"
+    call.attr["config_proto"].s = soft
+    meta_graph.graph_def.node.add(name="restore", op="RestoreV2")
+    body = meta_graph.graph_def.library.function.add()
+    body.signature.name = "body"
+    body.node_def.add(name="add", op="Add")
+    meta_graph.signature_def["serve"].outputs["y"].name = "call:0"
+    place_nodes(meta_graph, "GPU:0", strict=True)
+    found = message_class("tensorflow.ConfigProto").FromString(call.attr["config_proto"].s)
+    assert not found.allow_soft_placement
+    nodes = [*meta_graph.graph_def.node, *body.node_def]
+    assert [(node.name, node.device) for node in nodes] == [
+        ("call", "/device:GPU:0"),
+        ("restore", ""),
+        ("add", "/device:GPU:0"),
+    ]
+
+
+def test_the_placed_graph_is_removed_once_it_is_loaded(
+    cases: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = Path(cases("multi_label"), "saved_model.pb").read_bytes()
+    model = open_model(cases("multi_label"), three_cpus("CPU:1"))
+    assert os.listdir(tmp_path) == []
+    assert Path(cases("multi_label"), "saved_model.pb").read_bytes() == before
+    model.close()
+
+
+def test_a_line_says_where_and_how_a_model_runs(cases: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
+    options = dataclasses.replace(three_cpus("CPU:1", "CPU:2"), intra_op_threads=2, inter_op_threads=3)
+    with caplog.at_level(logging.INFO, "sluice"):
+        for each in (options, ModelOptions()):
+            open_model(cases("multi_label"), each).close()
+    cores = len(os.sched_getaffinity(0))
+    places = ("CPU:1 and CPU:2", 2, 3), ("CPU:0", cores, cores)
+    for record, (devices, within, across) in zip(caplog.records, places, strict=True):
+        assert re.fullmatch(
+            rf"Model {cases('multi_label')}: is loaded on {devices} by the C API of TensorFlow 2\.\d+\.\d+; "
+            rf"threads: {within} within an op, {across} across ops; memory of this process: \d{{2,}} MB",
+            record.getMessage(),
+        )
+
+
+# Calls a Keras 3 model, which Python TensorFlow runs, and says where its variables are, which the ops that read them follow.
+_RESTORED = """
+import sys
+import numpy as np
+from sluice.models.cache import open_model
+from sluice.models.devices import DeviceOptions
+from sluice.models.interface import ModelOptions
+model = open_model(sys.argv[1], ModelOptions(devices=DeviceOptions(("CPU:2", "CPU:1"), "strict", cpu_devices=3)))
+(given,), (output,) = model.signature.inputs, model.signature.outputs
+for way in model._way._ways:
+    devices = {variable.device.rpartition("device:")[2] for variable in way._function.captured_inputs}
+    print(devices, model.call({given.name: np.ones((2, 1), np.float32)}).arrays[output.name].tolist())
+try:
+    open_model(sys.argv[1], ModelOptions(devices=DeviceOptions(("CPU:3",), cpu_devices=3)))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_model_that_python_restores_runs_on_its_devices_too(tmp_path: Path) -> None:
+    save_keras3(str(tmp_path / "1"))
+    command = [sys.executable, "-c", _RESTORED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.splitlines() == [
+        "{'CPU:2'} [[2.5], [2.5]]",
+        "{'CPU:1'} [[2.5], [2.5]]",
+        "UsageError --device CPU:3: TensorFlow has no such device here; it has CPU:0, CPU:1, CPU:2",
+    ], done.stderr
