@@ -8,7 +8,6 @@ import queue
 import ssl
 
 import grpc
-import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from sluice.models.endpoints import not_found
@@ -22,9 +21,13 @@ from sluice.models.protos import message_class
 from sluice.models.saved_model.signature_reader import read_served_signatures
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Feeds
-from sluice.models.tensors.tensor_proto import from_tensor, to_tensor
+from sluice.models.tensors.tensor_proto import from_tensor, tensor_parts
+from sluice.models.tensors.wire import Part, delimited, joined
 from sluice.models.uri import Endpoint, ModelSpec
 
+# Fields of PredictRequest, and of an entry of a map.
+_INPUTS = 2
+_KEY, _VALUE = 1, 2
 _SERVICE = "/tensorflow.serving.PredictionService/"
 
 # How long to wait for a channel's state, which comes within some 1 ms.
@@ -85,12 +88,14 @@ class GrpcModel(ServedModel):
         self._timeout_secs = options.endpoint.rpc_timeout_secs
         self._client = _Client(spec, options.endpoint)
         self._address = self._client.endpoint.address
-        self._request_class = message_class("tensorflow.serving.PredictRequest")
         self._response_class = message_class("tensorflow.serving.PredictResponse")
-        request = self._request_class(output_filter=[output.name for output in self.signature.outputs])
+        request = message_class("tensorflow.serving.PredictRequest")(
+            output_filter=[output.name for output in self.signature.outputs]
+        )
         _fill_model_spec(request.model_spec, spec)
         request.model_spec.signature_name = self.signature.name
         self._request_without_inputs = request.SerializeToString()
+        self._keys = {spec.name: joined(delimited(_KEY, [spec.name.encode()])) for spec in self.signature.inputs}
 
     def call(self, feeds: Feeds) -> Outputs:
         """Returns the server's outputs for these tensors.
@@ -99,14 +104,18 @@ class GrpcModel(ServedModel):
           CallError: the server refused the call, failed, or cannot be reached; see models.endpoints.errors.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
-        request = self._request_class.FromString(self._request_without_inputs)
-        for spec in self.signature.inputs:
-            to_tensor(np.asarray(feeds[spec.name]), request.inputs[spec.name])
         try:
-            data = self._client.predict(request.SerializeToString(), self._timeout_secs)
+            data = self._client.predict(self._request(feeds), self._timeout_secs)
         except grpc.RpcError as error:
             raise self._call_error(error) from error
         return self._outputs(data)
+
+    def _request(self, feeds: Feeds) -> bytes:
+        """Returns a PredictRequest, into which the tensors are copied once."""
+        parts: list[Part] = [self._request_without_inputs]
+        for key, tensor in zip(self._keys.values(), tensor_parts([feeds[name] for name in self._keys]), strict=True):
+            parts += delimited(_INPUTS, [key, *delimited(_VALUE, tensor)])
+        return joined(parts)
 
     def close(self) -> None:
         """Closes the connection; calls under way fail."""

@@ -67,11 +67,7 @@ class Strings:
     @property
     def offsets(self) -> np.ndarray:
         """Where each string begins in `data`, and where the last one ends: int32 or int64 [size + 1]."""
-        kind = np.dtype(np.int64 if pa.types.is_large_binary(self.values.type) else np.int32)
-        buffer = self.values.buffers()[1]
-        if not self.size or buffer is None:
-            return np.zeros(1, kind)
-        return np.frombuffer(buffer, kind, self.size + 1, self.values.offset * kind.itemsize)
+        return offsets_of(self.values)
 
     @property
     def data(self) -> pa.Buffer | None:
@@ -129,17 +125,32 @@ class Strings:
         return self.values if type is None or type == self.values.type else self.values.cast(type)
 
 
+def offsets_of(values: pa.Array) -> np.ndarray:
+    """Returns where each value of a binary or large_binary array begins, and where the last one ends: [size + 1]."""
+    kind = np.dtype(np.int64 if pa.types.is_large_binary(values.type) else np.int32)
+    buffer = values.buffers()[1]
+    if not len(values) or buffer is None:
+        return np.zeros(1, kind)
+    return np.frombuffer(buffer, kind, len(values) + 1, values.offset * kind.itemsize)
+
+
 # What feeds, and the values of most outputs, are.
 Tensor: TypeAlias = np.ndarray | Strings
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Returns the rows of all parts, one after the other; their dtypes and inner shapes agree."""
-    strings = [_as_strings(part) for part in parts if part.dtype == object]
+    strings = [as_strings(part) for part in parts if part.dtype == object]
     if not strings or not any(isinstance(part, Strings) for part in parts):
         return np.concatenate(parts)
-    values = _of_one_type([part.values for part in strings], sum(part.nbytes for part in strings))
-    return Strings(pa.concat_arrays(values), (sum(map(len, strings)), *strings[0].shape[1:]))
+    return Strings(concatenate_values(strings), (sum(map(len, strings)), *strings[0].shape[1:]))
+
+
+def concatenate_values(parts: Sequence[Strings], more: int = 0) -> pa.Array:
+    """Returns the strings of all parts, of any shapes; the type has room for so many more bytes a string."""
+    arrays = [part.values for part in parts] or [pa.array([], pa.binary())]
+    total = sum(array.nbytes + more * len(array) for array in arrays)
+    return pa.concat_arrays(_of_one_type(arrays, total))
 
 
 def repeat_last(tensor: Tensor, times: int) -> Tensor:
@@ -151,7 +162,8 @@ def repeat_last(tensor: Tensor, times: int) -> Tensor:
     return np.repeat(row, times, axis=0)
 
 
-def _as_strings(tensor: Tensor) -> Strings:
+def as_strings(tensor: Tensor) -> Strings:
+    """Returns strings, which may be objects holding bytes, as Strings."""
     return tensor if isinstance(tensor, Strings) else Strings.from_objects(tensor)
 
 

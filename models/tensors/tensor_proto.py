@@ -6,21 +6,27 @@ mean that the last one repeats, or zeros if there is none: tensor.cc beside it. 
 a process of 620 MB, these one of 71.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from google.protobuf.message import Message
 
 from sluice.models.errors import BadOutput
-from sluice.models.protos import message_class
 from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
+from sluice.models.tensors.strings import Tensor, as_strings
+from sluice.models.tensors.wire import Part, delimited, joined, string_fields, varint
 
 _NAMES = {number: name for number in range(1, 24) if has_column_form(name := dtype_name(number))}
 # DataType numbers by the name of a NumPy dtype; strings are arrays of objects.
 _NUMBERS = {"object" if name == "string" else name: number for number, name in _NAMES.items()}
 _STRING = _NUMBERS["object"]
+
+# Fields of TensorProto and of TensorShapeProto; those of numbers with their wire type.
+_DTYPE, _SHAPE, _CONTENT, _STRING_VAL = b"\x08", 2, 4, 8
+_DIM, _SIZE = 2, b"\x08"
 
 _FIELDS = {
     "float32": "float_val",
@@ -35,30 +41,37 @@ _FIELDS = {
 }
 
 
-def to_tensor(array: np.ndarray, message: Message | None = None) -> Message:
-    """Returns the array as a TensorProto.
+def tensor_parts(tensors: Sequence[Tensor]) -> list[list[Part]]:
+    """Returns each tensor as the bytes of a TensorProto, in parts that may point into the tensor.
 
     Args:
-      array: of a dtype in models.signature; strings are objects holding bytes.
-      message: an empty TensorProto to fill, e.g. one within a request; None: a new one.
+      tensors: of dtypes in models.signature; strings as Strings, or objects holding bytes.
 
     Raises:
-      TypeError: this dtype is not supported, or an object is not bytes.
+      TypeError: a dtype is not supported.
+      pa.ArrowException: an object is not bytes.
     """
-    number = _NUMBERS.get(array.dtype.name)
+    strings = iter(string_fields(_STRING_VAL, [as_strings(each) for each in tensors if each.dtype == object]))
+    return [
+        [_head(each.dtype, each.shape), *([next(strings)] if each.dtype == object else _content(each))]
+        for each in tensors
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _head(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """Returns the dtype and the shape."""
+    number = _NUMBERS.get(dtype.name)
     if number is None:
-        raise TypeError(f"dtype {array.dtype} cannot be sent; those that can: {', '.join(sorted(_NUMBERS))}")
-    if message is None:
-        message = message_class("tensorflow.TensorProto")()
-    message.dtype = number
-    add_dim = message.tensor_shape.dim.add
-    for size in array.shape:
-        add_dim(size=size)
-    if number == _STRING:
-        message.string_val.extend(array.reshape(-1).tolist())
-    else:
-        message.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return message
+        raise TypeError(f"dtype {dtype} cannot be sent; those that can: {', '.join(sorted(_NUMBERS))}")
+    dims = [joined(delimited(_DIM, [_SIZE + varint(size)])) for size in shape]
+    return _DTYPE + varint(number) + joined(delimited(_SHAPE, dims))
+
+
+def _content(array: Tensor) -> list[Part]:
+    """Returns the values in little endian, row by row; a copy only of what is in another order."""
+    values = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+    return delimited(_CONTENT, [values.view(np.uint8)])
 
 
 def from_tensor(message: Message) -> np.ndarray:
@@ -77,7 +90,7 @@ def from_tensor(message: Message) -> np.ndarray:
     if name == "string":
         values = _strings(message, count)
     elif message.tensor_content:
-        values = _content(message.tensor_content, name, count)
+        values = _from_content(message.tensor_content, name, count)
     else:
         values = _values(getattr(message, _FIELDS[name]), name)
     if len(values) > count:
@@ -87,7 +100,7 @@ def from_tensor(message: Message) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _content(content: bytes, name: str, count: int) -> np.ndarray:
+def _from_content(content: bytes, name: str, count: int) -> np.ndarray:
     dtype = numpy_dtype(name).newbyteorder("<")
     if len(content) != count * dtype.itemsize:
         raise BadOutput(f"a {name} tensor of {count} values has {len(content)} bytes, not {count * dtype.itemsize}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from sluice.models.errors import BadOutput
 from sluice.models.protos import message_class
 from sluice.models.signature import numpy_dtype
-from sluice.models.tensors.tensor_proto import from_tensor, to_tensor
+from sluice.models.tensors.tensor_proto import from_tensor, tensor_parts
+from tests.support.serving.messages import tensor_bytes, to_tensor
 
 TensorProto = message_class("tensorflow.TensorProto")
 
@@ -68,7 +70,7 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
 @given(data=st.data())
 def test_tensorflow_reads_what_is_written(tf: Any, number: int, data: st.DataObject) -> None:
     array = draw_array(data, FIELDS[number][0], data.draw(SHAPES))
-    written = to_tensor(array).SerializeToString()
+    written = tensor_bytes(array)
     theirs = parse(tf, written)
     assert theirs.dtype == number
     assert_same(tf.make_ndarray(theirs), array)
@@ -118,22 +120,15 @@ def test_any_layout_is_written_row_by_row_in_little_endian(array: np.ndarray) ->
     assert from_tensor(to_tensor(array)).tolist() == array.tolist()
 
 
-def test_a_message_is_filled_where_it_is() -> None:
-    request = message_class("tensorflow.serving.PredictRequest")()
-    filled = to_tensor(np.array([1.5], np.float32), request.inputs["x"])
-    assert filled is not None
-    assert from_tensor(request.inputs["x"]).tolist() == [1.5]
-
-
 @pytest.mark.parametrize("array", [np.array(["text"]), np.array([1j]), np.array([0], "datetime64[s]")])
 def test_a_dtype_that_cannot_be_sent(array: np.ndarray) -> None:
     with pytest.raises(TypeError, match="cannot be sent"):
-        to_tensor(array)
+        tensor_parts([array])
 
 
 def test_objects_that_are_not_bytes() -> None:
-    with pytest.raises(TypeError):
-        to_tensor(np.array([1.5, None], object))
+    with pytest.raises(pa.ArrowException):
+        tensor_parts([np.array([1.5, None], object)])
 
 
 def tensor(dtype: int, sizes: list[int], **content: Any) -> Any:

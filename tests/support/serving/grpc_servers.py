@@ -13,9 +13,10 @@ from sluice.models.endpoints.grpc import GrpcModel
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
 from sluice.models.signature import Signature
-from sluice.models.tensors.tensor_proto import from_tensor, to_tensor
+from sluice.models.tensors.tensor_proto import from_tensor
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
+from tests.support.serving.messages import to_tensor
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 _NUMBERS = {"int64": 9, "string": 7, "float32": 1}
