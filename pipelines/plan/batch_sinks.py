@@ -20,8 +20,8 @@ from sluice.transforms.bigquery.write_failures import WriteFailureRows, plan_fai
 from sluice.transforms.core.beam_files import HIDDEN
 from sluice.transforms.core.committer import Committer
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.claim import held_text, read_claim
+from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Target, WriteFailures, WriteFiles, check_writable, existing_files
 
 _GCS = "gs://"
