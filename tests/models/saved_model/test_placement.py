@@ -240,7 +240,7 @@ def test_a_line_says_where_and_how_a_model_runs(cases: Callable[[str], str], cap
         )
 
 
-# Calls a Keras 3 model, which Python TensorFlow runs, and says where its variables are, which the ops that read them follow.
+# Calls a Keras 3 model, which Python TensorFlow runs, and says where its variables are; ops that read them follow.
 _RESTORED = """
 import sys
 import numpy as np
