@@ -92,23 +92,59 @@ class _Cache:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._schedulers: dict[str, Scheduler] = {}
+        self._failed: dict[str, Exception] = {}  # why a model could not be opened ahead
+        self._openers: list[threading.Thread] = []
+
+    def open_ahead(self, recipe: ModelRecipe, files: ModelFiles | None) -> threading.Thread:
+        key = _key(recipe)
+        lock = self._lock_of(key)
+        lock.acquire()  # so that whoever comes now waits for the thread
+
+        def open_() -> None:
+            try:
+                self._opened(key, recipe, files)
+            except Exception as error:  # noqa: BLE001  the first caller raises it
+                self._failed[key] = error
+            finally:
+                lock.release()
+
+        # No daemon: the process must not end while TensorFlow loads.
+        thread = threading.Thread(target=open_, name="sluice-open", daemon=False)
+        self._openers.append(thread)
+        thread.start()
+        return thread
 
     def scheduler(self, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:
-        # Not the recipe itself: with a default of NaN, a recipe does not equal its pickled copy.
-        key = repr(dataclasses.astuple(recipe))
+        key = _key(recipe)
+        with self._lock_of(key):  # meanwhile other threads may load other models
+            if failed := self._failed.pop(key, None):
+                raise failed
+            return self._opened(key, recipe, files)
+
+    def _lock_of(self, key: str) -> threading.Lock:
         with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:  # meanwhile other threads may load other models
-            scheduler = self._schedulers.get(key)
-            if scheduler is None:
-                scheduler = self._schedulers[key] = self._open(recipe, files)
-            return scheduler
+            return self._locks.setdefault(key, threading.Lock())
+
+    def _opened(self, key: str, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:
+        scheduler = self._schedulers.get(key)
+        if scheduler is None:
+            scheduler = self._schedulers[key] = self._open(recipe, files)
+        return scheduler
 
     def clear(self) -> None:
+        for thread in self._openers:
+            thread.join()
+        self._openers.clear()
+        self._failed.clear()
         with self._lock:
             schedulers, self._schedulers, self._locks = self._schedulers, {}, {}
         for scheduler in schedulers.values():
             scheduler.close()
+
+
+def _key(recipe: ModelRecipe) -> str:
+    # Not the recipe itself: with a default of NaN, a recipe does not equal its pickled copy.
+    return repr(dataclasses.astuple(recipe))
 
 
 _CACHE = _Cache(open_scheduler)
@@ -117,6 +153,14 @@ _CACHE = _Cache(open_scheduler)
 def shared_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:
     """Returns the process's scheduler for this recipe. The first caller opens the model, the others wait for it."""
     return _CACHE.scheduler(recipe, files)
+
+
+def open_ahead(recipe: ModelRecipe, files: ModelFiles | None = None) -> threading.Thread:
+    """Opens the model of a recipe in a thread, which is returned, before `shared_scheduler` is called for it.
+
+    If that fails, the first call of `shared_scheduler` raises the error. No process may be forked from this one after.
+    """
+    return _CACHE.open_ahead(recipe, files)
 
 
 def clear_cache() -> None:

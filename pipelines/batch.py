@@ -10,9 +10,18 @@ from types import FrameType
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
+from sluice.models.cache import open_ahead
 from sluice.models.errors import TooManyFailures
+from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
-from sluice.pipelines.dataflow.runner import beam_options, check_reachable, is_local, is_started_later, make_pipeline
+from sluice.pipelines.dataflow.runner import (
+    beam_options,
+    check_reachable,
+    is_local,
+    is_started_later,
+    loads_model,
+    make_pipeline,
+)
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
@@ -29,9 +38,10 @@ from sluice.pipelines.progress.outcome import (
     failure_text,
     reason,
 )
+from sluice.pipelines.progress.phases import COMMIT, PLAN, RUN, Phases
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
-from sluice.transforms.core.beam_files import open_binary, write_text
+from sluice.transforms.core.beam_files import BeamFiles, open_binary, write_text
 from sluice.transforms.core.commit import clean_up
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
 
@@ -46,27 +56,34 @@ _OUTCOMES = {
 }
 
 
-def run(options: BatchOptions, beam_flags: list[str]) -> int:
+def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = None) -> int:
     """Runs a batch job to its end; returns the exit code.
+
+    Args:
+      phases: with the time that imports took, if it is known.
 
     Raises:
       UsageError: model, input and output do not fit; nothing has been written.
     """
-    beam = beam_options(beam_flags)
-    check_reachable(options, beam)
-    check_settings(beam)
-    if is_local(beam):
-        check_devices(options)
-    cloud = beam.view_as(GoogleCloudOptions)
-    plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
+    phases = phases or Phases()
+    with phases.timed(PLAN):
+        beam = beam_options(beam_flags)
+        check_reachable(options, beam)
+        check_settings(beam)
+        if is_local(beam):
+            check_devices(options)
+        cloud = beam.view_as(GoogleCloudOptions)
+        plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
     set_defaults(beam, options, plan.recipe, plan.version)
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.input.description)
-    return _run(options, plan, beam)
+    return _run(options, plan, beam, phases)
 
 
-def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions) -> int:
+def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions, phases: Phases) -> int:
     metrics.reset_tally()
+    if loads_model(beam, plan.recipe.spec):
+        open_ahead(plan.recipe, BeamFiles())
     gate = CommitGate()
     pipeline = make_pipeline(beam)
     build_batch(pipeline, plan, gate)
@@ -76,7 +93,9 @@ def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions) -> int:
     result: PipelineResult | None = None
     try:
         progress = BatchProgress(metrics.tally, plan.input.total, plan.input.counter)
-        with handling(_interrupt_handler(gate), signal.SIGINT), Display(progress, options.progress if local else NONE):
+        with real_stderr():  # to see whether it is a terminal
+            display = Display(progress, options.progress if local else NONE)
+        with handling(_interrupt_handler(gate), signal.SIGINT), display:
             result = pipeline.run()
             result.wait_until_finish()
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and its text is printed
@@ -86,8 +105,10 @@ def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions) -> int:
     state = _state(error, gate) if local else None
     if local and state is not CommitState.UNDER_WAY:  # elsewhere the job may live on, and needs its files
         clean_up((plan.output.committer, *(sink.committer for sink in plan.failures)))
+    phases.note(RUN, time.monotonic() - started)
+    phases.note(COMMIT, gate.secs)
     try:
-        _summarise(options, plan, result, time.monotonic() - started, error)
+        _summarise(options, plan, result, phases, error)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
     return _exit_code(error, state, options.output_table or options.output)
@@ -115,10 +136,11 @@ def _interrupt_handler(gate: CommitGate) -> Handler:
 
 
 def _summarise(
-    options: BatchOptions, plan: BatchPlan, result: PipelineResult | None, seconds: float, error: BaseException | None
+    options: BatchOptions, plan: BatchPlan, result: PipelineResult | None, phases: Phases, error: BaseException | None
 ) -> None:
     judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures are published, then
-    summary = summarise(plan, result, seconds, done=error is None, judged=judged)
+    summary = summarise(plan, result, phases, done=error is None, judged=judged)
+    _LOG.debug("Phases: %s", phases.text())
     sys.stderr.write(render(summary) + "\n")
     if summary.failure_files:
         _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))

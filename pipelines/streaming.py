@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from sluice.models.cache import open_ahead
 from sluice.models.errors import UsageError
+from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import (
     beam_options,
@@ -20,6 +22,7 @@ from sluice.pipelines.dataflow.runner import (
     check_streams,
     is_local,
     is_started_later,
+    loads_model,
     local_graph,
     make_pipeline,
     run_graph,
@@ -31,13 +34,14 @@ from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, failure_text, reason
+from sluice.pipelines.progress.phases import MODEL_LOAD, PLAN, RUN, Phases
 from sluice.pipelines.progress.stream_progress import StreamProgress
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
 from sluice.pipelines.progress.stream_summary import render, stream_summary, to_json
 from sluice.pipelines.segments import run_segments
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
-from sluice.transforms.core.beam_files import write_text
+from sluice.transforms.core.beam_files import BeamFiles, write_text
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
@@ -56,24 +60,29 @@ _ELSEWHERE = ("id_label",)
 _ABORT_SECS = 2.0
 
 
-def run(options: StreamingOptions, beam_flags: list[str]) -> int:
+def run(options: StreamingOptions, beam_flags: list[str], phases: Phases | None = None) -> int:
     """Runs a streaming job until it is stopped; returns the exit code. On Dataflow, only launches it.
+
+    Args:
+      phases: with the time that imports took, if it is known.
 
     Raises:
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
-    beam = beam_options(beam_flags)
-    check_streams(beam)
-    check_reachable(options, beam)
-    local = is_local(beam)
-    _check_flags(options, local)
-    check_settings(beam)
-    if local:
-        check_devices(options)
-    plan = make_tables(plan_streaming(options, native=not local))
+    phases = phases or Phases()
+    with phases.timed(PLAN):
+        beam = beam_options(beam_flags)
+        check_streams(beam)
+        check_reachable(options, beam)
+        local = is_local(beam)
+        _check_flags(options, local)
+        check_settings(beam)
+        if local:
+            check_devices(options)
+        plan = make_tables(plan_streaming(options, native=not local))
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.subscription or plan.topic)
-    return _run_here(options, plan, beam) if local else _launch(options, plan, beam)
+    return _run_here(options, plan, beam, phases) if local else _launch(options, plan, beam)
 
 
 def _check_flags(options: StreamingOptions, local: bool) -> None:
@@ -114,8 +123,10 @@ def _launch(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOption
     return EXIT_OK
 
 
-def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions) -> int:
+def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions, phases: Phases) -> int:
     metrics.reset_tally()
+    if loads_model(beam, plan.recipe.spec):
+        open_ahead(plan.recipe, BeamFiles())
     stats = StreamStats(metrics.tally, metrics.means)
     plan, source = _open_source(options, plan, stats)
 
@@ -123,14 +134,16 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
         return stats.figures(source)
 
     error: Exception | None = None
-    with handling(_stop_handler(source), signal.SIGINT, signal.SIGTERM):
+    with phases.timed(RUN), handling(_stop_handler(source), signal.SIGINT, signal.SIGTERM):
         try:
-            with HealthServer(options.health_port, figures), Display(StreamProgress(figures), options.progress):
+            with real_stderr():  # to see whether it is a terminal
+                display = Display(StreamProgress(figures), options.progress)
+            with HealthServer(options.health_port, figures), display:
                 error = _run_segments(options, plan, beam, source, stats)
         finally:
             close_source(source)
     try:
-        _summarise(options, plan, stats, figures())
+        _summarise(options, plan, stats, figures(), phases)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
     return _exit_code(error, figures().restarts)
@@ -202,8 +215,13 @@ def _print_in_handler(text: str) -> None:
         os.write(sys.stderr.fileno(), f"\nsluice: {text}\n".encode())
 
 
-def _summarise(options: StreamingOptions, plan: StreamingPlan, stats: StreamStats, figures: StreamFigures) -> None:
-    summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri)
+def _summarise(
+    options: StreamingOptions, plan: StreamingPlan, stats: StreamStats, figures: StreamFigures, phases: Phases
+) -> None:
+    load_msec = metrics.means().get(metrics.MODEL_LOAD_MSEC)
+    phases.note(MODEL_LOAD, None if load_msec is None else load_msec / 1000)
+    _LOG.debug("Phases: %s", phases.text())
+    summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri, phases.seconds())
     sys.stderr.write(render(summary) + "\n")
     if options.summary_file:
         write_text(options.summary_file, to_json(summary) + "\n")

@@ -109,22 +109,45 @@ def find_versions(base: str, files: ModelFiles) -> list[int]:
     return [version.number for version in list_versions(base, files) if version.number is not None]
 
 
+# The version that `find_version` has returned last, under (base, files), and the fingerprint of its files before.
+_last: dict[tuple[str, ModelFiles], tuple[Version, str]] = {}
+
+
 def find_version(base: str, files: ModelFiles, wanted: int | None = None) -> Version:
     """Returns the SavedModel to load: the base path itself, its version `wanted`, or its newest complete version.
+
+    A local job finds at launch what it loads a moment later: if the files are the same, they are not read again.
 
     Raises:
       ModelNotFound: no complete one exists; the text names what was found and what is missing.
     """
+    version, look = _last.get((base, files), (None, ""))
+    if version and version.number == wanted and files.fingerprint(version.directory) == look:
+        return version
+    _last.clear()
     read_meta_graph.cache_clear()  # the files may have been overwritten since they were read
+    return _find_version(base, files, wanted)
+
+
+def _look(version: Version, base: str, files: ModelFiles) -> str | None:
+    """Returns why a version is not complete; None if it is, which is noted."""
+    look = files.fingerprint(version.directory)
+    problem = what_is_missing(version.directory, files)
+    if problem is None:
+        _last[base, files] = version, look
+    return problem
+
+
+def _find_version(base: str, files: ModelFiles, wanted: int | None) -> Version:
     if files.match(f"{base}/{_SAVED_MODEL}"):
-        problem = what_is_missing(base, files)
+        problem = _look(Version(base, None), base, files)
         if problem:
             raise ModelNotFound(f"--model {base} is not complete: {problem}")
         return Version(base, None)
     found = list_versions(base, files)
     problems = []
     for version in found if wanted is None else [each for each in found if each.number == wanted]:
-        problem = what_is_missing(version.directory, files)
+        problem = _look(version, base, files)
         if problem is None:
             return version
         problems.append(f"version {version.number}: {problem}")

@@ -2,9 +2,11 @@
 
 import argparse
 
+from sluice.pipelines.commands.start import importing
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import add_arguments as add_flags
 from sluice.pipelines.options.flags import from_namespace
+from sluice.pipelines.progress.phases import Phases
 
 HELP = "score files or BigQuery tables"
 DESCRIPTION = "Scores files or BigQuery tables with a model, and writes each row with its predictions."
@@ -20,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the job; returns its exit code. Raises as pipelines.batch.run does."""
     options = from_namespace(BatchOptions, args)
-    from sluice.pipelines import batch  # imports Beam
+    phases = Phases()
+    with importing(phases, options.model, args.beam_flags):
+        from sluice.pipelines import batch  # imports Beam
 
-    return batch.run(options, args.beam_flags)
+    return batch.run(options, args.beam_flags, phases)

@@ -2,9 +2,11 @@
 
 import argparse
 
+from sluice.pipelines.commands.start import importing
 from sluice.pipelines.options.flags import add_arguments as add_flags
 from sluice.pipelines.options.flags import from_namespace
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.progress.phases import Phases
 
 HELP = "score messages of a Pub/Sub subscription as they arrive"
 DESCRIPTION = """Scores messages with a model, and writes each message with its predictions, until it is stopped by
@@ -22,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the job; returns its exit code. Raises as pipelines.streaming.run does."""
     options = from_namespace(StreamingOptions, args)
-    from sluice.pipelines import streaming  # imports Beam
+    phases = Phases()
+    with importing(phases, options.model, args.beam_flags):
+        from sluice.pipelines import streaming  # imports Beam
 
-    return streaming.run(options, args.beam_flags)
+    return streaming.run(options, args.beam_flags, phases)

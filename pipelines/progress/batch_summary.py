@@ -9,6 +9,7 @@ from typing import Any
 from apache_beam.runners.runner import PipelineResult
 
 from sluice.pipelines.plan.batch_job import BatchPlan
+from sluice.pipelines.progress.phases import MODEL_LOAD, RUN, Phases, rounded_phases
 from sluice.pipelines.progress.summary import Count, failure_counts, failures_by_stage, render_table, retry_counts
 from sluice.transforms.core import metrics
 
@@ -31,6 +32,7 @@ class Summary:
       model_load_msec, batch_size, predict_latency_msec: None: not known. The last two are means over calls.
       rpc_retries: calls of a served model that were repeated.
       throttled_seconds: how long bundles waited for a server that was unavailable or overloaded.
+      phases: the seconds of each phase; see Phases.
     """
 
     rows_in: int
@@ -49,26 +51,29 @@ class Summary:
     predict_latency_msec: float | None = None
     rpc_retries: int = 0
     throttled_seconds: int = 0
+    phases: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
         return self.rows_in / self.seconds if self.seconds else 0.0
 
 
-def summarise(plan: BatchPlan, result: PipelineResult | None, seconds: float, done: bool, judged: bool) -> Summary:
+def summarise(plan: BatchPlan, result: PipelineResult | None, phases: Phases, done: bool, judged: bool) -> Summary:
     """Returns the summary of a finished job; for a failed one, of what this process has counted so far.
 
     Args:
       result: None if the runner raised.
+      phases: with the run; the time to load the model is added to them.
       done: the job succeeded; otherwise files at its output are not its own.
       judged: the job got as far as publishing its failures; otherwise likewise.
     """
     counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
+    phases.note(MODEL_LOAD, _seconds(means.get(metrics.MODEL_LOAD_MSEC)))
     failures = plan.failures if judged else ()
     return from_counters(
         counters,
         means,
-        seconds=seconds,
+        phases=phases.seconds(),
         output_files=plan.output.files() if done else (),
         failure_files=tuple(itertools.chain.from_iterable(sink.files() for sink in failures)),
         output_table=plan.output.table if done else "",
@@ -98,7 +103,7 @@ def from_counters(
     counters: Mapping[str, int],
     means: Mapping[str, float],
     *,
-    seconds: float,
+    phases: Mapping[str, float | None],
     model: str,
     version: int | None = None,
     output_files: Sequence[str] = (),
@@ -111,6 +116,7 @@ def from_counters(
     Args:
       counters: by name, of the namespace "sluice".
       means: of the distributions, by name.
+      phases: seconds of the job's phases, by name.
     """
     failures_by = failures_by_stage(counters)
     unwritten = sum(sum(failures_by.get(stage, {}).values()) for stage in _WRITING)
@@ -119,7 +125,7 @@ def from_counters(
         predictions=counters.get(metrics.ROWS_PREDICTED, 0) - unwritten,
         failures=counters.get(metrics.ROWS_FAILED, 0),
         failures_by=failures_by,
-        seconds=seconds,
+        seconds=phases.get(RUN) or 0.0,
         output_files=tuple(output_files),
         failure_files=tuple(failure_files),
         output_table=output_table,
@@ -131,6 +137,7 @@ def from_counters(
         predict_latency_msec=means.get(metrics.PREDICT_LATENCY_MSEC),
         rpc_retries=counters.get(metrics.RPC_RETRIES, 0),
         throttled_seconds=counters.get(metrics.THROTTLED_SECS, 0),
+        phases=phases,
     )
 
 
@@ -154,8 +161,13 @@ def to_json(summary: Summary) -> str:
         "predict_latency_msec": _tenths(summary.predict_latency_msec),
         "rpc_retries": summary.rpc_retries,
         "throttled_seconds": summary.throttled_seconds,
+        "phases": rounded_phases(summary.phases),
     }
     return json.dumps(record, indent=2)
+
+
+def _seconds(msec: float | None) -> float | None:
+    return None if msec is None else msec / 1000
 
 
 def _tenths(value: float | None) -> float | None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from sluice.pipelines.progress.phases import rounded_phases
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
 from sluice.pipelines.progress.summary import (
     Count,
@@ -25,6 +26,7 @@ class StreamSummary:
       failures_by: by stage and error type.
       latency_p50_ms, latency_p99_ms: from publishing until the prediction was written; None without messages.
       restarts: how often messages in work were returned and retried.
+      phases: the seconds of each phase; see Phases.
     """
 
     messages: int
@@ -42,13 +44,20 @@ class StreamSummary:
     model: str
     model_swaps: int
     model_versions_rejected: int
+    phases: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def messages_per_second(self) -> float:
         return self.messages / self.seconds if self.seconds else 0.0
 
 
-def stream_summary(stats: StreamStats, figures: StreamFigures, tally: Mapping[str, int], model: str) -> StreamSummary:
+def stream_summary(
+    stats: StreamStats,
+    figures: StreamFigures,
+    tally: Mapping[str, int],
+    model: str,
+    phases: Mapping[str, float | None],
+) -> StreamSummary:
     """Returns the summary of a job that has ended, from its last figures."""
     taken = {
         field.name: getattr(figures, field.name)
@@ -56,13 +65,14 @@ def stream_summary(stats: StreamStats, figures: StreamFigures, tally: Mapping[st
         if hasattr(figures, field.name)
     }
     taken |= {"latency_p50_ms": stats.latency(0.5), "latency_p99_ms": stats.latency(0.99)}
-    return StreamSummary(**taken, failures_by=failures_by_stage(tally), model=model)
+    return StreamSummary(**taken, failures_by=failures_by_stage(tally), model=model, phases=phases)
 
 
 def to_json(summary: StreamSummary) -> str:
     """Returns the summary as one JSON object. Its keys are an interface: tests hold them."""
     record = rounded(summary)
     record["failures_by_stage"] = record.pop("failures_by")
+    record["phases"] = rounded_phases(summary.phases)
     return json.dumps(record | {"messages_per_second": round(summary.messages_per_second, 1)}, indent=2)
 
 

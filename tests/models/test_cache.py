@@ -101,3 +101,32 @@ def test_clearing_closes_every_model_and_opens_anew(opener: Opener, cache: _Cach
     assert opener.opened[0].closed
     assert cache.scheduler(RECIPE, None) is not scheduler
     assert len(opener.opened) == 2
+
+
+def test_a_model_that_is_opened_ahead_is_the_one_that_callers_get(opener: Opener, cache: _Cache) -> None:
+    opener.held["m"] = threading.Event()
+    thread = cache.open_ahead(RECIPE, None)
+    assert opener.begun.acquire(timeout=PATIENCE_SECS)
+    assert not opener.opened  # and nobody waited for it
+    opener.held["m"].set()
+    assert cache.scheduler(RECIPE, None).model is opener.opened[0]
+    thread.join(PATIENCE_SECS)
+    assert len(opener.opened) == 1
+
+
+def test_a_model_that_cannot_be_opened_ahead_is_refused_once_and_with_the_same_error(
+    opener: Opener, cache: _Cache
+) -> None:
+    opener.errors.append(error := ModelNotFound("not yet"))
+    cache.open_ahead(RECIPE, None)
+    with pytest.raises(ModelNotFound) as raised:
+        cache.scheduler(RECIPE, None)
+    assert raised.value is error
+    assert opener.begun.acquire(blocking=False) and not opener.begun.acquire(blocking=False)  # it was not tried again
+    assert cache.scheduler(RECIPE, None).model is opener.opened[0]
+
+
+def test_clearing_waits_for_models_that_are_opened_ahead(opener: Opener, cache: _Cache) -> None:
+    cache.open_ahead(RECIPE, None)
+    cache.clear()
+    assert opener.opened[0].closed

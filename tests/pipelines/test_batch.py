@@ -202,6 +202,9 @@ def test_the_summary_file_and_what_is_printed(
     assert (found["rows_in"], found["predictions"], found["failures"]) == (700, 700, 0)
     assert found["output_files"] == [output_of(output)]
     assert found["rows_per_second"] > 0
+    assert list(found["phases"]) == ["imports", "plan", "model_load", "run", "commit"]
+    assert all(secs is not None for secs in found["phases"].values())
+    assert found["phases"]["run"] == found["seconds"] > found["phases"]["commit"]
     printed = capsys.readouterr().err
     assert "Rows in" in printed and "700" in printed
 

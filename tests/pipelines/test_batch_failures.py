@@ -4,6 +4,7 @@ import base64
 import glob
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_a_model_that_raises_for_every_row_fails_the_job_not_isolated(
     assert len(failures) == 3000
     assert any("not isolated" in failure["error_message"] for failure in failures)
     assert written(output) == []
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_job_and_that_is_said_once(
+    criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tmp_path / "model", tmp_path / "out.csv"
+    shutil.copytree(criteo.model, model)
+    (variables,) = model.glob("1/variables/variables.data-*")
+    variables.write_bytes(b"")  # the launch sees that it is there
+    assert batch("--model", str(model), "--input", criteo.path("csv"), "--output", str(output)) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("TensorFlow cannot load the SavedModel") == 1
+    assert "Traceback" not in printed and written(output) == []
 
 
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "avro", "tfrecord"])

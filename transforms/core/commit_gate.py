@@ -2,7 +2,9 @@
 
 import enum
 import threading
+import time
 import uuid
+from collections.abc import Callable
 
 _lock = threading.Lock()
 _gates: dict[str, "CommitGate"] = {}  # kept: the threads of an interrupted job may still come to its commit
@@ -20,9 +22,14 @@ class CommitGate:
     """One job's right to commit. Pickled by its name: within a process all copies are this object.
 
     In another process (a worker of Dataflow) the copy is open, and this process learns nothing of it.
+
+    Attributes:
+      secs: how long the commit took; None: this process does not know, or it has not ended.
     """
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self.secs: float | None = None
+        self._clock = clock
         self._name = name or uuid.uuid4().hex
         self._lock = threading.Lock()
         self._closed = False
@@ -41,12 +48,14 @@ class CommitGate:
         """Returns whether the job may commit; if so, its commit is under way until `finish`."""
         with self._lock:
             self._begun += not self._closed
+            self._since = self._clock()
             return not self._closed
 
     def finish(self) -> None:
         """Notes that the predictions are in place."""
         with self._lock:
             self._done += 1
+            self.secs = self._clock() - self._since
 
     @property
     def state(self) -> CommitState:

@@ -3,11 +3,13 @@
 The declarations follow tensorflow/c/c_api.h, tf_tensor.h, tf_tstring.h and, for TF_OpIsStateful, c_api_experimental.h.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from typing import Any
@@ -117,7 +119,7 @@ class Library:
         # Start-up lines of TensorFlow's C++ side drown the progress line, and no log level silences the first of them.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with quiet_stderr():
-            handles = [ctypes.CDLL(os.path.join(directory, name)) for name in _FILES]
+            handles = [_open(os.path.join(directory, name)) for name in _FILES]
         for name, (result, *arguments) in _FUNCTIONS.items():
             function = getattr(handles[0], name, None) or getattr(handles[1], name)
             function.restype, function.argtypes = result, arguments
@@ -159,9 +161,50 @@ class Library:
         self.checked(lambda status: self.TF_LoadLibrary(os.fsencode(path), status))
 
 
-@functools.cache
+def _open(path: str) -> ctypes.CDLL:
+    """Loads a shared library.
+
+    ctypes.CDLL alone keeps Python's lock meanwhile, and binds every function at once, which takes half as long again.
+
+    Raises:
+      OSError: it cannot be loaded.
+    """
+    loader = ctypes.CDLL(None)
+    loader.dlopen.restype, loader.dlopen.argtypes = c_void_p, (c_char_p, c_int)
+    loader.dlerror.restype, loader.dlerror.argtypes = c_char_p, ()
+    handle = loader.dlopen(os.fsencode(path), os.RTLD_LAZY)
+    if not handle:
+        raise OSError((loader.dlerror() or b"").decode("utf-8", "replace") or f"{path} cannot be loaded")
+    return ctypes.CDLL(path, handle=handle)
+
+
+_load_lock = threading.Lock()
+
+
 def load_library() -> Library | None:
-    """Returns the library of the installed TensorFlow; None if there is none that is known to work, which is logged."""
+    """Returns the library of the installed TensorFlow; None if there is none that is known to work, which is logged.
+
+    The first call loads it, which takes most of a second; others wait for it.
+    """
+    with _load_lock:
+        return _load_library()
+
+
+def begin_to_load() -> threading.Thread:
+    """Loads the library in a thread, which is returned; an error is met again by `load_library`."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):
+            load_library()
+
+    # No daemon: the process must not end in the middle of it.
+    thread = threading.Thread(target=load, name="sluice-library", daemon=False)
+    thread.start()
+    return thread
+
+
+@functools.cache
+def _load_library() -> Library | None:
     spec = importlib.util.find_spec("tensorflow")
     return open_library((spec.submodule_search_locations or [""])[0] if spec else "")
 

@@ -173,6 +173,29 @@ def test_a_model_written_over_another_is_read_anew(tmp_path: Path) -> None:
     assert len(read_meta_graph(base, FILES).graph_def.node) == 1
 
 
+class CountingFiles(LocalFiles):
+    """Counts reads; equal to all others of its class, as files that were pickled are."""
+
+    reads = 0
+
+    def read(self, path: str) -> bytes:
+        CountingFiles.reads += 1
+        return super().read(path)
+
+
+@pytest.mark.parametrize("name", ["", "3"])
+def test_what_a_launch_found_is_not_read_again_when_it_is_loaded(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, saved_model("graph"), INDEX, *shards(0, of=1))
+    base, CountingFiles.reads = str(tmp_path), 0
+    found = find_version(base, CountingFiles())
+    assert find_version(base, CountingFiles(), found.number) == found
+    read_meta_graph(found.directory, CountingFiles())
+    assert CountingFiles.reads == 1
+    (tmp_path / name / INDEX).unlink()
+    with pytest.raises(ModelNotFound, match="does not exist"):
+        find_version(base, CountingFiles(), found.number)
+
+
 def test_local_files_are_files_not_directories(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("c", "a"):

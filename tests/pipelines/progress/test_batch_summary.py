@@ -21,12 +21,14 @@ COUNTERS = {
 }
 MEANS = {"batch_size": 3921.44, "predict_latency_msec": 11.234, "model_load_msec": 1234.0, "queue_msec": 3.0}
 
+PHASES = {"imports": 2.0, "plan": 0.25, "model_load": 1.234, "run": 12.5, "commit": None}
+
 
 def summarise(**changes: object) -> Summary:
     made = from_counters(
         COUNTERS,
         MEANS,
-        seconds=12.5,
+        phases=PHASES,
         model="work/model",
         version=3,
         output_files=[f"out/p-{shard:05d}-of-00005.csv" for shard in range(5)],
@@ -35,7 +37,7 @@ def summarise(**changes: object) -> Summary:
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
-EMPTY = from_counters({}, {}, seconds=0.0, model="work/model")
+EMPTY = from_counters({}, {}, phases={}, model="work/model")
 
 
 def test_counters_become_a_summary() -> None:
@@ -58,6 +60,7 @@ def test_counters_become_a_summary() -> None:
         predict_latency_msec=11.234,
         rpc_retries=12,
         throttled_seconds=3,
+        phases=PHASES,
     )
     assert summarise().rows_per_second == 16_000.0
 
@@ -66,7 +69,7 @@ def test_failures_that_were_counted_are_found_again() -> None:
     metrics.reset_tally()
     metrics.count_failure("decode", "InvalidRow", 2)
     metrics.count_failure("predict", "BadOutput")
-    made = from_counters(metrics.tally(), {}, seconds=1.0, model="m")
+    made = from_counters(metrics.tally(), {}, phases={}, model="m")
     metrics.reset_tally()
     assert (made.failures, made.failures_by) == (3, {"decode": {"InvalidRow": 2}, "predict": {"BadOutput": 1}})
 
@@ -74,7 +77,7 @@ def test_failures_that_were_counted_are_found_again() -> None:
 def test_a_row_that_was_predicted_and_not_written_is_a_failure() -> None:
     counters = {"rows_read": 10, "rows_predicted": 9, "rows_failed": 4, "rows_failed/bind/InvalidRow": 1}
     counters |= {"rows_failed/encode/SluiceError": 2, "rows_failed/write/AppendError": 1}
-    made = from_counters(counters, {}, seconds=1.0, model="m")
+    made = from_counters(counters, {}, phases={}, model="m")
     assert (made.rows_in, made.predictions, made.failures) == (10, 6, 4)
 
 
@@ -101,6 +104,7 @@ def test_golden_json() -> None:
         "predict_latency_msec": 11.2,
         "rpc_retries": 12,
         "throttled_seconds": 3,
+        "phases": PHASES,
     }
 
 

@@ -18,6 +18,7 @@ TALLY = {
     "rows_failed/decode/InvalidRow": 60,
     "rows_failed/write/Refused/by quota": 3,
 }
+PHASES = {"imports": 2.0, "plan": 0.25, "model_load": 1.234, "run": 3725.04, "commit": None}
 FULL = StreamSummary(
     messages=1_234_567,
     predictions=1_234_500,
@@ -38,6 +39,7 @@ FULL = StreamSummary(
     model="work/model",
     model_swaps=1,
     model_versions_rejected=4,
+    phases=PHASES,
 )
 
 
@@ -47,11 +49,11 @@ def stats(*latencies_secs: float) -> StreamStats:
     return made
 
 
-EMPTY = stream_summary(stats(), NOTHING, {}, "work/model")
+EMPTY = stream_summary(stats(), NOTHING, {}, "work/model", {})
 
 
 def test_the_last_figures_become_a_summary_with_the_latencies_of_the_whole_run() -> None:
-    made = stream_summary(stats(*[0.05] * 95, *[2.0] * 5), FIGURES, TALLY, "work/model")
+    made = stream_summary(stats(*[0.05] * 95, *[2.0] * 5), FIGURES, TALLY, "work/model", PHASES)
     assert (made.latency_p50_ms, made.latency_p99_ms) == pytest.approx((50, 2000), rel=0.02)
     assert dataclasses.replace(made, latency_p50_ms=52.4, latency_p99_ms=1900.26) == FULL
     assert made.messages_per_second == 1_234_567 / 3725.04
@@ -82,6 +84,7 @@ def test_golden_json() -> None:
             "predict": {"InvalidArgumentError": 4},
             "write": {"Refused/by quota": 3},
         },
+        "phases": PHASES,
         "messages_per_second": 331.4,
     }
 
