@@ -103,6 +103,10 @@ def _check_flags(options: StreamingOptions, local: bool) -> None:
 
 
 def _launch(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions) -> int:
+    if plan.subscription:
+        client = subscriber()
+        check_subscription(client, plan.subscription, (plan.output_topic, plan.failures.topic))
+        client.close()
     beam.view_as(StandardOptions).streaming = True
     set_defaults(beam, options, plan.recipe, plan.version)
     pipeline = make_pipeline(beam)

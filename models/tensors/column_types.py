@@ -42,8 +42,10 @@ def leaf_type(kind: pa.DataType) -> tuple[pa.DataType, int]:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Returns the type of the values of an extension or dictionary type; any other type as it is."""
+    """Returns the type of the values of an extension or dictionary type, or of views; any other type as it is."""
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()
     return plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from sluice.models.errors import UsageError
 from sluice.models.reserved import FED
 from sluice.models.signature import ColumnSpec, Default, arrow_type, numpy_dtype
-from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits
+from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits, plain_type
 from sluice.models.tensors.strings import Strings, Tensor
 
 _ONE = np.ones((1, 1), np.int64)
@@ -156,6 +156,8 @@ def plain(array: pa.Array, null_type: pa.DataType) -> pa.Array:
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        return array.cast(plain_type(array.type))
     if pa.types.is_dictionary(array.type) and (array.dictionary.null_count or not is_text(array.type.value_type)):
         return plain(array.dictionary_decode(), null_type)
     return pa.nulls(len(array), null_type) if pa.types.is_null(array.type) else array

@@ -102,10 +102,18 @@ class BatchOptions(JobFlags, BatchEnds):
         self.check_tables()
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max_failure_rate {self.max_failure_rate:g}: it is a share between 0 and 1")
-        if len(self.csv_delimiter) != 1:
-            raise UsageError(f"--csv_delimiter {self.csv_delimiter!r}: it is one character (in a shell, tab is $'\\t')")
-        if len(self.csv_quote_char) > 1:
-            raise UsageError(f"--csv_quote_char {self.csv_quote_char!r}: it is one character, or empty")
+        self._check_dialect()
+
+    def _check_dialect(self) -> None:
+        ascii_only = "one ASCII character that ends no line"
+        if not _is_mark(self.csv_delimiter):
+            raise UsageError(f"--csv_delimiter {self.csv_delimiter!r}: it is {ascii_only} (in a shell, tab is $'\\t')")
+        if self.csv_quote_char and not _is_mark(self.csv_quote_char):
+            raise UsageError(f"--csv_quote_char {self.csv_quote_char!r}: it is {ascii_only}, or empty")
+        if self.csv_delimiter == self.csv_quote_char:
+            raise UsageError(
+                f"--csv_delimiter and --csv_quote_char are both {self.csv_delimiter!r}; give different ones"
+            )
 
     def _check_ends(self) -> None:
         if sum(map(bool, (self.input, self.input_table, self.input_query))) != 1:
@@ -134,3 +142,8 @@ class BatchOptions(JobFlags, BatchEnds):
         for name in names:
             if getattr(self, name) != defaults[name]:
                 raise UsageError(f"--{name} applies to {about}; leave it out")
+
+
+def _is_mark(text: str) -> bool:
+    """Whether CSV can have this between fields or around them: the parser looks for single bytes."""
+    return len(text) == 1 and text.isascii() and text not in "\r\n"

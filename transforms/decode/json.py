@@ -4,7 +4,9 @@ Blocks take 3.3 us a row of 13 integers, 26 strings and a float; `orjson.loads` 
 """
 
 import contextlib
+import functools
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,8 @@ _SPACES = b" \t\r\n"
 _IS_SPACE = np.isin(np.arange(256), list(_SPACES))
 # The spaces around an object, its line end included, that the check of a block steps over.
 _MAX_SPACES = 8
+# A string, and the colon that makes it a key. Found one after the other, they begin where strings begin.
+_STRINGS = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*+:)?', re.DOTALL)
 # A block of so few rows is decoded row by row, not halved again.
 _FEW_ROWS = 64
 
@@ -133,7 +137,29 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
 
 
 def _may_hold_added(block: LineBlock, spec: InputSpec) -> bool:
-    return any(b'"%s"' % name.encode() in block.data for name in spec.added)
+    """Whether a row may have a key that the output adds; JSON has several spellings of most names."""
+    if not spec.added:
+        return False
+    if any(orjson.dumps(name) in block.data for name in spec.added):
+        return True
+    if not _spelled_otherwise(spec.added).search(block.data):
+        return False
+    keys = (match[1] for match in _STRINGS.finditer(block.data) if match[2] and b"\\" in match[1])
+    return any(_unescaped(key) in spec.added for key in keys)
+
+
+@functools.cache
+def _spelled_otherwise(names: tuple[str, ...]) -> re.Pattern[bytes]:
+    """Returns a pattern that is in every text that spells a character of these names as an escape."""
+    units = {f"{unit:04x}" for name in names for unit in np.frombuffer(name.encode("utf-16-le"), "<u2").tolist()}
+    return re.compile(rb"\\(?:[^u]|u(?i:%s))" % "|".join(sorted(units)).encode())
+
+
+def _unescaped(text: bytes) -> object:
+    try:
+        return orjson.loads(b'"%s"' % text)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:

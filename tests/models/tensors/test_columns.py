@@ -127,7 +127,18 @@ def test_extension_types_stand_for_their_storage() -> None:
     assert [row.tolist() for row in bound(tensors, spec)[0] if row is not None] == [[1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.string(), pa.binary(4)])
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
+def test_views_are_strings(kind: pa.DataType) -> None:
+    values = ["a", "longer than a view holds itself", ""]
+    array = pa.array([values] if pa.types.is_list(kind) else values, kind)
+    spec = ColumnSpec("c", "string", (None,) if pa.types.is_list(kind) else ())
+    assert type_fits(array.type, spec)
+    errors = RowErrors(len(array))
+    found = bind_column(array, spec, errors).values
+    assert (errors.reasons, np.asarray(found).tolist()) == ({}, [value.encode() for value in values])
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.string(), pa.binary(4), pa.binary_view()])
 @pytest.mark.parametrize("null", [False, True])
 def test_bytes_are_a_tensor_of_uint8(kind: pa.DataType, null: bool) -> None:
     values = [b"junk", b"abcd", None if null else b"0000", b"wxyz", b"tail"]

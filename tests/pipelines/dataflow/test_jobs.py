@@ -93,7 +93,7 @@ def ends(pubsub: Pubsub) -> Ends:
 def streaming_flags(inputs: Gcs, ends: Ends) -> list[str]:
     """Messages to a topic, and failures to files."""
     return [
-        "--input_subscription=projects/my-project/subscriptions/messages",
+        f"--input_subscription={ends.subscription}",
         f"--output_topic={ends.output_topic}",
         f"--failures={inputs.path('jobs/streaming/failed')}",
         f"--model={inputs.path('jobs/criteo')}",
@@ -264,7 +264,7 @@ def test_a_worker_with_what_is_staged_writes_what_a_local_job_writes(
     assert found == case.read(places, LOCALLY)
 
 
-def test_a_streaming_job_reads_with_dataflows_own_source(streaming_job: Job) -> None:
+def test_a_streaming_job_reads_with_dataflows_own_source(streaming_job: Job, ends: Ends) -> None:
     assert streaming_job.streaming
     assert streaming_job.name.startswith("sluice-streaming-criteo-")
     assert streaming_job.labels == {"sluice-model": "criteo", "sluice-model-version": "newest"}
@@ -272,7 +272,7 @@ def test_a_streaming_job_reads_with_dataflows_own_source(streaming_job: Job) -> 
     transforms = graph_of(streaming_job).components.transforms.values()
     (read,) = [each for each in transforms if each.spec.urn == "beam:transform:pubsub_read:v1"]
     payload = beam_runner_api_pb2.PubSubReadPayload.FromString(read.spec.payload)
-    assert payload.subscription == "projects/my-project/subscriptions/messages"
+    assert payload.subscription == ends.subscription
     assert (payload.id_attribute, payload.with_attributes) == ("id", True)
     assert not any("Pull" in each.unique_name for each in transforms), "our local source"
 

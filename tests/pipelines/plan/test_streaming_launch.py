@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
 from sluice.pipelines.cli import main
 from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from tests.support.pubsub.streams import Ends, make_ends
-from tests.support.servers import Pubsub, free_port
+from tests.support.servers import Gcs, Pubsub, free_port
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +93,21 @@ def test_a_health_port_that_is_taken(
     assert f"--health_port {port} cannot be opened" in found
 
 
+_DATAFLOW = ["--runner=DataflowRunner", "--dry_run=True", "--project=p", "--region=r", "--temp_location=gs://bkt/t"]
+
+
+@pytest.mark.parametrize("runner", [[], _DATAFLOW])
 @pytest.mark.parametrize("sink", ["output_topic", "failures_topic"])
 def test_a_job_that_would_feed_itself(
-    ends: Ends, cases: Callable[[str], str], capsys: pytest.CaptureFixture[str], sink: str
+    ends: Ends, gcs: Gcs, cases: Callable[[str], str], capsys: pytest.CaptureFixture[str], sink: str, runner: list[str]
 ) -> None:
-    found = refused(capsys, [f"--model={cases('picky')}", *ends.flags, f"--{sink}={ends.topic}"])
+    model = cases("picky")
+    if runner:
+        model = gcs.path("picky")
+        for path in filter(Path.is_file, Path(cases("picky")).rglob("*")):
+            with FileSystems.create(f"{model}/{path.relative_to(cases('picky'))}") as file:
+                file.write(path.read_bytes())
+    found = refused(capsys, [f"--model={model}", *ends.flags, f"--{sink}={ends.topic}", *runner])
     assert "would feed itself" in found
 
 

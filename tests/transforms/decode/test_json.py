@@ -194,3 +194,22 @@ def test_rows_without_any_column_are_still_rows() -> None:
 def test_blank_lines_are_no_rows() -> None:
     decoded = decode(b"\n\r\n  \n" + GOOD + b"\n \t \r\n")
     assert (len(rows_of(decoded)), decoded.failures) == (1, [])
+
+
+@pytest.mark.parametrize("key", ["score", r"\u0073core", r"scor\u0065", r"\u0073\u0063\u006F\u0072\u0065"])
+@pytest.mark.parametrize("others", [0, 200])
+def test_a_name_that_the_output_adds_is_found_in_every_spelling(key: str, others: int) -> None:
+    spec = InputSpec(JSONL, (("id", pa.int64()),), added=("score",))
+    sound = [r'{"id": 1, "text": "\u0073core\": ", "a\"b": "\\", "\u0073": ":"}'] * others
+    decoded = decode("\n".join([*sound, f'{{"id": 2, "{key}": 5}}', *sound]).encode(), spec)
+    assert [failure.payload for failure in decoded.failures] == [f'{{"id": 2, "{key}": 5}}'.encode()]
+    assert "the row has a value 'score', and so has the model" in decoded.failures[0].error_message
+    assert len(rows_of(decoded)) == 2 * others
+
+
+@pytest.mark.parametrize("name", ['a"b', "a/b", "é", "𝄞", "a\\b", "a\tb"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_any_name_that_the_output_adds_is_found(name: str, ascii_only: bool) -> None:
+    spec = InputSpec(JSONL, (), added=(name,))
+    spelled = json.dumps(name, ensure_ascii=ascii_only).replace("/", "\\/" if ascii_only else "/")
+    assert len(decode(f'{{"x": 1, {spelled}: 5}}\n{{"x": 1}}\n'.encode(), spec).failures) == 1
