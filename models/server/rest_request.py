@@ -4,17 +4,19 @@ The format: https://www.tensorflow.org/tfx/serving/api_rest. It shares no code w
 the other.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal, NoReturn, TypeGuard
 
 import numpy as np
 
-from sluice.models.server.rest_values import fits, is_base64, json_text, read_value, to_numpy
+from sluice.models.server.rest_json import json_text, parse_json
+from sluice.models.server.rest_values import fits, is_base64, read_value, to_numpy
 from sluice.models.server.status import StatusError, invalid
 
 Form = Literal["instances", "inputs"]
+# NumPy's. TensorFlow's is 254.
+_MAX_RANK = 64
 # Input name -> number of its dtype in tensorflow/core/framework/types.proto.
 Dtypes = Mapping[str, int]
 
@@ -28,7 +30,9 @@ def parse_request(body: bytes, dtypes_of: Callable[[str], Dtypes]) -> tuple[str,
     Raises:
       StatusError: the body is not JSON, or does not fit the signature.
     """
-    request = _parse(body)
+    request = parse_json(body)
+    if type(request) is not dict:
+        _bad(request, "Is not object")
     signature = request.get("signature_name", "")
     if type(signature) is not str:
         _bad(request, "not formatted correctly. 'signature_name' key must be a string value.")
@@ -40,28 +44,13 @@ def parse_request(body: bytes, dtypes_of: Callable[[str], Dtypes]) -> tuple[str,
     if "instances" in request:
         rows = request["instances"]
         if type(rows) is not list:
-            _bad(request, "Excepting 'instances' to be an list/array")
+            _bad(request, "Expecting 'instances' to be an list/array")
         if not rows:
             _bad(request, "No values in 'instances' array")
         return signature, _read_rows(rows, dtypes), "instances"
     if "inputs" in request:
         return signature, _read_columns(request["inputs"], dtypes), "inputs"
     raise invalid("Missing 'inputs' or 'instances' key")
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        # Bytes that are not UTF-8 pass through, as in TF Serving, whose parser does not check them.
-        request = json.loads(body.decode("utf-8", "surrogateescape"))
-    except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except RecursionError as error:
-        raise invalid("JSON Parse error: nested too deep") from error
-    if type(request) is not dict:
-        _bad(request, "Is not object")
-    return request
 
 
 def _read_columns(value: object, dtypes: Dtypes) -> dict[str, np.ndarray]:
@@ -91,7 +80,7 @@ def _read_rows(rows: list[Any], dtypes: Dtypes) -> dict[str, np.ndarray]:
             raise invalid(f"Expecting {expected} at item {number} of input list")
     try:
         if not named:
-            ((name, dtype),) = dtypes.items()
+            name, dtype = _only(dtypes)
             return {name: to_array(rows, dtype)}
         if any(row.keys() != dtypes.keys() for row in rows):
             raise KeyError
@@ -101,11 +90,16 @@ def _read_rows(rows: list[Any], dtypes: Dtypes) -> dict[str, np.ndarray]:
         raise error
 
 
+def _only(dtypes: Dtypes) -> tuple[str, int]:
+    """Returns the input that rows without names are for. Of several, one: the call then lacks the others."""
+    return next(iter(dtypes.items()))
+
+
 def _find_bad_row(rows: list[Any], dtypes: Dtypes, named: bool) -> None:
     """Raises TF Serving's error for the first row that is wrong by itself, or in shape differs from those before."""
     shapes: dict[str, tuple[int, ...]] = {}
     for number, row in enumerate(rows):
-        for key, value in row.items() if named else ((next(iter(dtypes)), row),):
+        for key, value in row.items() if named else ((_only(dtypes)[0], row),):
             try:
                 if key not in dtypes:
                     raise invalid(f"JSON object: does not have named input: {key}")
@@ -142,6 +136,8 @@ def to_array(value: object, dtype: int) -> np.ndarray:
     leaves = _flatten(value, shape)
     if leaves is None or not fits(leaves, dtype):
         leaves = list(_walk(value, 0, shape, dtype))
+    if len(shape) > _MAX_RANK:
+        raise invalid(f"tensor parsing error: a tensor of rank {len(shape)}")
     return to_numpy(leaves, dtype).reshape(shape)
 
 

@@ -41,13 +41,11 @@ def render(value: object) -> bytes:
 
 
 def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
-    rows = 0
+    rows = None
     for name, array in sorted(outputs.items()):
         if not array.ndim:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        if not len(array):
-            raise invalid(f"Tensor name: {name} has invalid batch size: 0")
-        if rows and len(array) != rows:
+        if rows is not None and len(array) != rows:
             raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
         rows = len(array)
 

@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import http.server
+import io
+import logging
 import re
 import socket
 import socketserver
@@ -25,13 +27,19 @@ from sluice.models.server.rest_response import render, render_answer
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
 
+_LOG = logging.getLogger(__name__)
+
 # A connection as socketserver types it; over TCP it is a socket.
 Connection = socket.socket | tuple[bytes, socket.socket]
 
-# The URLs, which ignore case: tensorflow_serving/model_servers/http_rest_api_util.cc
-_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_GET = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
-_POST = re.compile(_MODEL + ":(?P<verb>classify|regress|predict)", re.IGNORECASE)
+# The URLs, which ignore case: tensorflow_serving/model_servers/http_rest_api_util.cc. What they end with does not: the
+# handler compares it (http_rest_api_handler.cc).
+_VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?", re.IGNORECASE)
+_POST = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<what>classify|regress|predict)", re.IGNORECASE)
+_VERBS = ("classify", "regress", "predict")
+# util/net_http/compression/gzip_zlib.h, kMaxUncompressedBytes
+_MAX_UNPACKED = 100 << 20
 _MAX_VERSION = 2**63 - 1
 
 
@@ -116,6 +124,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status, answer = 200, self._answer(body)
         except StatusError as error:
             status, answer = error.http_status, render({"error": error.message})
+        except Exception as error:  # noqa: BLE001  a client must have an answer, whatever is wrong here
+            _LOG.exception("%s %s", self.command, self.path)
+            status, answer = 500, render({"error": f"{type(error).__name__}: {error}"})
         self._send(status, answer, "application/json")
 
     def _read_body(self) -> bytes:
@@ -126,7 +137,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if "gzip" not in self.headers.get("Content-Encoding", ""):
             return body
         try:
-            return gzip.decompress(body)
+            return _unpack(body)
         except (OSError, EOFError, zlib.error):
             return b""  # as in TF Serving: util/net_http/server/internal/evhttp_request.cc
 
@@ -162,13 +173,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         spec = _spec(match)
         predictor = self.server.predictor
         if self.command == "POST":
-            if match["verb"].lower() != "predict":
-                raise StatusError("UNIMPLEMENTED", f"the reference server of Sluice has no {match['verb']}")
+            if match["what"] not in _VERBS:
+                raise invalid(f"Malformed request: {self.command} {self.path}")
+            if match["what"] != "predict":
+                raise StatusError("UNIMPLEMENTED", f"the reference server of Sluice has no {match['what']}")
             with predictor.call(threading.Event()) as call:
                 return _predict(call, spec, body)
-        if match["metadata"]:
+        if not spec.name:
+            raise invalid("Missing model name in request.")
+        if match["what"] == "metadata":
             return _metadata_json(metadata(predictor.store, spec, [SIGNATURE_DEF]))
         return _status_json(model_status(predictor.store, spec))
+
+
+def _unpack(body: bytes) -> bytes:
+    with gzip.open(io.BytesIO(body)) as file:
+        unpacked = file.read(_MAX_UNPACKED + 1)
+    if len(unpacked) > _MAX_UNPACKED:
+        raise OSError("the body is too large unpacked")
+    return unpacked
 
 
 def _spec(match: re.Match[str]) -> Spec:
@@ -176,7 +199,7 @@ def _spec(match: re.Match[str]) -> Spec:
     if version and int(version) > _MAX_VERSION:
         raise invalid(f"Failed to convert version: {version} to numeric.")
     label = urllib.parse.unquote(match["label"]) if match["label"] else None
-    return Spec(urllib.parse.unquote(match["name"]), int(version) if version else None, label)
+    return Spec(urllib.parse.unquote(match["name"] or ""), int(version) if version else None, label)
 
 
 def _predict(call: Call, spec: Spec, body: bytes) -> bytes:

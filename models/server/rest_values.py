@@ -1,14 +1,17 @@
 """JSON values that each dtype accepts in REST requests: tensorflow_serving/util/json_tensor.cc, AddValueToTensor."""
 
 import base64
-import binascii
-import json
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sluice.models.server.rest_json import json_text
 from sluice.models.server.status import StatusError, invalid
 
+# absl/strings/escaping.cc, Base64Unescape: spaces do not count; padding may be left out, but must not be wrong.
+_SPACE = re.compile(r"[ \t\n\v\f\r]+")
+_BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _INT32 = (-(2**31), 2**31 - 1)
 _INT64 = (-(2**63), 2**63 - 1)
 _UINT64_MAX = 2**64 - 1
@@ -22,22 +25,19 @@ class _Dtype(NamedTuple):
       accepts: the Python types of the JSON values that it accepts.
       wide: the type that holds all accepted values. Narrower integers keep the low bits of larger values, as TensorFlow
         does.
-      low, high: the accepted range.
-      exact: floats: the largest whole number accepted, so that none loses digits.
+      low, high: the accepted range of integers. A float accepts every number: it rounds, or is an infinity.
     """
 
     name: str
     numpy: type
     accepts: frozenset[type]
     wide: type
-    low: float = 0
-    high: float = 0
-    exact: int = 0
+    low: int = 0
+    high: int = 0
 
 
-def _float(name: str, numpy: type[np.floating[Any]], digits: int) -> _Dtype:
-    largest = float(np.finfo(numpy).max)
-    return _Dtype(name, numpy, frozenset((int, float)), np.float64, -largest, largest, 2**digits - 1)
+def _float(name: str, numpy: type) -> _Dtype:
+    return _Dtype(name, numpy, frozenset((int, float)), np.float64)
 
 
 def _int(name: str, numpy: type, limits: tuple[int, int], wide: type) -> _Dtype:
@@ -45,8 +45,8 @@ def _int(name: str, numpy: type, limits: tuple[int, int], wide: type) -> _Dtype:
 
 
 _DTYPES = {
-    1: _float("float", np.float32, 24),
-    2: _float("double", np.float64, 53),
+    1: _float("float", np.float32),
+    2: _float("double", np.float64),
     3: _int("int32", np.int32, _INT32, np.int32),
     4: _int("uint8", np.uint8, _INT32, np.int32),
     5: _int("int16", np.int16, _INT32, np.int32),
@@ -66,17 +66,9 @@ def fits(values: list[Any], number: int) -> bool:
     dtype = _DTYPES.get(number)
     if dtype is None or not dtype.accepts.issuperset(map(type, values)):
         return False
-    if int not in dtype.accepts or not values:
+    if not dtype.high or not values:
         return True
-    if not dtype.exact:
-        return dtype.low <= min(values) and max(values) <= dtype.high
-    return not any(_is_lossy(value, dtype) for value in values)
-
-
-def _is_lossy(value: float, dtype: _Dtype) -> bool:
-    if type(value) is int and _INT64[0] <= value <= _UINT64_MAX:
-        return abs(value) > dtype.exact
-    return value - value == 0 and not dtype.low <= value <= dtype.high  # NaN and infinities pass
+    return dtype.low <= min(values) and max(values) <= dtype.high
 
 
 def read_value(value: object, number: int) -> object:
@@ -91,8 +83,6 @@ def read_value(value: object, number: int) -> object:
         raise StatusError("UNIMPLEMENTED", f"Conversion of JSON Value: {json_text(value)} to type: {name}")
     if isinstance(value, dict) and dtype.name == "string":
         return _read_base64(value)
-    if dtype.exact and isinstance(value, int | float) and type(value) is not bool and _is_lossy(value, dtype):
-        raise invalid(f"Cannot convert JSON value: {json_text(value)} to {dtype.name} without loss of precision.")
     if not fits([value], number):
         raise invalid(f"JSON Value: {json_text(value)} Type: {_type_name(value)} is not of expected type: {dtype.name}")
     return value
@@ -103,7 +93,8 @@ def to_numpy(values: list[Any], number: int) -> np.ndarray:
     dtype = _DTYPES[number]
     if dtype.name == "string":
         values = [value if type(value) is bytes else value.encode("utf-8", "surrogateescape") for value in values]
-    return np.array(values, dtype.wide).astype(dtype.numpy)
+    with np.errstate(over="ignore"):  # what exceeds a float32 is an infinity
+        return np.array(values, dtype.wide).astype(dtype.numpy)
 
 
 def is_base64(value: object) -> bool:
@@ -114,16 +105,11 @@ def is_base64(value: object) -> bool:
 def _read_base64(value: dict[str, Any]) -> bytes:
     if not is_base64(value):
         raise invalid(f"JSON Value: {json_text(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")
-    try:  # padding may be left out
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid("Unable to base64 decode") from error
-
-
-def json_text(value: object) -> str:
-    """Returns a value as error messages show it."""
-    return json.dumps(value, indent=4, ensure_ascii=False)
+    found = _BASE64.fullmatch(_SPACE.sub("", value["b64"]))
+    wanted = -len(found[1]) % 4 if found else 3
+    if found is None or wanted == 3 or len(found[2]) not in (0, wanted):
+        raise invalid("Unable to base64 decode")
+    return base64.b64decode(found[1] + "=" * wanted)
 
 
 def _type_name(value: object) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from google.protobuf.message import Message
 
+from sluice.models.errors import BadOutput
 from sluice.models.files import LocalFiles
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.reasons import NoSuchTensor, TensorFlowError
 from sluice.models.saved_model.start_line import start_line
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.ways import load
-from sluice.models.server.status import invalid, tensorflow_status
+from sluice.models.server.status import StatusError, invalid, tensorflow_status
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Servable:
             raise invalid(f"{text} in the Graph") from error
         except TensorFlowError as error:
             raise tensorflow_status(error) from error
+        except BadOutput as error:
+            raise StatusError("UNIMPLEMENTED", str(error)) from error
 
     def acquire(self) -> None:
         """Keeps the model open until `release`."""

@@ -1,11 +1,14 @@
 """Tensors of requests and answers: TensorProto -> array, and back as in TF Serving."""
 
+import math
+
 import numpy as np
 from google.protobuf.message import Message
 
 from sluice.models.errors import BadOutput
 from sluice.models.saved_model.native.tensors import number_of
 from sluice.models.server.status import invalid
+from sluice.models.signature import dtype_name
 from sluice.models.tensors.tensor_proto import from_tensor
 
 # The field of tensorflow/core/framework/tensor.proto that Tensor::AsProtoField fills for each dtype. TF Serving answers
@@ -40,6 +43,7 @@ def read_tensor(name: str, proto: Message) -> np.ndarray:
     Raises:
       StatusError: the message does not hold a tensor.
     """
+    _drop_surplus(proto)
     try:
         return _complex(proto) if proto.dtype in _COMPLEX else from_tensor(proto)
     except (BadOutput, ValueError) as error:
@@ -65,6 +69,17 @@ def write_tensor(array: np.ndarray, proto: Message, as_content: bool) -> None:
         return
     flat = array.reshape(-1)
     getattr(proto, field).extend((flat.view(np.uint16) if field == "half_val" else flat).tolist())
+
+
+def _drop_surplus(proto: Message) -> None:
+    """Takes away values beyond the shape, which TensorFlow does not read (core/framework/tensor.cc, FromProtoField)."""
+    field = _FIELDS.get(dtype_name(proto.dtype).replace("string", "object"))
+    count = math.prod(dim.size for dim in proto.tensor_shape.dim)
+    if field is None or proto.tensor_content or count < 0:
+        return
+    values = getattr(proto, field)
+    if len(values) > count:
+        del values[count:]
 
 
 def _complex(proto: Message) -> np.ndarray:

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from sluice.models.protos import message_class
 from sluice.models.server.status import StatusError
 from sluice.models.server.tensors import read_tensor, write_tensor
 
@@ -49,7 +50,16 @@ def broken(**fields: Any) -> Any:
     return proto
 
 
-@pytest.mark.parametrize("fields", [{}, {"dtype": 1, "tensor_content": b"123"}, {"dtype": 1, "float_val": [1.0] * 3}])
+def test_values_beyond_the_shape_are_not_read() -> None:  # tensorflow/core/framework/tensor.cc
+    tensor_class = message_class("tensorflow.TensorProto")
+    assert read_tensor("x", tensor_class(dtype=1, float_val=[1.0, 2.0])).tolist() == 1.0
+    assert read_tensor("x", tensor_class(dtype=7, string_val=[b"a", b"b"])).tolist() == b"a"
+    packed = tensor_class(dtype=7, tensor_content=b"\1\2abc")
+    packed.tensor_shape.dim.add(size=2)
+    assert read_tensor("x", packed).tolist() == [b"a", b"bc"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"dtype": 1, "tensor_content": b"123"}])
 def test_what_is_no_tensor_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(StatusError, match="tensor parsing error: x"):
         read_tensor("x", broken(**fields))
