@@ -18,7 +18,8 @@ from sluice.models.saved_model.versions import find_version
 from sluice.models.signature import Signature
 from sluice.models.uri import ModelSpec, parse_model_uri
 
-# Clients end their calls at the deadline. The watchdog abandons a call that has not ended this much later.
+# Clients end their calls at the deadline, as TensorFlow does between two ops. The watchdog abandons a call that has not
+# ended this much later.
 _GRACE_SECS = 5.0
 
 
@@ -74,8 +75,9 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
     started = time.monotonic()
     model = open_model(recipe.spec, recipe.model, files, recipe.signature)
     options = recipe.scheduler
-    if recipe.spec.endpoint and not options.call_timeout_secs:
-        options = dataclasses.replace(options, call_timeout_secs=recipe.model.endpoint.rpc_timeout_secs + _GRACE_SECS)
+    limit = recipe.model.endpoint.rpc_timeout_secs if recipe.spec.endpoint else recipe.model.time_limit_secs
+    if limit and not options.call_timeout_secs:
+        options = dataclasses.replace(options, call_timeout_secs=limit + min(_GRACE_SECS, limit))
     if not recipe.spec.endpoint and not options.max_in_flight:  # one call for each copy
         options = dataclasses.replace(options, max_in_flight=max(1, len(recipe.model.devices.devices)))
     scheduler = Scheduler(model, options)

@@ -12,15 +12,20 @@ SluiceError
 |   |   +-- OutOfMemory       for now: other calls may have the memory
 |   |   +-- TooSlow           fewer rows may be answered within the deadline
 |   +-- BadOutput         the answer does not have the shape, dtype or outputs of the signature
+|   +-- ModelFault        the model failed, and the error does not tell whether a row is at fault: bisect, and see
+|   |   |                   whether a row that passed before passes still
+|   |   +-- ServerFault       the server broke on the call: try again a few times before that
 |   +-- Refused           the server accepts no such calls (credentials, unknown method): try again only if earlier
 |   |   |                   calls succeeded
 |   |   +-- SignatureChanged  the server has a model with another signature now: never try again
-|   +-- ServerFault       the server broke on the call: try again a few times, then bisect as for BadInput
+|   |   +-- ModelLost         the model in this process cannot be called any more: only a new process can help
+|   |       +-- ModelHangs        its calls do not end
 |   +-- Unavailable       the model cannot be reached now: try again
 |       +-- Overloaded    the server asks for fewer calls: try again, with fewer in flight
 |       +-- TimedOut      no answer within the deadline: try again a few times
 +-- Cancelled             the bundle that waited for the rows has failed
-+-- TooManyFailures       more failures than --max_failure_rate; exit code 3
++-- TooManyFailures       more failures than are allowed; exit code 3
++-- NonePassed            rows failed, and no row has ever passed: whether they or the model are at fault is not known
 """
 
 
@@ -80,8 +85,20 @@ class SignatureChanged(Refused):
     """The server now has a model with another signature than the one that rows were bound for."""
 
 
-class ServerFault(CallError):
+class ModelFault(CallError):
+    """The model failed on the call, and the error does not tell whether one of its rows is at fault."""
+
+
+class ServerFault(ModelFault):
     """The server broke on the call. The same call may pass later, or one of its rows may be at fault."""
+
+
+class ModelLost(Refused):
+    """The model in this process cannot be called any more: closed, not initialised, or without its device."""
+
+
+class ModelHangs(ModelLost):
+    """Calls of the model in this process do not end."""
 
 
 class Unavailable(CallError):
@@ -101,12 +118,8 @@ class Cancelled(SluiceError):
 
 
 class TooManyFailures(SluiceError):
-    """More rows failed than --max_failure_rate allows."""
+    """More rows failed than --max_failure_rate allows, or all rows of a stream."""
 
 
-# What the codes of TensorFlow's errors mean where the model runs in this process
-# (tensorflow/core/protobuf/error_codes.proto); all others are about the rows.
-CALL_ERRORS: dict[int, type[CallError]] = {
-    4: TimedOut,  # DEADLINE_EXCEEDED: the time limit of a call
-    8: BatchTooLarge,  # RESOURCE_EXHAUSTED: memory
-}
+class NonePassed(SluiceError):
+    """Rows failed, and no row has passed before, so that it is not known whether they or the model are at fault."""

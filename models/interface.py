@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -113,6 +113,23 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Frees the model's resources. No call may follow."""
+
+
+@runtime_checkable
+class LocalModel(Protocol):
+    """What a model in this process has besides, because nothing else can end a call that hangs in it.
+
+    Attributes:
+      first_answered: a request that it answered when it was loaded; None: there is none.
+    """
+
+    first_answered: Feeds | None
+
+    def renew(self) -> None:
+        """Loads the model anew, for calls from now on. The session before is left to the calls that hang in it."""
+
+    def abandon(self) -> None:
+        """Makes `close` leave the session alone, because calls hang in it."""
 
 
 def concat_outputs(parts: Sequence[Outputs]) -> dict[str, Tensor | pa.Array]:

@@ -41,7 +41,7 @@ def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
     read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
     decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts)
     decoded = pipeline | "Read" >> read | "Decode" >> decode
-    scored = decoded.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
+    scored = decoded.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix, is_endless=True)
     failed = {"Decode": decoded.failures, "Predict": scored.failures}
     for label, writer in _writers(plan).items():
         failed[label] = scored.rows | f"Write{label}" >> writer

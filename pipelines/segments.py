@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from google.api_core.retry import exponential_sleep_generator
 
-from sluice.pipelines.progress.outcome import reason
+from sluice.pipelines.progress.outcome import is_about_server, is_doubtful, is_final, reason
 from sluice.transforms.pubsub.message_source import MessageSource
 
 _LOG = logging.getLogger(__name__)
@@ -16,6 +16,8 @@ _LOG = logging.getLogger(__name__)
 _TICK_SECS = 0.1
 # The longest wait between a segment that failed and the next one.
 _MAX_BACKOFF_SECS = 30.0
+# The wait after rows failed before any row had passed.
+_DOUBT_SECS = 1.0
 
 
 class _Segment(threading.Thread):
@@ -48,21 +50,24 @@ def run_segments(
     on_restart: Callable[[], None] = lambda: None,
     wait: Callable[[float], object] | None = None,
     backoffs: Callable[[], Iterator[float]] = backoffs,
+    answers: Callable[[], bool] = lambda: True,
 ) -> int:
     """Runs segments until the source is drained; returns how many failed and were followed by another.
 
-    When a segment fails, its messages are returned to the subscription, and another one begins after a wait.
+    When a segment fails, its messages are returned to the subscription, and another one begins after a wait; if the
+    model has ceased to answer, when it answers again.
 
     Args:
       run: runs the pipeline of a segment to its end.
-      max_restarts: how many segments in a row may fail without acknowledging a bundle.
+      max_restarts: how many segments in a row may fail without acknowledging a bundle, and how many with one message.
       wait: waits for so many seconds; by default, it stops waiting when the source is drained.
       backoffs: returns the waits of a row of failures.
+      answers: whether the model answers a row that it has answered before.
 
     Raises:
       Exception: the error of the last segment.
     """
-    return _Segments(run, source, max_restarts, on_restart, wait or source.pause, backoffs).run()
+    return _Segments(run, source, max_restarts, on_restart, wait or source.pause, backoffs, answers).run()
 
 
 class _Segments:
@@ -76,7 +81,9 @@ class _Segments:
         on_restart: Callable[[], None],
         wait: Callable[[float], object],
         backoffs: Callable[[], Iterator[float]],
+        answers: Callable[[], bool],
     ) -> None:
+        self._answers = answers
         self._run, self._source, self._max_restarts = run, source, max_restarts
         self._on_restart, self._wait, self._backoffs = on_restart, wait, backoffs
         self._failed = self._in_a_row = self._acknowledged = 0
@@ -121,28 +128,57 @@ class _Segments:
         return self._current.error
 
     def _recover(self, error: Exception) -> None:
-        """Returns the messages in work and waits; raises the error if too many segments failed in a row."""
-        self._source.release()
-        if self._source.stats.acknowledged > self._acknowledged:
-            self._in_a_row, self._waits = 0, self._backoffs()
-        self._in_a_row += 1
-        self._acknowledged = self._source.stats.acknowledged
-        if self._source.draining or self._in_a_row > self._max_restarts:
+        """Returns the messages in work and waits; raises the error if the job cannot go on."""
+        doubtful, paused = is_doubtful(error), is_about_server(error) and not self._source.draining
+        paused = paused and not self._answers()
+        self._source.release(tried=not (doubtful or paused))
+        if not doubtful and not paused:
+            self._count()
+        if self._source.draining or is_final(error) or self._is_over():
             self._source.drain()
             if self._next is not None:
                 self._next.join()
             raise error
         self._failed += 1
         self._on_restart()
-        secs = next(self._waits)
+        if paused:
+            self._await_model(error)
+        else:
+            self._pause(error, _DOUBT_SECS if doubtful else next(self._waits))
+
+    def _count(self) -> None:
+        if self._source.stats.acknowledged > self._acknowledged:
+            self._in_a_row, self._waits = 0, self._backoffs()
+        self._in_a_row += 1
+        self._acknowledged = self._source.stats.acknowledged
+
+    def _is_over(self) -> bool:
+        """Whether too many segments failed in a row, or too many with the same message."""
+        return max(self._in_a_row, self._source.most_tries) > self._max_restarts
+
+    def _pause(self, error: Exception, secs: float) -> None:
         _LOG.warning(
             "The messages in work come again in %.1f s (failure %d in a row of %d allowed): %s",
             secs,
-            self._in_a_row,
+            max(self._in_a_row, self._source.most_tries),
             self._max_restarts,
             _words(error),
         )
         self._wait(secs)
+
+    def _await_model(self, error: Exception) -> None:
+        """Waits until the model answers again, or the source is drained. Meanwhile nothing is pulled."""
+        _LOG.warning("Reading is paused until the model answers again: %s", _words(error))
+        waits = self._backoffs()
+        self._source.hold_back(True)
+        try:
+            while not self._source.draining:
+                self._wait(next(waits))
+                if self._answers():
+                    _LOG.warning("The model answers again, and reading goes on")
+                    break
+        finally:
+            self._source.hold_back(False)
 
 
 def _words(error: Exception | None) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from sluice.models.cache import open_ahead
-from sluice.models.errors import UsageError
+from sluice.models.cache import open_ahead, shared_scheduler
+from sluice.models.errors import TooManyFailures, UsageError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import (
@@ -33,7 +33,15 @@ from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan_streaming
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, failure_text, reason
+from sluice.pipelines.progress.outcome import (
+    EXIT_FAILED,
+    EXIT_FAILURES,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    error_text,
+    failure_text,
+    reason,
+)
 from sluice.pipelines.progress.phases import MODEL_LOAD, PLAN, RUN, Phases
 from sluice.pipelines.progress.stream_progress import StreamProgress
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
@@ -176,7 +184,13 @@ def _run_segments(
     run_segment = _segment(plan, beam)
     _settle_memory()
     try:
-        run_segments(run_segment, source, options.max_restarts, stats.note_restart)
+        run_segments(
+            run_segment,
+            source,
+            options.max_restarts,
+            stats.note_restart,
+            answers=lambda: shared_scheduler(plan.recipe, BeamFiles()).answers(),
+        )
     except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
         return error
     return None
@@ -234,6 +248,9 @@ def _summarise(
 def _exit_code(error: Exception | None, restarts: int) -> int:
     if error is None:
         return EXIT_OK
+    if TooManyFailures.__name__ in error_text(error):
+        sys.stderr.write(f"sluice: the job ends, and acknowledged nothing of this: {reason(error)}\n")
+        return EXIT_FAILURES
     sys.stderr.write(
         f"sluice: the job failed after {restarts} restart(s); messages that were not acknowledged come again: "
         f"{failure_text(error)}\n"

@@ -20,7 +20,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"batching"},
         {"interface"},
         {"tensors"},
-        {"devices", "signature", "uri"},
+        {"devices", "error_table", "signature", "uri"},
         {"errors", "files", "isolate", "protos", "reserved"},
     ],
     "transforms": [

@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import apache_beam as beam
@@ -16,6 +16,7 @@ from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.cache import ModelRecipe, shared_scheduler
+from sluice.models.errors import NonePassed, TooManyFailures
 from sluice.models.files import ModelFiles
 from sluice.models.saved_model.followed import take_changes
 from sluice.models.signature import Signature
@@ -48,11 +49,19 @@ class Predict(Composite):
       recipe: the model, and the mini-batching of its calls.
       output_prefix: a prefix for the names of the outputs.
       files: read the files of the model; Beam's FileSystems by default.
+      is_endless: of a stream, which no failure rate ends. Rows that fail before any row has passed then fail the
+        bundle, because the model may be at fault; after 1,000 of them, or 60 s, by TooManyFailures.
     """
 
-    def __init__(self, recipe: ModelRecipe, output_prefix: str = "", files: ModelFiles | None = None) -> None:
+    def __init__(
+        self,
+        recipe: ModelRecipe,
+        output_prefix: str = "",
+        files: ModelFiles | None = None,
+        is_endless: bool = False,
+    ) -> None:
         super().__init__()
-        self._fn = _Predict(recipe, output_prefix, files or BeamFiles())
+        self._fn = _Predict(recipe, output_prefix, files or BeamFiles(), is_endless)
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Result:
         outputs = batches | "Call" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="rows")
@@ -82,8 +91,9 @@ class _Predict(beam.DoFn):
     """Counts: rows_predicted, rows_failed, rpc_retries, model_swaps, model_versions_rejected,
     cumulativeThrottlingSeconds; batch_size, predict_latency_msec, queue_msec, model_load_msec."""
 
-    def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles) -> None:
+    def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles, is_endless: bool) -> None:
         self._recipe = recipe
+        self._is_endless = is_endless
         self._prefix = output_prefix
         self._files = files
         self._work: collections.deque[_Work] = collections.deque()
@@ -145,6 +155,8 @@ class _Predict(beam.DoFn):
         while not work.wait(_REPORT_SECS):
             self._report_throttling()
         predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
+        if self._is_endless:
+            self._check_proven([prediction for _, prediction in predictions])
         self._work.popleft()
         self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.batch.nbytes
         model = self._scheduler.model
@@ -154,6 +166,21 @@ class _Predict(beam.DoFn):
             yield WindowedValue(scored, work.timestamp, work.windows)
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
+
+    def _check_proven(self, predictions: Sequence[Prediction]) -> None:
+        """Checks that failures are those of rows.
+
+        Raises:
+          NonePassed: no row has passed, so they may be the model's.
+          TooManyFailures: so many that waiting is of no use.
+        """
+        failure = next(filter(None, (prediction.unproven for prediction in predictions)), None)
+        if failure is None:
+            return
+        uri = self._scheduler.model.uri
+        if verdict := self._scheduler.proof.verdict():
+            raise TooManyFailures(f"model {uri} has never answered: {verdict}")
+        raise NonePassed(f"model {uri} has not answered yet, and fails on rows: {failure.message}")
 
     def _report_changes(self) -> None:
         """Counts the versions that a followed model has loaded or rejected. The first bundle to ask counts them."""

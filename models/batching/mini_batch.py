@@ -11,6 +11,9 @@ from sluice.models.errors import (
     BatchTooLarge,
     Cancelled,
     MessageTooLarge,
+    ModelFault,
+    ModelLost,
+    Refused,
     ServerFault,
     SluiceError,
     Unavailable,
@@ -27,10 +30,12 @@ class RowFailure:
 
     Attributes:
       type: the exception's class, e.g. "BadInput".
+      proven: False: no row has ever passed, so the model may be at fault instead.
     """
 
     type: str
     message: str
+    proven: bool = dataclasses.field(default=True, compare=False)
 
     @classmethod
     def of(cls, error: BaseException) -> "RowFailure":
@@ -115,6 +120,10 @@ def pad(feeds: Feeds, size: int) -> Feeds:
     return {name: concatenate([array, repeat_last(array, extra)]) for name, array in feeds.items()}
 
 
+class ModelBack(Exception):
+    """The model failed on a row that had passed before, and answers it again: the batch is begun anew."""
+
+
 class _AllBreak(SluiceError):
     """The model breaks on every row."""
 
@@ -123,8 +132,16 @@ class _ModelError(Exception):
     """Wraps (as its cause) an exception that is not Sluice's own: only the model's code can have raised it."""
 
 
+# A model that fails and answers in turns: a batch is begun anew this often.
+_MOST_RETURNS = 5
+
+
 class Isolation:
     """Calls the model on a batch and, where it raises, on halves, until each row has its outcome. For one batch.
+
+    A row is blamed only for what the row did: where an error does not tell whether it is about a row, the row fails
+    only if the model then answers one that has passed before, and fails on this one again. BadInput tells; but if no
+    row has passed in the batch yet, such a row is tried too.
 
     Args:
       call: answers feeds, or raises.
@@ -133,8 +150,7 @@ class Isolation:
       on_ceiling: receives an error of too many rows, and rows that a call may have. A row that is too large by itself
         says nothing about the others.
       raised: errors that are not about rows; `run` raises them.
-      others_pass: whether the model answers other calls meanwhile; receives the number of rows. If it does not, and the
-        model breaks on every call of this batch, then no row is at fault.
+      answers: whether the model answers a row that has passed before; False: none is known. See Proof.check.
     """
 
     def __init__(
@@ -143,18 +159,22 @@ class Isolation:
         max_extra_calls: int,
         on_ceiling: Callable[[BatchTooLarge, Feeds], None],
         raised: tuple[type[SluiceError], ...] = (),
-        others_pass: Callable[[int], bool] = lambda rows: False,
+        answers: Callable[[], bool] = lambda: False,
     ) -> None:
         self._call = call
         self._max_extra_calls = max_extra_calls
         self._on_ceiling = on_ceiling
-        self._raised: tuple[type[Exception], ...] = (*raised, Cancelled, _AllBreak)
+        self._raised: tuple[type[Exception], ...] = (*raised, Cancelled, ModelLost, _AllBreak)
         self._fails_job = Unavailable in raised
-        self._others_pass = others_pass
+        self._answers = answers
+        self._begin()
+
+    def _begin(self, answered: bool = False) -> None:
         self._too_large: list[tuple[int, int, BatchTooLarge]] = []  # parts of which some rows have no outcome yet
         self._last_huge_row = -1  # too large by itself
-        self._passed = False  # some part was answered
-        self._broken = 0  # single rows that the server broke on
+        self._answered = answered  # some part, or a row that passed before
+        self._doubtful: set[int] = set()  # where parts begin that failed by an error that may not be about them
+        self._alone = 0  # single rows that failed
 
     def run(self, feeds: Feeds) -> list[Outcome]:
         """Returns outcomes that cover every row once, in order.
@@ -162,50 +182,104 @@ class Isolation:
         Raises:
           SluiceError: one of `raised`; Unavailable if the model breaks on every row and Unavailable is in `raised`.
         """
-        rows = row_count(feeds)
-        refused = (BatchTooLarge, BadInput, ServerFault, _ModelError)
+        for _ in range(_MOST_RETURNS):
+            try:
+                return self._run(feeds)
+            except ModelBack:
+                self._begin(answered=True)
+            except _AllBreak as error:
+                if self._fails_job:
+                    raise Unavailable(str(error)) from error
+                return [Outcome(0, row_count(feeds), RowFailure("ServerFault", str(error)))]
+            except Unavailable as error:
+                if self._fails_job:
+                    raise
+                return [Outcome(0, row_count(feeds), RowFailure.of(error))]
+        raise Unavailable(f"the model failed and answered again {_MOST_RETURNS} times while one batch was tried")
+
+    def _run(self, feeds: Feeds) -> list[Outcome]:
+        refused = (BatchTooLarge, BadInput, ModelFault, _ModelError)
         attempt = functools.partial(self._attempt, feeds)
         outcomes = []
+        for part in isolate(row_count(feeds), attempt, refused, self._max_extra_calls, free=BatchTooLarge):
+            outcomes.append(_outcome(part))
+            self._note_ceilings(feeds, part.stop)
+        blamed = [each for each in outcomes if isinstance(each.result, RowFailure)]
+        doubtful = any(each.start in self._doubtful for each in blamed)
+        if blamed and (doubtful or not self._answered) and self._ask():
+            return [self._confirm(feeds, outcome) for outcome in outcomes]
+        return outcomes if self._answered else [_unproven(outcome) for outcome in outcomes]
+
+    def _confirm(self, feeds: Feeds, outcome: Outcome) -> Outcome:
+        """Tries rows again that failed by an error that may not be about them, now that the model has answered."""
+        if outcome.start not in self._doubtful or not isinstance(outcome.result, RowFailure):
+            return outcome
         try:
-            for part in isolate(rows, attempt, refused, self._max_extra_calls, free=BatchTooLarge):
-                outcomes.append(_outcome(part))
-                self._note_ceilings(feeds, part.stop)
-        except _AllBreak as error:
-            if self._fails_job:
-                raise Unavailable(str(error)) from error
-            return [Outcome(0, rows, RowFailure("ServerFault", str(error)))]
-        return outcomes
+            outputs = self._call(slice_feeds(feeds, outcome.start, outcome.stop))
+        except self._raised:
+            raise
+        except Exception:  # noqa: BLE001  it is the rows
+            return outcome
+        return Outcome(outcome.start, outcome.stop, outputs)
 
     def _attempt(self, feeds: Feeds, start: int, stop: int) -> Outputs | RowFailure:
         """Calls the model on rows [start, stop). Returns one failure for all of them if halves would fail alike."""
+        rows, of = stop - start, row_count(feeds)
         try:
             outputs = self._call(slice_feeds(feeds, start, stop))
         except BatchTooLarge as error:
-            if stop - start == 1:
+            if rows == 1:
                 self._last_huge_row = start
+                self._answered = True  # that it is this row's size was seen
             else:
                 self._too_large.append((start, stop, error))
             raise
         except BadInput:
-            self._passed = True  # the model is there, and looks at rows
+            self._note_refused(start, rows, of)
             raise
-        except ServerFault as error:
-            self._broken += stop - start == 1
-            self._check_all_break(error, row_count(feeds))
+        except ModelFault as error:
+            self._note_fault(error, start, rows, of)
             raise
         except self._raised:
             raise
+        except (Unavailable, Refused) as error:
+            self._answered = True  # the user wants such rows to fail
+            return RowFailure.of(error)
         except SluiceError as error:
             return RowFailure.of(error)
         except Exception as error:
+            self._note_fault(error, start, rows, of)
             raise _ModelError from error
-        self._passed = True
+        self._answered = True
         return outputs
 
-    def _check_all_break(self, error: ServerFault, rows: int) -> None:
-        """Raises _AllBreak once two single rows, or the only one, broke the server and nothing was answered."""
-        if self._broken >= min(2, rows) and not self._passed and not self._others_pass(rows):
+    def _note_refused(self, start: int, rows: int, of: int) -> None:
+        """Notes that rows were refused by an error that blames them; if all are, it may be wrong."""
+        self._alone += rows == 1
+        if self._answered or rows > 1:
+            return
+        self._doubtful.add(start)
+        if self._alone >= min(2, of):
+            self._ask()
+
+    def _note_fault(self, error: Exception, start: int, rows: int, of: int) -> None:
+        """Notes an error that does not tell whether it is about a row.
+
+        Raises:
+          _AllBreak: the server broke on two single rows, or the only one, and has never answered.
+        """
+        self._alone += rows == 1
+        self._doubtful.add(start)
+        if self._answered or self._ask():
+            return
+        if isinstance(error, ServerFault) and self._alone >= min(2, of):
             raise _AllBreak(f"{error}; it is so whatever the rows") from error
+
+    def _ask(self) -> bool:
+        """Whether the model answers a row that has passed before; False: none is known."""
+        answers = self._answers()
+        self._answered |= answers
+        return answers
 
     def _note_ceilings(self, feeds: Feeds, done: int) -> None:
         """Reports the parts that were too large and of which all rows, up to `done`, have their outcome now."""
@@ -226,6 +300,12 @@ def _outcome(part: Part[Outputs | RowFailure]) -> Outcome:
         note = f"not isolated: one or more of {rows} rows called together; {failure.message}"
         failure = RowFailure(failure.type, note)
     return Outcome(part.start, part.stop, failure)
+
+
+def _unproven(outcome: Outcome) -> Outcome:
+    if not isinstance(outcome.result, RowFailure):
+        return outcome
+    return dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, proven=False))
 
 
 def _larger_half(error: BatchTooLarge, feeds: Feeds) -> Feeds:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.errors import (
     CallError,
+    ModelLost,
     OutOfMemory,
     Refused,
     ServerFault,
@@ -62,6 +63,7 @@ class Retry:
       pause: waits this many seconds, or until `wake` is called; may raise to end the call.
       backoffs: returns an iterator over the seconds to wait before each repetition of one call.
       wake: called when the model answers again after an outage: nobody need wait any longer.
+      answers: whether the model answers a row that has passed before; False: it does not, or none is known.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Retry:
         pause: Callable[[float], None],
         backoffs: Callable[[], Iterator[float]] = backoffs,
         wake: Callable[[], None] = lambda: None,
+        answers: Callable[[], bool] = lambda: False,
     ) -> None:
         self._options = options
         self._clock = clock
         self._pause = pause
         self._backoffs = backoffs
         self._wake = wake
+        self._answers = answers
         self._lock = threading.Lock()
         self._outage_since: float | None = None
         self._last_failure = -math.inf
@@ -133,11 +137,14 @@ class Retry:
         if isinstance(error, ServerFault):
             return _Cause.FAULT
         never_accepted = isinstance(error, Refused) and self._last_answer == -math.inf
-        if isinstance(error, SignatureChanged) or never_accepted:
+        if isinstance(error, SignatureChanged | ModelLost) or never_accepted:
             return _Cause.FINAL
         if isinstance(error, OutOfMemory) and call.rows > 1:  # fewer rows may pass
             return _Cause.FINAL
         if isinstance(error, TimedOut | OutOfMemory) and self.answered_since(call.begun):
+            return _Cause.CALL
+        if isinstance(error, OutOfMemory) and self._answers():  # there is memory for another row
+            self._on_answer()
             return _Cause.CALL
         return _Cause.OUTAGE
 

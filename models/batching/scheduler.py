@@ -11,28 +11,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from sluice.models.batching.budget import ByteBudget
 from sluice.models.batching.ceiling import Ceiling
 from sluice.models.batching.in_flight import InFlightLimit
+from sluice.models.batching.invoke import Invoker
 from sluice.models.batching.mini_batch import (
     Isolation,
     Outcome,
-    RowFailure,
     byte_count,
-    merge,
     pad,
     row_count,
-    slice_feeds,
 )
 from sluice.models.batching.options import FAIL, SchedulerOptions
 from sluice.models.batching.padding import Padding
+from sluice.models.batching.proof import Proof
 from sluice.models.batching.retry import Retry, backoffs
-from sluice.models.batching.tickets import CallStats, Segment, Ticket, complete, share
+from sluice.models.batching.tickets import CallStats, Segment, Ticket, check_wanted, complete, score
 from sluice.models.batching.waiting import Waiting
 from sluice.models.batching.watchdog import Watchdog
 from sluice.models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
-from sluice.models.interface import Model, Outputs, check_outputs
+from sluice.models.interface import LocalModel, Model, Outputs, check_outputs
 from sluice.models.tensors.binding import Feeds
-
-# A lone row that breaks a server is at fault if the server has answered other calls within this time before.
-_LATELY_SECS = 5.0
 
 
 class Scheduler:
@@ -60,7 +56,10 @@ class Scheduler:
         self._padding = Padding(model.signature, options.allowed_batch_sizes)
         self._closing = threading.Event()
         self._sleep = sleep or self._sleep_until_woken
-        self._retry = Retry(options, clock, self._pause, backoffs, self._wake_sleepers)
+        self._retry = Retry(options, clock, self._pause, backoffs, self._wake_sleepers, self._answers_another)
+        self._invoke = Invoker(model, options.call_timeout_secs, clock)
+        first = model.first_answered if isinstance(model, LocalModel) else None
+        self.proof = Proof(first, self._retry, self._padding, clock)
         self._lock = threading.Lock()  # guards all that follows
         self._work_comes = threading.Condition(self._lock)  # notifies threads that wait for rows
         self._slot_comes = threading.Condition(self._lock)  # notifies calls that wait to be repeated
@@ -94,6 +93,14 @@ class Scheduler:
     def throttled_secs(self) -> float:
         """The total time in which some call waited for a model that was away or overloaded; it grows meanwhile."""
         return self._retry.throttled_secs
+
+    def answers(self) -> bool:
+        """Whether the model answers a row that has passed before; True if there is none. Tries it once."""
+        watchdog: Watchdog[Outputs] = Watchdog()
+        try:
+            return self.proof.answers(lambda feeds: self._invoke(feeds, watchdog))
+        finally:
+            watchdog.close()
 
     def submit(self, feeds: Feeds, on_wait: Callable[[], None] = lambda: None) -> Ticket:
         """Submits rows that share dtypes and inner shapes; blocks while too many bytes are pending.
@@ -228,22 +235,15 @@ class Scheduler:
         for segment in segments:
             if segment.ticket.started is None:
                 segment.ticket.started = started
+        raised = (Unavailable, Refused) if self.options.on_unavailable == FAIL else ()
         isolation = Isolation(
             lambda part: self._call(part, calls, watchdog, segments),
             self.options.max_isolation_calls,
             self._lower_ceiling,
-            (Unavailable, Refused) if self.options.on_unavailable == FAIL else (),
-            lambda rows: self._retry.answered_since(started - (_LATELY_SECS if rows == 1 else 0.0)),
+            raised,
+            lambda: self.proof.check(lambda feeds: self._ask(feeds, watchdog, segments)),
         )
-        try:
-            shares = share(
-                segments, isolation.run(merge([slice_feeds(s.ticket.feeds, s.start, s.stop) for s in segments]))
-            )
-        except (Unavailable, Refused, Cancelled) as error:  # not about rows: the requests must raise it
-            shares = [[Outcome(segment.start, segment.stop, error)] for segment in segments]
-        except BaseException as error:  # noqa: BLE001  a thread that dies would leave its rows waiting forever
-            failure = RowFailure.of(error)
-            shares = [[Outcome(segment.start, segment.stop, failure)] for segment in segments]
+        shares = score(segments, isolation.run, self.proof.note_failures)
         segments[0].ticket.calls.extend(calls)
         return shares
 
@@ -258,8 +258,8 @@ class Scheduler:
 
         def attempt() -> Outputs:
             nonlocal attempts, started
-            if attempts and all(segment.ticket.cancelled for segment in segments):
-                raise Cancelled("the bundles that waited for these rows have failed")
+            if attempts:
+                check_wanted(segments)
             attempts, started = attempts + 1, self._clock()
             return self._attempt(padded, size, watchdog)
 
@@ -277,15 +277,11 @@ class Scheduler:
             calls.append(CallStats(rows, 1000 * (self._clock() - started), attempts - 1))
 
     def _attempt(self, feeds: Feeds, rows: int, watchdog: Watchdog[Outputs]) -> Outputs:
-        timeout_secs = self.options.call_timeout_secs
         with self._lock:
             begun, alone = self._begun, self._active == 1
         started = self._clock()
         try:
-            if timeout_secs:
-                outputs = watchdog.run(lambda: self.model.call(feeds), timeout_secs)
-            else:
-                outputs = self.model.call(feeds)
+            outputs = self._invoke(feeds, watchdog)
         except CallError as error:
             with self._lock:
                 self._note_error(error)
@@ -297,7 +293,17 @@ class Scheduler:
             self._slot_comes.notify_all()  # the limit may be higher now
             if self._ceiling.lowered:
                 self._ceiling.on_answer(rows, byte_count(feeds))
-        return check_outputs(outputs, self.model.signature.outputs, rows)
+        checked = check_outputs(outputs, self.model.signature.outputs, rows)
+        self.proof.note_answer(feeds)
+        return checked
+
+    def _ask(self, feeds: Feeds, watchdog: Watchdog[Outputs], segments: Sequence[Segment]) -> Outputs:
+        """Calls the model with a row that has passed before, as long as the rows are wanted for which it is called."""
+        check_wanted(segments)
+        return self._invoke(feeds, watchdog)
+
+    def _answers_another(self) -> bool:
+        return self.proof.passed and self.answers()
 
     def _note_error(self, error: CallError) -> None:
         if isinstance(error, Overloaded):

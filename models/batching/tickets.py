@@ -2,13 +2,13 @@
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.batching.mini_batch import Outcome, RowFailure, byte_count, merge_key, row_count
-from sluice.models.errors import SluiceError
+from sluice.models.batching.mini_batch import Outcome, RowFailure, byte_count, merge, merge_key, row_count, slice_feeds
+from sluice.models.errors import Cancelled, Refused, SluiceError, Unavailable
 from sluice.models.interface import Outputs, concat_outputs
 from sluice.models.tensors.binding import Feeds
 from sluice.models.tensors.strings import Tensor
@@ -47,6 +47,11 @@ class Prediction:
     failures: dict[int, RowFailure]
     calls: tuple[CallStats, ...]
     queue_msec: float
+
+    @property
+    def unproven(self) -> RowFailure | None:
+        """A failure that may be the model's fault, for no row has ever passed; None: there is none."""
+        return next((failure for failure in self.failures.values() if not failure.proven), None)
 
 
 class Ticket:
@@ -131,6 +136,32 @@ def complete(ticket: Ticket) -> None:
     except Exception as error:  # noqa: BLE001  the outputs of several calls cannot be merged: the waiter must hear of it
         prediction = ticket.failed(RowFailure(type(error).__name__, f"the answers do not go together: {error}"))
     ticket.future.set_result(prediction)
+
+
+def score(
+    segments: Sequence[Segment],
+    run: Callable[[Feeds], list[Outcome]],
+    on_outcomes: Callable[[Sequence[Outcome]], None],
+) -> list[list[Outcome]]:
+    """Returns the outcomes of each segment, from one run of all their rows. What it raises is the outcome of all."""
+    result: SluiceError | RowFailure
+    try:
+        outcomes = run(merge([slice_feeds(each.ticket.feeds, each.start, each.stop) for each in segments]))
+        on_outcomes(outcomes)
+        return share(segments, outcomes)
+    except (Unavailable, Refused, Cancelled) as error:  # not about rows: the requests must raise it
+        result = error
+    except MemoryError as error:
+        result = Unavailable(f"no memory to gather rows into a call: {error}")
+    except BaseException as error:  # noqa: BLE001  a thread that dies would leave its rows waiting forever
+        result = RowFailure.of(error)
+    return [[Outcome(segment.start, segment.stop, result)] for segment in segments]
+
+
+def check_wanted(segments: Sequence[Segment]) -> None:
+    """Raises Cancelled if nobody waits for these rows any more."""
+    if all(segment.ticket.cancelled for segment in segments):
+        raise Cancelled("the bundles that waited for these rows have failed")
 
 
 def share(segments: Sequence[Segment], outcomes: Sequence[Outcome]) -> list[list[Outcome]]:

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sluice.models.errors import TimedOut
 
@@ -18,13 +18,26 @@ Result = TypeVar("Result")
 _Tasks = queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]
 
 
+_ABANDONED: list[Future[Any]] = []
+
+
+def hanging() -> int:
+    """Returns how many abandoned calls of this process have not ended. While there are any, it cannot end by itself:
+    at its exit it may wait for their threads."""
+    return sum(not future.done() for future in _ABANDONED)
+
+
 class Watchdog(Generic[Result]):
     """Runs functions one after the other on a thread of its own, each until its deadline. For one caller's thread.
 
     A function that passes its deadline keeps its thread; the next one gets a new thread.
+
+    Attributes:
+      abandoned: how many functions have passed their deadline.
     """
 
     def __init__(self) -> None:
+        self.abandoned = 0
         self._tasks: _Tasks[Result] | None = None
 
     def run(self, function: Callable[[], Result], timeout_secs: float) -> Result:
@@ -41,6 +54,8 @@ class Watchdog(Generic[Result]):
             future.exception(timeout_secs)  # only waits: an error of the function is returned here, not raised
         except TimeoutError:
             self.close()
+            self.abandoned += 1
+            _ABANDONED.append(future)
             raise TimedOut(f"no answer within {timeout_secs:g} s; the call was given up") from None
         return future.result()
 

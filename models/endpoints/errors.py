@@ -1,22 +1,22 @@
 """The errors that TF Serving's statuses stand for: a status code and its text -> a CallError.
 
-Codes are gRPC's (https://grpc.io/docs/guides/status-codes); TensorFlow's have the same names and numbers. Over REST TF
-Serving maps the code to an HTTP status. It cuts texts at 1024 characters.
+models.error_table says what the codes mean. Here are the texts that tell more than their code. TF Serving cuts texts at
+1024 characters.
 """
 
 import re
 
+from sluice.models.error_table import BY_NAME, NO_MEMORY, NOT_READY, has_any, kind_of_http
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
     CallError,
     MessageTooLarge,
+    ModelFault,
     OutOfMemory,
     Overloaded,
-    Refused,
     ServerFault,
     SignatureChanged,
-    TimedOut,
     Unavailable,
 )
 from sluice.models.saved_model.reasons import reason
@@ -33,8 +33,6 @@ _TOO_MANY_BYTES = (
 )
 # The reason phrases of HTTP 413, which Envoy returns as text. "Too large" alone may be a rate of requests.
 _HTTP_413 = ("entity too large", "payload too large", "content too large")
-# TensorFlow's and XLA's allocators.
-_NO_MEMORY = ("oom when allocating", "out of memory", "failed to allocate", "trying to allocate")
 # The same scheduler: its queue holds max_enqueued_batches.
 _QUEUE_FULL = ("batch scheduling queue to which this task was submitted is full",)
 # A connection that broke during a call, in the words of gRPC in C++, Go and Java and of Envoy. Their code is generic
@@ -53,9 +51,6 @@ _BROKEN = (
 )
 # Marks of errors of TensorFlow's ops, which may be about connections of the model's own.
 _OF_AN_OP = ("{{node ", "graph execution error", "detected at node")
-# tensorflow/core/kernels/lookup_util.cc, variable_ops.cc and resource_variable_ops.cc, FAILED_PRECONDITION, which over
-# REST looks like INVALID_ARGUMENT: the rows are not at fault.
-_NOT_READY = ("table not initialized", "attempting to use uninitialized value", "could not find variable")
 # tensorflow_serving/core/basic_manager.cc, model_servers/server_core.cc and get_model_status_impl.cc: the model,
 # version or label is not loaded, or no longer.
 _NOT_SERVED = (
@@ -82,49 +77,23 @@ _OTHER_SIGNATURE = (
 _BY_TEXT: tuple[tuple[tuple[str, ...], tuple[str, ...], type[CallError]], ...] = (
     (("INVALID_ARGUMENT", "FAILED_PRECONDITION"), _OTHER_SIGNATURE, SignatureChanged),
     (("INVALID_ARGUMENT",), _TOO_MANY_ROWS, BatchTooLarge),
-    (("INVALID_ARGUMENT",), _NOT_READY, ServerFault),
+    (("INVALID_ARGUMENT", "FAILED_PRECONDITION"), NOT_READY, Unavailable),
     (("RESOURCE_EXHAUSTED",), _TOO_MANY_BYTES, MessageTooLarge),
     # UNKNOWN: Envoy's tables have no code for 413. https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
     (("RESOURCE_EXHAUSTED", "UNKNOWN"), _HTTP_413, MessageTooLarge),
-    (("RESOURCE_EXHAUSTED",), _NO_MEMORY, OutOfMemory),
+    (("RESOURCE_EXHAUSTED",), NO_MEMORY, OutOfMemory),
     (("UNAVAILABLE",), _QUEUE_FULL, Overloaded),
 )
 
-_BY_CODE: dict[str, type[CallError]] = {
-    "INVALID_ARGUMENT": BadInput,
-    "OUT_OF_RANGE": BadInput,
-    "FAILED_PRECONDITION": ServerFault,
-    "NOT_FOUND": BadInput,
-    "ALREADY_EXISTS": BadInput,
-    "RESOURCE_EXHAUSTED": Overloaded,
-    "UNAVAILABLE": Unavailable,
-    "CANCELLED": Unavailable,
-    "ABORTED": Unavailable,
-    "DEADLINE_EXCEEDED": TimedOut,
-    "PERMISSION_DENIED": Refused,
-    "UNAUTHENTICATED": Refused,
-    "UNIMPLEMENTED": Refused,
-}
-
-
-# The texts of gRPC in C++ (http_client_filter.cc) and Go for an answer in plain HTTP, and what its status means. As in
-# models.endpoints.rest, others below 500 are refusals, those above faults.
+# The texts of gRPC in C++ (http_client_filter.cc) and Go for an answer in plain HTTP.
 _HTTP_ANSWER = re.compile(
     r"(?:received http2 header with status|unexpected http status code received from server): (\d{3})", re.IGNORECASE
 )
-_BY_HTTP_STATUS: dict[int, type[CallError]] = {
-    408: TimedOut,
-    413: MessageTooLarge,
-    429: Overloaded,
-    502: Unavailable,
-    503: Unavailable,
-    504: Unavailable,
-}
 
 
 def is_not_served(text: str) -> bool:
     """Whether the text says that the server has no such model, version or label (now)."""
-    return _has(text, _NOT_SERVED)
+    return has_any(text, _NOT_SERVED)
 
 
 def error_of(code: str, text: str, address: str) -> CallError:
@@ -141,22 +110,18 @@ def error_of(code: str, text: str, address: str) -> CallError:
         return kind(f"{address} now serves a model with another signature: {text}; start the job anew")
     if kind is BadInput:
         return kind(reason(text) or code)
+    if kind is ModelFault:
+        return kind(f"{code}: {reason(text)}")
     return kind(text if kind in (BatchTooLarge, OutOfMemory) else f"{address}: {code}: {text}")
 
 
 def _kind(code: str, text: str) -> type[CallError]:
     if answer := _HTTP_ANSWER.match(text):
-        status = int(answer[1])
-        return _BY_HTTP_STATUS.get(status, Refused if status < 500 else ServerFault)
+        return kind_of_http(int(answer[1]))
     for codes, words, kind in _BY_TEXT:
-        if code in codes and _has(text, words):
+        if code in codes and has_any(text, words):
             return kind
-    kind = _BY_CODE.get(code, ServerFault)
+    kind = BY_NAME[code].served if code in BY_NAME else ServerFault
     # FAILED_PRECONDITION is never about a connection.
-    broken = kind is ServerFault and code != "FAILED_PRECONDITION" and _has(text, _BROKEN)
-    return Unavailable if broken and not _has(text, _OF_AN_OP) else kind
-
-
-def _has(text: str, words: tuple[str, ...]) -> bool:
-    said = text.lower()
-    return any(some in said for some in words)
+    broken = kind is ServerFault and code != "FAILED_PRECONDITION" and has_any(text, _BROKEN)
+    return Unavailable if broken and not has_any(text, _OF_AN_OP) else kind

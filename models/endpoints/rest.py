@@ -21,6 +21,7 @@ from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.errors import error_of, is_not_served
 from sluice.models.endpoints.http_calls import Answer, Headers, HttpCalls
 from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
+from sluice.models.error_table import HTTP_CODES
 from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
@@ -36,22 +37,6 @@ _GZIP_LEVEL = 1
 _ESCAPED_ERROR = re.compile(rb'\{ "error": "((?:[^"\\]|\\.)*)" \}\s*', re.DOTALL)
 # Where error messages cut the answer of a proxy or another server. TF Serving cuts its own texts at 1024 characters.
 _MAX_TEXT = 200
-
-# The inverse of ToHTTPStatusCode in http_server.cc, and the statuses of proxies. Others below 500 are refusals, those
-# above faults.
-_CODES = {
-    400: "INVALID_ARGUMENT",  # also OUT_OF_RANGE, which means the same, and FAILED_PRECONDITION, told by its texts
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    408: "DEADLINE_EXCEEDED",
-    409: "ABORTED",
-    429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED",
-    502: "UNAVAILABLE",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
 
 
 def fetch_signatures(
@@ -171,7 +156,7 @@ def _call_error(answer: Answer, address: str) -> CallError:
     text = _serving_text(answer.data)
     if answer.status == 413:
         return MessageTooLarge(f"{address}: HTTP 413: {text or _cut(answer.data)}")
-    code = _CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
+    code = HTTP_CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
     if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving names what it has not found
         code = "UNIMPLEMENTED"
     return error_of(code, text if text is not None else _other_text(answer), address)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sluice.models.batching.mini_batch import byte_count, row_count, slice_feeds
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
 from sluice.models.files import LocalFiles, ModelFiles
-from sluice.models.interface import Model, ModelOptions, Outputs, check_outputs
+from sluice.models.interface import LocalModel, Model, ModelOptions, Outputs, check_outputs
 from sluice.models.saved_model.generations import Generations
 from sluice.models.saved_model.loader import SavedModel, read_signature
 from sluice.models.saved_model.signature_fit import check_fit
@@ -121,6 +121,24 @@ class FollowedModel:
             self._sample_due = False
             self._sample = _sample(feeds, self.signature) or self._sample
         return outputs
+
+    @property
+    def first_answered(self) -> Feeds | None:
+        """A request that the version in use answered when it was loaded; None: there is none."""
+        model = self._generations.model
+        return model.first_answered if isinstance(model, LocalModel) else None
+
+    def renew(self) -> None:
+        """Loads the version in use anew; see models.interface.LocalModel."""
+        with self._generations.use() as model:
+            if isinstance(model, LocalModel):
+                model.renew()
+
+    def abandon(self) -> None:
+        """Makes `close` leave the session of the version in use alone."""
+        with self._generations.use() as model:
+            if isinstance(model, LocalModel):
+                model.abandon()
 
     def start(self) -> None:
         """Starts the thread that polls for other versions."""

@@ -4,16 +4,18 @@ TensorFlow's C API runs it, and for some models Python TensorFlow (models.saved_
 model is opened, not before.
 """
 
+import functools
 import logging
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.errors import BadInput
+from sluice.models.batching.mini_batch import row_count
+from sluice.models.errors import BadInput, ModelLost
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import ModelOptions, Outputs, arrow_values
-from sluice.models.saved_model.reasons import TensorFlowError, call_error
+from sluice.models.saved_model.reasons import SessionClosed, TensorFlowError, call_error
 from sluice.models.saved_model.signature_reader import pick_signature, read_signatures
 from sluice.models.saved_model.start_line import start_line
 from sluice.models.saved_model.versions import Version, find_version, read_meta_graph
@@ -47,12 +49,15 @@ class SavedModel:
         self.signature = read_signature(found.directory, options, files)
         self._defaults = dict(options.defaults)
         directory = files.local_copy(found.directory)
-        self._way = load(directory, read_meta_graph(found.directory, files), options, self.signature)
-        feeds = [spec.tensors[0] for spec in self.signature.inputs]
-        fetches = [name for spec in self.signature.outputs for name in spec.tensors]
-        self._run = self._way.prepare(feeds, fetches)
+        meta_graph = read_meta_graph(found.directory, files)
+        self._load = functools.partial(load, directory, meta_graph, options, self.signature)
+        self._abandoned = False
+        self.first_answered: Feeds | None = None
+        self.renew()
         if options.warm_up:
-            self.warmed_up = replay_requests(directory, self)
+            answered = replay_requests(directory, self)
+            self.warmed_up = len(answered)
+            self.first_answered = next((feeds for feeds in answered if row_count(feeds)), None)
         _LOG.info("%s", start_line(uri, self.version, self._way, options))
 
     def bind(self, batch: pa.RecordBatch) -> Bound:
@@ -63,19 +68,32 @@ class SavedModel:
         """Returns the outputs for these tensors.
 
         Raises:
-          BadInput: TensorFlow rejected the values.
-          BatchTooLarge: memory does not suffice for this many rows.
+          CallError: TensorFlow failed; models.error_table says what its codes mean.
         """
         _check_shapes(feeds, self.signature)
         try:
             values = self._run([feeds[spec.name] for spec in self.signature.inputs])
         except TensorFlowError as error:
             raise call_error(error) from error
+        except SessionClosed as error:
+            raise ModelLost(f"model {self.uri}: {error}") from error
         return Outputs(_name_outputs(self.signature, values), self.version)
+
+    def renew(self) -> None:
+        """Loads the model anew, for calls from now on. The session before is freed when its last call ends."""
+        way = self._load()
+        feeds = [spec.tensors[0] for spec in self.signature.inputs]
+        fetches = [name for spec in self.signature.outputs for name in spec.tensors]
+        self._way, self._run = way, way.prepare(feeds, fetches)
+
+    def abandon(self) -> None:
+        """Makes `close` leave the session alone, because calls hang in it."""
+        self._abandoned = True
 
     def close(self) -> None:
         """Frees the session and its variables."""
-        self._way.close()
+        if not self._abandoned:
+            self._way.close()
 
 
 def read_signature(directory: str, options: ModelOptions, files: ModelFiles) -> Signature:

@@ -1,6 +1,7 @@
 """Finds the one useful line of TensorFlow's error messages, of this process or of a server, and what its codes mean."""
 
-from sluice.models.errors import CALL_ERRORS, BadInput, CallError
+from sluice.models.error_table import BY_NUMBER, kind_here
+from sluice.models.errors import BadInput, CallError
 
 # Lines that say where in the graph the error was, and not what it was.
 _WHERE = ("Graph execution error", "Detected at node", "[[")
@@ -23,6 +24,10 @@ class TensorFlowError(Exception):
         self.message = message
 
 
+class SessionClosed(RuntimeError):
+    """A session is called after it was closed, or in a fork of its process."""
+
+
 class NoSuchTensor(TensorFlowError):
     """The graph has no tensor of this name."""
 
@@ -41,5 +46,6 @@ def reason(text: str) -> str:
 
 def call_error(error: TensorFlowError) -> CallError:
     """Returns what an error of a call in this process means."""
-    kind = CALL_ERRORS.get(error.code, BadInput)
-    return kind(reason(error.message) or f"TensorFlow's error {error.code}")
+    kind, code = kind_here(error.code, error.message), BY_NUMBER.get(error.code)
+    text = reason(error.message) or "no text"
+    return kind(text if kind is BadInput else f"{code.name if code else error.code}: {text}")

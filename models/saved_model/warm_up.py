@@ -21,19 +21,19 @@ _WARMUP = "assets.extra/tf_serving_warmup_requests"
 _MAX_WARMUP_RECORDS = 1000
 
 
-def replay_requests(directory: str, model: Model) -> int:
-    """Calls a model with the recorded requests for its signature; returns how many it has answered."""
+def replay_requests(directory: str, model: Model) -> list[Feeds]:
+    """Calls a model with the recorded requests for its signature; returns those that it has answered."""
     path = os.path.join(directory, _WARMUP)
     if not os.path.exists(path):
-        return 0
-    done = 0
+        return []
+    answered: list[Feeds] = []
     try:
         for feeds in _read_feeds(path, model.signature):
             model.call(feeds)
-            done += 1
+            answered.append(feeds)
     except (CallError, CorruptFile, ValueError) as error:
-        _LOG.warning("Warm-up of %s stopped after %d requests: %s", model.uri, done, error)
-    return done
+        _LOG.warning("Warm-up of %s stopped after %d requests: %s", model.uri, len(answered), error)
+    return answered
 
 
 def _read_feeds(path: str, signature: Signature) -> list[Feeds]:

@@ -1,27 +1,10 @@
 """TF Serving's statuses: a code, a text, and the HTTP status of the code."""
 
+from sluice.models.error_table import CODES as TABLE
 from sluice.models.saved_model.reasons import TensorFlowError
 
-# tensorflow/core/protobuf/error_codes.proto: TensorFlow's numbers are gRPC's, and the position here.
-CODES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
+# By TensorFlow's numbers, which are gRPC's.
+CODES = ("OK", *(code.name for code in TABLE))
 
 # tensorflow_serving/model_servers/http_server.cc, ToHTTPStatusCode; the others are 500.
 _HTTP = {

@@ -2,14 +2,29 @@
 
 import re
 
-from sluice.models.errors import Overloaded, Refused, TimedOut, Unavailable
+from sluice.models.errors import (
+    ModelHangs,
+    ModelLost,
+    NonePassed,
+    Overloaded,
+    Refused,
+    SluiceError,
+    TimedOut,
+    TooManyFailures,
+    Unavailable,
+)
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
-# At the start of `error_text`, or as a traceback names them. ServiceUnavailable of Google's clients does not match.
-_ABOUT_SERVER = re.compile(
-    rf"(^|\bmodels\.errors\.)({'|'.join(kind.__name__ for kind in (Unavailable, Overloaded, TimedOut, Refused))})\b"
-)
+
+def _named(*kinds: type[SluiceError]) -> re.Pattern[str]:
+    """Matches at the start of `error_text`, or as a traceback names the kind: not ServiceUnavailable of Google's."""
+    return re.compile(rf"(^|\bmodels\.errors\.)({'|'.join(kind.__name__ for kind in kinds)})\b")
+
+
+_ABOUT_SERVER = _named(Unavailable, Overloaded, TimedOut, Refused)
+_FINAL = _named(TooManyFailures, ModelLost, ModelHangs)
+_NONE_PASSED = _named(NonePassed)
 
 
 def error_text(error: BaseException) -> str:
@@ -20,6 +35,16 @@ def error_text(error: BaseException) -> str:
 def is_about_server(error: BaseException) -> bool:
     """Whether a model's server was unavailable or refused calls."""
     return _ABOUT_SERVER.search(error_text(error)) is not None
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether the same would happen again in this process: the model is lost to it, or fails on all rows."""
+    return _FINAL.search(error_text(error)) is not None
+
+
+def is_doubtful(error: BaseException) -> bool:
+    """Whether rows failed before any row had passed."""
+    return _NONE_PASSED.search(error_text(error)) is not None
 
 
 def reason(error: BaseException) -> str:

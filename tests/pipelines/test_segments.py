@@ -2,10 +2,11 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from sluice.models.errors import ModelHangs, ModelLost, NonePassed, TooManyFailures, Unavailable
 from sluice.pipelines.segments import backoffs, run_segments
 from sluice.transforms.pubsub.message_buffer import BundleOptions
 from sluice.transforms.pubsub.message_source import MessageSource, Segment, SourceOptions
@@ -216,3 +217,106 @@ def test_waits_stay_finite_however_many_failures_are_allowed() -> None:
     waits = list(itertools.islice(backoffs(), 5000))
     assert waits[0] <= 0.5
     assert 20.0 < max(waits) <= 30.0
+
+
+class Queue(MemorySubscription):
+    """Puts messages that are given back behind all others."""
+
+    def extend(self, ack_ids: Sequence[str], secs: int) -> None:
+        super().extend(ack_ids, secs)
+        with self._lock:
+            self._waiting.rotate(0 if secs else -len(ack_ids))
+
+
+def test_a_message_that_fails_every_segment_cannot_hide_behind_others_that_pass() -> None:
+    subscription = Queue(a_pull=1)
+    subscription.publish([b"poison"])
+    source = open_source(subscription)
+    failed = 0
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        nonlocal failed
+        if b"poison" in payloads:
+            failed += 1
+            subscription.publish([b"good"] * 5)  # a bundle's worth, which passes before the poison comes again
+            if failed == 20:
+                source.drain()
+            raise ConnectionError("poison")
+
+    with pytest.raises(ConnectionError, match="poison"):
+        run_segments(Pipelines(source, work).run, source, max_restarts=3, wait=lambda secs: None)
+    source.close()
+    assert failed == 4
+    assert len(subscription.acknowledged) >= 3 and "0" not in subscription.acknowledged
+
+
+@pytest.mark.parametrize("error", [Unavailable("no GPU"), RuntimeError("sluice.models.errors.Unavailable: no GPU")])
+def test_reading_is_paused_while_the_model_does_not_answer_however_long(error: Exception) -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"] * 3)
+    source = open_source(subscription)
+    asked = iter([False] * 50 + [True] * 9)
+    held: list[bool] = []
+    fails = iter([True])
+
+    def answers() -> bool:
+        held.append(source._buffer._held_back)
+        return next(asked)
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        if next(fails, False):
+            raise error
+        source.drain()
+
+    failed = run_segments(Pipelines(source, work).run, source, max_restarts=0, wait=lambda secs: None, answers=answers)
+    source.close()
+    assert failed == 1 and source.most_tries == 0
+    assert held == [False, *[True] * 50] and not source._buffer._held_back
+
+
+def test_a_drain_ends_the_pause() -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"])
+    source = open_source(subscription)
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        raise Unavailable("away")
+
+    def wait(secs: float) -> None:
+        source.drain()
+
+    run_segments(Pipelines(source, work).run, source, max_restarts=0, wait=wait, answers=lambda: False)
+    source.close()
+    assert subscription.outstanding == 1
+
+
+@pytest.mark.parametrize("error", [ModelHangs("hangs"), TooManyFailures("all rows"), ModelLost("closed")])
+def test_what_only_another_process_can_mend_ends_the_job_at_once(error: Exception) -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"])
+    source = open_source(subscription)
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_segments(Pipelines(source, work).run, source, max_restarts=9, wait=lambda secs: None)
+    source.close()
+    assert subscription.outstanding == 1
+
+
+def test_rows_that_fail_before_any_has_passed_are_tried_for_longer_than_restarts_allow() -> None:
+    subscription = MemorySubscription()
+    subscription.publish([b"x"])
+    source = open_source(subscription)
+    waits: list[float] = []
+    errors = iter([NonePassed("x")] * 20 + [TooManyFailures("all")])
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        raise next(errors)
+
+    with pytest.raises(TooManyFailures):
+        run_segments(Pipelines(source, work).run, source, max_restarts=1, wait=waits.append)
+    source.close()
+    assert waits == [1.0] * 20
+    assert subscription.outstanding == 1

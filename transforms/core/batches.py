@@ -16,6 +16,8 @@ from sluice.transforms.core.failures import Failure
 
 # The attribute that counts the attempts at a message, from 1. `sluice replay` sets it.
 ATTEMPT_ATTRIBUTE = "sluice_attempt"
+_MOST_ATTEMPTS = 2**31 - 1
+_MOST_DIGITS = len(str(_MOST_ATTEMPTS))
 
 
 class RecordBatchCoder(beam.coders.Coder):
@@ -100,8 +102,12 @@ def attributes_of(batch: pa.RecordBatch, row: int) -> dict[str, str]:
 
 
 def _attempt(attributes: dict[str, str]) -> int:
+    """Returns the number in the attribute, which anybody may have set; a larger one than an int32 counts as that."""
     before = attributes.get(ATTEMPT_ATTRIBUTE, "")
-    return int(before) if before.isdecimal() and before != "0" else 1
+    if not before.isdecimal():
+        return 1
+    digits = before.lstrip("0")  # int() refuses thousands of digits
+    return min(max(1, int(digits or 0)), _MOST_ATTEMPTS) if len(digits) <= _MOST_DIGITS else _MOST_ATTEMPTS
 
 
 def origin_of(batch: pa.RecordBatch, row: int) -> str:

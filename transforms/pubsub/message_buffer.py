@@ -40,7 +40,7 @@ class MessageBuffer:
     def __init__(self, options: BundleOptions, clock: Callable[[], float]) -> None:
         self._options = options
         self._clock = clock
-        self._closed = False
+        self._closed = self._held_back = False
         # Guards all that follows. A signal's handler may close the buffer while its thread has the lock.
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
@@ -76,7 +76,9 @@ class MessageBuffer:
     def wait_for_room(self, most: int = 1) -> int:
         """Waits until more may be pulled, and sets room aside; returns for how many messages, 0 once it is closed."""
         with self._lock:
-            self._room.wait_for(lambda: self._closed or (self._room_left() > 0 and not self._is_full()))
+            self._room.wait_for(
+                lambda: self._closed or not (self._held_back or self._room_left() <= 0 or self._is_full())
+            )
             if self._closed:
                 return 0
             reserved = min(most, self._room_left())
@@ -100,6 +102,12 @@ class MessageBuffer:
         with self._lock:
             self._arrived.notify_all()
 
+    def hold_back(self, held: bool) -> None:
+        """Has pulls wait, or no longer."""
+        with self._lock:
+            self._held_back = held
+            self._room.notify_all()
+
     def close(self) -> None:
         """Ends pulling and handing out."""
         with self._lock:
@@ -120,6 +128,9 @@ class MessageBuffer:
             return 0.0
         gathered = self._first_arrived + self._options.gather_secs
         return gathered if self._began is None else max(gathered, self._began + self._options.interval_secs)
+
+    def _has_room(self) -> bool:
+        return self._room_left() > 0 and not self._is_full() and not self._held_back
 
     def _room_left(self) -> int:
         unknown = self._guard.value - self._suspects

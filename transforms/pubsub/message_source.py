@@ -16,6 +16,8 @@ from sluice.transforms.pubsub.subscription import Received, Subscription
 
 # How long a drain waits for pulls that are under way before it breaks them off.
 _LATE_SECS = 0.2
+# How many messages that failed with their bundles are remembered.
+_MOST_TRIED = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +109,7 @@ class MessageSource:
         # Guards all that follows, and the stats. A signal's handler may drain while its thread has the lock.
         self._lock = threading.RLock()
         self._in_work: dict[int, Bundle] = {}
+        self._tries: dict[str, int] = {}  # by the ids of messages, the latest at the end
         self._progressed = clock()
         self._turns = threading.Condition(self._lock)
         self._current: Segment | None = None  # whose turn it is
@@ -177,11 +180,31 @@ class MessageSource:
                 self._end_turn()
             return None
 
-    def release(self) -> None:
-        """Gives back the messages of bundles that failed."""
+    @property
+    def most_tries(self) -> int:
+        """With how many bundles that failed the same message was given back, of those not acknowledged since."""
+        with self._lock:
+            return max(self._tries.values(), default=0)
+
+    def release(self, tried: bool = True) -> None:
+        """Gives back the messages of bundles that failed.
+
+        Args:
+          tried: count it; False: no message can be at fault.
+        """
         with self._lock:
             bundles, self._in_work = self._in_work, {}
-        self._give_back([message for bundle in bundles.values() for message in bundle.messages])
+            messages = [message for bundle in bundles.values() for message in bundle.messages]
+            if tried:
+                for message in messages:
+                    self._tries[message.id] = self._tries.pop(message.id, 0) + 1
+                for old in list(self._tries)[:-_MOST_TRIED]:  # others may have acknowledged them
+                    del self._tries[old]
+        self._give_back(messages)
+
+    def hold_back(self, held: bool) -> None:
+        """Ceases to pull, or begins again."""
+        self._buffer.hold_back(held)
 
     def pause(self, secs: float) -> None:
         """Waits this long, or until the source is drained."""
@@ -240,6 +263,8 @@ class MessageSource:
         with self._lock:
             if self._in_work.pop(id(bundle), None) is None:
                 return  # it was given back before
+            for message in bundle.messages if self._tries else ():
+                self._tries.pop(message.id, None)
             self._progressed = self._clock()
             self.stats.acknowledged += len(bundle.messages)
             self.stats.bundle_secs += self._progressed - bundle.began

@@ -22,7 +22,7 @@ from sluice.models.saved_model.native.tensors import (
     read_tensor,
     view_tensor,
 )
-from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, TensorFlowError
+from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, SessionClosed, TensorFlowError
 from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.tensors.strings import Strings, Tensor
 
@@ -91,12 +91,12 @@ class Session:
         """Refuses calls that would hang or crash.
 
         Raises:
-          RuntimeError: the session is closed, or of another process.
+          SessionClosed: the session is closed, or of another process.
         """
         if not self.close.alive:
-            raise RuntimeError("the model is closed")
+            raise SessionClosed("the model is closed")
         if os.getpid() != self._process:
-            raise RuntimeError(
+            raise SessionClosed(
                 f"the model was loaded in process {self._process}, and process {os.getpid()} was forked from it; a "
                 "call would wait for TensorFlow's threads, which a fork does not have. Start processes by spawn"
             )

@@ -11,6 +11,7 @@ from sluice.models.errors import (
     BatchTooLarge,
     CallError,
     MessageTooLarge,
+    ModelFault,
     OutOfMemory,
     Overloaded,
     Refused,
@@ -29,8 +30,8 @@ ADDRESS = "models:8500"
         ("INVALID_ARGUMENT", BadInput),
         ("OUT_OF_RANGE", BadInput),
         ("FAILED_PRECONDITION", ServerFault),
-        ("NOT_FOUND", BadInput),
-        ("ALREADY_EXISTS", BadInput),
+        ("NOT_FOUND", ModelFault),
+        ("ALREADY_EXISTS", ModelFault),
         ("RESOURCE_EXHAUSTED", Overloaded),
         ("UNAVAILABLE", Unavailable),
         ("CANCELLED", Unavailable),
@@ -47,13 +48,14 @@ ADDRESS = "models:8500"
 def test_codes(code: str, kind: type[CallError]) -> None:
     error = error_of(code, "why", ADDRESS)
     assert type(error) is kind
-    assert str(error) == ("why" if kind is BadInput else f"{ADDRESS}: {code}: why")
+    about_rows = {BadInput: "why", ModelFault: f"{code}: why"}
+    assert str(error) == about_rows.get(kind, f"{ADDRESS}: {code}: why")
 
 
 def test_every_code_of_grpc_means_something() -> None:
     codes = [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
     kinds = {type(error_of(code, "", ADDRESS)) for code in codes}
-    assert kinds == {BadInput, Overloaded, Unavailable, TimedOut, Refused, ServerFault}
+    assert kinds == {BadInput, ModelFault, Overloaded, Unavailable, TimedOut, Refused, ServerFault}
 
 
 def test_a_code_that_is_not_known_and_no_text() -> None:
@@ -206,7 +208,7 @@ def test_what_only_sounds_like_a_broken_connection(code: str, text: str, kind: t
     ],
 )
 def test_a_model_that_is_not_ready(code: str, text: str) -> None:
-    assert type(error_of(code, text, ADDRESS)) is ServerFault
+    assert type(error_of(code, text, ADDRESS)) is Unavailable
 
 
 NOT_SERVED = [
@@ -226,9 +228,9 @@ def test_a_model_that_is_not_served_now(code: str, text: str) -> None:
     assert is_not_served(text)
 
 
-def test_a_key_that_a_lookup_does_not_find_is_about_the_rows() -> None:
+def test_a_key_that_a_lookup_does_not_find_may_be_about_the_rows() -> None:
     assert not is_not_served("Key 'x' not found in table")
-    assert type(error_of("NOT_FOUND", "Key 'x' not found in table", ADDRESS)) is BadInput
+    assert type(error_of("NOT_FOUND", "Key 'x' not found in table", ADDRESS)) is ModelFault
 
 
 def test_a_full_queue_asks_for_fewer_calls() -> None:

@@ -194,7 +194,7 @@ def test_a_token_is_read_again_when_it_changes(serve: Any, tmp_path: Path) -> No
         (error(400, "Expecting tensor size: 2 but got: 3"), BadInput, "^Expecting tensor size: 2 but got: 3$"),
         (error(400, "Task size 9 is larger than maximum input batch size 8"), BatchTooLarge, "larger than maximum"),
         (error(400, 'Serving signature key "a" not found.'), SignatureChanged, "another signature"),
-        (error(400, "Table not initialized."), ServerFault, "INVALID_ARGUMENT: Table not initialized"),
+        (error(400, "Table not initialized."), Unavailable, "INVALID_ARGUMENT: Table not initialized"),
         (escaped(400, r"\'x\' is no \"y\": \303\244\n"), BadInput, "^'x' is no \"y\": ä$"),
         (escaped(400, "Missing named input: z in \\'inputs\\' object."), SignatureChanged, "z in 'inputs' object"),
         (error(401, "no token"), Refused, "{address}: UNAUTHENTICATED: no token"),

@@ -6,13 +6,17 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.models.reserved import ATTRIBUTES
 from sluice.transforms.core.batches import (
+    ATTEMPT_ATTRIBUTE,
     RecordBatchCoder,
+    failure_of,
     json_payload,
     origin_of,
     payload_of,
@@ -20,6 +24,7 @@ from sluice.transforms.core.batches import (
     with_origin,
     with_payload,
 )
+from sluice.transforms.core.failures import to_json
 from tests.support.formats.encode_cases import batches
 from tests.support.sizes import examples
 
@@ -132,3 +137,26 @@ def test_values_that_python_has_no_form_for() -> None:
     assert shown["s"] == "b'a\\xff'"
     assert shown["t"].startswith("1970-01-01 00:00:00.000000001")
     assert json.loads(json_payload({"s": "a\udcff"})) == {"s": "a\\xff"}
+
+
+@pytest.mark.parametrize(
+    ("text", "attempt"),
+    [
+        ("", 1),
+        ("0", 1),
+        ("3", 3),
+        ("007", 7),
+        ("-4", 1),
+        ("2147483648", 2**31 - 1),
+        ("99999999999999999999", 2**31 - 1),
+        ("9" * 5000, 2**31 - 1),
+        ("0" * 5000 + "5", 5),
+        ("\u0663", 3),
+        ("\u00b2", 1),
+    ],
+)
+def test_an_attempt_of_any_size_can_be_written(text: str, attempt: int) -> None:
+    attributes = pa.array([[(ATTEMPT_ATTRIBUTE, text)]], pa.map_(pa.string(), pa.string()))
+    failure = failure_of(pa.RecordBatch.from_arrays([attributes], [ATTRIBUTES]), 0, "decode", "X", "x")
+    assert failure.attempt == attempt
+    assert orjson.loads(to_json(failure))["attempt"] == attempt
