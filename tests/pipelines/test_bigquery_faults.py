@@ -1,17 +1,19 @@
 """Whole jobs from BigQuery to BigQuery, with a proxy before the emulator that misbehaves."""
 
+import contextlib
+import io
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
 from grpc import StatusCode
 
 from sluice.pipelines.cli import main
-from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import sluice
 from tests.support.pubsub.streams import wait_until
 from tests.support.saved_models.zoo import ZooSample
@@ -144,7 +146,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     bigquery: BigQuery, proxy: BigQueryProxy, births: pa.Table, births_table: str, model: str, dataset: str
 ) -> None:
     """It is killed when all its rows are appended, and before the commit."""
-    proxy.fail("BatchCommitWriteStreams", None, delay_secs=3600.0)
+    proxy.fail("BatchCommitWriteStreams", None, delay_secs=NEVER_SECS)
     flags = flags_of(births_table, dataset, model, proxy)
     job = sluice(*flags)
     wait_until(lambda: bool(proxy.requests["BatchCommitWriteStreams"]) or job.poll() is not None, "the commit")
@@ -158,18 +160,10 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     check_whole(bigquery, dataset, births)
 
 
-def interrupt_when(condition: Callable[[], bool], times: int = 1) -> threading.Thread:
-    """Sends this process SIGINTs once the condition holds."""
-
-    def wait() -> None:
-        wait_until(condition, "what is to be interrupted")
-        for _ in range(times):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
+def interrupt_when(condition: Callable[[], bool]) -> None:
+    """Sends this process a SIGINT once the condition holds."""
+    wait_until(condition, "what is to be interrupted")
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -181,16 +175,26 @@ def test_a_job_that_is_interrupted_as_it_commits_says_what_becomes_of_its_rows(
     model: str,
     dataset: str,
     times: int,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The first SIGINT waits for the rows, which are then there; the second does not."""
     proxy.fail("BatchCommitWriteStreams", None)  # of the failures
-    proxy.fail("BatchCommitWriteStreams", None, delay_secs=1.5)
-    thread = interrupt_when(lambda: len(proxy.requests["BatchCommitWriteStreams"]) == 2, times)
-    code = main(flags_of(births_table, dataset, model, proxy))
-    thread.join()
-    said = capsys.readouterr().err
-    assert "waiting until the output is published" in said
+    proxy.fail("BatchCommitWriteStreams", None, delay_secs=NEVER_SECS)
+
+    errors = io.StringIO()  # read by another thread meanwhile
+
+    def interrupt() -> None:
+        interrupt_when(lambda: len(proxy.requests["BatchCommitWriteStreams"]) == 2)
+        wait_until(lambda: "waiting until the output is published" in errors.getvalue(), "what the first does")
+        if times == 1:
+            proxy.go_on()
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool, contextlib.redirect_stderr(errors):
+        interrupting = pool.submit(interrupt)
+        code = main(flags_of(births_table, dataset, model, proxy))
+        interrupting.result(PATIENCE_SECS)
+    said = errors.getvalue()
     if times == 1:
         assert code == 0
         check_whole(bigquery, dataset, births)
@@ -207,10 +211,11 @@ def test_a_job_that_is_interrupted_before_it_commits_writes_nothing(
     dataset: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    proxy.fail("AppendRows", None, delay_secs=1.0)
-    thread = interrupt_when(lambda: bool(proxy.requests["AppendRows"]))
-    code = main(flags_of(births_table, dataset, model, proxy))
-    thread.join()
+    proxy.fail("AppendRows", None, delay_secs=NEVER_SECS)
+    with ThreadPoolExecutor(1) as pool:
+        interrupting = pool.submit(interrupt_when, lambda: bool(proxy.requests["AppendRows"]))
+        code = main(flags_of(births_table, dataset, model, proxy))
+        interrupting.result(PATIENCE_SECS)
     assert code == 130
     assert "interrupted; no output was published" in capsys.readouterr().err
     assert bigquery.rows(f"{dataset}.scored") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import glob
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
+from sluice.transforms.pubsub.read_local import open_sources
+from tests.support.pubsub.proxy import pubsub_proxy
 from tests.support.pubsub.streams import LocalJob, ask, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
@@ -93,15 +97,27 @@ def test_a_poison_message_is_one_failure_and_blocks_nothing(pubsub: Pubsub, pick
 
 
 @pytest.mark.soak
-def test_a_drain_finishes_what_is_in_work_and_leaves_the_rest(pubsub: Pubsub, picky: str) -> None:
+def test_a_drain_finishes_what_is_in_work_and_leaves_the_rest(
+    pubsub: Pubsub, picky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ends = make_ends(pubsub)
     count = size(3000, soak=20_000)
     ends.publish([b'{"x": 1}'] * count, numbered(count))
-    with LocalJob([f"--model={picky}", *ends.flags, "--max_bundle_messages=50"]) as job:
-        job.wait_for(200)
-        assert job.stop() == 0
+    with pubsub_proxy(pubsub) as proxy, monkeypatch.context() as environment:
+        environment.setenv(EMULATOR_VARIABLE, proxy.host)
+        acknowledged = itertools.count(1)
+
+        def drain_at_fourth() -> bool:
+            if next(acknowledged) == 4:
+                for source in open_sources():
+                    source.drain()
+            return True
+
+        proxy.on_acknowledge = drain_at_fourth
+        with LocalJob([f"--model={picky}", *ends.flags, "--max_bundle_messages=50"]) as job:
+            assert job.wait() == 0
     done = job.summary["messages"]
-    assert 200 <= done < count
+    assert 4 <= done < count
     first = Counter(ids_of(ends.predictions(done)))
     assert sum(first.values()) == done
     with LocalJob([f"--model={picky}", *ends.flags]) as job:

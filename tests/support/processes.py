@@ -108,10 +108,11 @@ class Forked:
 
 def sluice(*arguments: str, output: str = os.devnull, errors: str = "", **options: Mapping[str, str] | None) -> Forked:
     """Starts `sluice ARGUMENTS`; the options are those of Forked."""
-    return Forked(_sluice, list(arguments), output=output, errors=errors, **options)
+    return Forked(run_sluice, list(arguments), output=output, errors=errors, **options)
 
 
-def _sluice(arguments: list[str]) -> int:
+def run_sluice(arguments: list[str]) -> int:
+    """Runs `sluice ARGUMENTS` in a fork."""
     from sluice.pipelines.cli import main  # imported in the fork, not in the tests
 
     sys.argv = ["sluice", *arguments]

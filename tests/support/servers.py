@@ -1,6 +1,6 @@
 """Real servers on loopback, started for the tests that need them and stopped by process id.
 
-Each has a context manager here and a fixture in tests/conftest.py.
+Each has a context manager here and a fixture in tests/support/fixtures.py.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, ReceivedMessage, SubscriberClient
 
 from sluice.pipelines.commands import pubsub_emulator as emulator
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.paths import ROOT
 from tests.support.shared import WORKER
 
 Found = TypeVar("Found")
 
-_START_SECS = 30.0
 _POLL_SECS = 0.05
 _STOP_SECS = 10.0
 _ENDING_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
@@ -81,7 +81,7 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], is_up: Callable[[], bool], start_secs: float = _START_SECS) -> Iterator[int]:
+def running(command: Sequence[str], is_up: Callable[[], bool], start_secs: float = PATIENCE_SECS) -> Iterator[int]:
     """Runs a server while the block runs; yields its process id. It ends with this process, even a killed one.
 
     Args:
@@ -247,10 +247,12 @@ class Pubsub:
         ids: list[str] = []
         for start in range(0, len(messages), _MAX_MESSAGES):
             request = {"topic": topic, "messages": messages[start : start + _MAX_MESSAGES]}
-            ids += self.publisher.publish(request=request, timeout=_START_SECS).message_ids
+            ids += self.publisher.publish(request=request, timeout=PATIENCE_SECS).message_ids
         return ids
 
-    def pull_all(self, subscription: str, count: int, secs: float = 20.0, ack: bool = True) -> list[ReceivedMessage]:
+    def pull_all(
+        self, subscription: str, count: int, secs: float = PATIENCE_SECS, ack: bool = True
+    ) -> list[ReceivedMessage]:
         """Pulls until `count` messages have come, or the time is over; returns them in their order.
 
         Args:

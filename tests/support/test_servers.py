@@ -20,6 +20,7 @@ from sluice.pipelines.commands import pubsub_emulator
 from sluice.pipelines.commands.inspect_model import describe
 from sluice.transforms.core import beam_files
 from sluice.transforms.core.beam_files import BeamFiles, match_files
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.cases import CASES, build_case
 from tests.support.servers import (
     BigQuery,
@@ -313,7 +314,7 @@ def test_googles_own_client_goes_to_the_emulator(pubsub: Pubsub) -> None:
 
     topic = pubsub.make_topic()
     subscription = pubsub.make_subscription(topic)
-    PublisherClient().publish(topic, b"x").result(timeout=20)
+    PublisherClient().publish(topic, b"x").result(timeout=PATIENCE_SECS)
     assert [each.message.data for each in pubsub.pull_all(subscription, 1)] == [b"x"]
 
 

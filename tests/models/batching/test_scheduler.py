@@ -15,7 +15,7 @@ from sluice.models.errors import BadInput, BatchTooLarge, UsageError
 from sluice.models.interface import Outputs
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
-from tests.support.fakes import X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, FakeClock, FakeModel, double, refusing, x_feeds
 from tests.support.scheduling import outcome, scheduling, values
 
 OPEN = Signature(
@@ -262,7 +262,7 @@ def test_a_size_that_was_too_large_is_not_padded_to_again() -> None:
 
     options = SchedulerOptions(max_batch_size=1024, allowed_batch_sizes=(128, 1024))
     scheduler = Scheduler(FakeModel(bears_64), options)
-    prediction = scheduler.submit(x_feeds(*range(1024))).future.result(60)
+    prediction = scheduler.submit(x_feeds(*range(1024))).future.result(PATIENCE_SECS)
     scheduler.close()
     assert prediction.failures == {}
     assert len(calls) < 64

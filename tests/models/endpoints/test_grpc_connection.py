@@ -19,7 +19,7 @@ from sluice.models.errors import CallError, ModelNotFound, TimedOut, Unavailable
 from sluice.models.interface import EndpointOptions
 from sluice.models.uri import parse_model_uri
 from tests.support.certificates import Certificate
-from tests.support.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, connected, x_feeds
 from tests.support.servers import free_port
 from tests.support.serving.grpc_servers import Server, aborting, assert_doubles, described, doubled, opened, serving
 from tests.support.serving.light_client import check_light_client
@@ -135,8 +135,9 @@ def test_metadata_that_cannot_be_parsed(serve: Any) -> None:
 def test_a_call_that_takes_too_long(serve: Any) -> None:
     done = threading.Event()
     server = serve(lambda request, _: doubled(request) if done.wait(PATIENCE_SECS) else b"")
+    model = opened(server.uri(), rpc_timeout_secs=0.1)
     with pytest.raises(TimedOut, match="DEADLINE_EXCEEDED"):
-        opened(server.uri(), rpc_timeout_secs=0.1).call(x_feeds(1))
+        connected(lambda: model.call(x_feeds(1)))
     done.set()
     assert_doubles(opened(server.uri()))
 

@@ -20,9 +20,19 @@ from aiohttp.abc import AbstractResolver
 from sluice.models.endpoints.http_calls import HttpCalls
 from sluice.models.errors import BadOutput, TimedOut, Unavailable
 from sluice.models.uri import Endpoint
-from tests.support.fakes import PATIENCE_SECS
+from tests.support.fakes import PATIENCE_SECS, connected
 from tests.support.servers import free_port
-from tests.support.serving.rest_servers import Reply, Request, Server, cut, resetting, sending, serving, trickling
+from tests.support.serving.rest_servers import (
+    HeldReader,
+    Reply,
+    Request,
+    Server,
+    cut,
+    resetting,
+    sending,
+    serving,
+    trickling,
+)
 
 # A deadline that a test waits for.
 SOON_SECS = 0.2
@@ -90,8 +100,9 @@ def test_threads_have_connections_of_their_own(serve: Any) -> None:
 )
 def test_a_server_that_trickles_is_not_waited_for_beyond_the_deadline(serve: Any, start: bytes) -> None:
     server = serve(lambda _: trickling(start, server.stopping))
+    calls = calls_to(server.server_port)
     with pytest.raises(TimedOut, match=f"127.0.0.1:{server.server_port} gave no answer within 0.2 s"):
-        post(calls_to(server.server_port), secs=SOON_SECS)
+        connected(lambda: post(calls, secs=SOON_SECS))
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1."])
@@ -105,8 +116,9 @@ def test_a_server_that_trickles_no_http(serve: Any, start: bytes) -> None:
 @pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"])
 def test_a_server_that_falls_silent(serve: Any, start: bytes) -> None:
     server = serve(lambda _: lambda connection: (connection.sendall(start), server.stopping.wait(PATIENCE_SECS)))
+    calls = calls_to(server.server_port)
     with pytest.raises(TimedOut):
-        post(calls_to(server.server_port), secs=SOON_SECS)
+        connected(lambda: post(calls, secs=SOON_SECS))
 
 
 def test_a_server_that_falls_silent_on_a_connection_it_has_served(serve: Any) -> None:
@@ -114,7 +126,7 @@ def test_a_server_that_falls_silent_on_a_connection_it_has_served(serve: Any) ->
     calls = calls_to(server.server_port)
     post(calls)
     with pytest.raises(TimedOut):
-        post(calls, secs=SOON_SECS)
+        connected(lambda: post(calls, secs=SOON_SECS))
     assert len(server.requests) == 2
     assert post(calls).data == b"hello"  # on another connection
 
@@ -123,9 +135,9 @@ def test_a_server_that_reads_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         calls = calls_to(silent.getsockname()[1])
         with pytest.raises(TimedOut):
-            post(calls, secs=SOON_SECS)
+            connected(lambda: post(calls, secs=SOON_SECS))
         with pytest.raises(TimedOut):
-            post(calls, b"x" * 50_000_000, SOON_SECS)
+            connected(lambda: post(calls, b"x" * 50_000_000, SOON_SECS))
 
 
 def test_nobody_listens() -> None:
@@ -194,9 +206,10 @@ def test_what_connecting_may_take_is_not_what_the_answer_may_take(serve: Any) ->
     late = threading.Event()
     server = serve(lambda request: echo(request) if not late.wait(2 * SOON_SECS) else Reply(500))
     calls = calls_to(server.server_port, connect_secs=SOON_SECS)
-    assert [post(calls, body).data for body in (b"new connection", b"old one")] == [b"new connection", b"old one"]
+    assert connected(lambda: post(calls, b"new connection")).data == b"new connection"
+    assert post(calls, b"old one").data == b"old one"
     with pytest.raises(TimedOut, match=r"no answer within 0.2 s"):
-        post(calls, secs=SOON_SECS)
+        connected(lambda: post(calls, secs=SOON_SECS))
 
 
 def test_an_idle_connection_that_the_server_closes_is_replaced(serve: Any) -> None:
@@ -263,22 +276,16 @@ def test_a_server_that_speaks_http2(serve: Any) -> None:
 
 def test_a_body_is_not_sent_on_after_the_deadline() -> None:
     """Beyond what the kernel has buffered, which is a few megabytes."""
-    size, pause = 50_000_000, threading.Event()
+    body = bytes(50_000_000)
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
-
-        def read_slowly() -> int:
-            count = 0
-            connection, _ = listening.accept()
-            with connection, contextlib.suppress(OSError):
-                while data := connection.recv(50_000):
-                    count += len(data)
-                    pause.wait(0.001)
-            return count
-
-        reading = pool.submit(read_slowly)
-        with pytest.raises(TimedOut):
-            post(calls_to(listening.getsockname()[1]), b"x" * size, SOON_SECS)
-        assert 0 < reading.result(PATIENCE_SECS) < size
+        reader = HeldReader(listening)
+        reading = pool.submit(reader.count)
+        calls = calls_to(listening.getsockname()[1])
+        while not reader.begun.is_set():
+            with pytest.raises(TimedOut):
+                connected(lambda: post(calls, body, SOON_SECS))
+        reader.go_on.set()
+        assert 0 < reading.result(PATIENCE_SECS) < len(body)
 
 
 def test_no_proxy_is_used(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

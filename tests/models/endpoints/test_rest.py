@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,10 +36,11 @@ from sluice.models.interface import EndpointOptions
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.uri import parse_model_uri
 from tests.support.certificates import Certificate
-from tests.support.fakes import PATIENCE_SECS, X_TO_Y, x_feeds
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, connected, x_feeds
 from tests.support.servers import free_port
 from tests.support.serving.light_client import check_light_client
 from tests.support.serving.rest_servers import (
+    HeldReader,
     Reply,
     Request,
     Server,
@@ -301,11 +300,12 @@ def test_nobody_listens() -> None:
 def test_deadlines(serve: Any) -> None:
     server = serve(lambda _: trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", server.stopping))
     with pytest.raises(ModelNotFound, match=r"gave no answer within 0.2 s; give --model .*8501"):
-        fetch(server.uri(), SOON_SECS)
+        connected(lambda: fetch(server.uri(), SOON_SECS))
     with pytest.raises(ModelNotFound, match=r"gave no answer within 0.2 s"):
-        opened(server.uri(), signature=None, rpc_timeout_secs=SOON_SECS)
+        connected(lambda: opened(server.uri(), signature=None, rpc_timeout_secs=SOON_SECS))
+    model = opened(server.uri(), rpc_timeout_secs=SOON_SECS)
     with pytest.raises(TimedOut, match=r"gave no answer within 0.2 s"):
-        opened(server.uri(), rpc_timeout_secs=SOON_SECS).call(x_feeds(1))
+        connected(lambda: model.call(x_feeds(1)))
 
 
 def test_a_token_is_not_sent_unencrypted(tmp_path: Path) -> None:
@@ -360,8 +360,9 @@ def test_deadlines_over_tls(serve: Any, tmp_path: Path) -> None:
     server = serve(
         lambda _: trickling(b"HTTP/1.1 200 OK\r\n\r\n", server.stopping), tls=certificate.server_context(tmp_path)
     )
+    model = opened(server.uri(), ca_certificates=certificate.text, rpc_timeout_secs=SOON_SECS)
     with pytest.raises(TimedOut):
-        opened(server.uri(), ca_certificates=certificate.text, rpc_timeout_secs=SOON_SECS).call(x_feeds(1))
+        connected(lambda: model.call(x_feeds(1)))
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(Unavailable, match=r"cannot be reached: no connection within 0.2 s"),
@@ -373,23 +374,16 @@ def test_deadlines_over_tls(serve: Any, tmp_path: Path) -> None:
 def test_a_server_that_reads_slowly_over_tls(tmp_path: Path) -> None:
     certificate = Certificate()
     context = certificate.server_context(tmp_path)
-    pause = threading.Event()
-
-    def read_slowly(listening: socket.socket) -> int:
-        connection, _ = listening.accept()
-        count = 0
-        with context.wrap_socket(connection, server_side=True) as wrapped, contextlib.suppress(OSError):
-            while data := wrapped.recv(50_000):
-                count += len(data)
-                pause.wait(0.001)
-        return count
-
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read_slowly, listening)
+        reader = HeldReader(listening, context)
+        reading = pool.submit(reader.count)
         uri = f"https://127.0.0.1:{listening.getsockname()[1]}/v1/models/m"
         model = opened(uri, ca_certificates=certificate.text, rpc_timeout_secs=SOON_SECS)
-        with pytest.raises(TimedOut):
-            model.call({"x": np.full(2_000_000, 10**8)})
+        feeds = {"x": np.full(2_000_000, 10**8)}
+        while not reader.begun.is_set():
+            with pytest.raises(TimedOut):
+                connected(lambda: model.call(feeds))
+        reader.go_on.set()
         assert 0 < reading.result(PATIENCE_SECS) < 10 * 2_000_000
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.models.saved_model.test_saved_models import feed_row
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.serving.model_servers import (
     HAS_TENSORFLOW_MODEL_SERVER,
@@ -65,7 +66,9 @@ def signatures(clients: Clients) -> Callable[[ModelCase], Any]:
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         request.model_spec.name = case.name
         definitions = get_model_metadata_pb2.SignatureDefMap()
-        clients.grpc.predictions.GetModelMetadata(request, timeout=20).metadata["signature_def"].Unpack(definitions)
+        clients.grpc.predictions.GetModelMetadata(request, timeout=PATIENCE_SECS).metadata["signature_def"].Unpack(
+            definitions
+        )
         return definitions.signature_def[case.signature]
 
     return of
@@ -247,7 +250,7 @@ def test_a_tensor_that_does_not_parse_is_named(clients: Clients) -> None:
     request = predict_request("picky", X)
     request.inputs["x"].tensor_content = b"123"
     with pytest.raises(grpc.RpcError) as error:
-        clients.grpc.predictions.Predict(request, timeout=20)
+        clients.grpc.predictions.Predict(request, timeout=PATIENCE_SECS)
     assert (error.value.code().name, error.value.details()) == ("INVALID_ARGUMENT", "tensor parsing error: x")
 
 
@@ -255,7 +258,7 @@ def test_a_request_without_a_model_is_refused(clients: Clients) -> None:
     from tensorflow_serving.apis import predict_pb2
 
     with pytest.raises(grpc.RpcError) as error:
-        clients.grpc.predictions.Predict(predict_pb2.PredictRequest(), timeout=20)
+        clients.grpc.predictions.Predict(predict_pb2.PredictRequest(), timeout=PATIENCE_SECS)
     assert (error.value.code().name, error.value.details()) == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 
@@ -302,7 +305,7 @@ def test_metadata_refuses(fields: list[str], name: str, code: str, text: str | N
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = name
     with pytest.raises(grpc.RpcError) as error:
-        clients.grpc.predictions.GetModelMetadata(request, timeout=20)
+        clients.grpc.predictions.GetModelMetadata(request, timeout=PATIENCE_SECS)
     assert error.value.code().name == code
     assert text is None or error.value.details() == text
 
@@ -312,14 +315,14 @@ def test_status_tells_the_versions(clients: Clients) -> None:
 
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "picky"
-    (entry,) = clients.grpc.models.GetModelStatus(request, timeout=20).model_version_status
+    (entry,) = clients.grpc.models.GetModelStatus(request, timeout=PATIENCE_SECS).model_version_status
     assert (entry.version, entry.state) == (1, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
     available = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for path in ("picky", "picky/versions/1", "picky/labels/stable"):
         assert clients.rest.get(path) == (200, {"model_version_status": [available]})
     request.model_spec.version.value = 3
     with pytest.raises(grpc.RpcError) as error:
-        clients.grpc.models.GetModelStatus(request, timeout=20)
+        clients.grpc.models.GetModelStatus(request, timeout=PATIENCE_SECS)
     assert (error.value.code().name, error.value.details()) == ("NOT_FOUND", "Could not find version 3 of model picky")
     missing = {"error": "Could not find any versions of model nope"}
     assert clients.rest.get("nope") == (404, missing)

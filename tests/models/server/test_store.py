@@ -15,6 +15,7 @@ from sluice.models.errors import ModelNotFound
 from sluice.models.protos import message_class
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.store import ModelConfig, Spec
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.case import save_function
 from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, model_server
 
@@ -193,7 +194,7 @@ def test_a_version_is_unloaded_when_its_last_call_is_done(base: Base) -> None:
             signature = servable.signatures["serving_default"]
             fed, fetched = signature.inputs["celsius"].name, signature.outputs["fahrenheit"].name
             assert servable.run({fed: np.array([0.0])}, [fetched])[0].tolist() == [32.0]
-        poll.join(10)
+        poll.join(PATIENCE_SECS)
         assert not poll.is_alive()
         assert server.store.loaded() == {"m": [1]}
 

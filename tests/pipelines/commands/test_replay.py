@@ -17,6 +17,7 @@ from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import Failure, to_json
 from sluice.transforms.pubsub.replay.failure_messages import FailureMessages
 from sluice.transforms.pubsub.replay.final_sink import FinalFile
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import Gcs, Pubsub
@@ -44,7 +45,7 @@ def replay(source: str, topic: str, final: Path, *flags: str) -> int:
             "--final",
             str(final),
             "--progress=none",
-            "--idle_secs=2",
+            f"--idle_secs={PATIENCE_SECS}",  # a replay of a subscription ends by its --limit
             *flags,
         ]
     )
@@ -94,7 +95,7 @@ def test_a_subscription_is_sent_and_acknowledged(
 ) -> None:
     source = pubsub.make_subscription(dead, ack_deadline_seconds=10)
     pubsub.publish(dead, [to_json(each) for each in failures(1500)])
-    assert replay(source, topic, tmp_path / "final.jsonl") == 0
+    assert replay(source, topic, tmp_path / "final.jsonl", "--limit=1500") == 0
     assert numbers(pubsub, out, 1500) == {each.payload: 1 for each in failures(1500)}
     assert is_empty(pubsub, source)
 
@@ -106,7 +107,7 @@ def test_what_cannot_be_sent_goes_to_the_final_place(
     lines = [to_json(good), to_json(tried), to_json(file), to_json(good, "hash"), to_json(good, "none")]
     source = pubsub.make_subscription(dead)
     pubsub.publish(dead, lines)
-    assert replay(source, topic, tmp_path / "final.jsonl", "--max_attempts=3") == 0
+    assert replay(source, topic, tmp_path / "final.jsonl", "--max_attempts=3", "--limit=5") == 0
     assert numbers(pubsub, out, 1) == {good.payload: 1}
     assert is_empty(pubsub, out) and is_empty(pubsub, source)
     assert sorted((tmp_path / "final.jsonl").read_bytes().splitlines()) == sorted(lines[1:])
@@ -120,27 +121,24 @@ def test_a_message_that_fails_every_time_ends_in_the_final_place(
     """What a streaming job does with a poison message is done by hand here; a replay does not run away with it."""
     source = pubsub.make_subscription(dead)
     pubsub.publish(dead, [to_json(FAILURE)])
-    attempts = []
-    for number in range(9):
-        assert replay(source, topic, tmp_path / f"final-{number}.jsonl", "--max_attempts=4", "--limit=1") == 0
-        received = pubsub.pull_all(out, 1, secs=2.0)
-        if not received:
-            break
-        (again,) = received
-        attempts.append(int(again.message.attributes[ATTEMPT_ATTRIBUTE]))
-        pubsub.publish(dead, [to_json(dataclasses.replace(FAILURE, attempt=attempts[-1]))])
-    assert attempts == [2, 3, 4]
-    (final,) = tmp_path.glob("final-*.jsonl")
+    final = tmp_path / "final.jsonl"
+    for attempt in (2, 3, 4):
+        assert replay(source, topic, final, "--max_attempts=4", "--limit=1") == 0
+        (again,) = pubsub.pull_all(out, 1)
+        assert again.message.attributes[ATTEMPT_ATTRIBUTE] == str(attempt)
+        pubsub.publish(dead, [to_json(dataclasses.replace(FAILURE, attempt=attempt))])
+    assert not final.exists()
+    assert replay(source, topic, final, "--max_attempts=4", "--limit=1") == 0
     assert json.loads(final.read_text())["attempt"] == 4
-    assert is_empty(pubsub, source)
+    assert is_empty(pubsub, source) and is_empty(pubsub, out)
 
 
 def test_only_the_failures_that_are_asked_for(pubsub: Pubsub, topic: str, out: str, dead: str, tmp_path: Path) -> None:
     source = pubsub.make_subscription(dead)
     wanted = failures(3, error_type="TimedOut")
     left = [*failures(2), *failures(2, stage="decode", error_type="TimedOut")]
-    pubsub.publish(dead, [to_json(each) for each in wanted + left])
-    flags = ("--stages=predict,write", "--error_types=TimedOut")
+    pubsub.publish(dead, [to_json(each) for each in left + wanted])
+    flags = ("--stages=predict,write", "--error_types=TimedOut", "--limit=3")
     assert replay(source, topic, tmp_path / "final.jsonl", *flags) == 0
     assert numbers(pubsub, out, 3) == {each.payload: 1 for each in wanted}
     assert numbers(pubsub, source, 4) == Counter(map(to_json, left)), "they are there again at once"
@@ -151,11 +149,17 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     source = pubsub.make_subscription(dead)
     pubsub.publish(dead, [to_json(each) for each in [*failures(3), *failures(2, attempt=5)]])
-    assert replay(source, topic, tmp_path / "final.jsonl", "--dry_run") == 0
+    assert replay(source, topic, tmp_path / "final.jsonl", "--dry_run", "--limit=5") == 0
     shown = capsys.readouterr().err
     assert "Would be sent    3" in shown and "Tried too often  2" in shown
     assert is_empty(pubsub, out) and list(tmp_path.iterdir()) == []
     assert sum(numbers(pubsub, source, 5).values()) == 5
+
+
+def test_a_subscription_that_is_empty_ends_it(pubsub: Pubsub, topic: str, out: str, dead: str, tmp_path: Path) -> None:
+    source = pubsub.make_subscription(dead)
+    assert replay(source, topic, tmp_path / "final.jsonl", "--idle_secs=0.5") == 0
+    assert is_empty(pubsub, out) and list(tmp_path.iterdir()) == []
 
 
 def test_a_limit(pubsub: Pubsub, topic: str, out: str, dead: str, tmp_path: Path) -> None:
@@ -287,7 +291,7 @@ def test_killed_half_way_loses_nothing(pubsub: Pubsub, tmp_path: Path) -> None:
         runs.append((source, topic, out, tmp_path / f"{where}.jsonl"))
     for source, topic, out, final in runs:
         # What the killed one had pulled is there again after the deadline for acknowledging it, 10 s at the least.
-        assert replay(source, topic, final, "--idle_secs=20", "--limit=70") == 0
+        assert replay(source, topic, final, "--limit=70") == 0
         assert set(numbers(pubsub, out, 100)) == {each.payload for each in good}
         assert sorted(final.read_bytes().splitlines()) == sorted(map(to_json, tried))
         assert is_empty(pubsub, source)

@@ -26,6 +26,8 @@ from google.rpc import status_pb2
 from tests.support.servers import BigQuery
 
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+# A delay that a test does not wait for.
+NEVER_SECS = 3600.0
 # Each open stream occupies a thread.
 _THREADS = 64
 _ALWAYS = 1 << 30
@@ -74,7 +76,8 @@ class BigQueryProxy:
         self.rows_per_answer = 0
         self.compression: str | None = None
         self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._going_on = False
+        self._delays: list[threading.Event] = []
         self._channel = grpc.insecure_channel(bigquery.grpc, options=_OPTIONS)
         self._port = 0
         self.start()
@@ -94,6 +97,14 @@ class BigQueryProxy:
         with self._lock:
             self.faults.clear()
 
+    def go_on(self) -> None:
+        """Ends the delays of faults, those to come too."""
+        with self._lock:
+            self._going_on = True
+            delays = list(self._delays)
+        for over in delays:
+            over.set()
+
     def start(self) -> None:
         """Listens again after `stop`, on the same port."""
         options = [*_OPTIONS, ("grpc.so_reuseport", 0)]
@@ -106,7 +117,7 @@ class BigQueryProxy:
         self._server.stop(0).wait()
 
     def close(self) -> None:
-        self._closing.set()
+        self.go_on()
         self.stop()
         self._channel.close()
 
@@ -119,6 +130,8 @@ class BigQueryProxy:
             if fault.passed_on:
                 call(request)
             self._happen(fault, context)
+            if not context.is_active():
+                context.abort(grpc.StatusCode.CANCELLED, "the client has gone meanwhile")
             return call(request)
 
     def read(self, method: str, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -156,13 +169,21 @@ class BigQueryProxy:
 
     def _happen(self, fault: Fault, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Ends the call, or returns the answer that takes its place."""
-        self._closing.wait(fault.delay_secs)
+        self._delay(fault.delay_secs, context)
         if fault.status is None:
             return iter(())
         if not fault.in_answer:
             context.abort(fault.status, fault.message)
         error = status_pb2.Status(code=fault.status.value[0], message=fault.message)
         return iter([types.AppendRowsResponse.serialize(types.AppendRowsResponse(error=error))])
+
+    def _delay(self, secs: float, context: grpc.ServicerContext) -> None:
+        """Waits, until `go_on` or the end of the call at most: a server that stops waits for its calls."""
+        over = threading.Event()
+        with self._lock:
+            self._delays.append(over)
+        if context.add_callback(over.set) and not self._going_on:
+            over.wait(secs)
 
     def _arrived(self, method: str, request: bytes, number: int) -> Fault | None:
         with self._lock:

@@ -1,5 +1,6 @@
 """Tests of the proxy in front of the BigQuery emulator: it passes calls on, and fails those it is told to."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 from sluice.transforms.bigquery.clients import close, read_client, write_client
-from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
+from tests.support.pubsub.streams import wait_until
 from tests.support.servers import BigQuery
 
 ROWS = pa.record_batch({"id": pa.array(range(10), pa.int64())})
@@ -132,7 +134,7 @@ def test_unary_calls_fail_as_often_as_told_and_with_the_servers_own_errors(
 def test_connections_break_while_it_is_away(proxy: BigQueryProxy, reader: BigQueryReadClient, table: str) -> None:
     (stream,) = session(reader, table).streams
     proxy.rows_per_answer = 1
-    proxy.fail("ReadRows", None, after=1, delay_secs=0.5)
+    proxy.fail("ReadRows", None, after=1, delay_secs=NEVER_SECS)
     answers = read(reader, stream.name)
     assert next(answers) == [0]
     proxy.stop()
@@ -144,12 +146,16 @@ def test_connections_break_while_it_is_away(proxy: BigQueryProxy, reader: BigQue
 
 def read_all_later(client: BigQueryReadClient, stream: str) -> list[int]:
     """Reads a stream as soon as the server answers again."""
-    for _ in range(100):
-        try:
-            return list(itertools.chain.from_iterable(read(client, stream)))
-        except ServiceUnavailable:
-            time.sleep(0.1)
-    raise AssertionError("it is not there again")
+    rows: list[int] = []
+
+    def done() -> bool:
+        with contextlib.suppress(ServiceUnavailable):
+            rows.extend(itertools.chain.from_iterable(read(client, stream)))
+            return True
+        return False
+
+    wait_until(done, "the server")
+    return rows
 
 
 def test_appends_are_passed_on(bigquery: BigQuery, proxy: BigQueryProxy) -> None:

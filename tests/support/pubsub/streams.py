@@ -19,11 +19,10 @@ from typing import Any
 from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.pubsub.read_local import open_sources
-from tests.support.processes import sluice
+from tests.support.fakes import PATIENCE_SECS
+from tests.support.processes import Forked, run_sluice
 from tests.support.servers import Pubsub, free_port
 
-# Nothing that a test waits for takes this long. The limit turns a hang into a failure.
-PATIENCE_SECS = 120.0
 _POLL_SECS = 0.02
 
 
@@ -50,11 +49,11 @@ class Ends:
     def publish(self, payloads: Sequence[bytes], attributes: Any = ()) -> list[str]:
         return self.pubsub.publish(self.topic, payloads, attributes)
 
-    def predictions(self, count: int, secs: float = 20.0) -> list[Any]:
+    def predictions(self, count: int, secs: float = PATIENCE_SECS) -> list[Any]:
         """Returns `count` messages of the output topic, or those that come within the time."""
         return [received.message for received in self.pubsub.pull_all(self.output, count, secs)]
 
-    def failed(self, count: int, secs: float = 20.0) -> list[dict[str, Any]]:
+    def failed(self, count: int, secs: float = PATIENCE_SECS) -> list[dict[str, Any]]:
         """Returns `count` published failures, or those that come within the time."""
         return [json.loads(each.message.data) for each in self.pubsub.pull_all(self.failures, count, secs)]
 
@@ -149,14 +148,20 @@ class LocalJob:
 class ProcessJob:
     """`sluice streaming` in its own process."""
 
-    def __init__(self, flags: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        flags: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        run: Callable[[list[str]], int] = run_sluice,
+    ) -> None:
         self.port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115  open as long as the job
-        self._flags = [*flags, f"--health_port={self.port}", "--progress=none"]
+        self._command = ["streaming", *flags, f"--health_port={self.port}", "--progress=none"]
+        self._run = run
         self.environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> ProcessJob:
-        self.process = sluice("streaming", *self._flags, output=self._log.name, environment=self.environment)
+        self.process = Forked(self._run, self._command, output=self._log.name, environment=self.environment)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -21,11 +21,10 @@ import urllib3
 from sluice.models.server.faults import Faults
 from sluice.models.server.reference import ReferenceServer, ServerOptions
 from sluice.models.server.store import ModelConfig
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked, sluice
 from tests.support.servers import answers, free_port, running
 
-_START_SECS = 60.0
-_STOP_SECS = 10.0
 HAS_TENSORFLOW_MODEL_SERVER = shutil.which("tensorflow_model_server") is not None
 
 
@@ -70,7 +69,7 @@ class Served:
         with tempfile.NamedTemporaryFile("w+") as log:
             process = sluice(*self._command, output="pipe", errors=log.name)
             assert process.stdout is not None
-            late = threading.Timer(_START_SECS, process.kill)
+            late = threading.Timer(PATIENCE_SECS, process.kill)
             late.start()
             self.ready = process.stdout.readline()
             late.cancel()
@@ -90,7 +89,7 @@ class Served:
         assert self._process is not None and self._process.stdout is not None
         getattr(self._process, how)()
         try:
-            return self._process.wait(_STOP_SECS)
+            return self._process.wait(PATIENCE_SECS)
         finally:
             self._process.kill()
             self._process.stdout.close()
@@ -137,7 +136,7 @@ def tensorflow_model_server(models: Mapping[str, str], labels: Mapping[str, int]
             "--file_system_poll_wait_seconds=1",
         ]
         urls = [f"http://127.0.0.1:{ports.rest_port}/v1/models/{name}" for name in models]
-        with running(command, lambda: all(map(answers, urls)), _START_SECS):
+        with running(command, lambda: all(map(answers, urls))):
             yield ports
 
 
@@ -173,7 +172,7 @@ class GrpcClient:
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
-    def predict(self, name: str, inputs: Mapping[str, Any], timeout: float = 20.0, **fields: Any) -> Any:
+    def predict(self, name: str, inputs: Mapping[str, Any], timeout: float = PATIENCE_SECS, **fields: Any) -> Any:
         """Returns the PredictResponse to arrays or TensorProtos; `fields` are those of `predict_request`."""
         return self.predictions.Predict(predict_request(name, inputs, **fields), timeout=timeout)
 
@@ -216,7 +215,7 @@ class RestClient:
     """urllib3 on one connection that stays open."""
 
     def __init__(self, port: int) -> None:
-        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, timeout=20.0, retries=False)
+        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, timeout=PATIENCE_SECS, retries=False)
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
         """Sends bytes unchanged, any other body as JSON; `headers` have _ for -."""

@@ -18,7 +18,7 @@ from sluice.models.endpoints.rest import RestModel
 from sluice.models.interface import EndpointOptions, ModelOptions
 from sluice.models.signature import Signature
 from sluice.models.uri import parse_model_uri
-from tests.support.fakes import X_TO_Y, double, x_feeds
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, double, x_feeds
 
 # How long a trickling server waits between bytes.
 _TRICKLE_SECS = 0.01
@@ -178,6 +178,37 @@ def trickling(start: bytes, stopping: threading.Event) -> Callable[[socket.socke
                 connection.sendall(b"1")
 
     return trickle
+
+
+class HeldReader:
+    """A server that reads the start of a request, and the rest only when the test lets it.
+
+    Args:
+      tls: None: plain text.
+
+    Attributes:
+      begun: set once something has come.
+      go_on: lets it read on.
+    """
+
+    def __init__(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._listening, self._tls = listening, tls
+
+    def count(self) -> int:
+        """Returns the bytes of the first connection over which any come."""
+        count = 0
+        while not count:
+            connection, _ = self._listening.accept()
+            with contextlib.suppress(OSError), self._tls_of(connection) as reader:
+                while data := reader.recv(50_000):
+                    count += len(data)
+                    self.begun.set()
+                    self.go_on.wait(PATIENCE_SECS)
+        return count
+
+    def _tls_of(self, connection: socket.socket) -> socket.socket:
+        return self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
 
 
 def doubled(request: Request) -> Any:

@@ -25,7 +25,7 @@ from sluice.transforms.core.formats import BIGQUERY
 from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.read import MAX_BATCH_ROWS
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
-from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
 from tests.support.servers import BigQuery
 from tests.support.sizes import size
 
@@ -255,7 +255,7 @@ def test_an_outage_ends_with_any_answer(proxy: BigQueryProxy, births_table: str)
 def test_the_connection_itself_breaks(proxy: BigQueryProxy, births_table: str) -> None:
     found = find_table(births_table, "id < 3000", storage_endpoint=proxy.url)
     proxy.rows_per_answer = 1000
-    proxy.fail("ReadRows", None, after=2, delay_secs=0.1)
+    proxy.fail("ReadRows", None, after=2, delay_secs=NEVER_SECS)
     pauses: list[float] = []
 
     def pause(secs: float) -> None:

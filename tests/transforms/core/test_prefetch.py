@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.core.prefetch import prefetch
+from tests.support.fakes import PATIENCE_SECS
 
 
 @given(st.lists(st.integers()), st.integers(1, 4))
@@ -40,7 +41,7 @@ def test_it_works_ahead_but_only_so_far() -> None:
 
     found = prefetch(items(), depth=2)
     assert next(found) == 0
-    assert third.wait(10), "items are made though nobody asks"
+    assert third.wait(PATIENCE_SECS), "items are made though nobody asks"
     assert len(made) <= 5
     found.close()  # type: ignore[attr-defined]
     assert len(made) <= 6

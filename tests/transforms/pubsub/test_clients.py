@@ -4,6 +4,7 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError
 
 from sluice.transforms.pubsub import clients as pubsub_clients
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.servers import Pubsub
 
 
@@ -16,7 +17,7 @@ def test_what_is_published_is_pulled_and_acknowledged(pubsub: Pubsub) -> None:
     pulled = []
     while len(pulled) < 2:
         request = {"subscription": subscription, "max_messages": 2}
-        pulled += subscriber.pull(request=request, timeout=20).received_messages
+        pulled += subscriber.pull(request=request, timeout=PATIENCE_SECS).received_messages
     assert [each.message.message_id for each in pulled] == ids
     assert {each.message.data for each in pulled} == {large}
     subscriber.modify_ack_deadline(

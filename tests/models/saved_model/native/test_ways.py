@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from sluice.models.saved_model.reasons import NoSuchTensor, TensorFlowError
 from sluice.models.saved_model.signature_reader import read_signatures
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.ways import load
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.paths import ROOT
 from tests.support.saved_models.case import save_function
 from tests.support.saved_models.keras import save_keras3
@@ -73,6 +76,7 @@ print(0, {"tensorflow", "keras", "tensorflow_serving"} & sys.modules.keys())
 """
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("script", [_BATCH, _SERVE], ids=["batch", "serve"])
 def test_a_command_does_without_python_tensorflow(script: str, tmp_path: Path, cases: Callable[[str], str]) -> None:
     rows = tmp_path / "rows.csv"
@@ -186,5 +190,11 @@ def test_a_call_that_passes_the_time_limit(tmp_path: Path) -> None:
     model = open_model(str(tmp_path), ModelOptions(time_limit_secs=0.2))
     with pytest.raises(TimedOut):
         call(model, x=[1e9])
-    assert call(model, x=[2.0]) == {"y": [6.0]}
+    give_up = time.monotonic() + PATIENCE_SECS
+    while time.monotonic() < give_up:  # on a busy machine a short call may pass the limit as well
+        with contextlib.suppress(TimedOut):
+            assert call(model, x=[2.0]) == {"y": [6.0]}
+            break
+    else:
+        pytest.fail("no call is answered any more")
     model.close()
