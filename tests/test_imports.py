@@ -1,6 +1,7 @@
 """What may import Beam and TensorFlow, and what workers need installed; test_rooms.py holds our own imports."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -41,16 +42,21 @@ def imports(path: Path, at_top: bool = False) -> set[str]:
     Of ours the second; of Google's, which share a namespace, the first two; of google.cloud's, which share another, the
     first three.
     """
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if at_top else list(ast.walk(tree))
     found = set()
-    for node in nodes:
+    for node in _statements(path, at_top):
         if isinstance(node, ast.Import):
             found |= {_root(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module, f"{path}: relative import"
             found |= {_root(f"{node.module}.{alias.name}") for alias in node.names}
     return found
+
+
+@functools.cache
+def _statements(path: Path, at_top: bool) -> list[ast.Import | ast.ImportFrom]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if at_top else ast.walk(tree)
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _root(module: str) -> str:
@@ -85,7 +91,7 @@ def test_all_that_is_imported_is_declared() -> None:
 def test_nothing_imports_the_short_names(package: str) -> None:
     """As packages of their own, the three folders would take names that a user's own folders have."""
     for path in modules(package):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in _statements(path, at_top=False):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.split(".")[0] in PACKAGES], path

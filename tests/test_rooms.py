@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,8 +56,13 @@ def room_of(package: str, path: Path) -> str:
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yields the modules of ours that a file imports: at its top, within functions, and for types only."""
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Returns the modules of ours that a file imports: at its top, within functions, and for types only."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("sluice"))

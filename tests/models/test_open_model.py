@@ -161,6 +161,7 @@ def test_outputs_that_are_not_asked_for_are_not_given(backend: str, uris: Uris) 
         assert set(answers[0]) == {"points"}
 
 
+@pytest.mark.job  # trains an estimator
 def test_the_features_of_an_estimators_examples_are_columns(cases: Directories) -> None:
     with opened(cases("tf1_estimator")) as model:
         assert model.signature.columns == (

@@ -21,11 +21,12 @@ from sluice.models.tensors.strings import Strings
 from tests.support.saved_models.cases import CASES
 from tests.support.saved_models.stateful import STATEFUL
 from tests.support.saved_models.twins import Lent, Twins, same
+from tests.support.sizes import example_count, size
 
 Open = Callable[..., Twins]
 
 # A property is tried on many batches of one model.
-PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=example_count(24), deadline=None, suppress_health_check=list(HealthCheck))
 _TEXTS = st.one_of(st.binary(max_size=40), st.sampled_from([b"", b"x" * 22, b"x" * 23, b"y" * 3000]))
 
 
@@ -136,13 +137,15 @@ def echo_feeds(random: np.random.Generator, rows: int, fails: bool) -> list[np.n
     return [number, objects([bytes(random.integers(0, 255, size, np.uint8)) for size in random.integers(0, 60, rows)])]
 
 
+@pytest.mark.soak
 def test_eight_threads_with_a_tenth_of_the_calls_failing(opened: Open) -> None:
     twins = opened("echo")
     wrong: list[Any] = []
+    turns = size(30, soak=150)
 
     def work(seed: int) -> None:
         random = np.random.default_rng(seed)
-        for turn in range(150):
+        for turn in range(turns):
             fails = turn % 10 == 3
             feeds = echo_feeds(random, int(random.integers(1, 300)), fails)
             lent = Lent(feeds)
@@ -164,9 +167,10 @@ def test_eight_threads_with_a_tenth_of_the_calls_failing(opened: Open) -> None:
     assert wrong == []
 
 
+@pytest.mark.soak
 def test_strings_of_megabytes(opened: Open) -> None:
     twins = opened("echo")
-    texts = objects([b"a" * (40 << 20), b"", b"b" * (3 << 20)])
+    texts = objects([b"a" * size(5 << 20, soak=40 << 20), b"", b"b" * (3 << 20)])
     feeds = [np.ones((3, 3), np.float32), texts]
     assert agree(twins.native(Lent(feeds).tensors), twins.twin(feeds))
 
