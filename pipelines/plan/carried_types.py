@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.transforms.core.beam_files import open_text
-from sluice.transforms.core.formats import CSV, JSONL, TFRECORD
+from sluice.transforms.core.formats import CSV, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
 from sluice.transforms.decode.lines import read_blocks
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
@@ -57,8 +57,15 @@ def carried_types(source: Source, needed: Mapping[str, pa.DataType], output: str
     return CarriedTypes(types, guessed=guessed)
 
 
-def exact_floats(columns: Mapping[str, pa.DataType]) -> tuple[str, ...]:
-    """Returns the columns of float64, or of lists of them."""
+def exact_floats(source: Source, columns: Mapping[str, pa.DataType]) -> tuple[str, ...]:
+    """Returns the columns, of floats or of lists of them, in which no number may be rounded.
+
+    Of tf.Examples none: their floats are float32. Of text those that are float64: shorter ones are what was asked for.
+    """
+    if source.format in TYPED_FORMATS:
+        return tuple(name for name, kind in columns.items() if pa.types.is_floating(_leaf(kind)))
+    if source.format not in (CSV, JSONL):
+        return ()
     return tuple(name for name, kind in columns.items() if pa.types.is_float64(_leaf(kind)))
 
 

@@ -81,7 +81,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     order = source.names if source.format != JSONL else tuple(dict.fromkeys((*source.names, *carried, *needed)))
     columns = {name: (needed | carried)[name] for name in order if name in needed or name in carried}
     columns |= {name: kind for name, kind in (needed | carried).items() if name not in columns}
-    exact = exact_floats(carried) if source.format in (CSV, JSONL) else ()
+    exact = exact_floats(source, carried)
     if examples:
         columns[examples] = pa.binary()
     header = source.names if wanted.raw and source.format == CSV else ()

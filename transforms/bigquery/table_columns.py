@@ -57,7 +57,7 @@ def _sent_type(kind: pa.DataType, there: Field) -> pa.DataType:
 def append_columns(batch: pa.RecordBatch, schema: pa.Schema, predicted_at: datetime.datetime) -> pa.RecordBatch:
     """Returns a batch's rows as they are appended.
 
-    Dictionaries become their values; a list that is null becomes an empty one; nanoseconds are cut off.
+    Dictionaries become their values; a list that is null becomes an empty one.
 
     Args:
       schema: see `append_schema`.
@@ -129,8 +129,7 @@ def _convert_values(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
         shown = shown_type(array.type)
         fits = same_kind(shown, kind) or (pa.types.is_integer(shown) and pa.types.is_decimal(kind))
         _check_kind(fits, array, kind, path)
-        # Nanoseconds of times are cut off. Nothing else may change.
-        array = array.cast(kind, safe=getattr(array.type, "unit", "") != "ns")
+        array = array.cast(kind)
     if pa.types.is_string(kind):
         array.validate(full=True)  # nothing before has checked that it is UTF-8
     elif bounds := _bounds(kind):

@@ -32,7 +32,7 @@ from sluice.transforms.bigquery.table import (
     parse_table_id,
 )
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.encode.base import OutputSpec, in_micros, map_leaves, shown_type
 from sluice.transforms.encode.json import JsonEncoder
 
 INSERT_ERROR = "InsertError"
@@ -72,7 +72,7 @@ class Row:
 
 def coarse_schema(schema: pa.Schema) -> pa.Schema:
     """Returns the schema with microseconds for nanoseconds: BigQuery's times are no finer."""
-    return pa.schema([field.with_type(_coarse(field.type)) for field in schema])
+    return pa.schema([field.with_type(map_leaves(shown_type(field.type), _coarse)) for field in schema])
 
 
 def table_rows(batch: pa.RecordBatch, schema: pa.Schema, predicted_at: datetime.datetime) -> list[Row]:
@@ -86,7 +86,7 @@ def table_rows(batch: pa.RecordBatch, schema: pa.Schema, predicted_at: datetime.
       SluiceError: a column is missing, or has a value that its type or JSON cannot hold.
     """
     file = io.BytesIO()
-    JsonEncoder(file, OutputSpec("jsonl", schema)).write(_cut(batch))
+    JsonEncoder(file, OutputSpec("jsonl", schema)).write(batch)
     when = predicted_at.isoformat(timespec="microseconds")
     return [
         _row(text, row_id, when)
@@ -125,18 +125,7 @@ def _row_ids(batch: pa.RecordBatch) -> Sequence[str | None]:
 
 
 def _coarse(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
-    return pa.time64("us") if kind == pa.time64("ns") else kind
-
-
-def _cut(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Returns the batch with nanoseconds cut off."""
-    for place, name in enumerate(batch.schema.names):
-        column = batch.column(place)
-        if (kind := _coarse(column.type)) != column.type:
-            batch = batch.set_column(place, name, column.cast(kind, safe=False))
-    return batch
+    return in_micros(kind) if getattr(kind, "unit", "") == "ns" else kind
 
 
 class InsertRows(beam.DoFn, Generic[Source]):

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sluice.models.tensors.column_types import is_list
 from sluice.transforms.core.batches import payload_of
 from sluice.transforms.decode.convert import convert_or_mark
 from sluice.transforms.decode.spec import Decoded, InputSpec, finish, without_bad
@@ -23,7 +24,7 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
     arrays = []
     for name, kind in spec.columns:
         found = batch.column(name)
-        array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind), kind)
+        array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind, exact=name in spec.exact), kind)
         if misfits is not None:
             text = f"column '{name}' has type {found.type} here, and its value does not fit {kind}"
             reasons = dict.fromkeys(np.flatnonzero(misfits).tolist(), text) | reasons
@@ -33,7 +34,7 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
     return without_bad(whole, reasons, origin, positions, functools.partial(payload_of, batch))
 
 
-def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def _fit(array: pa.Array, kind: pa.DataType, exact: bool) -> pa.Array:
     """Returns the array cast to the type.
 
     Raises:
@@ -46,4 +47,16 @@ def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
     narrowed = fitted is not array and pa.types.is_floating(kind) and pa.types.is_floating(array.type)
     if narrowed and not pc.is_inf(fitted).equals(pc.is_inf(array)):
         raise ValueError(f"out of the range of {kind}")
+    if exact and fitted is not array and _is_rounded(array, fitted):
+        raise ValueError(f"rounded to {kind}")
     return fitted
+
+
+def _is_rounded(array: pa.Array, fitted: pa.Array) -> bool:
+    """Whether floats, or lists of them, have become other numbers."""
+    while is_list(array.type):
+        array, fitted = array.flatten(), fitted.flatten()
+    if not pa.types.is_floating(array.type) or not pa.types.is_floating(fitted.type):
+        return False
+    same = pc.or_(pc.equal(fitted.cast(array.type), array), pc.is_nan(array))
+    return not pc.all(same, min_count=0).as_py()

@@ -47,7 +47,7 @@ class InputSpec:
       columns: (name, type) of each column to read, in order. In text formats a binary column is base64.
       fed: for CSV: (name, type) of columns whose text is carried: what the model is fed of them, each in a column of
         its own after the others (models.reserved.FED).
-      exact: columns of floats that are written: a whole number that they cannot hold fails its row.
+      exact: columns of floats that are written: a number that they would round fails its row; of text, a whole number.
       guessed: columns whose type is that of the first rows.
       examples: for TFRecords of a model that parses tf.Examples itself: the column of the whole records.
       payload: carry the source text of each row, for failures and for writers of raw rows.

@@ -22,7 +22,9 @@ from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode.base import (
     OutputSpec,
     data_bytes,
+    in_micros,
     join,
+    map_leaves,
     parts,
     replace_values,
     select_columns,
@@ -61,6 +63,11 @@ def avro_bad_name(field: pa.Field) -> str | None:
     if not pa.types.is_struct(kind):
         return None
     return next((name for inner in kind if (name := avro_bad_name(inner))), None)
+
+
+def written_schema(schema: pa.Schema) -> pa.Schema:
+    """Returns the columns in shown types, with times in microseconds, as they are encoded."""
+    return pa.schema([field.with_type(map_leaves(field.type, in_micros)) for field in shown_schema(schema)])
 
 
 def avro_schema(schema: pa.Schema) -> dict[str, Any]:
@@ -119,12 +126,12 @@ def _avro_type(kind: pa.DataType, path: str) -> Any:
 class AvroEncoder:
     """An Avro container file with one deflated block for each batch. It never seeks, so any stream will do.
 
-    Timestamps and times are cut to microseconds.
+    Timestamps and times are in microseconds. One with digits below these is refused.
     """
 
     def __init__(self, file: BinaryIO, spec: OutputSpec) -> None:
         self._file = file
-        self._schema = shown_schema(spec.schema)
+        self._schema = written_schema(spec.schema)
         self._sync_marker = os.urandom(16)
         header = io.BytesIO()
         fastavro.writer(header, avro_schema(self._schema), [], codec="deflate", sync_marker=self._sync_marker)
@@ -185,12 +192,9 @@ def _value_pieces(array: pa.Array) -> list[pa.Array]:
 def _counted(array: pa.Array) -> np.ndarray:
     """Returns numbers, dates, times or timestamps as the integers of Avro."""
     kind = array.type
-    if not pa.types.is_timestamp(kind) and not pa.types.is_time(kind):
-        return _numbers(array.cast(pa.int32()) if pa.types.is_date(kind) else array)
-    if kind.unit == "ns":
-        return _numbers(array.cast(pa.int64())) // 1000
-    micros = pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) else pa.time64("us")
-    return _numbers(array.cast(micros).cast(pa.int64()))
+    if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+        return _numbers(array.cast(pa.int64()))
+    return _numbers(array.cast(pa.int32()) if pa.types.is_date(kind) else array)
 
 
 def _list_pieces(array: pa.Array) -> list[pa.Array]:

@@ -1,7 +1,7 @@
 """The spec of an output file, and what the encoders share: columns in the types of the file, and joined bytes."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -97,6 +97,25 @@ def shown_schema(schema: pa.Schema) -> pa.Schema:
 
 def _shown_field(field: pa.Field) -> pa.Field:
     return field.with_type(shown_type(field.type))
+
+
+def map_leaves(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Returns the type with every type inside its lists and structs changed."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(map_leaves(field.type, change)) for field in kind])
+    if is_list(kind):
+        return pa.list_(kind.value_field.with_type(map_leaves(kind.value_type, change)))
+    return change(kind)
+
+
+def in_micros(kind: pa.DataType) -> pa.DataType:
+    """Returns a timestamp or time in microseconds, for formats that have no nanoseconds; other types as they are.
+
+    `select_columns` refuses values that would lose digits.
+    """
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    return pa.time64("us") if pa.types.is_time(kind) else kind
 
 
 def select_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

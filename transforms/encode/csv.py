@@ -13,7 +13,7 @@ from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode.base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
 from sluice.transforms.encode.json import json_texts, json_unsupported
-from sluice.transforms.encode.text import column_text, has_text
+from sluice.transforms.encode.text import check_texts, column_text, has_text
 
 # pandas and pyarrow read these as floats (pyarrow reads `nan` as null unless `null_values` says otherwise).
 _NONFINITE = ("nan", "inf", "-inf")
@@ -48,7 +48,9 @@ class CsvEncoder:
             self._schema = self._schema.append(pa.field(PAYLOAD, pa.binary(), nullable=False))
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for part in parts(select_columns(batch, self._schema)):
+        selected = select_columns(batch, self._schema)
+        check_texts(selected)
+        for part in parts(selected):
             self._file.write(data_bytes(_added_lines(part) if self._raw else _lines(part)))
 
     def close(self) -> None:

@@ -16,11 +16,12 @@ from sluice.transforms.encode.base import OutputSpec, parts, select_columns, sho
 def example_unsupported(kind: pa.DataType) -> str | None:
     """Returns the part of this shown type that a tf.Example cannot hold, or None.
 
-    A tf.Example has flat lists of int64, float and bytes. uint64 is refused, because int64 does not hold all of it.
+    A tf.Example has flat lists of int64, float and bytes. uint64 and float64 are refused, because int64 and float do
+    not hold all of their values.
     """
     value = kind.value_type if is_list(kind) else kind
     types = pa.types
-    if types.is_uint64(value):
+    if types.is_uint64(value) or types.is_float64(value):
         return str(kind)
     kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_binary, types.is_null)
     return None if any(is_kind(value) for is_kind in kinds) else str(kind)
@@ -29,8 +30,8 @@ def example_unsupported(kind: pa.DataType) -> str | None:
 class ExampleEncoder:
     """A TFRecord file of serialized tf.Examples.
 
-    Integers and booleans are int64 features; floats are float features (a float64 is rounded to float32, the only
-    float); strings and binary are bytes features. A null is a feature left out.
+    Integers and booleans are int64 features; floats are float features; strings and binary are bytes features. A null
+    is a feature left out.
 
     A raw row is the serialized Example of the source followed by an Example of the added columns. Parsers read
     concatenated messages as one and merge their maps, https://protobuf.dev/programming-guides/encoding/#last-one-wins;

@@ -24,7 +24,7 @@ from sluice.transforms.encode.base import (
     select_columns,
     shown_schema,
 )
-from sluice.transforms.encode.text import column_text, has_text
+from sluice.transforms.encode.text import check_texts, column_text, has_text
 
 # JSON has no such numbers; these strings are the proto3 mapping: https://protobuf.dev/programming-guides/json/
 _NONFINITE = ('"NaN"', '"Infinity"', '"-Infinity"')
@@ -76,6 +76,7 @@ def json_objects(batch: pa.RecordBatch, spec: OutputSpec) -> pa.ChunkedArray:
 
 def _selected(batch: pa.RecordBatch, schema: pa.Schema, raw: bool) -> pa.RecordBatch:
     selected = select_columns(batch, schema)
+    check_texts(selected)
     if not raw:
         return selected
     place = selected.schema.get_field_index(PAYLOAD)

@@ -24,10 +24,16 @@ def parquet_unsupported(kind: pa.DataType) -> str | None:
 
 
 def _written_type(kind: pa.DataType) -> pa.DataType:
-    """Returns the type with lists of variable size in place of fixed ones.
+    """Returns the type with lists of variable size in place of fixed ones, and the units of Parquet.
 
-    pyarrow cannot read a null among lists of fixed size: https://github.com/apache/arrow/issues/35692
+    pyarrow cannot read a null among lists of fixed size: https://github.com/apache/arrow/issues/35692. Parquet has no
+    seconds, and counts dates in 32 bits of days. pyarrow converts them when it writes a row group; an overflow then
+    fails all its rows, or passes unseen.
     """
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_written_type(field.type)) for field in kind])
     if not is_list(kind):

@@ -9,6 +9,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sluice.models.errors import SluiceError
+from sluice.models.tensors.column_types import is_list
+
 _HAS_TEXT = (
     pa.types.is_boolean,
     pa.types.is_integer,
@@ -26,6 +29,47 @@ _HAS_TEXT = (
 def has_text(kind: pa.DataType) -> bool:
     """Whether `column_text` accepts arrays of this shown type."""
     return any(is_kind(kind) for is_kind in _HAS_TEXT)
+
+
+# The first and last years, as days, and the end of a day, in seconds: ISO 8601 has four digits for a year.
+_DAYS = (-719_162, 2_932_896)
+_SECONDS = (-62_135_596_800, 253_402_300_800)
+_DAY_SECONDS = (0, 86_400)
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def check_texts(batch: pa.RecordBatch) -> None:
+    """Checks that dates and times have texts.
+
+    Raises:
+      SluiceError: a date is not in the years 1 to 9999, or a time not within a day. The text names the column.
+    """
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if (found := _untold(column)) is not None:
+            raise SluiceError(
+                f"column '{name}': the {column.type} {found} has no text: it is not in the years 1 to 9999, or is no "
+                "time of a day"
+            )
+
+
+def _untold(array: pa.Array) -> int | None:
+    """Returns a date or time that has no text, as it is stored; None if there is none."""
+    kind = array.type
+    if is_list(kind) or pa.types.is_struct(kind):
+        inner = array.flatten() if pa.types.is_struct(kind) else [array.flatten()]
+        return next((found for each in inner if (found := _untold(each)) is not None), None)
+    if not pa.types.is_temporal(kind) or not len(array):
+        return None
+    low, high = _limits(kind)
+    bounds = pc.min_max(array.view(pa.int32() if kind.bit_width == 32 else pa.int64())).as_py()
+    return next((found for found in bounds.values() if found is not None and not low <= found <= high), None)
+
+
+def _limits(kind: pa.DataType) -> tuple[int, int]:
+    if pa.types.is_date(kind):
+        return _DAYS
+    low, end = _SECONDS if pa.types.is_timestamp(kind) else _DAY_SECONDS
+    return low * _PER_SECOND[kind.unit], end * _PER_SECOND[kind.unit] - 1
 
 
 def column_text(array: pa.Array, nonfinite: tuple[str, str, str]) -> pa.Array:

@@ -132,7 +132,7 @@ def test_json_for_a_model_that_parses_tf_examples() -> None:
 def test_avro_has_its_own_types() -> None:
     planned = plan("avro", avro_schema=ROW, topic=True, table=True, exclude=("name",))
     columns = (("zip", pa.string()), ("age", pa.int32()), ("height", pa.float64()), ("name", pa.string()))
-    assert planned.decode == MessageSpec("avro", InputSpec(AVRO, columns, payload=False), ROW)
+    assert planned.decode == MessageSpec("avro", InputSpec(AVRO, columns, payload=False, exact=("height",)), ROW)
     carried = list(map(pa.field, *zip(*columns[:3], strict=True)))
     assert planned.topic == output(JSONL, *carried, SCORE)
     assert planned.table == pa.schema([*carried, SCORE, *TABLE_COLUMNS])

@@ -99,7 +99,11 @@ OTHERS = {
 SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = INTEGERS | FLOATS | TEXTS | BINARIES | OTHERS
 # The types that a feature of a tf.Example can have.
 FEATURES: dict[pa.DataType, st.SearchStrategy[Any]] = (
-    INTEGERS | FLOATS | TEXTS | BINARIES | {pa.bool_(): st.booleans(), pa.null(): st.none()}
+    INTEGERS
+    | {pa.float16(): FLOATS[pa.float16()], pa.float32(): FLOATS[pa.float32()]}
+    | TEXTS
+    | BINARIES
+    | {pa.bool_(): st.booleans(), pa.null(): st.none()}
 )
 NAMES = st.text(alphabet="abcXYZ019_ é\"',\\", min_size=1, max_size=6)
 

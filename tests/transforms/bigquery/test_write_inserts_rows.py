@@ -47,8 +47,15 @@ def test_whole_numbers_that_a_double_cannot_hold_are_text(kind: pa.DataType) -> 
         assert values_of(kind, exact, large) == [exact, str(large)]
 
 
-def test_nanoseconds_are_cut_off() -> None:
-    nanos = pa.array([1_999], pa.int64())
+def test_digits_below_microseconds_are_refused() -> None:
+    schema = pa.schema([("x", pa.list_(pa.timestamp("ns")))])
+    batch = pa.record_batch([pa.array([[1_999]], schema.field(0).type)], schema=schema)
+    with pytest.raises(SluiceError, match=r"column 'x': .*would lose data"):
+        table_rows(batch, coarse_schema(schema), WHEN)
+
+
+def test_nanoseconds_become_microseconds() -> None:
+    nanos = pa.array([1_000], pa.int64())
     kinds = [pa.timestamp("ns", "UTC"), pa.timestamp("ns"), pa.time64("ns")]
     batch = pa.record_batch([nanos.cast(kind) for kind in kinds], names=["a", "b", "c"])
     (row,) = table_rows(batch, coarse_schema(batch.schema), WHEN)

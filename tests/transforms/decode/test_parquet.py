@@ -116,3 +116,14 @@ def test_the_share_of_each_row_group(tmp_path: Path) -> None:
         rows, sizes = group_shares(file)
     assert rows.tolist() == [1000, 1000, 500]
     assert sizes[0] > sizes[2] > 0
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_number_that_a_narrower_type_would_round_costs_its_row_if_it_is_written(tmp_path: Path, nested: bool) -> None:
+    values: list[Any] = [0.5, 53.3, float("nan"), None, 16_777_217.0, float("inf")]
+    array = pa.array([[value] for value in values] if nested else values)
+    kind = pa.list_(pa.float32()) if nested else pa.float32()
+    path = put_column(tmp_path, array)
+    written = read(path, InputSpec(PARQUET, (("v", kind),), exact=("v",)))
+    assert [failure.origin for failure in written.failures] == ["f.parquet#row=1", "f.parquet#row=4"]
+    assert not read(path, InputSpec(PARQUET, (("v", kind),))).failures, "the model may be fed it"

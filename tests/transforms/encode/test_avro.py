@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.encode.avro import _joined_fields, _varints, avro_schema
+from sluice.transforms.encode.avro import _joined_fields, _varints, avro_schema, written_schema
 from sluice.transforms.encode.base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
 from sluice.transforms.encode.formats import check_output_spec
 from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch
@@ -54,7 +54,7 @@ def has_decimals(kind: pa.DataType) -> bool:
 @given(batches(names=AVRO_NAMES).filter(lambda batch: not any(has_decimals(field.type) for field in batch.schema)))
 def test_the_bytes_are_those_of_fastavro(batch: pa.RecordBatch) -> None:
     # Decimals have Arrow's width here; fastavro writes the shortest.
-    schema = shown_schema(batch.schema)
+    schema = written_schema(batch.schema)
     columns = select_columns(batch, schema)
     out = io.BytesIO()
     parsed = fastavro.parse_schema(avro_schema(schema))
@@ -114,11 +114,20 @@ def test_records_of_the_same_path_text_have_names_of_their_own() -> None:
     assert list(fastavro.reader(io.BytesIO(encode_batch("avro", batch)))) == batch.to_pylist()
 
 
-def test_nanoseconds_are_cut_to_microseconds() -> None:
+@pytest.mark.parametrize("kind", [pa.timestamp("ns", "UTC"), pa.timestamp("ns"), pa.time64("ns")], ids=str)
+@pytest.mark.parametrize("nested", [False, True])
+def test_digits_below_microseconds_are_refused(kind: pa.DataType, nested: bool) -> None:
+    array = pa.array([1_999], kind)
+    array = pa.StructArray.from_arrays([pa.ListArray.from_arrays([0, 1], array)], ["a"]) if nested else array
+    with pytest.raises(SluiceError, match=r"column 'x': .*would lose data"):
+        encode_batch("avro", pa.RecordBatch.from_arrays([array], ["x"]))
+
+
+def test_nanoseconds_become_microseconds() -> None:
     batch = pa.record_batch(
         {
-            "t": pa.array([1_999, -1, None], pa.timestamp("ns", "UTC")),
-            "time": pa.array([1_999, 0, None], pa.time64("ns")),
+            "t": pa.array([1_000, -1_000, None], pa.timestamp("ns", "UTC")),
+            "time": pa.array([1_000, 0, None], pa.time64("ns")),
         }
     )
     first, second, third = fastavro.reader(io.BytesIO(encode_batch("avro", batch)))
