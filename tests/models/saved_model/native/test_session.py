@@ -167,6 +167,29 @@ def test_eight_threads_with_a_tenth_of_the_calls_failing(opened: Open) -> None:
     assert wrong == []
 
 
+_KINDS = st.sampled_from([pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())])
+
+
+def test_slices_offsets_and_nulls_of_arrow_reach_the_model(opened: Open) -> None:
+    """Columns as readers make them: parts of larger buffers, with nulls, which are empty strings."""
+    twins = opened("echo")
+
+    @PROPERTY
+    @given(st.lists(st.one_of(st.none(), _TEXTS), max_size=30), _KINDS, st.integers(0, 9), st.integers(0, 9))
+    def check(values: list[bytes | None], kind: pa.DataType, before: int, behind: int) -> None:
+        whole = [b"-" * 30] * before + values + [b"+" * 30] * behind
+        plain = pa.array(whole, pa.binary())
+        array = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
+        strings = Strings.of(array.slice(before, len(values)))
+        texts = objects([value or b"" for value in values])
+        number = np.ones((len(values), 3), np.float32)
+        found, wanted = answer(twins.native, [number, strings]), answer(twins.twin, [number, texts])
+        del array, plain, strings
+        assert not isinstance(found, str) and agree(found, wanted)
+
+    check()
+
+
 @pytest.mark.soak
 def test_strings_of_megabytes(opened: Open) -> None:
     twins = opened("echo")

@@ -76,14 +76,108 @@ print(0, {"tensorflow", "keras", "tensorflow_serving"} & sys.modules.keys())
 """
 
 
+# What a worker of any runner does: it unpickles the DoFn, sets it up, and gives it a bundle.
+_WORKER = """
+import sys
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.internal import pickler
+from sluice.models.cache import ModelRecipe
+from sluice.models.files import LocalFiles
+from sluice.models.uri import parse_model_uri
+from sluice.transforms.predict import _Predict
+recipe = ModelRecipe(parse_model_uri(sys.argv[1]))
+do_fn = pickler.loads(pickler.dumps(_Predict(recipe, "", LocalFiles())))
+do_fn.setup()
+do_fn.start_bundle()
+window, now = beam.transforms.window.GlobalWindow(), beam.utils.timestamp.Timestamp(0)
+made = [*do_fn.process(pa.RecordBatch.from_pydict({"text": ["one", "two"]}), window, now), *do_fn.finish_bundle()]
+assert [row["upper"] for each in made for row in each.value.to_pylist()] == ["ONE", "TWO"], made
+do_fn.teardown()
+print(0, {"tensorflow", "keras"} & sys.modules.keys())
+"""
+# A stream over a subscription in memory, by the graph of `sluice streaming`, until its messages are acknowledged.
+_STREAM = """
+import sys, threading
+from sluice.pipelines.dataflow.runner import beam_options
+from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.plan.streaming_job import plan_streaming
+from sluice.pipelines.streaming import _segment
+from sluice.transforms.pubsub.message_buffer import BundleOptions
+from sluice.transforms.pubsub.message_source import SourceOptions
+from sluice.transforms.pubsub.read_local import close_source, open_source
+from tests.support.pubsub.memory_subscription import MemorySubscription
+name, output = "projects/project/subscriptions/memory", sys.argv[2] + ".jsonl"
+plan = plan_streaming(
+    StreamingOptions(model=sys.argv[1], input_subscription=name, output=output, failures=sys.argv[2] + ".failed"), False
+)
+subscription = MemorySubscription(name)
+source = open_source(subscription, SourceOptions(BundleOptions(interval_secs=0.0, idle_secs=0.02), pull_threads=1))
+thread = threading.Thread(target=_segment(plan, beam_options([])), daemon=True)
+thread.start()
+subscription.publish([b'{"text": "one"}', b'{"text": "two"}', b"no JSON"])
+while thread.is_alive() and len(subscription.acknowledged) < 3:
+    thread.join(0.05)
+source.drain()
+thread.join()
+close_source(source)
+print(len(subscription.acknowledged) - 3, {"tensorflow", "keras"} & sys.modules.keys())
+"""
+
+
 @pytest.mark.job
-@pytest.mark.parametrize("script", [_BATCH, _SERVE], ids=["batch", "serve"])
+@pytest.mark.parametrize(
+    "script", [_BATCH, _STREAM, _WORKER, _SERVE], ids=["batch", "streaming", "worker of Dataflow", "serve"]
+)
 def test_a_command_does_without_python_tensorflow(script: str, tmp_path: Path, cases: Callable[[str], str]) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("text\none\ntwo\n")
     command = [sys.executable, "-c", script, cases("string_only"), str(rows)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.splitlines()[-1:] == ["0 set()"], done.stdout + done.stderr
+
+
+# Python TensorFlow, what Beam uses of TFX, and a model of the C API in one process, whichever comes first.
+_BOTH = """
+import sys
+import numpy as np
+import pyarrow as pa
+
+def native():
+    from sluice.models.cache import open_model
+    from sluice.models.saved_model.native.session import Session
+    model = open_model(sys.argv[2])
+    assert isinstance(model._way, Session)
+    return model
+
+def python():
+    import tensorflow as tf
+    import tfx_bsl.public.tfxio
+    from tfx_bsl.coders import example_coder
+    rows = pa.RecordBatch.from_pydict({"text": [[b"one"], [b"two"]]})
+    assert len(example_coder.RecordBatchToExamplesEncoder().encode(rows)) == 2
+    assert tf.strings.upper(["one"]).numpy().tolist() == [b"ONE"]
+    return tf.saved_model.load(sys.argv[2])
+
+if sys.argv[1] == "before":
+    loaded, model = python(), native()
+else:
+    model, loaded = native(), python()
+for _ in range(3):
+    (group,) = model.bind(pa.RecordBatch.from_pydict({"text": ["one", "two" * 20]})).groups
+    found = model.call(group.feeds).arrays["upper"].tolist()
+    wanted = loaded.signatures["serving_default"](text=np.array([b"one", b"two" * 20], object))
+    assert found == wanted["upper"].numpy().tolist() == [b"ONE", b"TWO" * 20]
+model.close()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_python_tensorflow_may_be_in_the_same_process(order: str, cases: Callable[[str], str]) -> None:
+    command = [sys.executable, "-c", _BOTH, order, cases("string_only")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def call(model: Model, **columns: Any) -> dict[str, Any]:
