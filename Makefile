@@ -66,6 +66,7 @@ SANITIZER := $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-na
 sanitize: $(VENV)/.installed-test
 	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -X faulthandler -m pytest \
 		tests/models/saved_model/native/test_strings.py tests/models/saved_model/native/test_session.py \
+		tests/models/saved_model/native/test_quantized.py \
 		-k "not fork and not memory"
 
 lint: $(VENV)/.installed-test

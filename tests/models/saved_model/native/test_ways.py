@@ -173,6 +173,7 @@ print("done")
 """
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_python_tensorflow_may_be_in_the_same_process(order: str, cases: Callable[[str], str]) -> None:
     command = [sys.executable, "-c", _BOTH, order, cases("string_only")]
