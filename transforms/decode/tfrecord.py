@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from sluice.models.errors import CorruptFile
-from sluice.models.tensors.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_records
+from sluice.models.tensors.tfrecord import FOOTER_BYTES, HEADER_BYTES, candidate_starts, read_pieces, read_records
 from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.decode.examples import decode_examples, example_schema
 from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, typed_look
@@ -40,20 +40,23 @@ def read_tfrecord_range(part: FileRange, spec: InputSpec) -> Read:
         file.seek(begin)
         records: list[bytes] = []
         positions: list[int] = []
-        size = 0
 
         def flush() -> tuple[Decoded, int, int]:
-            rows = decode_examples(records, np.array(positions), spec, f"{part.path}#byte=")
-            return rows, size, positions[0] + size if positions else begin
+            rows = decode_examples(records, np.array(positions, np.int64), spec, f"{part.path}#byte=")
+            stop = positions[-1] + len(records[-1]) + HEADER_BYTES + FOOTER_BYTES if positions else begin
+            return rows, stop - (positions[0] if positions else begin), stop
 
         try:
-            for position, record in read_records(file, begin, end):
-                records.append(record)
-                positions.append(position)
-                size += len(record) + HEADER_BYTES + FOOTER_BYTES
-                if len(records) >= _RECORDS or size >= _RECORD_BYTES:
-                    yield flush()
-                    records, positions, size = [], [], 0
+            for places, found in read_pieces(file, begin, end):
+                done = 0
+                while done < len(found):
+                    some = slice(done, done + _RECORDS - len(records))
+                    records += found[some]
+                    positions += places[some].tolist()
+                    done = some.stop
+                    if len(records) >= _RECORDS or positions[-1] - positions[0] >= _RECORD_BYTES:
+                        yield flush()
+                        records, positions = [], []
         except Exception:
             yield flush()
             raise

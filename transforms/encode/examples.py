@@ -10,7 +10,7 @@ from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors import tfrecord
 from sluice.models.tensors.arrays import list_array
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode.base import OutputSpec, parts, select_columns, shown_schema
+from sluice.transforms.encode.base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
 
 
 def example_unsupported(kind: pa.DataType) -> str | None:
@@ -51,18 +51,16 @@ class ExampleEncoder:
 
     def write(self, batch: pa.RecordBatch) -> None:
         for part in parts(select_columns(batch, self._schema)):
-            self._file.write(b"".join(map(tfrecord.frame, self._examples(part))))
+            self._file.write(data_bytes(tfrecord.frames(self._examples(part))))
 
     def close(self) -> None:
         """A file of records has no end."""
 
-    def _examples(self, batch: pa.RecordBatch) -> list[bytes]:
+    def _examples(self, batch: pa.RecordBatch) -> pa.Array:
         names = batch.schema.names[:-1] if self._raw else batch.schema.names
         features = [_feature(name, batch.column(name)) for name in names]
-        examples = self._encoder.encode(pa.RecordBatch.from_arrays(features, names))
-        if not self._raw:
-            return examples
-        return [source + added for source, added in zip(batch.column(PAYLOAD).to_pylist(), examples, strict=True)]
+        examples = pa.array(self._encoder.encode(pa.RecordBatch.from_arrays(features, names)), pa.binary())
+        return join([batch.column(PAYLOAD), examples], batch.num_rows, b"") if self._raw else examples
 
 
 def _feature(name: str, array: pa.Array) -> pa.Array:
