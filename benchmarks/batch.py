@@ -1,173 +1,245 @@
 """Batch inference side by side: Sluice, Beam's RunInference, tfx_bsl's RunInference, and a loop without Beam.
 
-`python -m benchmarks.batch` makes the data, runs every contender on the same files at two sizes, each in its own
-process with Beam and TensorFlow already imported, and writes benchmarks/RESULTS.md. Two sizes separate a run's fixed
-cost (graph, model) from the marginal cost of a row.
+`python -m benchmarks.batch` measures whole processes, from their start to their exit, imports included, and writes
+benchmarks/RESULTS.md: some 20 minutes on two cores. No round begins after --minutes (30), so it ends in 40 at most.
+With `--against PATH` another checkout of Sluice takes part. `--quick` is CSV without tfx_bsl up to 200,000 rows, in
+some 4 minutes; it prints the tables and writes no file.
+
+All contenders run once at each size, one after the other, and then again, in the opposite order. Each figure is the
+median of the rounds, with the least and the most. A row's cost is the difference of two sizes within a round, so
+start-up is no part of it. Nothing else may run on the machine.
 """
 
 import argparse
-import json
+import collections
+import dataclasses
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
-RESULTS = os.path.join(os.path.dirname(__file__), "RESULTS.md")
-SMALL, LARGE, HUGE = 50_000, 200_000, 2_000_000
-RUNS = 3
-# tfx_bsl takes minutes where the others take seconds. It gets fewer rows; its cost per row gives the rest.
-_SLOW = {"tfx_bsl RunInference": 10}
+from benchmarks.checkouts import COMMAND, MODEL, ROOT, Checkout, checkouts, prepare, signature, source
 
+RESULTS = os.path.join(ROOT, "benchmarks", "RESULTS.md")
+SIZES, QUICK_SIZES = (2, 200_000, 1_000_000), (2, 200_000)
+TFX_BSL = "tfx_bsl RunInference"
+# tfx_bsl takes minutes where the others take seconds: its cost of a row is measured with fewer.
+_FEWER = {TFX_BSL: (2, 20_000)}
+TITLES = {"csv": "CSV in, CSV out", "tfrecord": "tf.Example in, tf.Example out"}
+ROUNDS = 3
 
-def prepare() -> str:
-    """Makes the model and the files unless they exist; returns the model's directory."""
-    from sluice.models import zoo
-    from sluice.models.zoo.export import export_model
-    from sluice.models.zoo.sample import write_samples
-
-    model = os.path.join(DATA, "model")
-    criteo = zoo.get("criteo")
-    if not os.path.exists(os.path.join(model, "1", "saved_model.pb")):
-        export_model(criteo, model)
-    sizes = {size // share for size in (SMALL, LARGE) for share in (1, *_SLOW.values())}
-    wanted = [(size, ("csv", "tfrecord")) for size in sorted(sizes)] + [(HUGE, ("csv",))]
-    for rows, formats in wanted:
-        directory = os.path.join(DATA, str(rows))
-        if not os.path.isdir(directory):
-            os.makedirs(f"{directory}.partial", exist_ok=True)
-            write_samples(criteo, f"{directory}.partial", rows, formats)
-            os.rename(f"{directory}.partial", directory)
-    return model
+# Returns the command for (source, prefix of the output).
+MakeCommand = Callable[[str, str], list[str]]
 
 
-def measure(contender: str, format_: str, sizes: list[int], runs: int) -> dict[str, Any]:
-    """Runs one contender in a new process; returns its seconds by size, and the process's peak memory."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.batch",
-        "--child",
-        contender,
-        format_,
-        ",".join(map(str, sizes)),
-        str(runs),
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way to do the job.
+
+    Attributes:
+      environment, directory: of its processes; Python imports what is in the directory first.
+      sizes: the numbers of rows that it gets.
+    """
+
+    name: str
+    command: MakeCommand
+    environment: Mapping[str, str]
+    directory: str
+    sizes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a process took, from its start to its exit.
+
+    Attributes:
+      peak_mb: the most memory that was resident.
+    """
+
+    secs: float
+    cpu_secs: float
+    peak_mb: float
+
+
+# By contender and rows: the costs of each round.
+Costs = Mapping[tuple[str, int], list[Cost]]
+
+
+def contenders(format_: str, sides: Sequence[Checkout], sizes: tuple[int, ...], quick: bool) -> list[Contender]:
+    """Returns the ways to do the job with files of a format; the first is this checkout's Sluice."""
+    from benchmarks.contenders import CONTENDERS
+
+    found = []
+    for side in sides:
+        name = "Sluice" if side == sides[0] else f"Sluice of {side.name}"
+        found.append(Contender(name, _sluice(side, format_), side.environment, side.path, sizes))
+    for name in CONTENDERS[format_]:
+        if name != "Sluice" and not (quick and name == TFX_BSL):
+            fewer = tuple(size for size in _FEWER.get(name, sizes) if quick is False or size in sizes)
+            found.append(Contender(name, _other(format_, name), sides[0].environment, ROOT, fewer))
+    return found
+
+
+def _sluice(side: Checkout, format_: str) -> MakeCommand:
+    flags = ["batch", f"--model={MODEL}", f"--signature={signature(format_)}", "--overwrite", "--progress=none"]
+    return lambda source, prefix: [
+        *(side.python, "-c", COMMAND, *flags, f"--input={source}", f"--output={prefix}.{format_}")
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{contender} on {format_} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
-def child(contender: str, format_: str, sizes: list[int], runs: int) -> None:
-    """Runs one contender `runs` times at each size, in turn; prints what `measure` returns."""
-    import resource
-
-    import apache_beam  # noqa: F401  imports are not what is measured
-
-    from benchmarks.contenders import CONTENDERS, clear, count_rows
-    from sluice.models.saved_model.tensorflow_import import tensorflow
-
-    tensorflow()
-    run = CONTENDERS[format_][contender]
-    model, prefix = os.path.join(DATA, "model"), os.path.join(DATA, f"out-{format_}")
-    seconds: dict[int, list[float]] = {size: [] for size in sizes}
-    for attempt in range(runs + 1):  # the first round warms caches and is not counted
-        for size in sizes if attempt else sizes[:1]:
-            clear(prefix)
-            source = os.path.join(DATA, str(size), f"criteo.{format_}")
-            started = time.perf_counter()
-            run(source, model, prefix)
-            if attempt:
-                seconds[size].append(time.perf_counter() - started)
-            written = count_rows(prefix)
-            if written != size:
-                raise RuntimeError(f"{contender} wrote {written} of {size} rows")
-    clear(prefix)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+def _other(format_: str, name: str) -> MakeCommand:
+    run = [sys.executable, "-m", "benchmarks.contenders", format_, name]
+    return lambda source, prefix: [*run, source, MODEL, prefix]
 
 
-def row_of(contender: str, format_: str) -> dict[str, float]:
-    """Returns a contender's figures: rows/s of a run at the large size, and microseconds per row between the sizes."""
-    share = _SLOW.get(contender, 1)
-    small, large = SMALL // share, LARGE // share
-    found = measure(contender, format_, [small, large], RUNS)["seconds"]
-    low, high = (statistics.median(found[str(size)]) for size in (small, large))
-    marginal = (high - low) / (large - small)
-    whole = high + marginal * (LARGE - large)  # what LARGE would take a contender with fewer rows
-    return {"rows_per_second": LARGE / whole, "marginal_us": 1e6 * marginal, "rows": large}
+def run(contender: Contender, format_: str, rows: int) -> Cost:
+    """Runs a process to its exit; returns its cost, and checks that it has written all rows.
 
+    Raises:
+      RuntimeError: it failed, or has written other rows.
+    """
+    from benchmarks.contenders import count_rows
 
-def table(format_: str, names: list[str]) -> list[str]:
-    """Measures every contender on one format; returns the lines of a Markdown table."""
-    figures = {}
-    for name in names:
-        figures[name] = row_of(name, format_)
-        print(f"{format_:9} {name:28} {figures[name]}", flush=True)
-    ours = figures["Sluice"]
-    lines = [
-        "| | whole run, rows/s | Sluice is | marginal cost of a row, us | Sluice's is |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for name, each in figures.items():
-        faster = ours["rows_per_second"] / each["rows_per_second"]
-        cheaper = each["marginal_us"] / ours["marginal_us"]
-        note = "" if each["rows"] == LARGE else f" (measured to {each['rows']:,} rows)"
-        lines.append(
-            f"| {name}{note} | {each['rows_per_second']:,.0f} | {faster:.1f} x as fast | {each['marginal_us']:.1f} | "
-            f"{cheaper:.1f} x cheaper |"
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as errors:
+        prefix = os.path.join(directory, "out")
+        started = time.perf_counter()
+        command = contender.command(source(rows, format_), prefix)
+        process = subprocess.Popen(
+            command, env=contender.environment, cwd=contender.directory, stdout=subprocess.DEVNULL, stderr=errors
         )
+        _, status, usage = os.wait4(process.pid, 0)
+        secs = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{contender.name} on {format_} failed:\n{errors.read()[-3000:]}")
+        written = count_rows(prefix)
+        if written != rows:
+            raise RuntimeError(f"{contender.name} wrote {written} of {rows} rows of {format_}")
+    return Cost(secs, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def rounds(sets: Mapping[str, Sequence[Contender]], count: int, minutes: float) -> dict[str, Costs]:
+    """Runs all contenders, by format, in rounds; returns their costs. Stops early when the minutes are over."""
+    ends = time.perf_counter() + 60 * minutes
+    found: dict[str, dict[tuple[str, int], list[Cost]]] = {each: collections.defaultdict(list) for each in sets}
+    for number in range(count):
+        if number and time.perf_counter() > ends:
+            print(f"The minutes are over: {number} rounds of {count}", flush=True)
+            break
+        for format_, rows, contender in _in_turn(sets, backwards=bool(number % 2)):
+            cost = run(contender, format_, rows)
+            found[format_][contender.name, rows].append(cost)
+            print(
+                f"{number + 1} {format_:9} {rows:9,} rows {contender.name:32} {cost.secs:7.2f} s, "
+                f"{cost.cpu_secs:7.2f} s of CPU, {cost.peak_mb:5,.0f} MB",
+                flush=True,
+            )
+    return dict(found)
+
+
+def _in_turn(sets: Mapping[str, Sequence[Contender]], backwards: bool) -> Iterator[tuple[str, int, Contender]]:
+    for format_, each in sets.items():
+        for rows in sorted({size for contender in each for size in contender.sizes}):
+            for contender in reversed(each) if backwards else each:
+                if rows in contender.sizes:
+                    yield format_, rows, contender
+
+
+def table(costs: Costs, sizes: tuple[int, ...]) -> list[str]:
+    """Returns the lines of a Markdown table: one for each contender, in the order of `costs`."""
+    heads = [*(f"{rows:,} rows, s" for rows in sizes), f"rows/s at {sizes[-1]:,}"]
+    lines = [
+        f"| from start to exit | {' | '.join(heads)} | a row more, us | its CPU, us | peak, MB |",
+        "|---|" + "---:|" * (len(sizes) + 4),
+    ]
+    for name in dict.fromkeys(name for name, _ in costs):
+        small, *_, large = sorted(rows for other, rows in costs if other == name)
+        few = [rows for rows in (200_000,) if small < rows < large and (name, rows) in costs]
+        base = few[0] if few else small
+        pairs = list(zip(costs[name, base], costs[name, large], strict=False))
+        wall = [1e6 * (much.secs - less.secs) / (large - base) for less, much in pairs]
+        cpu = [1e6 * (much.cpu_secs - less.cpu_secs) / (large - base) for less, much in pairs]
+        peak = max(cost.peak_mb for cost in costs[name, large])
+        cells = [_secs(costs.get((name, rows))) for rows in sizes]
+        cells.append(f"{large / _median(costs[name, large]):,.0f}" if large == sizes[-1] else "")
+        note = "" if large == sizes[-1] else f" (to {large:,} rows)"
+        lines.append(f"| {name}{note} | {' | '.join(cells)} | {_spread(wall)} | {_spread(cpu)} | {peak:,.0f} |")
     return lines
 
 
-def memory() -> list[str]:
-    """Measures Sluice's peak memory at two sizes; returns lines of Markdown."""
-    small = measure("Sluice", "csv", [LARGE], 1)["peak_mb"]
-    large = measure("Sluice", "csv", [HUGE], 1)["peak_mb"]
-    return [
-        f"Peak memory of the Sluice process: {small:,.0f} MB at {LARGE:,} rows, {large:,.0f} MB at {HUGE:,} rows, "
-        f"a ratio of {large / small:.2f}."
-    ]
+def _median(costs: Sequence[Cost]) -> float:
+    return statistics.median(cost.secs for cost in costs)
 
 
-def main() -> None:
-    """Runs all of it and writes RESULTS.md."""
-    from benchmarks.contenders import CONTENDERS
+def _secs(costs: Sequence[Cost] | None) -> str:
+    return _spread([cost.secs for cost in costs]) if costs else ""
 
-    started = time.perf_counter()
-    prepare()
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def comparisons(costs: Costs, sizes: tuple[int, ...]) -> list[str]:
+    """Returns lines that compare the first contender with each other one at each size that both have."""
+    first, *others = dict.fromkeys(name for name, _ in costs)
+    lines = []
+    for name in others:
+        shares = [
+            f"{_median(costs[name, rows]) / _median(costs[first, rows]):.1f} times at {rows:,} rows"
+            for rows in sizes
+            if (name, rows) in costs
+        ]
+        lines.append(f"- {name} takes as long as {first} {', '.join(shares)}.")
+    return lines
+
+
+def report(found: Mapping[str, Costs], sizes: tuple[int, ...], secs: float) -> list[str]:
+    """Returns the lines of RESULTS.md."""
     cores = len(os.sched_getaffinity(0))
+    count = min(len(costs) for each in found.values() for costs in each.values())
     lines = [
         "# Batch inference, side by side",
         "",
-        f"Written by `make bench` (`python -m benchmarks.batch`) on {cores} cores, Python {platform.python_version()}. "
-        f"The zoo's Criteo model, wide & deep; files on local disk; medians of {RUNS} runs; runs of {LARGE:,} rows, "
-        f"marginal cost between {SMALL:,} and {LARGE:,} rows. Imports are not counted, loading the model is.",
+        f"Written by `make bench` (`python -m benchmarks.batch`) on {cores} cores, Python {platform.python_version()}: "
+        f"whole processes from their start to their exit, imports included. The zoo's Criteo model, wide & deep; files "
+        f"on local disk; medians of {count} rounds, in which the contenders alternate, with the least and the most. `a "
+        "row more` is the difference of two sizes within a round.",
         "",
         "Sluice carries CSV lines and tf.Examples as they stand in the source and adds the score to them; the row "
         "`columns written anew` writes every column again, as the loop does. RunInference gets batches of 4,096 rows "
-        "and the same TensorFlow callable as everybody; tfx_bsl has its own batching, writes PredictionLogs, and gets "
-        "a tenth of the rows: its whole run is reckoned up from them.",
+        "and the same TensorFlow callable as the loop; tfx_bsl has its own batching and writes PredictionLogs.",
     ]
-    for format_, title in (("csv", "CSV in, CSV out"), ("tfrecord", "tf.Example in, tf.Example out")):
-        lines += ["", f"## {title}", "", *table(format_, list(CONTENDERS[format_]))]
-    lines += ["", "## Memory", "", *memory()]
-    lines += ["", f"The whole benchmark took {time.perf_counter() - started:,.0f} s."]
-    with open(RESULTS, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    for format_, costs in found.items():
+        lines += ["", f"## {TITLES[format_]}", "", *table(costs, sizes), "", *comparisons(costs, sizes)]
+    return [*lines, "", f"The whole benchmark took {secs:,.0f} s."]
+
+
+def main() -> None:
+    """Runs all of it, prints the tables, and writes RESULTS.md unless it was quick."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", help="another checkout of Sluice, which takes part")
+    parser.add_argument("--quick", action="store_true", help="CSV, up to 200,000 rows, without tfx_bsl; no file")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--minutes", type=float, default=30, help="no round begins after so many")
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    sizes = QUICK_SIZES if arguments.quick else SIZES
+    formats = ("csv",) if arguments.quick else tuple(TITLES)
+    prepare(sorted({*sizes, *(size for each in _FEWER.values() for size in each)}), formats)
+    sides = checkouts(arguments.against)
+    sets = {format_: contenders(format_, sides, sizes, arguments.quick) for format_ in formats}
+    found = rounds(sets, arguments.rounds, arguments.minutes)
+    lines = report(found, sizes, time.perf_counter() - started)
+    print("\n".join(["", *lines]))
+    if not arguments.quick:
+        with open(RESULTS, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        name, kind, rows, times = arguments.child
-        child(name, kind, [int(size) for size in rows.split(",")], int(times))
-    else:
-        main()
+    main()

@@ -1,13 +1,16 @@
 """The same job done four ways: read a file, score it with the Criteo model, write each row with its score.
 
-Each contender is a function (source, model directory, output prefix) that returns when the output is written. All run
-in a process that has already imported Beam and TensorFlow; each loads the model itself.
+Each contender is a function (source, model directory, output prefix) that returns when the output is written. Each
+imports what it needs and loads the model itself.
+
+`python -m benchmarks.contenders FORMAT NAME SOURCE MODEL PREFIX` runs one.
 """
 
 import csv
 import glob
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -266,3 +269,7 @@ def count_rows(prefix: str) -> int:
             with open(path, "rb") as records:
                 rows += sum(1 for _ in read_records(records))
     return rows
+
+
+if __name__ == "__main__":
+    CONTENDERS[sys.argv[1]][sys.argv[2]](*sys.argv[3:])
