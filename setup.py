@@ -55,5 +55,5 @@ setup(
     package_data={"sluice": ["py.typed"], "sluice.models": ["serving.binpb"]},
     install_requires=INSTALL_REQUIRES,
     extras_require={"test": TEST_REQUIRES, "bench": ["py-spy>=0.4"]},
-    entry_points={"console_scripts": ["sluice = sluice.pipelines.cli:main"]},
+    entry_points={"console_scripts": ["sluice = sluice.pipelines.cli:run_process"]},
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
+from sluice.models.batching.watchdog import give_up_after
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.saved_model.followed import open_followed_model
@@ -17,10 +18,6 @@ from sluice.models.saved_model.loader import open_saved_model
 from sluice.models.saved_model.versions import find_version
 from sluice.models.signature import Signature
 from sluice.models.uri import ModelSpec, parse_model_uri
-
-# Clients end their calls at the deadline, as TensorFlow does between two ops. The watchdog abandons a call that has not
-# ended this much later.
-_GRACE_SECS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +74,7 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
     options = recipe.scheduler
     limit = recipe.model.endpoint.rpc_timeout_secs if recipe.spec.endpoint else recipe.model.time_limit_secs
     if limit and not options.call_timeout_secs:
-        options = dataclasses.replace(options, call_timeout_secs=limit + min(_GRACE_SECS, limit))
+        options = dataclasses.replace(options, call_timeout_secs=give_up_after(limit))
     if not recipe.spec.endpoint and not options.max_in_flight:  # one call for each copy
         options = dataclasses.replace(options, max_in_flight=max(1, len(recipe.model.devices.devices)))
     scheduler = Scheduler(model, options)

@@ -20,6 +20,7 @@ from sluice.pipelines.commands import (
     zoo,
 )
 from sluice.pipelines.dataflow import template
+from sluice.pipelines.end import end_process
 from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
@@ -110,6 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"sluice {args.command}: interrupted\n")
         return EXIT_INTERRUPTED
+
+
+def run_process() -> None:
+    """Runs one command, and ends the process with its exit code."""
+    end_process(main())
 
 
 def _set_up_logging(verbose: bool) -> None:

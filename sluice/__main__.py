@@ -1,8 +1,6 @@
 """`python -m sluice COMMAND`: the same as the command `sluice`."""
 
-import sys
-
-from sluice.pipelines.cli import main
+from sluice.pipelines.cli import run_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process()

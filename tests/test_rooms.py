@@ -37,7 +37,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"segments"},
         {"graph", "progress"},
         {"plan", "dataflow"},
-        {"options", "signals"},
+        {"end", "options", "signals"},
     ],
 }
 # Which packages each may import, itself apart.

@@ -16,7 +16,7 @@ from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.cache import ModelRecipe, shared_scheduler
-from sluice.models.errors import NonePassed, TooManyFailures
+from sluice.models.errors import ModelLost, NonePassed, TooManyFailures
 from sluice.models.files import ModelFiles
 from sluice.models.saved_model.followed import take_changes
 from sluice.models.signature import Signature
@@ -27,6 +27,7 @@ from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
 from sluice.transforms.core.outputs import append_outputs
+from sluice.transforms.core.worker import replace_worker
 
 # The DoFn yields these, each in a WindowedValue.
 _Output: TypeAlias = pa.RecordBatch | FailedOutput
@@ -154,7 +155,11 @@ class _Predict(beam.DoFn):
         work = self._work[0]
         while not work.wait(_REPORT_SECS):
             self._report_throttling()
-        predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
+        try:
+            predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
+        except ModelLost as error:
+            replace_worker(error)
+            raise
         if self._is_endless:
             self._check_proven([prediction for _, prediction in predictions])
         self._work.popleft()

@@ -18,7 +18,15 @@ Result = TypeVar("Result")
 _Tasks = queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]
 
 
+# Clients end their calls at the deadline, as TensorFlow does between two ops. A call that goes on for this much longer
+# is abandoned.
+_GRACE_SECS = 5.0
 _ABANDONED: list[Future[Any]] = []
+
+
+def give_up_after(limit_secs: float) -> float:
+    """Returns after how many seconds to abandon a call that is to end within `limit_secs`."""
+    return limit_secs + min(_GRACE_SECS, limit_secs)
 
 
 def hanging() -> int:

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sluice.models.errors import UsageError
 from sluice.models.server.faults import Faults, Gate, Stats
 from sluice.models.server.grpc_server import GrpcServer
 from sluice.models.server.predict import Predictor
 from sluice.models.server.rest_server import RestServer
+from sluice.models.server.servable import Watch
 from sluice.models.server.store import LATEST, ModelConfig, Store
 
 
@@ -22,6 +23,7 @@ class ServerOptions:
       grpc_port, rest_port: on 127.0.0.1; 0: a free one.
       poll_secs: the interval between looks at the models' directories; 0: only when `poll` is called.
       max_message_bytes: larger gRPC requests get RESOURCE_EXHAUSTED; 0: no limit.
+      model_timeout_secs: of a call of a model; 0: none. A call that does not end is tried once more.
       tensor_content: gRPC answers hold numbers as bytes instead of one by one, as with TF Serving's
         --enable_serialization_as_tensor_content.
       seed: of the random faults; None: another at each start.
@@ -33,12 +35,13 @@ class ServerOptions:
     max_message_bytes: int = 0
     tensor_content: bool = False
     seed: int | None = None
+    model_timeout_secs: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("grpc_port", "rest_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise UsageError(f"--{name} is {getattr(self, name)}; a port is from 0 to 65535")
-        for name in ("poll_secs", "max_message_bytes"):
+        for name in ("poll_secs", "max_message_bytes", "model_timeout_secs"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it cannot be negative")
 
@@ -48,6 +51,7 @@ class ReferenceServer:
 
     Args:
       models: by name, each a directory, or a ModelConfig if it needs other versions or labels than the rest.
+      on_lost: called with the reason when a model cannot be called any more.
 
     Attributes:
       store: the models; tests use its `poll`, `loaded` and `set_labels`.
@@ -63,6 +67,7 @@ class ReferenceServer:
         labels: Mapping[str, int] | None = None,
         faults: Faults | None = None,
         options: ServerOptions | None = None,
+        on_lost: Callable[[str], None] = lambda reason: None,
     ) -> None:
         options = options or ServerOptions()
         configs = {
@@ -72,7 +77,7 @@ class ReferenceServer:
         self._gate = Gate(faults or Faults(), options.seed)
         self._closed = threading.Event()
         with contextlib.ExitStack() as stack:
-            self.store = Store(configs)
+            self.store = Store(configs, Watch(options.model_timeout_secs, on_lost))
             _check_free("grpc_port", options.grpc_port)
             _check_free("rest_port", options.rest_port)
             stack.callback(self.store.close)

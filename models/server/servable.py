@@ -2,25 +2,61 @@
 
 import functools
 import logging
+import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import Message
 
-from sluice.models.errors import BadOutput
+from sluice.models.batching.watchdog import Watchdog, give_up_after
+from sluice.models.errors import BadOutput, TimedOut
 from sluice.models.files import LocalFiles
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.reasons import NoSuchTensor, TensorFlowError
 from sluice.models.saved_model.start_line import start_line
 from sluice.models.saved_model.versions import read_meta_graph
+from sluice.models.saved_model.way import Way
 from sluice.models.saved_model.ways import load
 from sluice.models.server.status import StatusError, invalid, tensorflow_status
 
 _LOG = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 # Each choice of inputs and outputs that clients make is prepared once; so many are kept.
 _MOST_CALLS = 64
+
+
+class Watch:
+    """Bounds the time of calls, whoever makes them.
+
+    Args:
+      limit_secs: of a call; 0: none.
+      on_lost: called with the reason when a model cannot be called any more.
+    """
+
+    def __init__(self, limit_secs: float = 0.0, on_lost: Callable[[str], None] = lambda reason: None) -> None:
+        self.limit_secs, self.on_lost = limit_secs, on_lost
+        self._idle: queue.SimpleQueue[Watchdog[Any]] = queue.SimpleQueue()
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Returns what the function returns.
+
+        Raises:
+          TimedOut: it has not ended in time.
+        """
+        if not self.limit_secs:
+            return function()
+        try:
+            watchdog = self._idle.get_nowait()
+        except queue.Empty:
+            watchdog = Watchdog()
+        try:
+            return watchdog.run(function, give_up_after(self.limit_secs))
+        finally:
+            self._idle.put(watchdog)
 
 
 class Servable:
@@ -33,13 +69,15 @@ class Servable:
       ModelNotFound: TensorFlow cannot load it.
     """
 
-    def __init__(self, name: str, version: int, directory: str) -> None:
+    def __init__(self, name: str, version: int, directory: str, watch: Watch | None = None) -> None:
         self.name, self.version = name, version
+        self._watch = watch or Watch()
         meta_graph = read_meta_graph(directory, LocalFiles())
-        options = ModelOptions()
-        self._way = load(directory, meta_graph, options)
+        options = ModelOptions(time_limit_secs=self._watch.limit_secs)
+        self._load = functools.partial(load, directory, meta_graph, options)
+        self._renewing, self._renewed, self._abandoned = threading.Lock(), False, False
+        self._take(self._load())
         _LOG.info("%s", start_line(name, version, self._way, options))
-        self._prepare = functools.lru_cache(maxsize=_MOST_CALLS)(self._way.prepare)
         self.signatures: Mapping[str, Message] = dict(meta_graph.signature_def)
         self._users = threading.Condition()
         self._used = 0
@@ -53,8 +91,7 @@ class Servable:
           StatusError: the graph lacks a name, or TensorFlow failed.
         """
         try:
-            call = self._prepare(tuple(feeds), tuple(fetches))
-            return [np.asarray(tensor) for tensor in call(list(feeds.values()))]
+            return self._run(feeds, fetches)
         except NoSuchTensor as error:
             # A ragged or sparse output has parts and no name of its own, and TF Serving fetches it by name
             # (predict_util.cc); TensorFlow's text for that: https://github.com/tensorflow/serving/issues/2084
@@ -64,6 +101,34 @@ class Servable:
             raise tensorflow_status(error) from error
         except BadOutput as error:
             raise StatusError("UNIMPLEMENTED", str(error)) from error
+
+    def _take(self, way: Way) -> None:
+        self._way, self._prepare = way, functools.lru_cache(maxsize=_MOST_CALLS)(way.prepare)
+
+    def _run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        """Calls the model; a call that hangs is abandoned, and tried once more in a fresh session."""
+
+        def call() -> list[np.ndarray]:
+            run = self._prepare(tuple(feeds), tuple(fetches))
+            return [np.asarray(tensor) for tensor in run(list(feeds.values()))]
+
+        try:
+            return self._watch.run(call)
+        except TimedOut:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            text = f"model {self.name}, version {self.version}: a call of [{shapes}] has not ended in time"
+            _LOG.warning("%s; it is tried once more, in a fresh session", text)
+        try:
+            with self._renewing:
+                if not self._renewed:
+                    self._take(self._watch.run(self._load))
+                    self._renewed = True
+            return self._watch.run(call)
+        except TimedOut as error:
+            self._abandoned = True
+            text += ", nor when it was tried once more; this process has to be replaced (--model_timeout_secs)"
+            self._watch.on_lost(text)
+            raise StatusError("UNAVAILABLE", text) from error
 
     def acquire(self) -> None:
         """Keeps the model open until `release`."""
@@ -79,4 +144,5 @@ class Servable:
         """Waits until nobody uses the model, and frees it."""
         with self._users:
             self._users.wait_for(lambda: not self._used)
-        self._way.close()
+        if not self._abandoned:
+            self._way.close()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import LocalFiles
 from sluice.models.saved_model.versions import find_version, find_versions
-from sluice.models.server.servable import Servable
+from sluice.models.server.servable import Servable, Watch
 from sluice.models.server.status import StatusError, invalid
 
 LATEST = "latest"
@@ -61,8 +61,8 @@ class _Model:
         their files change.
     """
 
-    def __init__(self, name: str, config: ModelConfig) -> None:
-        self.name, self.config = name, config
+    def __init__(self, name: str, config: ModelConfig, watch: Watch) -> None:
+        self.name, self.config, self._watch = name, config, watch
         self.labels = dict(config.labels)
         self.loaded: dict[int, Servable] = {}
         self.states: dict[int, VersionState] = {}
@@ -115,7 +115,7 @@ class _Model:
         try:
             directory = self.directory(number)
             look = _look(directory)
-            return Servable(self.name, number, directory)
+            return Servable(self.name, number, directory, self._watch)
         except ModelNotFound as error:
             self.failed[number] = (look, error)
             self.set_state(number, "END", "INTERNAL", str(error))
@@ -130,13 +130,15 @@ class Store:
 
     Args:
       models: by name.
+      watch: bounds the time of calls; None: nothing does.
 
     Raises:
       ModelNotFound: a model has no complete version, or not all that were named. TensorFlow loads nothing yet.
     """
 
-    def __init__(self, models: Mapping[str, ModelConfig]) -> None:
-        self._models = {name: _Model(name, config) for name, config in models.items()}
+    def __init__(self, models: Mapping[str, ModelConfig], watch: Watch | None = None) -> None:
+        watch = watch or Watch()
+        self._models = {name: _Model(name, config, watch) for name, config in models.items()}
         self._lock, self._poll_lock = threading.Lock(), threading.Lock()
         for model in self._models.values():
             for number in model.named or (None,):

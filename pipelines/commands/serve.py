@@ -3,11 +3,13 @@
 import argparse
 import dataclasses
 import signal
+import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.signals import handling
 
 if TYPE_CHECKING:
@@ -69,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how often to look for new and removed versions; 0: never (default: %(default)s)",
     )
     parser.add_argument(
+        "--model_timeout_secs",
+        type=float,
+        default=600.0,
+        help="deadline of one call of a model; a call that does not end is tried once more, then the server ends with "
+        "exit code 1; 0: none (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max_message_bytes", type=int, default=0, help="refuse larger gRPC requests (default: unlimited)"
     )
     parser.add_argument(
@@ -96,27 +105,38 @@ def _add_faults(group: "argparse._ArgumentGroup") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until SIGINT or SIGTERM; returns 0.
+    """Serves until SIGINT or SIGTERM, and returns 0; or until a call of a model does not end, and returns 1.
 
     Raises:
       UsageError: flags that do not fit, no such model, or a port in use.
     """
     configs = _configs(args)
     ended = threading.Event()
-    with handling(lambda *_: ended.set(), signal.SIGINT, signal.SIGTERM), _open(configs, args) as server:
+    reasons: list[str] = []
+
+    def end(reason: str) -> None:
+        reasons.append(reason)
+        ended.set()
+
+    with handling(lambda *_: ended.set(), signal.SIGINT, signal.SIGTERM), _open(configs, args, end) as server:
         print(_ready_line(server), flush=True)
         ended.wait()
-    return 0
+    if reasons:
+        sys.stderr.write(f"sluice serve: {reasons[0]}\n")
+        return EXIT_FAILED
+    return EXIT_OK
 
 
-def _open(configs: "dict[str, ModelConfig]", args: argparse.Namespace) -> "ReferenceServer":
+def _open(
+    configs: "dict[str, ModelConfig]", args: argparse.Namespace, on_lost: Callable[[str], None]
+) -> "ReferenceServer":
     from sluice.models.server.faults import Faults
     from sluice.models.server.reference import ReferenceServer, ServerOptions  # imports gRPC and the protos
 
     def of(options: type[Options]) -> Options:
         return options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(options)})
 
-    return ReferenceServer(configs, faults=of(Faults), options=of(ServerOptions))
+    return ReferenceServer(configs, faults=of(Faults), options=of(ServerOptions), on_lost=on_lost)
 
 
 def _configs(args: argparse.Namespace) -> "dict[str, ModelConfig]":

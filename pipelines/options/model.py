@@ -115,6 +115,14 @@ class ModelFlags(EndpointFlags):
     )
     intra_op_threads: int = flag("Threads within an op; 0: one per core", 0, int, group="Model", metavar="N")
     inter_op_threads: int = flag("Threads across ops; 0: one per core", 0, int, group="Model", metavar="N")
+    model_timeout_secs: float = flag(
+        "Deadline of one call of a model in the worker; 0: none. A call that does not end is tried once more; then the "
+        "process ends, to be replaced",
+        600.0,
+        float,
+        group="Model",
+        metavar="S",
+    )
     warm_up: bool = flag(
         "Replay the model's assets.extra/tf_serving_warmup_requests after loading it", True, parse_bool, group="Model"
     )
@@ -148,6 +156,7 @@ class ModelFlags(EndpointFlags):
             raise UsageError("--model is empty")
         for name in ("max_batch_delay_ms", "max_retry_secs"):
             check_number(self, name)
+        check_number(self, "model_timeout_secs", most=_MAX_RPC_TIMEOUT_SECS)
         for name in ("max_retries", "intra_op_threads", "inter_op_threads"):
             check_number(self, name, whole=True)
         check_number(self, "max_batch_bytes", above=0, whole=True)

@@ -157,6 +157,7 @@ def make_recipe(
             inter_op_threads=options.inter_op_threads,
             warm_up=options.warm_up,
             op_libraries=options.op_libraries,
+            time_limit_secs=options.model_timeout_secs,
             devices=options.device_options(),
             endpoint=endpoint,
             poll_secs=poll_secs,

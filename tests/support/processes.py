@@ -111,12 +111,12 @@ def sluice(*arguments: str, output: str = os.devnull, errors: str = "", **option
     return Forked(run_sluice, list(arguments), output=output, errors=errors, **options)
 
 
-def run_sluice(arguments: list[str]) -> int:
+def run_sluice(arguments: list[str]) -> None:
     """Runs `sluice ARGUMENTS` in a fork."""
-    from sluice.pipelines.cli import main  # imported in the fork, not in the tests
+    from sluice.pipelines.cli import run_process  # imported in the fork, not in the tests
 
     sys.argv = ["sluice", *arguments]
-    return main(arguments)
+    run_process()
 
 
 def _run(

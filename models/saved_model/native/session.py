@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.protos import message_class
 from sluice.models.saved_model.graph_walk import keeps_feeds
 from sluice.models.saved_model.native.copier import StringCopier, close_session
 from sluice.models.saved_model.native.devices import devices_of
@@ -40,6 +39,7 @@ class Session:
     def __init__(self, library: Library, directory: str, graph_def: Any, options: SessionOptions) -> None:
         self._library, self._graph_def = library, graph_def
         self._options = options
+        self._run_options = options.run_options()
         self.runner = f"the C API of TensorFlow {library.version}"
         self._graph = library.TF_NewGraph()
         self._process = os.getpid()
@@ -107,11 +107,8 @@ class Session:
         Raises:
           TensorFlowError: the call failed.
         """
-        library, options = self._library, None
-        if self._options.time_limit_secs:
-            limit = message_class("tensorflow.RunOptions")(timeout_in_ms=round(1000 * self._options.time_limit_secs))
-            content = limit.SerializeToString()
-            options = library.TF_NewBufferFromString(content, len(content))
+        library, content = self._library, self._run_options
+        options = library.TF_NewBufferFromString(content, len(content)) if content else None
         try:
             feeds, fetches = (call.inputs, fed, len(fed)), (call.outputs, fetched, len(fetched))
             library.checked(

@@ -85,6 +85,11 @@ class Served:
         """Ends the server with SIGTERM; returns its exit code."""
         return self._end("terminate")
 
+    def wait(self) -> int:
+        """Waits until the server ends by itself; returns its exit code."""
+        assert self._process is not None
+        return self._process.wait(_STOP_SECS)
+
     def _end(self, how: str) -> int:
         assert self._process is not None and self._process.stdout is not None
         getattr(self._process, how)()

@@ -1,0 +1,23 @@
+"""`end_process`: what the interpreter does at its end is done, though it is not taken down."""
+
+import subprocess
+import sys
+
+_SCRIPT = """
+import atexit, threading
+from sluice.models.batching.watchdog import Watchdog
+from sluice.models.errors import TimedOut
+from sluice.pipelines.end import end_process
+
+atexit.register(print, "files are removed")
+threading.Thread(target=threading.Event().wait).start()  # the interpreter would wait for it
+try:
+    Watchdog().run(threading.Event().wait, 0.01)
+except TimedOut:
+    end_process(7)
+"""
+
+
+def test_a_process_ends_though_a_call_hangs() -> None:
+    ran = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (7, "files are removed\n"), ran.stderr
