@@ -152,7 +152,7 @@ class ProcessJob:
         self,
         flags: Sequence[str],
         environment: Mapping[str, str] | None = None,
-        run: Callable[[list[str]], int] = run_sluice,
+        run: Callable[[list[str]], int | None] = run_sluice,
     ) -> None:
         self.port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115  open as long as the job

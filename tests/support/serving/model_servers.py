@@ -88,7 +88,7 @@ class Served:
     def wait(self) -> int:
         """Waits until the server ends by itself; returns its exit code."""
         assert self._process is not None
-        return self._process.wait(_STOP_SECS)
+        return self._process.wait(PATIENCE_SECS)
 
     def _end(self, how: str) -> int:
         assert self._process is not None and self._process.stdout is not None
