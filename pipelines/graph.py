@@ -13,6 +13,7 @@ from sluice.transforms.bigquery.write_failures import WriteFailureTable
 from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.commit import Commit
 from sluice.transforms.core.commit_gate import CommitGate
+from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.predict import Predict
@@ -30,10 +31,25 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | Non
     read = pipeline | "Read" >> plan.input.reader
     scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
     written, refused = scored.rows | plan.output.label >> plan.output.writer
-    failures = (read.failures, scored.failures, refused) | "Failures" >> beam.Flatten()
-    failures_written = [failures | sink.label >> sink.writer for sink in plan.failures]
+    failures = (read.failures, scored.failures, refused)
+    failures_written = [failures | sink.label >> WriteBatchFailures(sink.writer) for sink in plan.failures]
     commit = Commit(plan.output.committer, [sink.committer for sink in plan.failures], plan.failure_policy, gate)
     return (written, *failures_written, read.tally) | "Commit" >> commit
+
+
+class WriteBatchFailures(Composite):
+    """Writes the failures of reading, of predicting and of writing each by itself; returns what they were written to.
+
+    A Flatten before the writer would hold all failures in memory on a local runner; behind it there are few elements.
+    """
+
+    def __init__(self, writer: beam.PTransform) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def expand(self, failures: tuple[beam.PCollection[Failure], ...]) -> beam.PCollection:
+        stages = zip(("Read", "Predict", "Write"), failures, strict=True)
+        return [each | stage >> self._writer for stage, each in stages] | "Parts" >> beam.Flatten()
 
 
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:

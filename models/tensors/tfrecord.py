@@ -17,6 +17,8 @@ from sluice.models.errors import CorruptFile
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
+# A greater length is refused before so many bytes are read. A protocol buffer can have 2 GB.
+MAX_RECORD_BYTES = 256 << 20
 _MASK_DELTA = 0xA282EAD8
 _LENGTH, _HEADER_FORM = struct.Struct("<Q"), struct.Struct("<QI")
 _HEADER = np.dtype([("length", "<u8"), ("crc", "<u4")])
@@ -130,13 +132,15 @@ def _missing(data: bytes, position: int) -> int:
     """Returns how many bytes a record lacks that begins in `data` at 0.
 
     Raises:
-      CorruptFile: its length does not match its checksum, so the record may be of any length.
+      CorruptFile: its length does not match its checksum, so the record may be of any length, or it is too long.
     """
     if len(data) < HEADER_BYTES:
         return HEADER_BYTES - len(data)
     length, crc = _HEADER_FORM.unpack_from(data)
     if masked_crc(data[:8]) != crc:
         raise CorruptFile(_wrong_length(position))
+    if length > MAX_RECORD_BYTES:
+        raise CorruptFile(f"the record at byte {position}, {length} bytes, is longer than {MAX_RECORD_BYTES} bytes")
     return HEADER_BYTES + length + FOOTER_BYTES - len(data)
 
 

@@ -11,7 +11,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -25,6 +25,8 @@ _KEEP_COPY_SECS = 3600.0
 
 # The prefix of directories and files that hold unfinished output.
 HIDDEN = ".sluice-"
+# The attribute of errors of the storage.
+_OF_STORAGE = "sluice_of_storage"
 # Beam's file systems read these characters as a pattern, also when they delete.
 _GLOB = "*?[]{}"
 
@@ -43,8 +45,46 @@ def check_name(path: str, shown: str) -> None:
 
 
 def open_binary(path: str) -> BinaryIO:
-    """Opens a file to read its bytes as stored."""
-    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    """Opens a file to read its bytes as stored. What goes wrong with the storage is a storage error, see below."""
+    return cast(BinaryIO, _StoredFile(path))
+
+
+def is_storage_error(error: Exception) -> bool:
+    """Whether an error was raised by opening or reading a file's bytes, and not by what was made of them."""
+    return getattr(error, _OF_STORAGE, False)
+
+
+class _StoredFile:
+    """A file of Beam's. Marks the errors of its storage, so that what parsers raise can be told from them."""
+
+    def __init__(self, path: str) -> None:
+        with _storage_errors():
+            self._file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+    def read(self, size: int | None = -1) -> bytes:
+        with _storage_errors():
+            data: bytes = self._file.read(-1 if size is None else size)
+            return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_StoredFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, OverflowError, ValueError):  # of a size that no storage has: the caller asked for it
+        raise
+    except Exception as error:
+        setattr(error, _OF_STORAGE, True)
+        raise
 
 
 def open_text(path: str) -> BinaryIO:

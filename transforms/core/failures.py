@@ -24,7 +24,7 @@ READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict"
 TOO_MANY_DELIVERIES = "TooManyDeliveries"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
     """One failed row; at stage "read", one file that could not be read to its end.
 

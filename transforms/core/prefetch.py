@@ -1,9 +1,11 @@
 """An iterator that works ahead on a thread of its own: reading overlaps with the steps after it."""
 
+import collections
+import itertools
 import queue
 import threading
-from collections.abc import Generator, Iterator
-from typing import TypeVar
+from collections.abc import Generator, Iterable, Iterator
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -22,35 +24,63 @@ def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, Non
     An error of `items` is raised here at its place in the order. When the consumer stops early, the thread ends after
     the item that it is making.
     """
-    ready: queue.Queue[object] = queue.Queue(depth)
-    stopped = threading.Event()
+    yield from prefetch_all([items], depth=depth)
 
-    def put(entry: object) -> bool:
-        while not stopped.is_set():
+
+def prefetch_all(sources: Iterable[Iterator[Item]], width: int = 1, depth: int = 2) -> Generator[Item, None, None]:
+    """Yields the items of the sources, one source after the other, and works ahead in `width` of them at once.
+
+    For the others see `prefetch`.
+    """
+    left = iter(sources)
+    begun: collections.deque[_Ahead[Item]] = collections.deque()
+    try:
+        while True:
+            begun.extend(_Ahead(items, depth) for items in itertools.islice(left, width - len(begun)))
+            if not begun:
+                return
+            yield from begun[0]
+            begun.popleft().stop()
+    finally:
+        for ahead in begun:
+            ahead.stop()
+
+
+class _Ahead(Generic[Item]):
+    """A thread that makes items. To be iterated once, and stopped."""
+
+    def __init__(self, items: Iterator[Item], depth: int) -> None:
+        self._items = items
+        self._ready: queue.Queue[object] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="sluice-prefetch", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Item]:
+        while (entry := self._ready.get()) is not _END:
+            if isinstance(entry, _Failed):
+                raise entry.error
+            yield entry  # type: ignore[misc]
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    return
+        except BaseException as error:  # noqa: BLE001  it is raised again on the consumer's thread
+            self._put(_Failed(error))
+        else:
+            self._put(_END)
+
+    def _put(self, entry: object) -> bool:
+        while not self._stopped.is_set():
             try:
-                ready.put(entry, timeout=0.1)
+                self._ready.put(entry, timeout=0.1)
             except queue.Full:
                 continue
             return True
         return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put(item):
-                    return
-        except BaseException as error:  # noqa: BLE001  it is raised again on the consumer's thread
-            put(_Failed(error))
-        else:
-            put(_END)
-
-    thread = threading.Thread(target=work, name="sluice-prefetch", daemon=True)
-    thread.start()
-    try:
-        while (entry := ready.get()) is not _END:
-            if isinstance(entry, _Failed):
-                raise entry.error
-            yield entry  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()

@@ -17,7 +17,7 @@ from sluice.transforms.decode.avro_container import (
     read_block,
     read_header,
 )
-from sluice.transforms.decode.ranges import FileRange, Look, Read, typed_look
+from sluice.transforms.decode.ranges import FileRange, Look, Read, beginning, opened, typed_look
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns, finish, without_bad
 
 # A batch gathers the rows of several blocks until it has this many.
@@ -55,8 +55,10 @@ def look_avro(path: str, _: CsvOptions) -> Look:
 
 def read_avro_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of a range."""
-    with open_binary(part.path) as file:
-        header = read_header(file)
+    with opened(part.path, open_binary) as file:
+        with beginning():
+            header = read_header(file)
+            check_columns(spec, arrow_schema(header.schema).names, "the file")
         yield from read_avro(file, header, part.start, part.stop or part.stored_bytes, spec, part.path)
 
 
@@ -112,7 +114,7 @@ def read_avro(file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: I
         not decode.
     """
     check_columns(spec, arrow_schema(header.schema).names, "the file")
-    marker = find_marker(file, header.sync, start, header.size - SYNC_BYTES)
+    marker = find_marker(file, header, start, stop)
     if marker is None:
         return
     begin = at = marker + SYNC_BYTES

@@ -129,16 +129,17 @@ def without_logical_types(schema: AvroSchema) -> AvroSchema:
     }
 
 
-def find_marker(file: BinaryIO, sync: bytes, start: int, first: int) -> int | None:
-    """Returns the position of the first marker at or after `start`; `first` is that of the header's marker."""
+def find_marker(file: BinaryIO, header: AvroHeader, start: int, stop: int) -> int | None:
+    """Returns the position of the first marker in [start, stop), with the file behind it; the header's is the first."""
+    first = header.size - SYNC_BYTES
     if start <= first:
-        file.seek(first + SYNC_BYTES)
+        file.seek(header.size)
         return first
     file.seek(start)
     position, data = start, b""
-    while chunk := file.read(_SCAN_BYTES):
+    while position < stop and (chunk := file.read(_SCAN_BYTES)):
         data += chunk
-        found = data.find(sync)
+        found = data.find(header.sync)
         if found >= 0:
             file.seek(position + found + SYNC_BYTES)
             return position + found

@@ -35,12 +35,7 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
     Raises:
       CorruptFile: the header lacks a column of the job.
     """
-    check_columns(spec, names, "the header")
-    if spec.header and tuple(names) != spec.header:
-        raise CorruptFile(
-            "the header is not that of the first file, and lines are written as they are; give all files one header, "
-            "or name the columns to write with --columns, which are then found by name"
-        )
+    check_header(names, spec)
     torn = _torn_lines(block, spec.csv)
     if not torn:
         return _decode(block, names, spec, origin)
@@ -48,6 +43,20 @@ def decode_csv(block: LineBlock, names: Sequence[str], spec: InputSpec, origin: 
     sound[list(torn)] = False
     decoded = decode_csv(block.take(sound), names, spec, origin)
     return Decoded(decoded.batches, _failures(block, torn, origin) + decoded.failures)
+
+
+def check_header(names: Sequence[str], spec: InputSpec) -> None:
+    """Checks that the fields of a file are those of the job.
+
+    Raises:
+      CorruptFile: they are not.
+    """
+    check_columns(spec, names, "the header")
+    if spec.header and tuple(names) != spec.header:
+        raise CorruptFile(
+            "the header is not that of the first file, and lines are written as they are; give all files one header, "
+            "or name the columns to write with --columns, which are then found by name"
+        )
 
 
 def open_quote_failures(block: LineBlock, origin: str, first: int) -> Decoded:

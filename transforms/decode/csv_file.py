@@ -7,18 +7,21 @@ positions, and a text source that splits at newlines reads the lines of a quoted
 import csv
 import io
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_text
-from sluice.transforms.decode.csv import decode_csv, find_open_quote, open_quote_failures
+from sluice.transforms.decode.csv import check_header, decode_csv, find_open_quote, open_quote_failures
 from sluice.transforms.decode.lines import LineBlock, open_quotes, read_blocks, stray_returns
-from sluice.transforms.decode.ranges import RANGE_BYTES, FileRange, Look, Read, split_bytes
+from sluice.transforms.decode.ranges import RANGE_BYTES, FileRange, Look, Read, beginning, opened, split_evenly
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 
 # The bytes of a file that are read at a time to find its header.
 _HEAD_BYTES = 1 << 16
+# The header ends before this byte. Every range reads it, so it must be much shorter than a range.
+MAX_HEAD_BYTES = 1 << 20
 
 
 def look_csv(path: str, options: CsvOptions) -> Look:
@@ -31,28 +34,38 @@ def look_csv(path: str, options: CsvOptions) -> Look:
 
 
 def split_csv(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
-    """Returns the ranges of the lines after the header."""
-    names, begin = csv_head(path, spec.csv)
-    if not names:
-        return []
+    """Returns the ranges of a file; a single one if values may hold newlines."""
     if spec.csv.allow_quoted_newlines:
-        return [FileRange(path, begin, None, size, names)]
-    return split_bytes(path, begin, size, range_bytes, names)
+        return [FileRange(path, 0, None, size)]
+    return split_evenly(path, size, spec, range_bytes)
 
 
 def csv_head(path: str, options: CsvOptions) -> tuple[tuple[str, ...], int]:
+    """Returns what `read_head` finds in a file."""
+    with open_text(path) as file:
+        return read_head(file, options)
+
+
+def read_head(file: BinaryIO, options: CsvOptions) -> tuple[tuple[str, ...], int]:
     """Returns the names of the fields, and the (uncompressed) byte at which the lines after the header begin.
 
-    The header is the first line that is not blank.
+    The header is the first line that is not blank. The names are () if there is none.
+
+    Args:
+      file: at byte 0.
+
+    Raises:
+      CorruptFile: see `look_csv`; or the header is too long.
     """
     if options.column_names:
         return options.column_names, 0
-    joining = options.quote if options.allow_quoted_newlines else b""
-    with open_text(path) as file:
-        for block in read_blocks(file, 0, None, joining, options.delimiter.encode(), _HEAD_BYTES):
-            for line in np.flatnonzero(~block.blank())[:1].tolist():
-                _check_header(block.slice(line, line + 1), options)
-                return parse_header(block.line(line), options), block.offset + int(block.ends[line])
+    joining, delimiter = options.quote if options.allow_quoted_newlines else b"", options.delimiter.encode()
+    for block in read_blocks(file, 0, None, joining, delimiter, _HEAD_BYTES, MAX_HEAD_BYTES):
+        for line in np.flatnonzero(~block.blank())[:1].tolist():
+            _check_header(block.slice(line, line + 1), options)
+            return parse_header(block.line(line), options), block.offset + int(block.ends[line])
+        if block.offset > MAX_HEAD_BYTES:
+            raise CorruptFile(f"the first {MAX_HEAD_BYTES} bytes hold no header, only blank lines")
     return (), 0
 
 
@@ -92,40 +105,53 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
 def read_csv_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of a range. If a line in a segment leaves a quote open, all its rows are failures."""
     origin = f"{part.path}#byte="
-    for segment in _segments(part, spec.csv):
-        found = [] if spec.csv.allow_quoted_newlines else [find_open_quote(block, spec.csv) for block in segment]
-        first = next((position for position in found if position is not None), None)
-        for block in segment:
-            if first is None:
-                rows = decode_csv(block, part.names, spec, origin)
-            else:
-                rows = open_quote_failures(block, origin, first)
-            yield rows, len(block.data), block.offset + len(block.data)
+    with opened(part.path, open_text) as file:
+        with beginning():
+            names, begin = read_head(file, spec.csv)
+            if names:
+                check_header(names, spec)
+        if not names or (part.stop is not None and part.stop <= begin):
+            return
+        for segment in _segments(file, max(part.start, begin), part.stop, spec.csv):
+            yield from _read_segment(segment, names, spec, origin)
 
 
-def _segments(part: FileRange, options: CsvOptions) -> Iterator[list[LineBlock]]:
+def _read_segment(segment: list[LineBlock], names: tuple[str, ...], spec: InputSpec, origin: str) -> Read:
+    found = [] if spec.csv.allow_quoted_newlines else [find_open_quote(block, spec.csv) for block in segment]
+    first = next((position for position in found if position is not None), None)
+    for block in segment:
+        if first is None:
+            rows = decode_csv(block, names, spec, origin)
+        else:
+            rows = open_quote_failures(block, origin, first)
+        yield rows, len(block.data), block.offset + len(block.data)
+
+
+def _segments(file: BinaryIO, start: int, stop: int | None, options: CsvOptions) -> Iterator[list[LineBlock]]:
     """Yields the blocks of a range in segments. A segment is checked for open quotes before any of its rows passes.
 
     A range that begins inside a quoted value looks sound until the quote closes, so the check must come first. With it
     no line of such a value is read as a row, unless the value is longer than the range.
     """
     whole = options.allow_quoted_newlines
-    with open_text(part.path) as file:
-        blocks = read_blocks(file, part.start, part.stop, options.quote if whole else b"", options.delimiter.encode())
-        if whole or not options.quote_char:
-            for block in blocks:
-                yield [block]
-            return
-        segment, size = [], 0
-        try:
-            for block in blocks:
-                segment.append(block)
-                size += len(block.data)
-                if size >= 2 * RANGE_BYTES:
-                    yield segment
-                    segment, size = [], 0
-        except Exception:
-            yield segment
-            raise
-        if segment:
-            yield segment
+    if not start:
+        file.seek(0)
+    blocks = read_blocks(file, start, stop, options.quote if whole else b"", options.delimiter.encode())
+    if whole or not options.quote_char:
+        for block in blocks:
+            yield [block]
+        return
+    segment: list[LineBlock] = []
+    size = 0
+    try:
+        for block in blocks:
+            segment.append(block)
+            size += len(block.data)
+            if size >= 2 * RANGE_BYTES:
+                yield segment
+                segment, size = [], 0
+    except Exception:
+        yield segment
+        raise
+    if segment:
+        yield segment

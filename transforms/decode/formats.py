@@ -1,25 +1,25 @@
 """How files are read: the table from each format to its functions, and reading by it. No Beam transforms here."""
 
-import gzip
 import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.core.beam_files import is_storage_error
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.avro import look_avro, read_avro_range
 from sluice.transforms.decode.csv_file import look_csv, read_csv_range, split_csv
 from sluice.transforms.decode.json import look_json, read_json_range
-from sluice.transforms.decode.parquet import look_parquet, read_parquet_range, split_parquet
-from sluice.transforms.decode.ranges import RANGE_BYTES, FileRange, Reader, split_evenly
+from sluice.transforms.decode.parquet import look_parquet, read_parquet_range
+from sluice.transforms.decode.ranges import RANGE_BYTES, BadBeginning, FileRange, Reader, split_evenly
 from sluice.transforms.decode.spec import Decoded, InputSpec, file_failure
 from sluice.transforms.decode.tfrecord import look_tfrecord, read_tfrecord_range
 
 READERS = {
     CSV: Reader(look_csv, split_csv, read_csv_range),
     JSONL: Reader(look_json, split_evenly, read_json_range),
-    PARQUET: Reader(look_parquet, split_parquet, read_parquet_range, unit="row"),
+    PARQUET: Reader(look_parquet, split_evenly, read_parquet_range, unit="row"),
     AVRO: Reader(look_avro, split_evenly, read_avro_range),
     TFRECORD: Reader(look_tfrecord, split_evenly, read_tfrecord_range),
 }
@@ -29,11 +29,7 @@ DAMAGE = (CorruptFile, EOFError, ValueError, zlib.error, pa.ArrowException)
 
 
 def split_file(path: str, size: int, spec: InputSpec, range_bytes: int = RANGE_BYTES) -> list[FileRange]:
-    """Returns the ranges of a file, which together hold every row once.
-
-    Raises:
-      CorruptFile, OSError: the beginning of the file cannot be read.
-    """
+    """Returns the ranges of a file, which together hold every row once. Does not open the file."""
     return READERS[spec.format].split(path, size, spec, range_bytes) if size else []
 
 
@@ -41,7 +37,8 @@ def read_range(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]
     """Yields (rows, bytes of the stored file) of a range, in order. Never raises because of a file's contents.
 
     A file that cannot be read to its end yields one failure of stage "read", whose origin is the position reached. The
-    rows before it are kept. Errors of the network and of the disk are raised: the runner retries them.
+    rows before it are kept. If its beginning cannot be read, which all ranges need, only the first of them says so.
+    Errors of the network and of the disk are raised: the runner retries them.
     """
     reader = READERS[spec.format]
     reached = part.start if reader.unit == "byte" else 0
@@ -49,19 +46,31 @@ def read_range(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]
         for decoded, size, position in reader.read(part, spec):
             yield decoded.joined(), size if part.stop is not None else 0
             reached = position
-    except Exception as error:
-        if not is_file_error(error):
-            raise
-        yield Decoded(failures=[file_failure(error, f"{part.path}#{reader.unit}={reached}")]), 0
+    except BadBeginning as error:
+        cause = _checked(error.__cause__)
+        if not part.start:
+            yield Decoded(failures=[file_failure(cause, part.path)]), 0
+    except Exception as error:  # noqa: BLE001  see `is_file_error`
+        yield Decoded(failures=[file_failure(_checked(error), f"{part.path}#{reader.unit}={reached}")]), 0
     if part.stop is None:  # of a compressed file only the whole size is known
         yield Decoded(), part.stored_bytes
 
 
+def _checked(error: BaseException | None) -> Exception:
+    """Returns an error for which the file is at fault; raises any other."""
+    if not isinstance(error, Exception) or not is_file_error(error):
+        raise error or RuntimeError("an error without a cause")
+    return error
+
+
 def is_file_error(error: Exception) -> bool:
-    """Whether a file is at fault, by its contents or because we cannot open it, and not the way to it."""
-    if isinstance(error, OSError):  # gzip and pyarrow raise it for damage, without an errno
-        damage = type(error) in (OSError, gzip.BadGzipFile) and error.errno is None
-        return damage or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
+    """Whether a file is at fault, by its contents or because we cannot open it, and not the way to it.
+
+    Whatever a parser raises over the bytes that it got is damage: no list of errors would be complete. So the errors of
+    reading the bytes themselves are told apart where they are raised, in transforms.core.beam_files.
+    """
+    if not is_storage_error(error):
+        return True
     status = getattr(error, "code", None)  # of google.api_core's errors: an HTTP status
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-    return refused or isinstance(error, DAMAGE)
+    return refused or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)

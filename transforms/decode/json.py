@@ -19,7 +19,7 @@ from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import EXACT, ROUNDED, rounds
 from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form, holds_rounded, read_objects
 from sluice.transforms.decode.lines import LineBlock, read_blocks
-from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read
+from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened
 from sluice.transforms.decode.spec import (
     CsvOptions,
     Decoded,
@@ -69,7 +69,7 @@ def _json_object(line: bytes) -> dict[str, Json] | None:
 
 def read_json_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of a range."""
-    with open_text(part.path) as file:
+    with opened(part.path, open_text) as file:
         for block in read_blocks(file, part.start, part.stop):
             yield decode_json(block, spec, f"{part.path}#byte="), len(block.data), block.offset + len(block.data)
 

@@ -104,6 +104,7 @@ def read_blocks(
     quote: bytes = b"",
     delimiter: bytes = b",",
     block_bytes: int = BLOCK_BYTES,
+    max_line_bytes: int = 0,
 ) -> Iterator[LineBlock]:
     """Yields the lines that begin in [start, stop) of a file, in blocks of about `block_bytes`.
 
@@ -113,20 +114,22 @@ def read_blocks(
       file: open for reading, at byte 0.
       stop: None: the end of the file.
       quote: a newline between two quotes does not end a line. Then a row must begin at `start`.
+      max_line_bytes: 0: MAX_LINE_BYTES.
 
     Raises:
       CorruptFile: a line never ends.
     """
+    longest = max_line_bytes or MAX_LINE_BYTES
     position, carry, ahead = start, b"", b""
     if start:  # the line that holds byte start - 1 belongs to the range before
-        position, ahead = _skip_line(file, start - 1, block_bytes)
+        position, ahead = _skip_line(file, start - 1, stop, block_bytes)
     elif file.read(len(BOM)) == BOM:  # the first line is of this range, however short the range is
         position, stop = len(BOM), stop and max(stop, len(BOM) + 1)
     else:
         file.seek(0)
     while stop is None or position < stop:
         # The bytes read ahead come first, because the next read may fail. The steps of a long line double.
-        step = max(block_bytes, min(len(carry), MAX_LINE_BYTES + 1 - len(carry)))
+        step = max(block_bytes, min(len(carry), longest + 1 - len(carry)))
         chunk, ahead = ahead or file.read(step), b""
         data = carry + chunk if carry else chunk
         if not data:
@@ -139,8 +142,8 @@ def read_blocks(
         cut = int(ends[-1]) if len(ends) else 0
         if cut:
             yield LineBlock(data[:cut], position, ends)
-        elif len(data) > MAX_LINE_BYTES:
-            raise CorruptFile(f"the line at byte {position} is longer than {MAX_LINE_BYTES} bytes; {_hint(quote)}")
+        elif len(data) > longest:
+            raise CorruptFile(f"the line at byte {position} is longer than {longest} bytes; {_hint(quote)}")
         position, carry = position + cut, data[cut:]
 
 
@@ -198,10 +201,14 @@ def _hint(quote: bytes) -> str:
     return "a quote in it is never closed" if quote else "is this a text file?"
 
 
-def _skip_line(file: BinaryIO, at: int, block_bytes: int) -> tuple[int, bytes]:
-    """Reads from byte `at` past the next newline; returns the position after it and the bytes read beyond it."""
+def _skip_line(file: BinaryIO, at: int, stop: int | None, block_bytes: int) -> tuple[int, bytes]:
+    """Reads from byte `at` past the next newline; returns the position after it and the bytes read beyond it.
+
+    It reads no further than `stop`, where no line of the range can begin: else all ranges of one endless line would
+    read to the end of the file.
+    """
     file.seek(at)
-    while chunk := file.read(block_bytes):
+    while (stop is None or at < stop) and (chunk := file.read(block_bytes)):
         newline = chunk.find(b"\n")
         if newline >= 0:
             return at + newline + 1, chunk[newline + 1 :]

@@ -1,7 +1,9 @@
 """Parquet files: their row groups as ranges, and the requested columns of a range."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode.conform import conform
-from sluice.transforms.decode.ranges import FileRange, Look, Read, typed_look
+from sluice.transforms.decode.ranges import FileRange, Look, Read, beginning, opened, typed_look
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns
 
 BATCH_ROWS = 4096
@@ -20,7 +22,11 @@ BATCH_ROWS = 4096
 def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
     """Opens a file. The checksums of pages, where the file has them, are verified."""
     with open_binary(path) as file:
-        yield pq.ParquetFile(pa.PythonFile(file, mode="r"), page_checksum_verification=True)
+        yield _as_parquet(file)
+
+
+def _as_parquet(file: BinaryIO) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.PythonFile(file, mode="r"), page_checksum_verification=True)
 
 
 def look_parquet(path: str, _: CsvOptions) -> Look:
@@ -29,24 +35,29 @@ def look_parquet(path: str, _: CsvOptions) -> Look:
         return typed_look(parquet.schema_arrow)
 
 
-def split_parquet(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
-    """Returns the ranges of a file, cut between row groups only: one worker reads a huge row group."""
-    with open_parquet(path) as parquet:
-        _, group_bytes = group_shares(parquet)
-    stored = group_bytes * (size / max(1, group_bytes.sum()))
-    ranges, first, held = [], 0, 0.0
-    for group, share in enumerate(stored.tolist()):
-        held += share
-        if held >= range_bytes or group == len(stored) - 1:
-            ranges.append(FileRange(path, first, group + 1, round(held)))
-            first, held = group + 1, 0.0
-    return ranges
-
-
 def read_parquet_range(part: FileRange, spec: InputSpec) -> Read:
-    """Yields the rows of a range."""
-    with open_parquet(part.path) as parquet:
-        yield from read_parquet(parquet, part.start, part.stop or 0, spec, part.path, part.stored_bytes)
+    """Yields the rows of the row groups that begin in a range, as far as their sizes in the footer tell."""
+    with opened(part.path, open_binary) as file:
+        with beginning():
+            parquet = _as_parquet(file)
+            check_columns(spec, parquet.schema_arrow.names, "the file")
+            first, last, stored_bytes = _groups_of(parquet, part, _size_of(file))
+        if first < last:
+            yield from read_parquet(parquet, first, last, spec, part.path, stored_bytes)
+
+
+def _size_of(file: BinaryIO) -> int:
+    file.seek(0, os.SEEK_END)
+    return file.tell()
+
+
+def _groups_of(parquet: pq.ParquetFile, part: FileRange, size: int) -> tuple[int, int, int]:
+    """Returns the row groups [first, last) of a range, and the bytes of the file that are counted for them."""
+    _, group_bytes = group_shares(parquet)
+    ends = np.cumsum(group_bytes) * (size / max(1, group_bytes.sum()))
+    starts = np.append(0, ends[:-1])[: len(ends)]
+    first, last = np.searchsorted(starts, (part.start, size if part.stop is None else part.stop)).tolist()
+    return first, last, round(float(ends[last - 1] - starts[first])) if first < last else 0
 
 
 def group_shares(file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
 """Ranges of files: the parts that workers read on their own."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,16 +23,14 @@ class FileRange:
     """A part of a file that is read on its own.
 
     Attributes:
-      start, stop: bytes; row groups of Parquet. stop None: the end of a file that cannot be split.
+      start, stop: bytes. stop None: the end of a file that cannot be split.
       stored_bytes: the part of the file's size that a progress display counts for this range.
-      names: the fields of CSV, from the file's header.
     """
 
     path: str
     start: int = 0
     stop: int | None = None
     stored_bytes: int = 0
-    names: tuple[str, ...] = ()
 
 
 class Look(NamedTuple):
@@ -58,7 +57,8 @@ class Reader(NamedTuple):
 
     Attributes:
       look: reads the beginning of a file (path) at launch.
-      split: returns the ranges of a file (path, its size, the job's spec, bytes of a range). They hold every row once.
+      split: returns the ranges of a file (path, its size, the job's spec, bytes of a range), without opening it: so no
+        row waits until all files are opened. They hold every row once.
       read: yields the rows of a range.
       unit: what positions in a file count: "byte" or "row".
     """
@@ -69,19 +69,38 @@ class Reader(NamedTuple):
     unit: str = "byte"
 
 
-def split_bytes(
-    path: str, begin: int, size: int, range_bytes: int = RANGE_BYTES, names: tuple[str, ...] = ()
-) -> list[FileRange]:
-    """Returns ranges of nearly equal size from byte `begin` to the end; one range of a gzipped file."""
+def split_evenly(path: str, size: int, _: InputSpec, range_bytes: int) -> list[FileRange]:
+    """The `split` where ranges may begin at any byte: they are of nearly equal size, and a gzipped file is one."""
     if path.endswith(".gz"):
-        return [FileRange(path, begin, None, size, names)]
-    edges = np.linspace(begin, size, -(-(size - begin) // range_bytes) + 1).astype(int).tolist()
-    return [FileRange(path, start, stop, stop - start, names) for start, stop in itertools.pairwise(edges)]
+        return [FileRange(path, 0, None, size)]
+    edges = np.linspace(0, size, -(-size // range_bytes) + 1).astype(int).tolist()
+    return [FileRange(path, start, stop, stop - start) for start, stop in itertools.pairwise(edges)]
 
 
-def split_evenly(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
-    """The `split` of a format whose ranges may begin at any byte."""
-    return split_bytes(path, 0, size, range_bytes)
+class BadBeginning(Exception):
+    """The beginning of a file, which each of its ranges has to read, cannot be read. Its cause says why."""
+
+
+@contextlib.contextmanager
+def beginning() -> Iterator[None]:
+    """Marks what is read for every range of a file, so that its damage is reported once for the file.
+
+    Raises:
+      BadBeginning: the block raised an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise BadBeginning from error
+
+
+@contextlib.contextmanager
+def opened(path: str, open_file: Callable[[str], BinaryIO]) -> Iterator[BinaryIO]:
+    """Opens a file for a range; that it cannot be opened is reported once for the file."""
+    with beginning():
+        file = open_file(path)
+    with file:
+        yield file
 
 
 def typed_look(schema: pa.Schema) -> Look:

@@ -1,6 +1,6 @@
 """Files to RecordBatches: split into ranges, spread over the workers, read and decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
@@ -11,13 +11,19 @@ from sluice.transforms.core.batches import slices
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure
-from sluice.transforms.core.prefetch import prefetch
-from sluice.transforms.decode.formats import is_file_error, read_range, split_file
+from sluice.transforms.core.prefetch import prefetch_all
+from sluice.transforms.decode.formats import read_range, split_file
 from sluice.transforms.decode.ranges import FileRange
-from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded, file_failure
+from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded
 
 # The rows of a batch: enough for vectorised work, few enough that several batches are in work at once.
 MAX_BATCH_ROWS = 4096
+
+# So many small files go to a worker together, with so many bytes at most. It has so many of them open at once.
+_GROUP_RANGES, _GROUP_BYTES = 32, 4 << 20
+# Fewer files than so many go to workers one by one: they are spread over all workers then.
+_GROUPS = 64
+_OPENED_AHEAD = 8
 
 TALLY = "tally"
 _Tallied: TypeAlias = beam.pvalue.TaggedOutput[Literal["tally"], int]
@@ -45,38 +51,45 @@ class ReadFiles(Composite):
         self._spec = spec
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> Read:
-        split = (
-            pbegin
-            | "Pattern" >> beam.Create([self._pattern])
-            | "Split" >> beam.ParDo(_Split(self._spec)).with_outputs(FAILURES, TALLY, main="ranges")
-        )
-        parts = split.ranges | "Spread" >> beam.Reshuffle()
-        read = parts | "Decode" >> beam.ParDo(_Decode(self._spec)).with_outputs(FAILURES, TALLY, main="rows")
-        failures = (split[FAILURES], read[FAILURES]) | "Failures" >> beam.Flatten()
-        tally = (split[TALLY], read[TALLY]) | "Tally" >> beam.Flatten()
-        return Read(read.rows, failures, tally)
+        groups = pbegin | "Pattern" >> beam.Create([self._pattern]) | "Split" >> beam.ParDo(_Split(self._spec))
+        spread = groups | "Spread" >> beam.Reshuffle()
+        read = spread | "Decode" >> beam.ParDo(_Decode(self._spec)).with_outputs(FAILURES, TALLY, main="rows")
+        return Read(read.rows, read[FAILURES], read[TALLY])
 
 
+# What one worker reads at a time: a range, or some small files.
+FileGroup: TypeAlias = tuple[FileRange, ...]
+
+
+@beam.typehints.with_output_types(FileGroup)
 class _Split(beam.DoFn):
-    """Counts: rows_read, rows_failed (files whose beginning cannot be read)."""
+    """Cuts files by their sizes alone. Whoever reads a range opens its file, so that all workers open files."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def process(self, pattern: str) -> Iterator[FileRange | FailedOutput | _Tallied]:
+    def process(self, pattern: str) -> Iterator[FileGroup]:
         files = match_files(pattern)
         if not files:  # at launch there were some: to go on would replace good output with none
             raise UsageError(f"no file matches {pattern} where the job runs; workers elsewhere do not see local files")
-        for file in files:
-            try:
-                yield from split_file(file.path, file.size_in_bytes, self._spec)
-            except Exception as error:
-                if not is_file_error(error):
-                    raise
-                failed = Decoded(failures=[file_failure(error, file.path)])
-                count_decoded(failed, 0)
-                yield from _tag(failed.failures)
-                yield beam.pvalue.TaggedOutput(TALLY, failed.rows)
+        parts = (part for file in files for part in split_file(file.path, file.size_in_bytes, self._spec))
+        yield from in_file_groups(parts, min(_GROUP_RANGES, -(-len(files) // _GROUPS)))
+
+
+def in_file_groups(parts: Iterable[FileRange], max_ranges: int) -> Iterator[FileGroup]:
+    """Yields the ranges in order; small ones next to each other share a group, `max_ranges` at most."""
+    group: list[FileRange] = []
+    for part in parts:
+        if group and (len(group) == max_ranges or _bytes([*group, part]) > _GROUP_BYTES):
+            yield tuple(group)
+            group = []
+        group.append(part)
+    if group:
+        yield tuple(group)
+
+
+def _bytes(group: Iterable[FileRange]) -> int:
+    return sum(part.stored_bytes for part in group)
 
 
 class _Decode(beam.DoFn):
@@ -85,25 +98,29 @@ class _Decode(beam.DoFn):
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def process(self, part: FileRange) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
-        return emit_decoded(read_range(part, self._spec))
+    def process(self, group: FileGroup) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
+        return emit_decoded(*(read_range(part, self._spec) for part in group))
 
 
-def emit_decoded(parts: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
+def emit_decoded(*sources: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
     """Yields the outputs of a reader's DoFn and counts them, while the next parts are read ahead.
 
     Args:
-      parts: (rows, bytes read).
+      sources: of (rows, bytes read). The next ones are opened ahead, since that may take longer than to read them.
     """
     rows = 0
-    for decoded, size in prefetch(parts):
+    for decoded, size in prefetch_all(sources, _OPENED_AHEAD, depth=1):
         rows += decoded.rows
         count_decoded(decoded, size)
         for batch in decoded.batches:
             yield from slices(batch, MAX_BATCH_ROWS)
         yield from _tag(decoded.failures)
+        decoded = Decoded()
     yield beam.pvalue.TaggedOutput(TALLY, rows)
 
 
 def _tag(failures: list[Failure]) -> Iterator[FailedOutput]:
-    return (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)
+    """Yields the failures, and forgets each: those of a block may be many times its bytes."""
+    failures.reverse()
+    while failures:
+        yield beam.pvalue.TaggedOutput(FAILURES, failures.pop())

@@ -186,3 +186,13 @@ def test_a_range_reads_little_beyond_its_end() -> None:
     file = CountingFile(b"0123456789\n" * 10_000)
     assert sum(len(block) for block in read_blocks(file, 5_500, 6_600, block_bytes=100)) == 100
     assert sum(file.sizes) < 1_500
+
+
+def test_the_ranges_of_an_endless_line_are_read_once() -> None:
+    """Each range after the first would read to the end of the file for the end of its line."""
+    data = b"x" * 100_000
+    files = []
+    for start in range(0, len(data), 1000):
+        files.append(CountingFile(data))
+        assert sum(len(block) for block in read_blocks(files[-1], start, start + 1000, block_bytes=100)) == (not start)
+    assert sum(sum(file.sizes) for file in files) < 3 * len(data)

@@ -2,15 +2,18 @@ import csv
 import errno
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.csv_file import csv_head
 from sluice.transforms.decode.formats import is_file_error, read_range, split_file
@@ -142,8 +145,9 @@ def test_the_head_of_a_file(data: bytes, options: Any, expected: Any, tmp_path: 
 )
 def test_a_header_that_is_none(data: bytes, message: str, tmp_path: Path) -> None:
     path = put(tmp_path, "f.csv", data)
-    with pytest.raises(CorruptFile, match=message):
-        split_file(path, len(data), pair_spec())
+    (failure,) = read_file(path, pair_spec(), 3).failures  # one of the file, and not one of each range
+    assert (failure.stage, failure.error_type, failure.origin) == ("read", "CorruptFile", path)
+    assert re.search(message, failure.error_message)
 
 
 TEXTS = st.text(alphabet='ab,"\n7', max_size=8)
@@ -172,12 +176,12 @@ def test_no_line_within_quotes_is_taken_for_a_row(rows: list[tuple[str, str]], m
 def test_an_open_quote_fails_its_range_and_no_other(tmp_path: Path) -> None:
     lines = [f"{number:03},x\n" for number in range(100)]
     lines[50] = '0",5x\n'
-    path = put(tmp_path, "f.csv", ("a,b\n" + "".join(lines)).encode())
-    decoded = read_file(path, pair_spec(), 60)  # ten lines
+    path = put(tmp_path, "f.csv", ("\n\na,b\n" + "".join(lines)).encode())
+    decoded = read_file(path, pair_spec(), 61)  # ten lines
     assert [row["a"] for row in rows_of(decoded)] == [line[:3] for line in lines[:50] + lines[60:]]
     assert [failure.payload.decode() + "\n" for failure in decoded.failures] == lines[50:60]
     assert {failure.error_message for failure in decoded.failures} == {
-        f"quotes are left open at a line's end in this part of the file (the first at {path}#byte=304), so rows cannot "
+        f"quotes are left open at a line's end in this part of the file (the first at {path}#byte=306), so rows cannot "
         "be told apart: if values hold newlines, give --allow_quoted_newlines; if quotes mean nothing, give "
         '--csv_quote_char ""'
     }
@@ -202,11 +206,6 @@ class StatusError(Exception):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (CorruptFile("x"), True),
-        (EOFError(), True),
-        (gzip.BadGzipFile("x"), True),
-        (OSError("Couldn't deserialize thrift"), True),
-        (pa.ArrowInvalid("x"), True),
         (FileNotFoundError(errno.ENOENT, "x"), True),
         (PermissionError(errno.EACCES, "x"), True),
         (StatusError(404), True),
@@ -215,12 +214,39 @@ class StatusError(Exception):
         (OSError(errno.EIO, "x"), False),
         (ConnectionResetError(errno.ECONNRESET, "x"), False),
         (TimeoutError(), False),
-        (MemoryError(), False),
         (KeyError("x"), False),
     ],
 )
-def test_whether_a_file_is_at_fault(error: Exception, expected: bool) -> None:
-    assert is_file_error(error) == expected
+def test_an_error_of_the_storage_is_no_damage(
+    error: Exception, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise error
+
+    monkeypatch.setattr(FileSystems, "open", lambda *_, **__: Broken())
+    with pytest.raises(type(error)) as raised:
+        open_binary("x").read(1)
+    assert is_file_error(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CorruptFile("x"),
+        EOFError(),
+        gzip.BadGzipFile("x"),
+        OSError("Couldn't deserialize thrift"),
+        OSError(errno.EINVAL, "a seek to nowhere"),
+        pa.ArrowInvalid("x"),
+        MemoryError(),
+        OverflowError(),
+        KeyError("x"),
+        RecursionError(),
+    ],
+)
+def test_whatever_a_parser_raises_is_damage(error: Exception) -> None:
+    assert is_file_error(error)
 
 
 def test_a_file_that_has_gone_fails_as_a_file(tmp_path: Path) -> None:
@@ -228,6 +254,4 @@ def test_a_file_that_has_gone_fails_as_a_file(tmp_path: Path) -> None:
     (part,) = split_file(path, 100, spec_of(JSONL))
     Path(path).unlink()
     ((decoded, _),) = read_range(part, spec_of(JSONL))
-    assert [(f.stage, f.error_type, f.origin) for f in decoded.failures] == [
-        ("read", "FileNotFoundError", f"{path}#byte=0")
-    ]
+    assert [(f.stage, f.error_type, f.origin) for f in decoded.failures] == [("read", "FileNotFoundError", path)]

@@ -1,11 +1,15 @@
 """`ReadFiles` on Beam's in-process runner. Its functions have tests of their own."""
 
 import gzip
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pytest
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
@@ -15,7 +19,7 @@ from sluice.transforms.core.batches import origin_of
 from sluice.transforms.core.formats import CSV, JSONL
 from sluice.transforms.decode.ranges import FileRange
 from sluice.transforms.decode.spec import InputSpec
-from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split
+from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split, in_file_groups
 from tests.support.formats.decode_cases import put
 
 COLUMNS = (("id", pa.int64()), ("zip", pa.string()))
@@ -47,7 +51,7 @@ def test_files_of_all_sorts_become_rows_failures_and_a_tally(tmp_path: Path) -> 
         bad = [
             ("decode", "InvalidRow", "2.csv#byte=13", b"008,x"),
             ("decode", "InvalidRow", "2.csv#byte=19", b"009"),
-            ("read", "CorruptFile", "5.csv#byte=3", b""),
+            ("read", "CorruptFile", "5.csv", b""),
             ("read", "CorruptFile", "6.csv", b""),
             ("read", "EOFError", "7.csv.gz#byte=15", b""),
         ]
@@ -63,16 +67,45 @@ def test_ranges_are_read_wherever_they_are_sent(tmp_path: Path) -> None:
     data = b"".join(b'{"id": %d}\n' % row for row in range(1000))
     path = put(tmp_path, "f.jsonl", data)
     spec = InputSpec(JSONL, (("id", pa.int64()),))
-    parts = [FileRange(path, start, start + 5000) for start in range(0, len(data), 5000)]
+    parts = [(FileRange(path, start, start + 5000),) for start in range(0, len(data), 5000)]
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         read = pipeline | beam.Create(parts) | beam.ParDo(_Decode(spec)).with_outputs("failures", "tally", main="rows")
         assert_that(read.rows | beam.FlatMap(lambda batch: batch.column("id").to_pylist()), equal_to(list(range(1000))))
 
 
 def test_one_file_that_cannot_be_opened_costs_that_file(tmp_path: Path) -> None:
-    (tmp_path / "1.parquet").mkdir()
+    (tmp_path / "1.csv").mkdir()
     put(tmp_path, "2.csv", b"id,\xff\n1,2\n")
-    good = put(tmp_path, "3.csv", b"id,zip\n1,2\n")
-    found = list(_Split(InputSpec(CSV, COLUMNS)).process(str(tmp_path / "*")))
-    assert [part.path for part in found if isinstance(part, FileRange)] == [good]
-    assert [output.tag for output in found if not isinstance(output, FileRange)] == ["failures", "tally"]
+    put(tmp_path, "3.csv", b"id,zip\n1,2\n")
+    parts = [FileRange(str(tmp_path / name), 0, 10) for name in ("1.csv", "2.csv", "3.csv")]
+    found = list(_Decode(InputSpec(CSV, COLUMNS)).process(tuple(parts)))
+    assert [batch.column("id").to_pylist() for batch in found if isinstance(batch, pa.RecordBatch)] == [[1]]
+    outputs = [output for output in found if not isinstance(output, pa.RecordBatch)]
+    assert [output.tag for output in outputs] == ["failures", "failures", "tally"]
+    assert outputs[-1].value == 3
+
+
+def test_files_are_cut_without_being_opened_and_opened_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand files would otherwise be opened on one thread, all of them before the first row."""
+    for number in range(40):
+        put(tmp_path, f"{number:02}.csv", b"id,zip\n%d,x\n" % number)
+    put(tmp_path, "large.csv", b"id,zip\n" + b"1,2\n" * (5 << 20))
+    open_file, opening, side_by_side = FileSystems.open, itertools.count(1), threading.Event()
+    monkeypatch.setattr(FileSystems, "open", lambda *_, **__: pytest.fail("a file is opened"))
+    groups = list(_Split(InputSpec(CSV, COLUMNS)).process(str(tmp_path / "*.csv")))
+    assert [len(group) for group in groups] == [1] * 42, "few files are spread over all workers"
+    groups = list(in_file_groups((part for group in groups for part in group), 32))
+    assert [len(group) for group in groups] == [32, 8, 1, 1]
+
+    def wait_for_another(path: str, *arguments: Any, **options: Any) -> Any:
+        if next(opening) > 1:
+            side_by_side.set()
+        assert side_by_side.wait(60), "files are opened one after another"
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(FileSystems, "open", wait_for_another)
+    found = list(_Decode(InputSpec(CSV, COLUMNS)).process(groups[0]))
+    ids = [number for batch in found if isinstance(batch, pa.RecordBatch) for number in batch.column("id").to_pylist()]
+    assert ids == list(range(32))
