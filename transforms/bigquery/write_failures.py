@@ -116,11 +116,11 @@ def _row(failure: Failure, payload_mode: str) -> dict[str, Any]:
         "payloadString": _text(failure.payload) if payload_mode == FULL else record["payload"],
         "payloadBytes": record["payload"] if payload_mode == FULL else None,
         "attributes": [{"key": key, "value": value} for key, value in failure.attributes],
-        "errorMessage": _encodable(failure.error_message),
+        "errorMessage": failure.error_message,
         "stage": failure.stage,
         "errorType": failure.error_type,
-        "origin": _encodable(failure.origin),
-        "model": failure.model and _encodable(failure.model),
+        "origin": failure.origin,
+        "model": failure.model,
         "version": failure.version,
         "attempt": failure.attempt,
     }
@@ -149,11 +149,6 @@ def _text(payload: bytes) -> str | None:
         return payload.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _encodable(text: str) -> str:
-    """Returns a text that UTF-8 can hold: names of files, and messages about them, may hold other bytes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _size(values: dict[str, Any]) -> int:

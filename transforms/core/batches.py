@@ -1,23 +1,20 @@
 """RecordBatch, the element that flows between transforms: its coder, and the reserved columns beside a row."""
 
-import base64
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import apache_beam as beam
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from sluice.models.reserved import ATTRIBUTES, FED, FILE, MESSAGE_ID, PAYLOAD, POSITION, is_reserved
 from sluice.models.tensors.arrays import repeated
-from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.failures import MAX_ATTEMPT, Failure
+from sluice.transforms.core.render import clean_text, json_object, scalar_value
 
 # The attribute that counts the attempts at a message, from 1. `sluice replay` sets it.
 ATTEMPT_ATTRIBUTE = "sluice_attempt"
-_MOST_ATTEMPTS = 2**31 - 1
-_MOST_DIGITS = len(str(_MOST_ATTEMPTS))
+_MOST_DIGITS = len(str(MAX_ATTEMPT))
 
 
 class RecordBatchCoder(beam.coders.Coder):
@@ -54,7 +51,7 @@ def with_origin(batch: pa.RecordBatch, origin: str, positions: np.ndarray) -> pa
       origin: the common part, which ends with the unit of `positions`, e.g. "gs://b/f.csv#byte=".
       positions: int64 [rows].
     """
-    file = repeated(origin, len(positions))
+    file = repeated(clean_text(origin), len(positions))
     if not batch.num_columns:  # such a batch has no length, and append_column would refuse
         return pa.RecordBatch.from_arrays([file, pa.array(positions, pa.int64())], names=[FILE, POSITION])
     return batch.append_column(FILE, file).append_column(POSITION, pa.array(positions, pa.int64()))
@@ -107,7 +104,7 @@ def _attempt(attributes: dict[str, str]) -> int:
     if not before.isdecimal():
         return 1
     digits = before.lstrip("0")  # int() refuses thousands of digits
-    return min(max(1, int(digits or 0)), _MOST_ATTEMPTS) if len(digits) <= _MOST_DIGITS else _MOST_ATTEMPTS
+    return min(max(1, int(digits or 0)), MAX_ATTEMPT) if len(digits) <= _MOST_DIGITS else MAX_ATTEMPT
 
 
 def origin_of(batch: pa.RecordBatch, row: int) -> str:
@@ -126,33 +123,11 @@ def payload_of(batch: pa.RecordBatch, row: int) -> bytes:
     index = batch.schema.get_field_index(PAYLOAD)
     if index >= 0:
         return batch.column(index)[row].as_py() or b""
-    return json_payload({name: _value(batch.column(name)[row]) for name in batch.schema.names if not is_reserved(name)})
-
-
-def json_payload(row: Mapping[str, object]) -> bytes:
-    """Returns a row of a columnar source as a JSON object: bytes are base64, and NaN and infinities are strings."""
-    return orjson.dumps({name: _plain(value) for name, value in row.items()}, default=str)
-
-
-def _value(scalar: pa.Scalar) -> object:
-    try:
-        return scalar.as_py()
-    except ValueError:  # text that is not UTF-8, or a time in nanoseconds
-        return str(scalar.cast(pa.binary()).as_py() if pa.types.is_string(scalar.type) else scalar)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str):
-        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    if isinstance(value, int) and value.bit_length() > 63:
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return {str(key): _plain(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+    return json_object(
+        (name, scalar_value(batch.column(place)[row]))
+        for place, name in enumerate(batch.schema.names)
+        if not is_reserved(name)
+    )
 
 
 def slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:

@@ -13,12 +13,17 @@ import apache_beam as beam
 import orjson
 
 from sluice.transforms.core import metrics
+from sluice.transforms.core.render import clean_text
 
 FULL, HASH, NONE = "full", "hash", "none"
 PAYLOAD_MODES = (FULL, HASH, NONE)
 
 # The stages at which a row can fail, in the order in which a row passes them.
 READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
+
+_TEXTS = ("stage", "error_type", "error_message", "origin", "model")
+# A greater number of attempts counts as this one.
+MAX_ATTEMPT = 2**31 - 1
 
 # The error_type of a message that is no longer read, because it may have killed the workers that read it.
 TOO_MANY_DELIVERIES = "TooManyDeliveries"
@@ -49,6 +54,17 @@ class Failure:
     version: int | None = None
     attempt: int = 1
     timestamp: float = dataclasses.field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        """Makes the failure one that every sink can hold: its texts are UTF-8, and its numbers have 64 bits."""
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if text and not text.isascii():
+                object.__setattr__(self, name, clean_text(text))
+        if self.attributes:
+            pairs = ((clean_text(name), clean_text(value or "")) for name, value in self.attributes)
+            object.__setattr__(self, "attributes", tuple(pairs))
+        object.__setattr__(self, "attempt", max(1, min(self.attempt, MAX_ATTEMPT)))
 
 
 # The fields of a row of a failures file. tests/transforms/core/test_failures.py pins them.

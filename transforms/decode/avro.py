@@ -7,18 +7,27 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.core.batches import json_payload
 from sluice.transforms.core.beam_files import open_binary
+from sluice.transforms.core.render import json_payload
 from sluice.transforms.decode.avro_container import (
     SYNC_BYTES,
     AvroHeader,
     AvroSchema,
+    SkippedBlock,
     find_marker,
     read_block,
     read_header,
 )
 from sluice.transforms.decode.ranges import FileRange, Look, Read, beginning, opened, typed_look
-from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns, finish, without_bad
+from sluice.transforms.decode.spec import (
+    CsvOptions,
+    Decoded,
+    InputSpec,
+    check_columns,
+    file_failure,
+    finish,
+    without_bad,
+)
 
 # A batch gathers the rows of several blocks until it has this many.
 _BATCH_ROWS = 4096
@@ -96,12 +105,23 @@ def _arrow_type(kind: AvroSchema, name: str) -> pa.DataType:
 
 def _complex_type(kind: dict[str, Any], name: str) -> pa.DataType:
     if kind["type"] == "array":
+        if not _takes_bytes(kind["items"]):
+            raise CorruptFile(f"field '{name}' is an array of items that take no bytes, which can be of any length")
         return pa.list_(_arrow_type(kind["items"], name))
     if kind["type"] == "map":
         return pa.map_(pa.string(), _arrow_type(kind["values"], name))
     if kind["type"] == "record":
         return pa.struct([(field["name"], _arrow_type(field["type"], field["name"])) for field in kind["fields"]])
     return _arrow_type(kind["type"], name)
+
+
+def _takes_bytes(kind: AvroSchema) -> bool:
+    """Whether every value of a type takes at least one byte."""
+    if isinstance(kind, dict) and kind["type"] == "record":
+        return any(_takes_bytes(field["type"]) for field in kind["fields"])
+    if isinstance(kind, dict) and kind["type"] == "fixed":
+        return bool(kind["size"])
+    return (kind["type"] if isinstance(kind, dict) else kind) != "null"
 
 
 def read_avro(file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: InputSpec, path: str) -> Read:
@@ -120,22 +140,29 @@ def read_avro(file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: I
     begin = at = marker + SYNC_BYTES
     rows: list[Any] = []
 
-    def flush() -> tuple[Decoded, int, int]:
-        return avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), at - begin, at
+    def flush(end: int) -> tuple[Decoded, int, int]:
+        return avro_columns(rows, np.arange(len(rows)), spec, f"{path}#block={begin}&row="), end - begin, end
 
     try:
         while at - SYNC_BYTES < stop and (block := read_block(file, header, at)):
-            rows += block.rows
             at += block.size
+            if isinstance(block, SkippedBlock):
+                if rows:
+                    yield flush(at - block.size)
+                failure = file_failure(block.error, f"{path}#block={at - block.size}")
+                yield Decoded(failures=[failure]), block.size, at
+                begin, rows = at, []
+                continue
+            rows += block.rows
             if len(rows) >= _BATCH_ROWS:
-                yield flush()
+                yield flush(at)
                 begin, rows = at, []
     except CorruptFile:
         if rows:
-            yield flush()
+            yield flush(at)
         raise
     if rows:
-        yield flush()
+        yield flush(at)
 
 
 def avro_columns(rows: Sequence[Any], positions: np.ndarray, spec: InputSpec, origin: str) -> Decoded:

@@ -28,7 +28,13 @@ _MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 _SCAN_BYTES = 1 << 16
 # A greater length is treated as damage. fastavro would allocate it.
-_MAX_BLOCK_BYTES = 1 << 30
+_MAX_LENGTH = 1 << 30
+# Of a block, unpacked; writers make blocks of some KB to some MB. A block with more fails as a block: packed a
+# thousandfold it would need the memory of many ranges, and a row that takes no bytes can be there any number of times.
+MAX_BLOCK_BYTES = 64 << 20
+MAX_BLOCK_ROWS = 1 << 18
+# Snappy's copies of 3 bytes stand for 64 at most.
+_MOST_SNAPPY = 64
 # The types that Arrow reads from plain numbers and texts; fastavro would make an object of each value.
 _PLAIN_LOGICAL_TYPES = (
     "date",
@@ -81,7 +87,7 @@ class _GuardedFile:
         self._file = file
 
     def read(self, count: int) -> bytes:
-        if not 0 <= count <= _MAX_BLOCK_BYTES:
+        if not 0 <= count <= _MAX_LENGTH:
             raise CorruptFile(f"it is damaged: it holds a length of {count} bytes")
         data = self._file.read(count)
         if len(data) < count:
@@ -154,8 +160,28 @@ class AvroBlock:
     size: int
 
 
-def read_block(file: BinaryIO, header: AvroHeader, at: int) -> AvroBlock | None:
-    """Returns the block that begins at byte `at`, where the file is; None at the end of the file."""
+class BlockTooLarge(CorruptFile):
+    """A block has more rows or bytes than are read at once. The file can be read on behind it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SkippedBlock:
+    """A block that is too large.
+
+    Attributes:
+      size: bytes, with the marker behind it.
+    """
+
+    error: BlockTooLarge
+    size: int
+
+
+def read_block(file: BinaryIO, header: AvroHeader, at: int) -> AvroBlock | SkippedBlock | None:
+    """Returns the block that begins at byte `at`, where the file is; None at the end of the file.
+
+    Raises:
+      CorruptFile: the block is damaged.
+    """
     start = file.read(_BLOCK_HEAD_BYTES)
     if not start:
         return None
@@ -167,6 +193,9 @@ def read_block(file: BinaryIO, header: AvroHeader, at: int) -> AvroBlock | None:
         if guarded.read(SYNC_BYTES) != header.sync:
             raise CorruptFile("it does not end with the file's sync marker")
         rows = _read_rows(count, data, header)
+    except BlockTooLarge as error:
+        skipped = BlockTooLarge(f"the block at byte {at} is left out: {error}")
+        return SkippedBlock(skipped, head_bytes + size + SYNC_BYTES)
     except CorruptFile as error:
         raise CorruptFile(f"the block at byte {at} is damaged: {error}") from error
     return AvroBlock(rows, head_bytes + size + SYNC_BYTES)
@@ -184,17 +213,51 @@ def _read_block_head(start: bytes) -> tuple[int, int, int]:
 
 def _read_rows(count: int, data: bytes, header: AvroHeader) -> list[Any]:
     """Reads the rows as an array, which is a count, the items and a zero: one call reads them all."""
+    if count > MAX_BLOCK_ROWS:
+        raise BlockTooLarge(f"it has {count} rows, and {MAX_BLOCK_ROWS} are read at once")
     array = io.BytesIO()
     try:
         fastavro.schemaless_writer(array, _LONG, count)
-        array.write(_CODECS[header.codec](data) + b"\0")
+        array.write(_unpacked(data, header.codec) + b"\0")
         array.seek(0)
         rows = fastavro.schemaless_reader(array, header.rows, None, handle_unicode_errors="surrogateescape")
+    except BlockTooLarge:
+        raise
     except Exception as error:
         raise CorruptFile(f"it does not decode: {type(error).__name__}: {error}") from error
     if array.read(1) or len(rows) != count:
         raise CorruptFile(f"its {count} rows do not fill it")
     return rows
+
+
+def _unpacked(data: bytes, codec: str) -> bytes:
+    unpacked = _CODECS[codec](data)
+    if len(unpacked) > MAX_BLOCK_BYTES:
+        raise BlockTooLarge(f"it unpacks to more than {MAX_BLOCK_BYTES} bytes")
+    return unpacked
+
+
+# Each of these unpacks no more than a byte beyond MAX_BLOCK_BYTES.
+
+
+def _unpack_deflate(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(-15)
+    unpacked = unpacker.decompress(data, MAX_BLOCK_BYTES + 1)
+    if len(unpacked) <= MAX_BLOCK_BYTES and not unpacker.eof:
+        raise EOFError("the packed data are cut short")
+    return unpacked
+
+
+def _unpack_streams(data: bytes, unpacker_type: type[bz2.BZ2Decompressor] | type[lzma.LZMADecompressor]) -> bytes:
+    """Unpacks one or more streams, one behind the other."""
+    pieces: list[bytes] = []
+    while data and (left := MAX_BLOCK_BYTES + 1 - sum(map(len, pieces))):
+        unpacker = unpacker_type()
+        pieces.append(unpacker.decompress(data, left))
+        if not unpacker.eof and len(pieces[-1]) < left:
+            raise EOFError("the packed data are cut short")
+        data = unpacker.unused_data
+    return b"".join(pieces)
 
 
 def _unpack_snappy(data: bytes) -> bytes:
@@ -206,8 +269,10 @@ def _unpack_snappy(data: bytes) -> bytes:
         shift += 7
         if byte < 0x80:
             break
-    if size > _MAX_BLOCK_BYTES:
-        raise CorruptFile(f"a block of {size} bytes")
+    if size > _MOST_SNAPPY * len(packed):
+        raise CorruptFile(f"it says that its {len(packed)} bytes unpack to {size}")
+    if size > MAX_BLOCK_BYTES:
+        raise BlockTooLarge(f"it says that it unpacks to {size} bytes, and {MAX_BLOCK_BYTES} are read at once")
     unpacked = pa.decompress(packed, size, "snappy", asbytes=True)
     if zlib.crc32(unpacked) != crc:
         raise CorruptFile("the block does not match its checksum")
@@ -215,16 +280,19 @@ def _unpack_snappy(data: bytes) -> bytes:
 
 
 def _unpack_zstandard(data: bytes) -> bytes:
+    pieces: list[bytes] = []
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-        return stream.read()
+        while (left := MAX_BLOCK_BYTES + 1 - sum(map(len, pieces))) and (piece := stream.read(min(left, 1 << 20))):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 # The codecs that are required, and the optional ones: https://avro.apache.org/docs/1.11.1/specification/#required-codecs
 _CODECS: dict[str, Callable[[bytes], bytes]] = {
     "null": lambda data: data,
-    "deflate": lambda data: zlib.decompress(data, -15),
+    "deflate": _unpack_deflate,
     "snappy": _unpack_snappy,
-    "bzip2": bz2.decompress,
-    "xz": lzma.decompress,
+    "bzip2": lambda data: _unpack_streams(data, bz2.BZ2Decompressor),
+    "xz": lambda data: _unpack_streams(data, lzma.LZMADecompressor),
     "zstandard": _unpack_zstandard,
 }

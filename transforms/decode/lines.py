@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from sluice.models.errors import CorruptFile
 
 BLOCK_BYTES = 1 << 20
+# Of a block, at most: a line that is no good row takes some KB until its failure is written.
+BLOCK_LINES = 8192
 # A longer line means that the file is not text, or that a quote never closes.
 MAX_LINE_BYTES = 100 << 20
 
@@ -141,10 +143,18 @@ def read_blocks(
             ends = ends[: 1 + np.searchsorted(ends, stop - position)]
         cut = int(ends[-1]) if len(ends) else 0
         if cut:
-            yield LineBlock(data[:cut], position, ends)
+            yield from _pieces(LineBlock(data[:cut], position, ends))
         elif len(data) > longest:
             raise CorruptFile(f"the line at byte {position} is longer than {longest} bytes; {_hint(quote)}")
         position, carry = position + cut, data[cut:]
+
+
+def _pieces(block: LineBlock) -> Iterator[LineBlock]:
+    if len(block) <= BLOCK_LINES:
+        yield block
+        return
+    for start in range(0, len(block), BLOCK_LINES):
+        yield block.slice(start, min(start + BLOCK_LINES, len(block)))
 
 
 def open_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:

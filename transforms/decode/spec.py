@@ -161,11 +161,14 @@ def check_columns(spec: InputSpec, names: Sequence[str], holder: str) -> None:
       holder: names the source of `names` in the error: "the file", or "the header".
 
     Raises:
-      CorruptFile: a column is missing.
+      CorruptFile: a column is missing, or there twice.
     """
     missing = [name for name, _ in spec.columns if name not in names]
     if missing:
         raise CorruptFile(f"{holder} has no column {missing[0]!r}; it has {', '.join(names)}")
+    twice = [name for name, _ in spec.columns if names.count(name) > 1]
+    if twice:
+        raise CorruptFile(f"{holder} has more than one column {twice[0]!r}")
 
 
 class Undecodable(Exception):

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import lzma
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.formats import AVRO
+from sluice.transforms.decode import avro_container
 from sluice.transforms.decode.avro import arrow_schema, read_avro
 from sluice.transforms.decode.avro_container import read_header
 from sluice.transforms.decode.spec import Decoded, InputSpec
@@ -282,3 +284,34 @@ def test_another_schema_in_a_later_file() -> None:
     assert [json.loads(failure.payload) for failure in decoded.failures] == [{"id": 2**40}]
     with pytest.raises(CorruptFile, match="the file has no column 'x'; it has id"):
         read(data, InputSpec(AVRO, (("x", pa.int32()),)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "rows"), [("null", 4_000_000), *((codec, 1) for codec in PACKERS if codec != "null")]
+)
+def test_a_block_that_expands_without_measure_costs_the_block(
+    codec: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avro_container, "MAX_BLOCK_BYTES", 1 << 20)
+    row = sample_rows(1)
+    good = container(codec, PACKERS[codec](plain_block(row)), 1)
+    packed = PACKERS[codec](bytes(64 << 20)) if rows == 1 else b""
+    data = good + _long(rows) + _long(len(packed)) + packed + b"S" * 16 + good[good.index(b"S" * 16) + 16 :]
+    tracemalloc.start()
+    try:
+        decoded = read(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows_of(decoded) == row * 2
+    (failure,) = decoded.failures
+    assert (failure.stage, failure.error_type) == ("read", "BlockTooLarge")
+    assert failure.origin.endswith(f"#block={len(good)}")
+    assert most < 16 << 20
+
+
+def test_an_array_of_what_takes_no_bytes_is_refused() -> None:
+    """Its length, and so the memory that it takes, would be any number that is written before it."""
+    schema = record(("id", "long"), ("a", {"type": "array", "items": "null"}))
+    with pytest.raises(CorruptFile, match="field 'a' is an array of items that take no bytes"):
+        read(to_avro([{"id": 1, "a": [None]}], schema), InputSpec(AVRO, (("id", pa.int64()),)))
