@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.models.tensors.tfrecord import masked_crc
 from sluice.transforms.core.failures import READ
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.spec import Decoded, InputSpec
@@ -109,6 +111,24 @@ def test_a_text_file_cut_off_has_lost_its_last_line(format_: str, write: Any, tm
         assert decoded.rows == lines + (not data[:cut].endswith(b"\n"))
 
 
+PLAIN = {
+    "parquet": (PARQUET, to_parquet(ROWS, row_group_size=50)),
+    "avro": (AVRO, to_avro(ROWS, sync_interval=200)),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+@DAMAGE
+@given(data=st.data())
+def test_other_bytes_in_a_file_without_checksums(case: str, data: st.DataObject, tmp_path: Path) -> None:
+    """Whatever the bytes make a parser raise, it costs the file and not the job."""
+    format_, clean = PLAIN[case]
+    damaged = bytearray(clean)
+    for place in data.draw(st.lists(st.integers(0, len(clean) - 1), min_size=1, max_size=6)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    read_damaged(put(tmp_path, "f", bytes(damaged)), format_, data.draw(st.sampled_from([500, 1 << 24])))
+
+
 CHECKED = {
     "tfrecord": (TFRECORD, to_tfrecord(ROWS)),
     "parquet": (PARQUET, to_parquet(ROWS, row_group_size=50, write_page_checksum=True)),
@@ -190,3 +210,25 @@ def test_a_failure_of_a_columnar_row_is_json(tmp_path: Path) -> None:
     decoded = read_file(put(tmp_path, "f.parquet", to_parquet(rows)), spec)
     (failure,) = decoded.failures
     assert json.loads(failure.payload) == {"id": 1, "x": "NaN", "name": "é", "tags": [1, None]}
+
+
+@pytest.mark.parametrize("length", [1 << 40, (1 << 64) - 1])
+def test_a_length_that_no_memory_has_and_whose_checksum_is_right(length: int, tmp_path: Path) -> None:
+    """Reading so many bytes raised MemoryError or OverflowError, which ended the job."""
+    head = length.to_bytes(8, "little")
+    data = to_tfrecord(ROWS[:3]) + head + masked_crc(head).to_bytes(4, "little") + b"x" * 100
+    decoded = read_damaged(put(tmp_path, "f", data), TFRECORD)
+    assert decoded is not None
+    assert rows_of(decoded) == ROWS[:3]
+    (failure,) = decoded.failures
+    assert (failure.stage, failure.error_type) == (READ, "CorruptFile")
+    assert "is longer than" in failure.error_message
+
+
+def test_a_later_parquet_file_with_a_column_twice(tmp_path: Path) -> None:
+    """pyarrow's KeyError ended the job."""
+    path = str(tmp_path / "f.parquet")
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 2, names=["id", "id"]), path)
+    decoded = read_file(path, InputSpec(PARQUET, (("id", pa.int64()),)))
+    assert [(f.stage, f.error_type, f.origin) for f in decoded.failures] == [(READ, "CorruptFile", path)]
+    assert decoded.failures[0].error_message == "the file has more than one column 'id'"
