@@ -6,6 +6,8 @@ row, where RunInference loses the batch.
 """
 
 import concurrent.futures
+import dataclasses
+import decimal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,13 +23,35 @@ from sluice.models.errors import CallError, UsageError
 from sluice.models.files import ModelFiles
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import Bound
+from sluice.models.tensors.column_types import type_fits
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.outputs import rows_of
 
 Row = Mapping[str, Any]
+# The errors of pyarrow, and of numbers, that mean that a value does not fit.
+_MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
-class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model in this process.
+
+    Beam shares it with other processes (`large_model`, `model_copies`, several handlers of a KeyedModelHandler) by a
+    proxy that has its methods and no attributes.
+    """
+
+    scheduler: Scheduler
+
+    def predict(self, rows: Sequence[Any]) -> list[dict[str, Any] | RowFailure]:
+        """Returns the outputs of each row by name, or the reason why it has none."""
+        return predict_rows(rows, self.scheduler)
+
+    def uri(self) -> str:
+        """Returns the URI of the model."""
+        return self.scheduler.model.uri
+
+
+class SluiceModelHandler(ModelHandler[Any, PredictionResult, LoadedModel]):
     """Makes a Sluice model usable as `RunInference(SluiceModelHandler(recipe))`.
 
     An example maps the column names of the signature to values: scalars, lists or NumPy arrays. If the model has a
@@ -56,19 +80,19 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
         self._on_failure = on_failure
         self._files = files
 
-    def load_model(self) -> Scheduler:
-        """Returns the scheduler of the model, one for the process."""
-        return shared_scheduler(self._recipe, self._files or BeamFiles())
+    def load_model(self) -> LoadedModel:
+        """Returns the model, whose scheduler is one for the process."""
+        return LoadedModel(shared_scheduler(self._recipe, self._files or BeamFiles()))
 
     def run_inference(
-        self, batch: Sequence[Any], model: Scheduler, inference_args: dict[str, Any] | None = None
+        self, batch: Sequence[Any], model: LoadedModel, inference_args: dict[str, Any] | None = None
     ) -> Iterable[PredictionResult]:
         """Returns a prediction for each example, in order.
 
         Raises:
           CallError: a row cannot be predicted, and `on_failure` is "raise". The text names the first such row.
         """
-        results = predict_rows(batch, model)
+        results = model.predict(batch)
         failed = [(row, result) for row, result in enumerate(results) if isinstance(result, RowFailure)]
         if failed and self._on_failure == "raise":
             row, failure = failed[0]
@@ -76,7 +100,7 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, Scheduler]):
                 f"{len(failed)} of {len(batch)} rows cannot be predicted; the first is row {row} of the batch: "
                 f"{failure.type}: {failure.message}"
             )
-        uri = model.model.uri
+        uri = model.uri()
         return [PredictionResult(row, result, uri) for row, result in zip(batch, results, strict=True)]
 
     def get_num_bytes(self, batch: Sequence[Any]) -> int:
@@ -148,18 +172,64 @@ def to_batch(rows: Sequence[Any], signature: Signature) -> tuple[pa.RecordBatch,
 
 
 def _column(values: list[Any], spec: ColumnSpec, misfits: dict[int, str]) -> pa.Array:
-    kind = _bytes_for_text(spec.arrow_type)
+    """Returns a column of the values' own type, which the binding casts and checks: pyarrow would cut 2.7 to 2."""
+    kind = _wide(_bytes_for_text(spec.arrow_type))
     plain = [_plain(value, spec, kind) for value in values]
     try:
-        return pa.array(plain, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return pa.concat_arrays([_cell(row, value, spec, kind, misfits) for row, value in enumerate(plain)])
+        array = pa.array(plain) if _is_number(kind) else pa.array(plain, kind)
+        if type_fits(array.type, spec) and not (_is_number(kind) and any(map(_has_bool, plain))):
+            return array
+    except _MISFIT:
+        pass
+    return pa.concat_arrays([_cell(row, value, spec, kind, misfits) for row, value in enumerate(plain)])
+
+
+def _has_bool(value: object) -> bool:
+    """Whether a list has a truth value in it: among numbers pyarrow takes it for 1 or 0."""
+    if not isinstance(value, list):
+        return False
+    kinds = set(map(type, value))
+    return bool in kinds or (list in kinds and any(map(_has_bool, value)))
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    """Returns the widest type of the same kind of numbers, in which the binding finds those out of range."""
+    if pa.types.is_list(kind):
+        return pa.list_(_wide(kind.value_type))
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    return pa.int64() if pa.types.is_integer(kind) and not pa.types.is_uint64(kind) else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _number(value: object, kind: pa.DataType) -> object:
+    """Returns a value, or lists of them, as numbers of this type.
+
+    Raises:
+      ValueError, TypeError, OverflowError: it is another number in this type, or no number.
+    """
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return [_number(each, kind.value_type) for each in value]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
+        raise TypeError(f"{value!r} is no number")
+    if pa.types.is_floating(kind):
+        return float(value)
+    if value != int(value):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def _cell(row: int, value: object, spec: ColumnSpec, kind: pa.DataType, misfits: dict[int, str]) -> pa.Array:
     try:
-        return pa.array([value], kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        return pa.array([_number(value, kind) if _is_number(kind) else value], kind)
+    except _MISFIT as error:
         misfits.setdefault(row, f"column '{spec.name}': {error}; the model takes {spec}")
         return pa.nulls(1, kind)
 

@@ -3,15 +3,18 @@
 import dataclasses
 import difflib
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
+from sluice.models.tensors.columns import column_or_nulls
 from sluice.pipelines.plan.carried_types import SAMPLE_BYTES, carried_types, exact_floats
 from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
@@ -19,6 +22,8 @@ from sluice.transforms.decode.json_values import Json, form_of
 from sluice.transforms.decode.ranges import SAMPLE_ROWS
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
 from sluice.transforms.files.find_source import Source
+
+_LOG = logging.getLogger(__name__)
 
 # If none of so many rows fits the model, the command is wrong rather than the rows.
 _ENOUGH_ROWS = 10
@@ -222,15 +227,36 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
 
 
 def check_rows(first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any]) -> None:
-    """Binds the first rows of the input as the job will; raises as `check_sample` does."""
-    rows = len(first.failures)
+    """Binds the first rows of the input as the job will; raises as `check_sample` does.
+
+    Rows that lack a value prove nothing of the rows after them: they are warned of, if no row fits.
+    """
     reasons = [failure.error_message for failure in first.failures]
-    for batch in first.batches:
-        sample = batch.slice(0, SAMPLE_ROWS)
-        rows += sample.num_rows
-        reasons += bind(sample, signature, defaults).errors.values()
-    if rows >= _ENOUGH_ROWS and len(reasons) == rows:
+    lacking: list[str] = []
+    samples = (b.slice(at, SAMPLE_ROWS) for b in first.batches for at in range(0, b.num_rows, SAMPLE_ROWS))
+    for sample in samples:
+        errors = bind(sample, signature, defaults).errors
+        if len(errors) < sample.num_rows:
+            return
+        nulls = _null_rows(sample, signature, defaults)
+        lacking += [reason for row, reason in errors.items() if nulls[row]]
+        reasons += [reason for row, reason in errors.items() if not nulls[row]]
+        if len(reasons) >= _ENOUGH_ROWS:
+            break
+    if len(reasons) >= _ENOUGH_ROWS:
+        rows = len(reasons) + len(lacking)
         raise UsageError(f"none of the first {rows} rows of {source.path} fits the model. The first: {reasons[0]}")
+    if lacking:
+        _LOG.warning("None of the first %d rows of %s can be scored: %s", len(lacking), source.path, lacking[0])
+
+
+def _null_rows(batch: pa.RecordBatch, signature: Signature, defaults: dict[str, Any]) -> np.ndarray:
+    """Returns bool [rows]: which have a null in a column that the model needs."""
+    nulls = np.zeros(batch.num_rows, bool)
+    for spec in signature.columns:
+        if spec.required and spec.name not in defaults and spec.name in batch.schema.names:
+            nulls |= column_or_nulls(batch, spec.name).is_null().to_numpy(zero_copy_only=False)
+    return nulls
 
 
 def near_name(name: str, known: Iterable[str]) -> str:

@@ -11,14 +11,17 @@ import pytest
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.utils.multi_process_shared import MultiProcessShared
 
 from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import ModelRecipe, clear_cache
 from sluice.models.errors import CallError, UsageError
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.binding import bind
 from sluice.models.uri import parse_model_uri
-from sluice.transforms.model_handler import SluiceModelHandler, predict_rows
+from sluice.transforms.model_handler import LoadedModel, SluiceModelHandler, predict_rows, to_batch
 from tests.support.fakes import FakeModel
 from tests.support.saved_models.cases import CASES
 from tests.support.serving.backends import BACKENDS, Uris
@@ -48,9 +51,9 @@ def same(found: Any, wanted: Any) -> bool:
 @pytest.mark.parametrize("case", PLAIN, ids=lambda case: case.name)
 def test_rows_of_every_kind_of_model(case: Any, cases: Callable[[str], str]) -> None:
     handler = SluiceModelHandler(recipe_of(case, cases(case.name)))
-    scheduler = handler.load_model()
-    results = list(handler.run_inference(case.rows, scheduler))
-    assert handler.load_model() is scheduler
+    model = handler.load_model()
+    results = list(handler.run_inference(case.rows, model))
+    assert handler.load_model().scheduler is model.scheduler
     clear_cache()
     for name, wanted in case.expected(case.rows).items():
         for result, value in zip(results, wanted, strict=True):
@@ -89,7 +92,7 @@ def test_rows_that_do_not_fit_fail_alone_where_failures_are_returned() -> None:
     assert [isinstance(result, RowFailure) for result in results] == [False, True, True, True, True, False]
     assert "column 'x'" in results[1].message and "int64" in results[1].message  # type: ignore[union-attr]
     handler = SluiceModelHandler(ModelRecipe(parse_model_uri("m")), on_failure="return")
-    assert [result.inference for result in handler.run_inference(rows, model)][1:5] == results[1:5]
+    assert [result.inference for result in handler.run_inference(rows, LoadedModel(model))][1:5] == results[1:5]
     model.close()
 
 
@@ -99,7 +102,7 @@ def test_else_they_fail_the_batch() -> None:
     with pytest.raises(
         CallError, match=r"2 of 3 rows cannot be predicted; the first is row 1 of the batch: InvalidRow"
     ):
-        handler.run_inference([{"x": 1}, {}, {}], model)
+        handler.run_inference([{"x": 1}, {}, {}], LoadedModel(model))
     model.close()
 
 
@@ -121,3 +124,48 @@ def test_what_cannot_be() -> None:
 def test_bytes_are_reckoned_without_pickling() -> None:
     handler = SluiceModelHandler(ModelRecipe(parse_model_uri("m")))
     assert handler.get_num_bytes([{"x": np.zeros(10), "s": "abc"}, {"x": 1}, b"12"]) == 80 + 3 + 8 + 2
+
+
+@pytest.mark.parametrize("beside", [[], [1], [0.5], ["text"]], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "value", "bound"),
+    [
+        ("int64", 2.7, None),
+        ("int64", 2.0, 2),
+        ("int64", (1 << 53) + 1, (1 << 53) + 1),
+        ("int64", 1 << 63, None),
+        ("int64", True, None),
+        ("uint8", 300, None),
+        ("uint64", (1 << 64) - 1, (1 << 64) - 1),
+        ("float32", 1e39, None),
+        ("float32", 20240101, 20240100.0),
+        ("float32", (1 << 53) + 1, 9007199254740992.0),
+        ("float32", float("inf"), float("inf")),
+        ("float64", 53.3, 53.3),
+        ("float64", 1 << 2000, None),
+        ("float32", "53.3", None),
+    ],
+)
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_values_are_bound_as_in_a_batch_job(dtype: str, value: Any, bound: Any, beside: list[Any], length: int) -> None:
+    """The rows beside it decide in what type pyarrow holds the column. They change nothing."""
+    shape = (None, length) if length else (None,)
+    signature = Signature("s", "", (TensorSpec("x", dtype, shape),), (TensorSpec("y", dtype, (None,)),))
+    cells = [{"x": [each] * length if length else each} for each in (value, *beside)]
+    batch, misfits = to_batch(cells, signature)
+    found = bind(batch, signature)
+    assert (0 in found.errors or 0 in misfits) == (bound is None)
+    if bound is not None:
+        assert np.asarray(found.groups[0].feeds["x"])[0].tolist() == ([bound] * length if length else bound)
+
+
+def test_a_model_is_shared_with_other_processes(cases: Callable[[str], str]) -> None:
+    case = next(case for case in CASES if case.name == "tf2_function")
+    handler = SluiceModelHandler(recipe_of(case, cases(case.name)), large_model=True)
+    shared = MultiProcessShared(handler.load_model, tag="sluice-test", always_proxy=True)
+    proxy = shared.acquire()
+    results = list(handler.run_inference(case.rows, proxy))
+    shared.release(proxy)
+    clear_cache()
+    assert same([result.inference["points"] for result in results], case.expected(case.rows)["points"])
+    assert {result.model_id for result in results} == {cases(case.name)}

@@ -284,9 +284,30 @@ def test_rows_that_the_model_cannot_take_are_seen_too(tmp_path: Path) -> None:
 
 def test_other_formats_are_looked_at(tmp_path: Path) -> None:
     schema = {"type": "record", "name": "r", "fields": [{"name": "x", "type": ["null", "double"]}]}
-    path = put(tmp_path, "f.avro", to_avro([{"x": None}] * 20, schema))
+    path = put(tmp_path, "f.avro", to_avro([{"x": 1e39}] * 20, schema))
     found = Source(AVRO, path, 1, 1000, ("x",), {"x": pa.float64()})
     model = signature(x="float32")
     with pytest.raises(UsageError, match="none of the first 20 rows"):
         check_sample(found, plan(found, model), model, {})
+    put(tmp_path, "f.avro", to_avro([{"x": None}] * 20, schema))
     check_sample(found, plan(found, model), model, {"x": 1.0})
+
+
+@pytest.mark.parametrize("later", ["1", ""])
+def test_rows_without_a_value_do_not_speak_for_those_after_them(
+    later: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path, "in.csv", ("x,y\n" + ",a\n" * 150 + f"{later},a\n").encode())
+    found = Source(CSV, path, 1, Path(path).stat().st_size, ("x", "y"))
+    model = signature(x="float32")
+    check_sample(found, plan(found, model), model, {})
+    assert ("None of the first 151 rows" in caplog.text) == (later == "")
+    assert ("--column_defaults x=VALUE" in caplog.text) == (later == "")
+
+
+def test_rows_that_do_not_fit_are_refused_though_others_lack_a_value(tmp_path: Path) -> None:
+    path = put(tmp_path, "in.csv", ("x\n" + "a\n" * 20 + '""\n' * 150).encode())
+    found = Source(CSV, path, 1, Path(path).stat().st_size, ("x",))
+    model = signature(x="float32")
+    with pytest.raises(UsageError, match="none of the first 120 rows"):
+        check_sample(found, plan(found, model), model, {})

@@ -40,7 +40,7 @@ CASES = [
     ({"max_batch_size": "-1"}, ["--max_batch_size is -1", "0 or more"]),
     ({"rpc_timeout_secs": "0"}, ["--rpc_timeout_secs 0", "more than 0"]),
     ({"rpc_ca_file": "/nowhere.pem"}, ["--rpc_ca_file /nowhere.pem cannot be read"]),
-    ({"csv_delimiter": "||"}, ["--csv_delimiter", "one character"]),
+    ({"csv_delimiter": "||"}, ["--csv_delimiter", "one ASCII character"]),
     ({"column_defaults": "I1=x"}, ["I1=x", "int64"]),
     ({"column_defaults": "I1=99999999999999999999"}, ["I1=9999", "int64"]),
     ({"column_defaults": "I99=1"}, ["I99", "no such column"]),
