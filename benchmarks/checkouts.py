@@ -11,12 +11,9 @@ MODEL = os.path.join(DATA, "model")
 
 # Runs the command `sluice` of a checkout, also of one from before the packages had one import name.
 COMMAND = """
-import sys
-try:
-    from sluice.pipelines.cli import main
-except ImportError:
-    from pipelines.cli import main
-sys.exit(main())
+import importlib.util, sys
+name = "sluice.pipelines.cli" if importlib.util.find_spec("sluice") else "pipelines.cli"
+sys.exit(importlib.import_module(name).main())
 """
 
 

@@ -4,14 +4,13 @@ It imports nothing of benchmarks: it is run as a file, and the checkout that PYT
 """
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
 
-try:
-    from sluice.pipelines.cli import main
-except ImportError:  # before the packages had one import name
-    from pipelines.cli import main  # type: ignore[import-not-found,no-redef]
+# Before the packages had one import name, the second one.
+_CLI = "sluice.pipelines.cli" if importlib.util.find_spec("sluice") else "pipelines.cli"
 
 # How long to hold the lock, to see whether the sampler counts all of it.
 _SPIN_SECS = 2.0
@@ -27,7 +26,7 @@ def _spin() -> float:
 def _batch(arguments: list[str]) -> float:
     started = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
-        code = main(["batch", *arguments])
+        code = importlib.import_module(_CLI).main(["batch", *arguments])
     if code:
         raise SystemExit(f"sluice batch ended with {code}")
     return time.perf_counter() - started
