@@ -5,13 +5,33 @@ import threading
 from collections.abc import Callable
 
 from sluice.models.batching.mini_batch import row_count
-from sluice.models.batching.watchdog import Watchdog
+from sluice.models.batching.watchdog import Watchdog, give_up_after
 from sluice.models.errors import ModelHangs, OutOfMemory, TimedOut
 from sluice.models.interface import LocalModel, Model, Outputs
 from sluice.models.signature import shape_text
 from sluice.models.tensors.binding import Feeds
 
 _LOG = logging.getLogger(__name__)
+
+
+def call_once(model: Model, feeds: Feeds, limit_secs: float) -> Outputs:
+    """Returns what the model answers, outside of a scheduler.
+
+    Args:
+      limit_secs: of the call; 0: none. A model whose call goes on for longer is abandoned.
+
+    Raises:
+      CallError: from the model; TimedOut if its call has not ended.
+    """
+    if not limit_secs:
+        return model.call(feeds)
+    watchdog: Watchdog[Outputs] = Watchdog()
+    try:
+        return watchdog.run(lambda: model.call(feeds), give_up_after(limit_secs))
+    finally:
+        if watchdog.abandoned and isinstance(model, LocalModel):
+            model.abandon()
+        watchdog.close()
 
 
 class Invoker:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from sluice.models.batching.invoke import call_once
 from sluice.models.batching.mini_batch import byte_count, row_count, slice_feeds
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
 from sluice.models.files import LocalFiles, ModelFiles
@@ -280,12 +281,12 @@ class FollowedModel:
         """
         if self._sample is None:
             return
-        feeds, rows = self._sample, row_count(self._sample)
+        feeds, rows, limit = self._sample, row_count(self._sample), self._options.time_limit_secs
         try:
-            check_outputs(model.call(feeds), self.signature.outputs, rows)
+            check_outputs(call_once(model, feeds, limit), self.signature.outputs, rows)
         except CallError as error:
             try:
-                check_outputs(self._generations.model.call(feeds), self.signature.outputs, rows)
+                check_outputs(call_once(self._generations.model, feeds, limit), self.signature.outputs, rows)
             except CallError:
                 return  # both versions fail on so small a call, so the new one is no worse
             raise BadOutput(f"it fails on {rows} rows that version {self.version} answers: {error}") from error

@@ -3,14 +3,14 @@
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
-import functools
 import io
 import logging
 import os
 
-from sluice.models.batching.watchdog import Watchdog, give_up_after
-from sluice.models.errors import CallError, CorruptFile, ModelHangs
-from sluice.models.interface import Model, Outputs
+from sluice.models.batching.invoke import call_once
+from sluice.models.batching.watchdog import hanging
+from sluice.models.errors import CallError, CorruptFile, ModelHangs, TimedOut
+from sluice.models.interface import Model
 from sluice.models.protos import message_class
 from sluice.models.signature import DEFAULT_SIGNATURE, Signature
 from sluice.models.tensors.binding import Feeds
@@ -33,23 +33,15 @@ def replay_requests(directory: str, model: Model, time_limit_secs: float = 0.0) 
     if not os.path.exists(path):
         return []
     answered: list[Feeds] = []
-    watchdog: Watchdog[Outputs] = Watchdog()
     try:
         for feeds in _read_feeds(path, model.signature):
-            call = functools.partial(model.call, feeds)
-            if time_limit_secs:
-                watchdog.run(call, give_up_after(time_limit_secs))
-            else:
-                call()
+            call_once(model, feeds, time_limit_secs)
             answered.append(feeds)
     except (CallError, CorruptFile, ValueError) as error:
-        if watchdog.abandoned:
-            raise ModelHangs(
-                f"model {model.uri}: a warm-up request has not ended in time; this process has to be replaced"
-            ) from error
+        if isinstance(error, TimedOut) and hanging():
+            text = f"model {model.uri}: a warm-up request has not ended in time; this process has to be replaced"
+            raise ModelHangs(text) from error
         _LOG.warning("Warm-up of %s stopped after %d requests: %s", model.uri, len(answered), error)
-    finally:
-        watchdog.close()
     return answered
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sluice.models.batching.watchdog import hanging
-from sluice.models.cache import ModelRecipe, clear_cache, open_scheduler
+from sluice.models.cache import ModelRecipe, clear_cache, open_model, open_scheduler
 from sluice.models.errors import ModelHangs
 from sluice.models.interface import ModelOptions
+from sluice.models.protos import message_class
+from sluice.models.tensors.tfrecord import write_records
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import PATIENCE_SECS, x_feeds
 from tests.support.processes import sluice
@@ -67,6 +70,20 @@ def test_a_library_gets_an_exception(model: str) -> None:
         assert CALL in str(raised.value)
     assert hanging() >= 2
     scheduler.close()
+
+
+def test_a_warm_up_request_that_hangs_is_said(model: str, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    log = message_class("tensorflow.serving.PredictionLog")()
+    tensor = log.predict_log.request.inputs["x"]
+    tensor.dtype = 9
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.int64_val.append(1)
+    (tmp_path / "model/1/assets.extra").mkdir()
+    with open(tmp_path / "model/1/assets.extra/tf_serving_warmup_requests", "wb") as file:
+        write_records(file, [log.SerializeToString()])
+    with pytest.raises(ModelHangs, match="a warm-up request has not ended in time"):
+        open_model(str(tmp_path / "model"), ModelOptions(time_limit_secs=0.3))
 
 
 def test_a_server_answers_and_ends(model: str) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sluice.models.batching.invoke import Invoker
+from sluice.models.batching.invoke import Invoker, call_once
 from sluice.models.batching.watchdog import Watchdog, hanging
 from sluice.models.errors import ModelHangs, OutOfMemory, TimedOut
 from sluice.models.interface import Outputs
@@ -102,3 +102,13 @@ def test_memory_that_python_lacks_is_memory_that_the_call_lacks() -> None:
 
     with pytest.raises(OutOfMemory, match="no memory for a call of 2 rows: malloc"):
         Invoker(FakeModel(answer), 0.0, FakeClock())(x_feeds(1, 2), Watchdog())
+
+
+def test_a_trial_that_hangs_is_given_up_and_the_model_left_alone() -> None:
+    model = Hanging(sessions=9)
+    assert call_once(model, x_feeds(1), 600.0).arrays["y"].tolist() == [2]
+    assert call_once(model, x_feeds(1), 0.0).arrays["y"].tolist() == [2]
+    with pytest.raises(TimedOut):
+        call_once(model, x_feeds(-1), 0.01)
+    assert model.abandoned == 1
+    model.let_go_all()
