@@ -16,12 +16,24 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 
 @functools.cache
-def _pool() -> descriptor_pool.DescriptorPool:
+def _pool(packed: bool) -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     data = importlib.resources.files("sluice.models").joinpath("serving.binpb").read_bytes()
     for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
+        for message in file.message_type if packed else ():
+            if message.name == "TensorProto":
+                _leave_packed(message)
         pool.Add(file)
     return pool
+
+
+def _leave_packed(message: descriptor_pb2.DescriptorProto) -> None:
+    """Makes each repeated field of numbers one of bytes: on the wire, packed numbers are the same."""
+    for field in message.field:
+        others = (field.TYPE_BYTES, field.TYPE_STRING, field.TYPE_MESSAGE)
+        if field.label == field.LABEL_REPEATED and field.type not in others:
+            field.type = field.TYPE_BYTES
+            field.ClearField("options")
 
 
 @functools.cache
@@ -31,7 +43,17 @@ def message_class(name: str) -> Any:
     Raises:
       KeyError: models/serving.binpb has no such message.
     """
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(name))
+    return message_factory.GetMessageClass(_pool(False).FindMessageTypeByName(name))
+
+
+@functools.cache
+def packed_class(name: str) -> Any:
+    """Returns the same, but the TensorProtos in it have their numbers as bytes, packed as on the wire.
+
+    So no object is made for a number. A field has a list of such bytes, for a message may have several runs of numbers.
+    Numbers that are not packed, as a writer may leave them, are unknown fields.
+    """
+    return message_factory.GetMessageClass(_pool(True).FindMessageTypeByName(name))
 
 
 class Dim(Protocol):

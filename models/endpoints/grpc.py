@@ -17,7 +17,7 @@ from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.errors import error_of, is_not_served
 from sluice.models.errors import BadOutput, CallError, ModelNotFound, Unavailable
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
-from sluice.models.protos import message_class
+from sluice.models.protos import message_class, packed_class
 from sluice.models.saved_model.signature_reader import read_served_signatures
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Feeds
@@ -88,7 +88,7 @@ class GrpcModel(ServedModel):
         self._timeout_secs = options.endpoint.rpc_timeout_secs
         self._client = _Client(spec, options.endpoint)
         self._address = self._client.endpoint.address
-        self._response_class = message_class("tensorflow.serving.PredictResponse")
+        self._response_class = packed_class("tensorflow.serving.PredictResponse")
         request = message_class("tensorflow.serving.PredictRequest")(
             output_filter=[output.name for output in self.signature.outputs]
         )

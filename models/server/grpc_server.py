@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from sluice.models.errors import UsageError
-from sluice.models.protos import message_class
+from sluice.models.protos import packed_class
 from sluice.models.server.describe import metadata, model_status
 from sluice.models.server.predict import Predictor
 from sluice.models.server.status import StatusError, invalid
@@ -67,7 +67,7 @@ def _prediction_service(predictor: Predictor, as_content: bool) -> grpc.GenericR
             spec = _spec(request)
             signature = request.model_spec.signature_name
             answer = call.predict(spec, signature, request.inputs, read_tensor, list(request.output_filter))
-            response = message_class("tensorflow.serving.PredictResponse")()
+            response = packed_class("tensorflow.serving.PredictResponse")()
             response.model_spec.name = spec.name
             response.model_spec.version.value = answer.version
             response.model_spec.signature_name = answer.signature
@@ -107,7 +107,7 @@ def _handler(answer: Callable[[Message, grpc.ServicerContext], Message], request
     """Returns the handler of a method that takes this message of TF Serving's."""
     return grpc.unary_unary_rpc_method_handler(
         answer,
-        message_class(f"tensorflow.serving.{request}").FromString,
+        packed_class(f"tensorflow.serving.{request}").FromString,
         lambda response: response.SerializeToString(),
     )
 

@@ -9,15 +9,17 @@ a process of 620 MB, these one of 71.
 import functools
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sluice.models.errors import BadOutput
+from sluice.models.protos import message_class, packed_class
 from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
 from sluice.models.tensors.strings import Tensor, as_strings
-from sluice.models.tensors.wire import Part, delimited, joined, string_fields, varint
+from sluice.models.tensors.wire import Part, delimited, joined, read_varints, string_fields, varint
 
 _NAMES = {number: name for number in range(1, 24) if has_column_form(name := dtype_name(number))}
 # DataType numbers by the name of a NumPy dtype; strings are arrays of objects.
@@ -74,12 +76,17 @@ def _content(array: Tensor) -> list[Part]:
     return delimited(_CONTENT, [values.view(np.uint8)])
 
 
-def from_tensor(message: Message) -> np.ndarray:
+def from_tensor(message: Message, drop_surplus: bool = False) -> np.ndarray:
     """Returns a TensorProto's values in its shape, maybe read-only; strings are objects holding bytes.
+
+    Args:
+      message: of `packed_class`, or of any other class, which takes longer.
+      drop_surplus: take no notice of values beyond the shape, as TensorFlow (core/framework/tensor.cc, FromProtoField).
 
     Raises:
       BadOutput: the content does not fit the shape and dtype, or the dtype has no column form.
     """
+    message = packed(message)
     name = _NAMES.get(message.dtype)
     if name is None:
         raise BadOutput(f"a tensor of TensorFlow's DataType {message.dtype}, which has no column form")
@@ -93,6 +100,8 @@ def from_tensor(message: Message) -> np.ndarray:
         values = _from_content(message.tensor_content, name, count)
     else:
         values = _values(getattr(message, _FIELDS[name]), name)
+    if drop_surplus:
+        values = values[:count]
     if len(values) > count:
         raise BadOutput(f"a {name} tensor of shape {list(shape)} has {len(values)} values")
     if len(values) < count:
@@ -109,11 +118,36 @@ def _from_content(content: bytes, name: str, count: int) -> np.ndarray:
     return np.frombuffer(content, dtype).astype(numpy_dtype(name), copy=False)
 
 
-def _values(field: Collection[float], name: str) -> np.ndarray:
-    dtype = numpy_dtype(name)
+def packed(message: Message) -> Message:
+    """Returns a TensorProto with its numbers packed; the same one if they are.
+
+    Raises:
+      BadOutput: some are packed and some are not, as no writer leaves them: their order is lost.
+    """
+    packed_tensor = packed_class("tensorflow.TensorProto")
+    if isinstance(message, packed_tensor):
+        if not len(UnknownFieldSet(message)):
+            return message
+        if any(b"".join(getattr(message, field)) for field in set(_FIELDS.values())):
+            raise BadOutput("a tensor of packed numbers has others besides")
+    plain = message_class("tensorflow.TensorProto").FromString(message.SerializeToString())
+    return packed_tensor.FromString(plain.SerializeToString())
+
+
+def _values(runs: Sequence[bytes], name: str) -> np.ndarray:
+    """Returns packed numbers; those of narrow types are in a field of wider ones."""
+    dtype, data = numpy_dtype(name), b"".join(runs)
+    if name in ("float32", "float64"):
+        if len(data) % dtype.itemsize:
+            raise BadOutput(f"a {name} tensor has {len(data)} bytes, which are no whole values")
+        return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+    try:
+        varints = read_varints(data)
+    except ValueError as error:
+        raise BadOutput(f"a {name} tensor has {error}") from error
     if _FIELDS[name] not in ("int_val", "half_val"):
-        return np.fromiter(field, dtype, len(field))
-    wide = np.fromiter(field, np.int32, len(field))
+        return varints.astype(dtype)
+    wide = varints.astype(np.int32)  # the lower bits, as protobuf
     stored = wide.astype(np.uint16 if _FIELDS[name] == "half_val" else dtype)
     if (stored != wide).any():
         raise BadOutput(f"a {name} tensor has the value {wide[stored != wide][0]}, which its dtype cannot hold")

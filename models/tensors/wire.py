@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.tensors.strings import Strings, concatenate_values, offsets_of
@@ -19,6 +20,10 @@ Part: TypeAlias = bytes | np.ndarray
 _DELIMITED = 2
 # Bytes of a tag and a length, at most.
 _MOST_HEADER = 10
+# Bytes of a varint of 64 bits.
+_MOST_DIGITS = 10
+# Fewer strings than this are written one by one: the calls of Arrow and NumPy take as long as some 500.
+_MANY = 512
 
 
 @functools.lru_cache(maxsize=4096)
@@ -42,24 +47,70 @@ def joined(parts: Sequence[Part]) -> bytes:
     return b"".join(parts)  # type: ignore[arg-type]  # NumPy's arrays are buffers, which its types do not say
 
 
-def string_fields(field: int, tensors: Sequence[Strings]) -> list[np.ndarray]:
-    """Returns each tensor's strings as a repeated field: uint8 [size].
+def packed_varints(values: np.ndarray) -> np.ndarray:
+    """Returns integers or booleans as packed varints: uint8 [size]. Negative ones have ten bytes, as protobuf's."""
+    wide = values.reshape(-1)
+    wide = (wide if wide.dtype == np.uint64 else wide.astype(np.int64)).view(np.uint64)
+    if not wide.size or wide.max() < 0x80:
+        return wide.astype(np.uint8)
+    widths = np.ones(len(wide), np.int8)
+    for count in range(1, _MOST_DIGITS):
+        widths += wide >= 1 << 7 * count
+    places = np.arange(widths.max())
+    digits = (wide[:, None] >> (7 * places).astype(np.uint64)).astype(np.uint8) & 0x7F
+    digits[places < widths[:, None] - 1] |= 0x80
+    return digits[places < widths[:, None]]
 
-    Every length has as many bytes as the longest string needs, for a varint may have more than it needs. So Arrow puts
-    one header before all strings, and NumPy writes the lengths into it. All tensors are written together: for a column
-    of some hundred rows, the calls of Arrow and NumPy would take longer than the strings.
+
+def read_varints(data: bytes) -> np.ndarray:
+    """Returns packed varints: uint64 [count].
+
+    Raises:
+      ValueError: the last one has no end, or one has more than ten bytes.
+    """
+    digits = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(digits < 0x80)
+    if len(ends) == len(digits):
+        return digits.astype(np.uint64)
+    starts = np.append(0, ends[:-1] + 1)
+    widths = ends + 1 - starts
+    if digits[-1] >= 0x80 or widths.max() > _MOST_DIGITS:
+        raise ValueError("a varint without an end")
+    values = np.zeros(len(ends), np.uint64)
+    for place in range(widths.max()):
+        rows = np.flatnonzero(widths > place)
+        values[rows] |= (digits[starts[rows] + place] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
+    return values
+
+
+def string_fields(field: int, tensors: Sequence[Strings]) -> list[Part]:
+    """Returns each tensor's strings as a repeated field.
+
+    All tensors are written together: for a column of some hundred rows, the calls of Arrow and NumPy would take longer
+    than the strings.
     """
     values = concatenate_values(tensors, more=_MOST_HEADER)
-    if not len(values):
-        return [np.empty(0, np.uint8) for _ in tensors]
+    bounds = list(itertools.accumulate((tensor.size for tensor in tensors), initial=0))
     tag = varint(field << 3 | _DELIMITED)
-    width = len(varint(int(np.diff(offsets_of(values)).max())))
+    if len(values) < _MANY:
+        fields = [tag + varint(len(value)) + value for value in values.to_numpy(zero_copy_only=False).tolist()]
+        return [b"".join(fields[start:end]) for start, end in itertools.pairwise(bounds)]
+    written, offsets = _headed(values, tag)
+    return [written[start:end] for start, end in itertools.pairwise(offsets[bounds].tolist())]
+
+
+def _headed(values: pa.Array, tag: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns strings with a tag and a length before each (uint8 [size]), and where each begins.
+
+    Every length has as many bytes as the longest string needs, for a varint may have more than it needs. So Arrow puts
+    one header before all strings, and NumPy writes the lengths into it.
+    """
+    ends = offsets_of(values)
+    lengths = ends[1:] - ends[:-1]
+    width = len(varint(int(lengths.max())))
     headed = pc.binary_replace_slice(values, start=0, stop=0, replacement=tag + bytes(width))
-    offsets = offsets_of(headed)
-    lengths = np.diff(offsets) - (len(tag) + width)
-    written = np.frombuffer(headed.buffers()[2], np.uint8)  # Arrow's new buffer, which nobody else has
+    written, offsets = np.frombuffer(headed.buffers()[2], np.uint8), offsets_of(headed)  # new buffers, nobody else's
     for place in range(width):
         more = 0x80 if place < width - 1 else 0
         written[offsets[:-1] + (len(tag) + place)] = lengths >> 7 * place & 0x7F | more
-    ends = offsets[np.cumsum([0, *(tensor.size for tensor in tensors)])].tolist()
-    return [written[start:end] for start, end in itertools.pairwise(ends)]
+    return written, offsets

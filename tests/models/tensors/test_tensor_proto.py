@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import ml_dtypes
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sluice.models.errors import BadOutput
-from sluice.models.protos import message_class
+from sluice.models.protos import message_class, packed_class
 from sluice.models.signature import numpy_dtype
 from sluice.models.tensors.tensor_proto import from_tensor, tensor_parts
+from sluice.models.tensors.wire import delimited, varint
 from tests.support.serving.messages import tensor_bytes, to_tensor
 
 TensorProto = message_class("tensorflow.TensorProto")
@@ -172,6 +174,51 @@ def test_any_content_is_strings_or_a_bad_output(data: bytes) -> None:
         assert from_tensor(message).shape == (3,)
     except BadOutput as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("message", [message_class, packed_class])
+@given(runs=st.lists(st.tuples(st.booleans(), st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(0, 9)))))
+def test_numbers_in_runs_packed_or_not(message: Any, runs: list[tuple[bool, list[int]]]) -> None:
+    """A writer may use either form; one that mixes them is refused where the order would be lost."""
+    values = [value for _, run in runs for value in run]
+    parts = [TensorProto(dtype=3, tensor_shape={"dim": [{"size": len(values)}]}).SerializeToString()]
+    for in_one, run in runs:
+        digits = [varint(value % 2**64) for value in run]
+        parts += delimited(7, digits) if in_one else [b"\x38" + each for each in digits]
+    written = b"".join(bytes(part) for part in parts)
+    assert list(TensorProto.FromString(written).int_val) == values
+    tensor_proto = message("tensorflow.TensorProto").FromString(written)
+    if message is packed_class and len({in_one for in_one, run in runs if run}) > 1:
+        with pytest.raises(BadOutput, match="others besides"):
+            from_tensor(tensor_proto)
+    else:
+        assert from_tensor(tensor_proto).tolist() == values
+
+
+def test_no_object_is_made_for_a_number() -> None:
+    """10,000 floats would take 24 bytes each."""
+    message = packed_class("tensorflow.TensorProto")(dtype=1, float_val=[bytes(40_000)])
+    message.tensor_shape.dim.add(size=10_000)
+    from_tensor(message)
+    tracemalloc.start()
+    try:
+        assert from_tensor(message).shape == (10_000,)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000 * 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"dtype": 1, "float_val": [b"123"]}, "no whole values"),
+        ({"dtype": 9, "int64_val": [b"\x80"]}, "without an end"),
+    ],
+)
+def test_packed_numbers_that_are_cut_short(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadOutput, match=words):
+        from_tensor(packed_class("tensorflow.TensorProto")(**fields))
 
 
 def test_a_bool_is_true_if_any_bit_is_set() -> None:
