@@ -98,9 +98,11 @@ class WriteStreamFailures(beam.PTransform):
     def _writers(self) -> dict[str, beam.PTransform]:
         sinks, writers = self._sinks, dict[str, beam.PTransform]()
         if sinks.topic:
-            writers["Topic"] = WriteFailureMessages(sinks.topic, sinks.payload_mode)
+            writers["Topic"] = WriteFailureMessages(sinks.topic, sinks.payload_mode, payload_dir=sinks.payload_dir)
         if sinks.table:
-            writers["Table"] = WriteFailureTable(sinks.table, sinks.payload_mode, endpoint=sinks.table_endpoint)
+            writers["Table"] = WriteFailureTable(
+                sinks.table, sinks.payload_mode, endpoint=sinks.table_endpoint, payload_dir=sinks.payload_dir
+            )
         if sinks.files:
             writers["Files"] = WriteFailureFiles(sinks.files.prefix, sinks.payload_mode, sinks.files.suffix)
         return writers

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from sluice.models.cache import open_ahead, shared_scheduler
 from sluice.models.errors import TooManyFailures, UsageError
@@ -87,7 +87,8 @@ def run(options: StreamingOptions, beam_flags: list[str], phases: Phases | None 
         check_settings(beam)
         if local:
             check_devices(options)
-        plan = make_tables(plan_streaming(options, native=not local))
+        temp = beam.view_as(GoogleCloudOptions).temp_location or ""
+        plan = make_tables(plan_streaming(options, not local, temp))
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.subscription or plan.topic)
     return _run_here(options, plan, beam, phases) if local else _launch(options, plan, beam)

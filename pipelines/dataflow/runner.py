@@ -111,7 +111,7 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
             f"--model {job.model} is on this machine, which Dataflow's workers cannot reach; give the server's address "
             "in their network"
         )
-    for name in ("input", "model", "output", "failures"):
+    for name in ("input", "model", "output", "failures", "failure_payload_dir"):
         path = getattr(job, name, "")
         if path and "://" not in path:
             raise UsageError(

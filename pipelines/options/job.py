@@ -4,6 +4,7 @@ import dataclasses
 
 from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs, progress_flag
 from sluice.transforms.core.formats import FORMATS
+from sluice.transforms.core.payload_files import DIRECTORY
 
 PAYLOAD_MODES = ("full", "hash", "none")
 
@@ -35,5 +36,13 @@ class JobFlags:
         "What a failure keeps of its row: the whole row, its SHA-256, or nothing", "full", choices=PAYLOAD_MODES,
         group="Failures",
     )  # fmt: skip
+    failure_payload_dir: str = flag(
+        "Directory, local or gs://, for payloads that are too large for a message or a row of a table: each becomes a "
+        f"file, whose URI the failure carries. Default: {DIRECTORY} beside --failures or --output, else under Beam's "
+        "--temp_location, else in the current directory",
+        "",
+        group="Failures",
+        metavar="PATH",
+    )
     summary_file: str = flag("Also write the summary as JSON to this file", "", group="Run", metavar="FILE")
     progress: str = progress_flag()

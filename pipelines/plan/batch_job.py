@@ -112,7 +112,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
         version=found.version,
         output=output,
         output_prefix=options.output_prefix,
-        failures=tuple(plan_failure_sinks(options, failure_files, job)),
+        failures=tuple(plan_failure_sinks(options, failure_files, job, temp_location)),
         failure_policy=FailurePolicy(options.max_failure_rate),
     )
 

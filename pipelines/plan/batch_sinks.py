@@ -9,7 +9,7 @@ import pyarrow as pa
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.table import FILE_LOADS
-from sluice.pipelines.plan.output_paths import Destination, failures_target
+from sluice.pipelines.plan.output_paths import Destination, failures_target, payload_directory
 from sluice.transforms.bigquery.commit import TableCommitter
 from sluice.transforms.bigquery.file_loads import LoadCommitter, WriteLoadFiles
 from sluice.transforms.bigquery.table import TableOptions
@@ -98,12 +98,15 @@ def _load_files(temp_location: str, job: str) -> Target:
     return Target(f"{temp}/rows", ".parquet", temp)
 
 
-def plan_failure_sinks(options: BatchOptions, files: Target | None, job: str) -> Iterator[Sink]:
+def plan_failure_sinks(
+    options: BatchOptions, files: Target | None, job: str, temp_location: str = ""
+) -> Iterator[Sink]:
     """Yields the sinks for failures: files, a table, or both. Creates the table unless it exists.
 
     Args:
       files: see `plan_failure_files`.
       job: the job's own name.
+      temp_location: see pipelines.plan.output_paths.payload_directory.
 
     Raises:
       UsageError: the table does not fit, or cannot be made.
@@ -113,7 +116,8 @@ def plan_failure_sinks(options: BatchOptions, files: Target | None, job: str) ->
     if options.failures_table:
         target = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
         endpoint = options.bigquery_storage_endpoint or None
-        writer = WriteFailureRows(target, options.failure_payload, endpoint=endpoint)
+        payload_dir = payload_directory(options, (options.failures, options.output), temp_location)
+        writer = WriteFailureRows(target, options.failure_payload, endpoint=endpoint, payload_dir=payload_dir)
         yield Sink("WriteFailuresTable", writer, TableCommitter(target, endpoint=endpoint), table=target.table)
 
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.options.job import JobFlags
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.formats import FORMATS, OUTPUT_ENDINGS
+from sluice.transforms.core.payload_files import DIRECTORY
 from sluice.transforms.files.write import Target
 
 
@@ -58,6 +61,21 @@ def parse_output(path: str, format_: str) -> Destination:
     if prefix.endswith("/"):
         prefix += "predictions"
     return Destination(prefix, suffix or f".{format_}", format_ or named)
+
+
+def payload_directory(options: JobFlags, paths: Sequence[str], temp_location: str) -> str:
+    """Returns where payloads go that are too large for their failures.
+
+    Args:
+      paths: of --failures and --output; "" for one that is not given.
+      temp_location: Beam's; "": there is none.
+    """
+    if options.failure_payload_dir:
+        return options.failure_payload_dir
+    path = next(filter(None, paths), "")
+    if path:
+        return f"{_directory(path)}{DIRECTORY}"
+    return f"{temp_location.rstrip('/')}/{DIRECTORY}" if temp_location else DIRECTORY
 
 
 def _split_path(flag: str, path: str) -> tuple[str, str]:

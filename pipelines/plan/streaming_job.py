@@ -48,17 +48,20 @@ class StreamingPlan:
     failures: FailureSinks
 
 
-def plan_streaming(options: StreamingOptions, native: bool) -> StreamingPlan:
+def plan_streaming(options: StreamingOptions, native: bool, temp_location: str = "") -> StreamingPlan:
     """Returns the job that the options ask for. Looks at sinks; makes and reads nothing.
+
+    Args:
+      temp_location: see pipelines.plan.output_paths.payload_directory.
 
     Raises:
       UsageError: something does not fit, or cannot be reached.
     """
     with launch_errors():
-        return _plan(options, native)
+        return _plan(options, native, temp_location)
 
 
-def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
+def _plan(options: StreamingOptions, native: bool, temp_location: str) -> StreamingPlan:
     endpoint = options.endpoint_options()
     found, signature, exclude = find_signature(options, (), endpoint)
     defaults = parse_defaults(signature, options.column_defaults)
@@ -80,7 +83,7 @@ def _plan(options: StreamingOptions, native: bool) -> StreamingPlan:
         output_topic=options.output_topic,
         output_table=None if messages.table is None else table_sink(options, messages.table),
         output_files=FilesSink(destination.prefix, destination.suffix) if destination else None,
-        failures=failure_sinks(options),
+        failures=failure_sinks(options, temp_location),
     )
     check_sinks((plan.output_topic, plan.failures.topic), (plan.output_files, plan.failures.files))
     return plan

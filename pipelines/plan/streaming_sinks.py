@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.table import STORAGE_WRITE_API
+from sluice.pipelines.plan.output_paths import payload_directory
 from sluice.transforms.bigquery.clients import check_endpoints
 from sluice.transforms.bigquery.table import TableOptions, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import parse_layout
@@ -48,13 +49,18 @@ class TableSink:
 
 @dataclasses.dataclass(frozen=True)
 class FailureSinks:
-    """Where failures go; "" and None: no such sink."""
+    """Where failures go; "" and None: no such sink.
+
+    Attributes:
+      payload_dir: for payloads that are too large for the topic or the table.
+    """
 
     topic: str
     table: str
     table_endpoint: str | None
     files: FilesSink | None
     payload_mode: str
+    payload_dir: str
 
 
 def table_sink(options: StreamingOptions, schema: pa.Schema) -> TableSink:
@@ -77,7 +83,7 @@ def table_sink(options: StreamingOptions, schema: pa.Schema) -> TableSink:
     )
 
 
-def failure_sinks(options: StreamingOptions) -> FailureSinks:
+def failure_sinks(options: StreamingOptions, temp_location: str) -> FailureSinks:
     """Returns the sinks that the options name for failures."""
     return FailureSinks(
         topic=options.failures_topic,
@@ -85,6 +91,7 @@ def failure_sinks(options: StreamingOptions) -> FailureSinks:
         table_endpoint=options.bigquery_endpoint or None,
         files=_failure_files(options.failures),
         payload_mode=options.failure_payload,
+        payload_dir=payload_directory(options, (options.failures, options.output), temp_location),
     )
 
 

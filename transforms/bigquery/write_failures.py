@@ -27,6 +27,7 @@ from sluice.transforms.bigquery.table_target import TableTarget
 from sluice.transforms.bigquery.write import PendingRows, RowStream
 from sluice.transforms.bigquery.write_inserts import InsertRows, Row, insertable
 from sluice.transforms.core.failures import FULL, HASH, Failure, to_record
+from sluice.transforms.core.payload_files import store_payload
 
 
 def _field(name: str, type_: str = "STRING", mode: str = "NULLABLE", **more: object) -> Field:
@@ -81,27 +82,31 @@ def plan_failure_table(table_id: str, job: str, endpoint: str | None = None) -> 
     return TableTarget.appended(table_id, SCHEMA, job, endpoint)
 
 
-def failure_row(failure: Failure, payload_mode: str = FULL) -> dict[str, Any]:
+def failure_row(failure: Failure, payload_mode: str = FULL, payload_dir: str = "") -> dict[str, Any]:
     """Returns a failure under the names of FIELDS, as insertAll accepts it: fields that are null are left out.
 
     stacktrace is always null: failures have none.
 
     A row that would be too large for BigQuery has no payloadString, which payloadBytes repeats. If it is still too
-    large, the error's text and the payload are cut, and the text says by how much the payload is.
+    large, the error's text is cut, and the payload goes to a file, whose URI is in payloadString.
 
     Args:
       payload_mode: "full": the payload in payloadBytes, and in payloadString if it is UTF-8; "hash": its SHA-256 as
         "sha256:HEX" in payloadString; "none": neither.
+      payload_dir: for files of payloads; "": the payload is cut, and the error's text says by how much.
+
+    Raises:
+      SluiceError: the file cannot be written.
     """
     row = _row(failure, payload_mode)
     if _size(row) > MAX_ROW_BYTES:
-        _shorten(row, failure)
+        _shorten(row, failure, payload_dir)
     return row
 
 
-def failure_columns(failures: Sequence[Failure], payload_mode: str = FULL) -> pa.RecordBatch:
+def failure_columns(failures: Sequence[Failure], payload_mode: str = FULL, payload_dir: str = "") -> pa.RecordBatch:
     """Returns failures as a batch of SCHEMA, row by row what `failure_row` returns."""
-    rows = [failure_row(failure, payload_mode) for failure in failures]
+    rows = [failure_row(failure, payload_mode, payload_dir) for failure in failures]
     for row, failure in zip(rows, failures, strict=True):
         row["timestamp"] = datetime.datetime.fromtimestamp(failure.timestamp, datetime.UTC)
         if "payloadBytes" in row:
@@ -127,14 +132,17 @@ def _row(failure: Failure, payload_mode: str) -> dict[str, Any]:
     return insertable(row)
 
 
-def _shorten(row: dict[str, Any], failure: Failure) -> None:
+def _shorten(row: dict[str, Any], failure: Failure, payload_dir: str) -> None:
     """Makes a row fit into BigQuery's limit."""
     has_payload = "payloadBytes" in row
     if has_payload:
         row.pop("payloadString", None)
     if _size(row) > MAX_ROW_BYTES:
         row["errorMessage"] = row["errorMessage"][:_MAX_ERROR_CHARACTERS]
-    if _size(row) > MAX_ROW_BYTES and has_payload:
+    if _size(row) > MAX_ROW_BYTES and has_payload and payload_dir:
+        del row["payloadBytes"]
+        row["payloadString"] = store_payload(payload_dir, failure.payload)
+    elif _size(row) > MAX_ROW_BYTES and has_payload:
         room = MAX_ROW_BYTES - _size(row | {"payloadBytes": ""}) - _NOTE_BYTES
         kept = failure.payload[: max(room, 0) // 4 * 3]  # as much as there is room for in base64
         row["payloadBytes"] = base64.b64encode(kept).decode()
@@ -157,9 +165,11 @@ def _size(values: dict[str, Any]) -> int:
 
 @beam.typehints.with_output_types(RowStream)
 class _AppendFailures(PendingRows[list[Failure]]):
-    def __init__(self, target: TableTarget, payload_mode: str, retry_secs: float, endpoint: str | None) -> None:
+    def __init__(
+        self, target: TableTarget, payload_mode: str, retry_secs: float, endpoint: str | None, payload_dir: str
+    ) -> None:
         super().__init__(target.rows_table, target.schema, retry_secs, endpoint)
-        self._payload_mode = payload_mode
+        self._payload_mode, self._payload_dir = payload_mode, payload_dir
         self._failures: list[Failure] = []
         self._bytes = 0  # of them
 
@@ -181,7 +191,7 @@ class _AppendFailures(PendingRows[list[Failure]]):
 
     def _append(self) -> None:
         failures, self._failures, self._bytes = self._failures, [], 0
-        rows = failure_columns(failures, self._payload_mode)
+        rows = failure_columns(failures, self._payload_mode, self._payload_dir)
         list(self._refuse(self._open().append(rows, failures)))
 
     def _refuse(self, refused: list[Refused[list[Failure]]]) -> Iterator[WindowedValue]:
@@ -195,27 +205,34 @@ class WriteFailureRows(beam.PTransform):
 
     Args:
       target: see `plan_failure_table`.
-      payload_mode: see `failure_row`.
+      payload_mode, payload_dir: see `failure_row`.
       retry_secs, endpoint: see transforms.bigquery.write.WriteTableRows.
     """
 
     def __init__(
-        self, target: TableTarget, payload_mode: str = FULL, retry_secs: float = 60.0, endpoint: str | None = None
+        self,
+        target: TableTarget,
+        payload_mode: str = FULL,
+        retry_secs: float = 60.0,
+        endpoint: str | None = None,
+        payload_dir: str = "",
     ) -> None:
         super().__init__()
-        self._fn = _AppendFailures(target, payload_mode, retry_secs, endpoint)
+        self._fn = _AppendFailures(target, payload_mode, retry_secs, endpoint, payload_dir)
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[RowStream]:
         return failures | "Append" >> beam.ParDo(self._fn)
 
 
 class _InsertFailures(InsertRows[Failure]):
-    def __init__(self, table_id: str, payload_mode: str, retry_secs: float, endpoint: str | None) -> None:
+    def __init__(
+        self, table_id: str, payload_mode: str, retry_secs: float, endpoint: str | None, payload_dir: str
+    ) -> None:
         super().__init__(table_id, retry_secs, endpoint)
-        self._payload_mode = payload_mode
+        self._payload_mode, self._payload_dir = payload_mode, payload_dir
 
     def process(self, failure: Failure) -> Iterator[None]:
-        values = failure_row(failure, self._payload_mode)
+        values = failure_row(failure, self._payload_mode, self._payload_dir)
         yield from self._insert(Row(values, _size(values), _row_id(failure)), failure)
 
     def _refuse(self, source: Failure, why: str) -> Iterator[None]:
@@ -231,15 +248,20 @@ class WriteFailureTable(beam.PTransform):
 
     Args:
       table_id: PROJECT.DATASET.TABLE or PROJECT:DATASET.TABLE. It exists: see `ensure_failure_table`.
-      payload_mode: see `failure_row`.
+      payload_mode, payload_dir: see `failure_row`.
       retry_secs, endpoint: see transforms.bigquery.write_inserts.WriteTable.
     """
 
     def __init__(
-        self, table_id: str, payload_mode: str = FULL, retry_secs: float = 60.0, endpoint: str | None = None
+        self,
+        table_id: str,
+        payload_mode: str = FULL,
+        retry_secs: float = 60.0,
+        endpoint: str | None = None,
+        payload_dir: str = "",
     ) -> None:
         super().__init__()
-        self._fn = _InsertFailures(table_id, payload_mode, retry_secs, endpoint)
+        self._fn = _InsertFailures(table_id, payload_mode, retry_secs, endpoint, payload_dir)
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[None]:
         return failures | "Insert" >> beam.ParDo(self._fn)

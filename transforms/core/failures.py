@@ -108,9 +108,17 @@ def to_record(failure: Failure, payload_mode: str = FULL) -> dict[str, Any]:
     return record
 
 
-def to_json(failure: Failure, payload_mode: str = FULL) -> bytes:
-    """Returns the failure as one JSON object, without a line end."""
-    return orjson.dumps(to_record(failure, payload_mode))
+def to_json(failure: Failure, payload_mode: str = FULL, payload_uri: str = "") -> bytes:
+    """Returns the failure as one JSON object, without a line end.
+
+    Args:
+      payload_uri: takes the place of the payload; see transforms.core.payload_files.
+    """
+    return orjson.dumps(to_record(failure, NONE if payload_uri else payload_mode) | _uri(payload_uri))
+
+
+def _uri(payload_uri: str) -> dict[str, str]:
+    return {"payload": payload_uri} if payload_uri else {}
 
 
 def count_failures(failures: Iterable[Failure]) -> None:

@@ -13,6 +13,7 @@ from sluice.models.reserved import ATTRIBUTES, MESSAGE_ID, ORDERING_KEY, PUBLISH
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.failures import HASH, Failure, to_json
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
+from sluice.transforms.core.payload_files import store_payload
 from sluice.transforms.encode.text import column_text
 from sluice.transforms.pubsub.publish import MAX_REQUEST_BYTES, Messages
 
@@ -59,10 +60,17 @@ def messages_of(batch: pa.RecordBatch, data: list[bytes]) -> tuple[Messages, dic
     return Messages(data, attributes, sizes, keys if any(keys) else None), errors
 
 
-def failure_message(failure: Failure, payload_mode: str) -> tuple[bytes, dict[str, str], int]:
+def failure_message(failure: Failure, payload_mode: str, payload_dir: str = "") -> tuple[bytes, dict[str, str], int]:
     """Returns the data and attributes of a failure's message, and about how many bytes it takes, never too few.
 
-    What Pub/Sub would reject is cut: attributes, and the payload, whose hash then takes its place.
+    Attributes that Pub/Sub would reject are cut; the data has them whole. A payload for which there is no room goes to
+    a file, and its URI takes its place.
+
+    Args:
+      payload_dir: for such files; "": the payload's hash takes its place.
+
+    Raises:
+      SluiceError: the file cannot be written.
     """
     own = {
         "sluice_stage": failure.stage,
@@ -76,7 +84,10 @@ def failure_message(failure: Failure, payload_mode: str) -> tuple[bytes, dict[st
     data = to_json(failure, payload_mode)
     if len(data) + around > _MAX_BYTES:
         short = dataclasses.replace(failure, error_message=failure.error_message[:_MAX_ERROR_CHARACTERS])
-        data = to_json(short, HASH)
+        data = to_json(short, payload_mode)
+    if len(data) + around > _MAX_BYTES:
+        uri = store_payload(payload_dir, failure.payload) if payload_dir else ""
+        data = to_json(short, HASH, uri)
     return data, attributes, len(data) + around + _MESSAGE_OVERHEAD
 
 

@@ -51,12 +51,19 @@ class WriteFailureMessages(beam.PTransform):
 
     Args:
       topic: projects/P/topics/T.
-      payload_mode: see transforms.core.failures.to_record. A message that would be too large has the payload's hash.
+      payload_mode: see transforms.core.failures.to_record.
+      payload_dir: see transforms.pubsub.message_attributes.failure_message.
     """
 
-    def __init__(self, topic: str, payload_mode: str = FULL, retry_secs: float = PublishOptions.retry_secs) -> None:
+    def __init__(
+        self,
+        topic: str,
+        payload_mode: str = FULL,
+        retry_secs: float = PublishOptions.retry_secs,
+        payload_dir: str = "",
+    ) -> None:
         super().__init__()
-        self._fn = _WriteFailures(topic, payload_mode, PublishOptions(retry_secs))
+        self._fn = _WriteFailures(topic, payload_mode, PublishOptions(retry_secs), payload_dir)
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[None]:
         return failures | "Publish" >> beam.ParDo(self._fn)
@@ -122,12 +129,12 @@ class _WriteMessages(_Publish[_Row]):
 
 
 class _WriteFailures(_Publish[None]):
-    def __init__(self, topic: str, payload_mode: str, options: PublishOptions) -> None:
+    def __init__(self, topic: str, payload_mode: str, options: PublishOptions, payload_dir: str) -> None:
         super().__init__(topic, options)
-        self._payload_mode = payload_mode
+        self._payload_mode, self._payload_dir = payload_mode, payload_dir
 
     def process(self, failure: Failure) -> Iterator[None]:
-        data, attributes, size = failure_message(failure, self._payload_mode)
+        data, attributes, size = failure_message(failure, self._payload_mode, self._payload_dir)
         self._publisher.add(Messages([data], [attributes], np.array([size])), [None])
         yield from ()
 

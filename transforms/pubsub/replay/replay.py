@@ -6,11 +6,16 @@ that number into the new failure. A failure that has been tried often enough, or
 
 import collections
 import dataclasses
+import itertools
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 
+from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.core.payload_files import load_payload
+from sluice.transforms.decode.formats import is_file_error
 from sluice.transforms.pubsub.message_attributes import is_carried
 from sluice.transforms.pubsub.publish import Messages, Publisher
 from sluice.transforms.pubsub.replay.final_sink import FinalSink
@@ -74,7 +79,7 @@ def replay(
       SluiceError: failures could not be read, published or acknowledged.
       OSError: the final sink could not be written.
     """
-    for chunk in source.chunks():
+    for chunk in itertools.chain.from_iterable(map(_portions, source.chunks())):
         fates = _sort(chunk, rules, counts)
         if publisher is not None and final is not None:
             fates[REFUSED] = _publish(fates[SENT], publisher)
@@ -85,6 +90,31 @@ def replay(
         counts.update({fate: len(each) for fate, each in fates.items()})
         if _is_over(rules, counts):
             return
+
+
+def _portions(chunk: list[StoredFailure]) -> Iterator[list[StoredFailure]]:
+    """Yields a chunk's failures with their payloads; one by one where the payload is a large file."""
+    held = [failure for failure in chunk if not failure.payload_uri]
+    if held:
+        yield held
+    for failure in chunk:
+        if failure.payload_uri:
+            yield [_loaded(failure)]
+
+
+def _loaded(failure: StoredFailure) -> StoredFailure:
+    """Returns a failure with its payload; without one if the file has gone.
+
+    Raises:
+      SluiceError: the file cannot be read now.
+    """
+    try:
+        return dataclasses.replace(failure, payload=load_payload(failure.payload_uri))
+    except Exception as error:
+        if not is_file_error(error):
+            raise SluiceError(f"{failure.payload_uri} cannot be read: {error}") from error
+        _LOG.warning("A failure's payload is lost: %s: %s", failure.payload_uri, error)
+        return dataclasses.replace(failure, payload=None)
 
 
 def _sort(

@@ -10,6 +10,7 @@ import orjson
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES
+from sluice.transforms.core.payload_files import is_payload_uri
 
 # The prefix that `transforms.core.failures.to_record` puts before the hash of a private payload.
 _HASHED = "sha256:"
@@ -21,7 +22,8 @@ class StoredFailure:
 
     Attributes:
       text: its JSON object, on one line.
-      payload: None if it was not kept (--failure_payload), or if the failure is of a file and not of a row.
+      payload: None if it was not kept (--failure_payload), or if the failure is of a file and not of a row; b"" if it
+        is in a file of its own, `payload_uri`.
       message_id: of the message that held the failure; "" from a file.
     """
 
@@ -32,6 +34,7 @@ class StoredFailure:
     attributes: dict[str, str]
     attempt: int
     message_id: str = ""
+    payload_uri: str = ""
 
 
 class FailureSource(Protocol):
@@ -59,18 +62,20 @@ def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
         attributes, attempt = dict(record.get("attributes") or {}), record.get("attempt", 1)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SluiceError(f"{_shown(text)} is not a failure: {type(error).__name__}: {error}") from error
+    uri = record["payload"] if payload is not None and is_payload_uri(record["payload"]) else ""
     names = (record["stage"], record.get("error_type", ""), *attributes, *attributes.values())
     if not all(isinstance(name, str) for name in names) or not isinstance(attempt, int):
         raise SluiceError(f"{_shown(text)} is not a failure: a field has another type than a failure's")
-    return StoredFailure(
-        orjson.dumps(record), record["stage"], record.get("error_type", ""), payload, attributes, attempt, message_id
-    )
+    stage, error_type = record["stage"], record.get("error_type", "")
+    return StoredFailure(orjson.dumps(record), stage, error_type, payload, attributes, attempt, message_id, uri)
 
 
 def _payload(stage: str, error_type: str | None, shown: str | None) -> bytes | None:
     is_row = stage != READ or error_type == TOO_MANY_DELIVERIES  # other failures of that stage are of files
     if shown is None or not is_row or shown.startswith(_HASHED):
         return None
+    if is_payload_uri(shown):
+        return b""
     try:
         return base64.b64decode(shown, validate=True)
     except binascii.Error as error:
