@@ -18,6 +18,7 @@ from sluice.models.protos import message_class
 from sluice.models.server.rest_request import parse_request
 from sluice.models.server.rest_response import render_answer
 from sluice.models.server.status import StatusError
+from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.by_hand import FLOAT, STRING, half_plus_two
 from tests.support.serving.model_servers import GrpcClient, RestClient, model_server
 
@@ -332,10 +333,10 @@ def test_predictions_over_grpc(spec: Any, inputs: Any, outputs: Any, code: Any, 
     send = clients.grpc.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     if isinstance(code, str):
         with pytest.raises(grpc.RpcError) as error:
-            send(request.SerializeToString(), timeout=20)
+            send(request.SerializeToString(), timeout=PATIENCE_SECS)
         assert error.value.code().name == code  # type: ignore[attr-defined]
         return
-    answer = send(request.SerializeToString(), timeout=20)
+    answer = send(request.SerializeToString(), timeout=PATIENCE_SECS)
     response = message_class("tensorflow.serving.PredictResponse").FromString(answer)
     assert {name: tensor.float_val[0] for name, tensor in response.outputs.items()} == code
     assert not any(tensor.tensor_shape.dim for tensor in response.outputs.values())
