@@ -52,11 +52,13 @@ def imports(path: Path, at_top: bool = False) -> set[str]:
     return found
 
 
-@functools.cache
 def _statements(path: Path, at_top: bool) -> list[ast.Import | ast.ImportFrom]:
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if at_top else ast.walk(tree)
-    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [node for node in _all_statements(path) if not at_top or not node.col_offset]
+
+
+@functools.cache
+def _all_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _root(module: str) -> str:
