@@ -154,7 +154,7 @@ def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[
 def _started(recipe: ModelRecipe) -> _Predict:
     from sluice.models.files import LocalFiles
 
-    fn = _Predict(recipe, "", LocalFiles())
+    fn = _Predict(recipe, "", LocalFiles(), is_endless=False)
     fn.setup()
     fn.start_bundle()
     return fn
