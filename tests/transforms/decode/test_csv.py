@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
+from sluice.models.reserved import FED
 from sluice.transforms.core.formats import CSV
 from sluice.transforms.decode.csv import decode_csv
 from sluice.transforms.decode.lines import line_block
@@ -237,3 +238,26 @@ def test_no_payload_where_none_is_wanted() -> None:
 def test_a_file_under_another_header(names: tuple[str, ...], header: tuple[str, ...], message: str) -> None:
     with pytest.raises(CorruptFile, match=message):
         decode_csv(line_block(b"1,2\n", 0), names, InputSpec(CSV, PAIR, header=header), "")
+
+
+def test_the_remedy_for_a_type_that_the_first_rows_gave() -> None:
+    spec = InputSpec(CSV, (("x", pa.int64()),), guessed=("x",))
+    block = line_block(b"36\n36.5\n", 0, b'"')
+    (failure,) = decode_csv(block, ["x"], spec, "f.csv#byte=").failures
+    assert failure.error_message == (
+        "column 'x': '36.5' is not int64, the type of the whole numbers in the first rows; declare the column FLOAT64 "
+        "in --input_schema"
+    )
+
+
+def test_the_text_of_a_column_is_carried_beside_what_the_model_is_fed() -> None:
+    spec = InputSpec(CSV, (("x", pa.string()), ("y", pa.string())), fed=(("x", pa.float32()),))
+    block = line_block(b' 53.3,a\n"36",b\n,c\nmany,d\n1e39,e\n', 0, b'"')
+    decoded = decode_csv(block, ["x", "y"], spec, "f.csv#byte=")
+    (batch,) = decoded.batches
+    assert batch.column("x").to_pylist() == [" 53.3", "36", ""]
+    assert batch.column(FED + "x").equals(pa.array([53.3, 36, None], pa.float32()))
+    assert [failure.error_message for failure in decoded.failures] == [
+        "column 'x': 'many' is not float",
+        "column 'x': '1e39' is not float",
+    ]
