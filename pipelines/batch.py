@@ -44,6 +44,7 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import BeamFiles, open_binary, write_text
 from sluice.transforms.core.commit import clean_up
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
+from sluice.transforms.core.failures import FULL
 
 _LOG = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions, phases: 
         _summarise(options, plan, result, phases, error)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
-    return _exit_code(error, state, options.output_table or options.output)
+    output = options.output_table or options.output
+    return _exit_code(error, state, output, private=options.failure_payload != FULL)
 
 
 def _state(error: BaseException | None, gate: CommitGate) -> CommitState:
@@ -161,7 +163,7 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and KeyboardInterrupt.__name__ in error_text(error)
 
 
-def _exit_code(error: BaseException | None, state: CommitState | None, output: str) -> int:
+def _exit_code(error: BaseException | None, state: CommitState | None, output: str, private: bool) -> int:
     if error is None:
         return EXIT_OK
     outcome = _OUTCOMES[state].format(output=output)
@@ -173,6 +175,7 @@ def _exit_code(error: BaseException | None, state: CommitState | None, output: s
     if TooManyFailures.__name__ in error_text(error):
         sys.stderr.write(f"sluice: {reason(error)}\n")
         return EXIT_FAILURES
-    sys.stderr.write(f"sluice: the job failed; {outcome}: {failure_text(error)}\n")
-    _LOG.debug("The job failed", exc_info=error)
+    sys.stderr.write(f"sluice: the job failed; {outcome}: {failure_text(error, private)}\n")
+    if not private:  # a traceback has the texts of errors
+        _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED

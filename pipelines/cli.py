@@ -7,6 +7,7 @@ import sys
 from typing import Protocol
 
 from sluice.models.errors import UsageError
+from sluice.models.wording import told
 from sluice.pipelines.commands import (
     batch,
     demo,
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _COMMANDS[args.command].run(args)
     except UsageError as error:
-        sys.stderr.write(f"sluice {args.command}: {error}\n")
+        private = getattr(args, "failure_payload", "full") != "full"
+        sys.stderr.write(f"sluice {args.command}: {told(error, private)}\n")
         return EXIT_USAGE
     except BrokenPipeError:  # `sluice inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

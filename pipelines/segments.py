@@ -51,6 +51,7 @@ def run_segments(
     wait: Callable[[float], object] | None = None,
     backoffs: Callable[[], Iterator[float]] = backoffs,
     answers: Callable[[], bool] = lambda: True,
+    say: Callable[[BaseException], str] = reason,
 ) -> int:
     """Runs segments until the source is drained; returns how many failed and were followed by another.
 
@@ -63,11 +64,12 @@ def run_segments(
       wait: waits for so many seconds; by default, it stops waiting when the source is drained.
       backoffs: returns the waits of a row of failures.
       answers: whether the model answers a row that it has answered before.
+      say: returns what the log tells of an error.
 
     Raises:
       Exception: the error of the last segment.
     """
-    return _Segments(run, source, max_restarts, on_restart, wait or source.pause, backoffs, answers).run()
+    return _Segments(run, source, max_restarts, on_restart, wait or source.pause, backoffs, answers, say).run()
 
 
 class _Segments:
@@ -82,10 +84,11 @@ class _Segments:
         wait: Callable[[float], object],
         backoffs: Callable[[], Iterator[float]],
         answers: Callable[[], bool],
+        say: Callable[[BaseException], str],
     ) -> None:
         self._answers = answers
         self._run, self._source, self._max_restarts = run, source, max_restarts
-        self._on_restart, self._wait, self._backoffs = on_restart, wait, backoffs
+        self._on_restart, self._wait, self._backoffs, self._say = on_restart, wait, backoffs, say
         self._failed = self._in_a_row = self._acknowledged = 0
         self._waits = backoffs()
         self._current = self._begin()
@@ -115,7 +118,7 @@ class _Segments:
     def _prepare_next(self) -> None:
         """Begins the next segment when the source asks for it, so that no message waits for it to start."""
         if self._next is not None and not self._next.is_alive():
-            _LOG.warning("The next segment could not begin, and is tried again: %s", _words(self._next.error))
+            _LOG.warning("The next segment could not begin, and is tried again: %s", self._words(self._next.error))
             self._wait(_MAX_BACKOFF_SECS)
             self._next = None
         elif self._next is None and self._source.wants_next and not self._source.draining:
@@ -162,7 +165,7 @@ class _Segments:
             secs,
             max(self._in_a_row, self._source.most_tries),
             self._max_restarts,
-            _words(error),
+            self._words(error),
         )
         self._wait(secs)
 
@@ -183,3 +186,6 @@ class _Segments:
 
 def _words(error: Exception | None) -> str:
     return "it ended by itself" if error is None else reason(error)
+
+    def _words(self, error: Exception | None) -> str:
+        return "it ended by itself" if error is None else self._say(error)

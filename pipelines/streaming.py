@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import logging
 import os
@@ -50,6 +51,7 @@ from sluice.pipelines.segments import run_segments
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import BeamFiles, write_text
+from sluice.transforms.core.failures import FULL
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
@@ -159,7 +161,7 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
         _summarise(options, plan, stats, figures(), phases)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
-    return _exit_code(error, figures().restarts)
+    return _exit_code(error, figures().restarts, private=options.failure_payload != FULL)
 
 
 def _open_source(
@@ -185,11 +187,13 @@ def _run_segments(
     run_segment = _segment(plan, beam)
     _settle_memory()
     try:
+        private = options.failure_payload != FULL
         run_segments(
             run_segment,
             source,
             options.max_restarts,
             stats.note_restart,
+            say=functools.partial(reason, private=private),
             answers=lambda: shared_scheduler(plan.recipe, BeamFiles()).answers(),
         )
     except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
@@ -246,7 +250,7 @@ def _summarise(
         write_text(options.summary_file, to_json(summary) + "\n")
 
 
-def _exit_code(error: Exception | None, restarts: int) -> int:
+def _exit_code(error: Exception | None, restarts: int, private: bool) -> int:
     if error is None:
         return EXIT_OK
     if TooManyFailures.__name__ in error_text(error):
@@ -254,7 +258,8 @@ def _exit_code(error: Exception | None, restarts: int) -> int:
         return EXIT_FAILURES
     sys.stderr.write(
         f"sluice: the job failed after {restarts} restart(s); messages that were not acknowledged come again: "
-        f"{failure_text(error)}\n"
+        f"{failure_text(error, private)}\n"
     )
-    _LOG.debug("The job failed", exc_info=error)
+    if not private:  # a traceback has the texts of errors
+        _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED

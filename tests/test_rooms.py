@@ -22,7 +22,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"interface"},
         {"tensors"},
         {"devices", "error_table", "signature", "uri"},
-        {"errors", "files", "isolate", "protos", "reserved"},
+        {"errors", "files", "isolate", "protos", "reserved", "wording"},
     ],
     "transforms": [
         {"pubsub", "bigquery"},

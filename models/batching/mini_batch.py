@@ -22,6 +22,7 @@ from sluice.models.interface import Outputs
 from sluice.models.isolate import Part, isolate
 from sluice.models.tensors.binding import Feeds
 from sluice.models.tensors.strings import Strings, Tensor, concatenate, repeat_last
+from sluice.models.wording import message, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RowFailure:
 
     @classmethod
     def of(cls, error: BaseException) -> "RowFailure":
-        return cls(type(error).__name__, str(error))
+        return cls(type(error).__name__, text_of(error))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +298,8 @@ def _outcome(part: Part[Outputs | RowFailure]) -> Outcome:
     failure = RowFailure.of(cause or part.error)
     rows = part.stop - part.start
     if rows > 1:
-        note = f"not isolated: one or more of {rows} rows called together; {failure.message}"
+        text = "not isolated: one or more of {rows} rows called together; {}"
+        note = message(text, failure.message, rows=rows)
         failure = RowFailure(failure.type, note)
     return Outcome(part.start, part.stop, failure)
 

@@ -14,7 +14,9 @@ from sluice.models.reserved import FED
 from sluice.models.signature import ColumnSpec, Default, arrow_type, numpy_dtype
 from sluice.models.tensors.column_types import is_list, is_raw_bytes, is_text, leaf_fits, plain_type
 from sluice.models.tensors.strings import Strings, Tensor
+from sluice.models.wording import message, text_of
 
+_UNEVEN = "column '{name}' holds lists of unequal lengths; the model takes {spec}"
 _ONE = np.ones((1, 1), np.int64)
 
 
@@ -126,7 +128,7 @@ def default_value(default: Default, spec: ColumnSpec) -> np.generic | bytes:
         column = bind_column(pa.array([default]), spec, errors)
         problem = errors.reasons.get(0)
     except (pa.ArrowException, OverflowError) as error:
-        problem = str(error)
+        problem = text_of(error)
     if problem:
         raise UsageError(f"the default {default!r} of column '{spec.name}' cannot stand for {spec}: {problem}")
     value: np.generic | bytes = column.values[0]
@@ -135,16 +137,18 @@ def default_value(default: Default, spec: ColumnSpec) -> np.generic | bytes:
 
 def null_reason(spec: ColumnSpec) -> str:
     """Returns the error text for a null, with the remedy."""
-    return (
-        f"column '{spec.name}' is null and the model has no default for it ({spec}); "
-        f"give one with --column_defaults {spec.name}=VALUE"
+    return message(
+        "column '{name}' is null and the model has no default for it ({spec}); give one with --column_defaults "
+        "{name}=VALUE",
+        name=spec.name,
+        spec=spec,
     )
 
 
 def misfit_reason(spec: ColumnSpec, sizes: list[int]) -> str:
     """Returns the error text for lists of these sizes, outermost first."""
     found = f"a list of {sizes[0]}" if len(sizes) == 1 else f"lists of {' x '.join(str(size) for size in sizes)}"
-    return f"column '{spec.name}': the model takes {spec}, found {found}"
+    return message("column '{name}': the model takes {spec}, found {found}", name=spec.name, spec=spec, found=found)
 
 
 def plain(array: pa.Array, null_type: pa.DataType) -> pa.Array:
@@ -200,7 +204,8 @@ def _values(
         positions = np.flatnonzero(wrong)
         rows = positions if counts is None else _owners(counts)[positions]
         first = dict(zip(rows[::-1].tolist(), positions[::-1].tolist(), strict=True))
-        errors.add_rows(rows, lambda row: f"column '{spec.name}': {values[first[row]]} does not fit {spec.dtype}")
+        text = "column '{name}': {} does not fit {dtype}"
+        errors.add_rows(rows, lambda row: message(text, values[first[row]], name=spec.name, dtype=spec.dtype))
     return cast
 
 
@@ -237,7 +242,7 @@ def _bind_lists(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> TensorC
         lengths = np.asarray(pc.list_value_length(array).fill_null(0), np.int64)
         owner = _owners(counts)
         size, uneven = _sizes(lengths, owner, rows)
-        errors.add(uneven, lambda _: f"column '{spec.name}' holds lists of unequal lengths; the model takes {spec}")
+        errors.add(uneven, lambda _: message(_UNEVEN, name=spec.name, spec=spec))
         sizes.append(size)
         counts = np.bincount(owner, weights=lengths, minlength=rows).astype(np.int64)
         array = plain(array.flatten(), arrow_type(spec.dtype))
@@ -258,7 +263,8 @@ def _refuse_nulls(
     """Adds rows with nulls to `errors`; returns where the nulls are, None if there are none."""
     nulls = _null_mask(array)
     if nulls is not None:
-        errors.add_rows(_owners(counts)[nulls], lambda _: f"column '{spec.name}' {what}; the model takes {spec}")
+        text = "column '{name}' {what}; the model takes {spec}"
+        errors.add_rows(_owners(counts)[nulls], lambda _: message(text, name=spec.name, what=what, spec=spec))
     return nulls
 
 
@@ -305,13 +311,15 @@ def _bind_raw_bytes(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> Ten
     _, offset_buffer, data = binary.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[binary.offset : binary.offset + len(array) + 1]
     lengths = np.diff(offsets)
-    errors.add(lengths != spec.size, lambda row: f"column '{spec.name}': {lengths[row]} bytes, the model takes {spec}")
+    text = "column '{name}': {size} bytes, the model takes {spec}"
+    errors.add(lengths != spec.size, lambda row: message(text, name=spec.name, size=lengths[row], spec=spec))
     sizes = np.broadcast_to(np.array(spec.shape, np.int64), (len(array), len(spec.shape)))
     values = np.frombuffer(data or b"", np.uint8)[offsets[0] : offsets[-1]]
     return TensorColumn(values, sizes, offsets[:-1] - offsets[0])
 
 
 def _all_bad(array: pa.Array, spec: ColumnSpec, errors: RowErrors) -> None:
-    errors.add(
-        np.ones(errors.rows, bool), lambda _: f"column '{spec.name}' has type {array.type}, and the model takes {spec}"
+    text = message(
+        "column '{name}' has type {type}, and the model takes {spec}", name=spec.name, type=array.type, spec=spec
     )
+    errors.add(np.ones(errors.rows, bool), lambda _: text)

@@ -21,6 +21,7 @@ from sluice.models.tensors.columns import (
     plain,
 )
 from sluice.models.tensors.strings import Tensor
+from sluice.models.wording import message
 
 # The three kinds of tf.train.Feature.
 _KINDS = {"string": pa.binary(), "float32": pa.float32(), "int64": pa.int64()}
@@ -69,7 +70,8 @@ def _feature(batch: pa.RecordBatch, spec: ColumnSpec, errors: RowErrors, default
         values, counts = _lists(array, kind, depth, dataclasses.replace(spec, dtype=dtype), errors)
     else:
         values, counts = _scalars(array.cast(kind), ColumnSpec(spec.name, dtype), errors, default)
-    missing = f"column '{spec.name}' is null or empty; the model takes {spec}" if depth else null_reason(spec)
+    empty = message("column '{name}' is null or empty; the model takes {spec}", name=spec.name, spec=spec)
+    missing = empty if depth else null_reason(spec)
     _check_counts(counts, spec, errors, missing)
     if not isinstance(values, pa.Array):
         values = pa.array(values, _KINDS[dtype])

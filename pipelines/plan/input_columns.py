@@ -15,6 +15,7 @@ from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import bind
 from sluice.models.tensors.column_types import type_fits
 from sluice.models.tensors.columns import column_or_nulls
+from sluice.models.wording import message
 from sluice.pipelines.plan.carried_types import SAMPLE_BYTES, carried_types, exact_floats
 from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
@@ -245,7 +246,8 @@ def check_rows(first: Decoded, source: Source, signature: Signature, defaults: d
             break
     if len(reasons) >= _ENOUGH_ROWS:
         rows = len(reasons) + len(lacking)
-        raise UsageError(f"none of the first {rows} rows of {source.path} fits the model. The first: {reasons[0]}")
+        text = "none of the first {rows} rows of {path} fits the model. The first: {}"
+        raise UsageError(message(text, reasons[0], rows=rows, path=source.path))
     if lacking:
         _LOG.warning("None of the first %d rows of %s can be scored: %s", len(lacking), source.path, lacking[0])
 

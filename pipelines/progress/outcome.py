@@ -13,6 +13,7 @@ from sluice.models.errors import (
     TooManyFailures,
     Unavailable,
 )
+from sluice.models.wording import WITHHELD
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -25,6 +26,12 @@ def _named(*kinds: type[SluiceError]) -> re.Pattern[str]:
 _ABOUT_SERVER = _named(Unavailable, Overloaded, TimedOut, Refused)
 _FINAL = _named(TooManyFailures, ModelLost, ModelHangs)
 _NONE_PASSED = _named(NonePassed)
+
+# Errors whose words are of the command, the model or the place of files, and never of a row.
+_QUOTES_NOTHING = re.compile(
+    r"(^|\bmodels\.errors\.)(TooManyFailures|ModelNotFound|SignatureError|UsageError)\b"
+    r"|^(FileNotFoundError|FileExistsError|PermissionError|Forbidden|RefreshError|DefaultCredentialsError)\b"
+)
 
 
 def error_text(error: BaseException) -> str:
@@ -47,13 +54,19 @@ def is_doubtful(error: BaseException) -> bool:
     return _NONE_PASSED.search(error_text(error)) is not None
 
 
-def reason(error: BaseException) -> str:
-    """Returns the error's own words, without the label of the step that Beam adds."""
+def reason(error: BaseException, private: bool = False) -> str:
+    """Returns the error's own words, without the label of the step that Beam adds.
+
+    Args:
+      private: the values of rows are: words that may quote some, such as a model's, are withheld.
+    """
+    if private and not _QUOTES_NOTHING.search(error_text(error)):
+        return f"{type(error).__name__}: {WITHHELD}"
     lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-def failure_text(error: BaseException) -> str:
-    """Returns what to print on a job that failed: the reason, and what may help."""
+def failure_text(error: BaseException, private: bool = False) -> str:
+    """Returns what to print on a job that failed: the reason, and what may help. For `private` see `reason`."""
     hint = "; --on_unavailable=dead_letter makes such rows failures" if is_about_server(error) else ""
-    return f"{reason(error)}{hint} (--verbose shows where)"
+    return f"{reason(error, private)}{hint} (--verbose shows where)"

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import apache_beam as beam
 import orjson
 
+from sluice.models.wording import changed, public_text
 from sluice.transforms.core import metrics
 from sluice.transforms.core.render import clean_text
 
@@ -60,7 +61,7 @@ class Failure:
         for name in _TEXTS:
             text = getattr(self, name)
             if text and not text.isascii():
-                object.__setattr__(self, name, clean_text(text))
+                object.__setattr__(self, name, changed(text, clean_text))
         if self.attributes:
             pairs = ((clean_text(name), clean_text(value or "")) for name, value in self.attributes)
             object.__setattr__(self, "attributes", tuple(pairs))
@@ -98,14 +99,25 @@ def to_record(failure: Failure, payload_mode: str = FULL) -> dict[str, Any]:
     """Returns the FIELDS of a failure as JSON values.
 
     Args:
-      payload_mode: "full": base64 of the payload; "hash": its SHA-256 as "sha256:HEX"; "none": null.
+      payload_mode: "full": base64 of the payload; "hash": its SHA-256 as "sha256:HEX"; "none": null. But for "full"
+        the message has no values of the row either, and the values of the attributes are hashed or left out.
     """
     when = datetime.datetime.fromtimestamp(failure.timestamp, datetime.UTC)
     record = {name: getattr(failure, name) for name in FIELDS}
     record["timestamp"] = when.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    record["payload"] = _show_payload(failure.payload, payload_mode)
-    record["attributes"] = dict(failure.attributes)
+    record["payload"] = show_payload(failure.payload, payload_mode)
+    record["attributes"] = shown_attributes(failure, payload_mode)
+    if payload_mode != FULL:
+        record["error_message"] = public_text(failure.error_message)
     return record
+
+
+def shown_attributes(failure: Failure, payload_mode: str) -> dict[str, str]:
+    """Returns the attributes of the message that failed, as a payload mode shows them; "none" shows no attribute."""
+    if payload_mode == NONE:
+        return {}
+    show = _hash_text if payload_mode == HASH else str
+    return {name: show(value) for name, value in failure.attributes}
 
 
 def to_json(failure: Failure, payload_mode: str = FULL, payload_uri: str = "") -> bytes:
@@ -114,11 +126,11 @@ def to_json(failure: Failure, payload_mode: str = FULL, payload_uri: str = "") -
     Args:
       payload_uri: takes the place of the payload; see transforms.core.payload_files.
     """
-    return orjson.dumps(to_record(failure, NONE if payload_uri else payload_mode) | _uri(payload_uri))
-
-
-def _uri(payload_uri: str) -> dict[str, str]:
-    return {"payload": payload_uri} if payload_uri else {}
+    if payload_uri:
+        return orjson.dumps(
+            to_record(dataclasses.replace(failure, payload=b""), payload_mode) | {"payload": payload_uri}
+        )
+    return orjson.dumps(to_record(failure, payload_mode))
 
 
 def count_failures(failures: Iterable[Failure]) -> None:
@@ -128,9 +140,18 @@ def count_failures(failures: Iterable[Failure]) -> None:
         metrics.count_failure(stage, error_type, number)
 
 
-def _show_payload(payload: bytes, mode: str) -> str | None:
+def show_payload(payload: bytes, mode: str) -> str | None:
+    """Returns the payload as a payload mode shows it."""
     if mode == NONE:
         return None
     if mode == HASH:
-        return f"sha256:{hashlib.sha256(payload).hexdigest()}"
+        return _hash(payload)
     return base64.b64encode(payload).decode()
+
+
+def _hash(value: bytes) -> str:
+    return f"sha256:{hashlib.sha256(value).hexdigest()}"
+
+
+def _hash_text(value: str) -> str:
+    return _hash(value.encode(errors="surrogatepass"))

@@ -9,6 +9,7 @@ from sluice.models.batching.tickets import Prediction
 from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
 from sluice.models.tensors.arrays import repeated
 from sluice.models.tensors.binding import Group
+from sluice.models.wording import message
 
 MODEL_COLUMN, VERSION_COLUMN = "_model", "_version"
 
@@ -109,8 +110,8 @@ def _cast_rows(
             cast.append(array[place : place + 1].cast(kind))
         except pa.ArrowInvalid:
             cast.append(pa.nulls(1, kind))
-            refused[row] = (
-                f"output '{spec.name}' is not UTF-8 text; an output named {spec.name}_bytes is written as base64"
+            refused[row] = message(
+                "output '{name}' is not UTF-8 text; an output named {name}_bytes is written as base64", name=spec.name
             )
     return pa.concat_arrays(cast)
 

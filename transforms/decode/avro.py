@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
+from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.render import json_payload
 from sluice.transforms.decode.avro_container import (
@@ -190,5 +191,5 @@ def _value(value: object, name: str, kind: pa.DataType, row: int, bad: dict[int,
     try:
         return pa.array([value], kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        bad.setdefault(row, f"column '{name}': {error}")
+        bad.setdefault(row, message("column '{name}': {}", text_of(error), name=name))
         return pa.nulls(1, kind)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.tensors.column_types import is_list
+from sluice.models.wording import message
 from sluice.transforms.core.batches import payload_of
 from sluice.transforms.decode.convert import convert_or_mark
 from sluice.transforms.decode.spec import Decoded, InputSpec, finish, without_bad
@@ -26,8 +27,9 @@ def conform(batch: pa.RecordBatch, spec: InputSpec, origin: str, position: int) 
         found = batch.column(name)
         array, misfits = convert_or_mark(found, functools.partial(_fit, kind=kind, exact=name in spec.exact), kind)
         if misfits is not None:
-            text = f"column '{name}' has type {found.type} here, and its value does not fit {kind}"
-            reasons = dict.fromkeys(np.flatnonzero(misfits).tolist(), text) | reasons
+            text = "column '{name}' has type {found} here, and its value does not fit {kind}"
+            reason = message(text, name=name, found=found.type, kind=kind)
+            reasons = dict.fromkeys(np.flatnonzero(misfits).tolist(), reason) | reasons
         arrays.append(array)
     positions = np.arange(position, position + batch.num_rows)
     whole = finish(arrays, spec, origin, positions, None)

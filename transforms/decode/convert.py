@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.isolate import isolate
+from sluice.models.wording import message
 
 _Convert = Callable[[pa.Array], pa.Array]
 # A double holds every integer up to this one.
@@ -106,7 +107,7 @@ def _parse_floats(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return values
     named = pc.match_substring(array.filter(infinite), "inf", ignore_case=True)
     if not pc.all(named, min_count=0).as_py():
-        raise ValueError(f"out of the range of {kind}")
+        raise ValueError(message("out of the range of {kind}", kind=kind))
     return values
 
 
@@ -149,5 +150,5 @@ def _decode_base64(array: pa.Array) -> pa.Array:
     try:
         values = [None if value is None else base64.b64decode(value, validate=True) for value in array.to_pylist()]
     except binascii.Error as error:
-        raise ValueError(f"not base64: {error}") from error
+        raise ValueError(message("not base64: {}", error)) from error
     return pa.array(values, pa.binary())

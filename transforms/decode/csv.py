@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from sluice.models.errors import CorruptFile
+from sluice.models.wording import message
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import ROUNDED, convert_or_mark, may_round, parse_texts
 from sluice.transforms.decode.json_values import parse_json
@@ -93,18 +94,19 @@ def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
         return _not_utf8(block)
     opened = np.flatnonzero(open_quotes(block, options.quote, options.delimiter.encode()))
     if len(opened):
-        return dict.fromkeys(opened.tolist(), "a quote is opened and not closed")
+        return dict.fromkeys(opened.tolist(), message("a quote is opened and not closed"))
     stray = np.flatnonzero(stray_returns(block, options.quote, options.delimiter.encode()))
-    return dict.fromkeys(stray.tolist(), "a carriage return within the line is not quoted")
+    return dict.fromkeys(stray.tolist(), message("a carriage return within the line is not quoted"))
 
 
 def _not_utf8(block: LineBlock) -> dict[int, str]:
-    reasons = {}
+    reasons: dict[int, str] = {}
     for line in range(len(block)):
         try:
             block.line(line).decode()
         except UnicodeDecodeError as error:
-            reasons[line] = f"the line is not valid UTF-8: byte {error.object[error.start]:#04x} at place {error.start}"
+            text = "the line is not valid UTF-8: byte {:#04x} at place {place}"
+            reasons[line] = message(text, error.object[error.start], place=error.start)
     return reasons
 
 
@@ -134,7 +136,7 @@ def _decode_together(block: LineBlock, names: Sequence[str], spec: InputSpec, or
         if table is not None and not (typed and _differs(table, spec.exact)):
             break
     if table is None or table.num_rows + len(wrong) != len(rows):
-        raise Undecodable("the line cannot be parsed as one row of CSV")
+        raise Undecodable(message("the line cannot be parsed as one row of CSV"))
     return _finish(block, rows, table, wrong, spec, origin)
 
 
@@ -144,7 +146,8 @@ def _parse(
     """Returns the block parsed, or None. Rows with another number of fields go to `wrong` as (row, what was found)."""
 
     def on_wrong(row: pa_csv.InvalidRow) -> str:
-        wrong.append((row.number - 1, f"expected {row.expected_columns} fields, found {row.actual_columns}"))
+        text = "expected {wanted} fields, found {found}"
+        wrong.append((row.number - 1, message(text, wanted=row.expected_columns, found=row.actual_columns)))
         return "skip"
 
     kinds = {name: _parsed_type(kind) if typed else pa.binary() for name, kind in spec.columns}
@@ -202,7 +205,7 @@ def _finish(
         array, misfits = _convert(texts, kind, name in spec.exact)
         if misfits is not None:
             for row in np.flatnonzero(misfits & ~bad):
-                reasons[int(parsed[row])] = f"column '{name}': {_misfit(texts[row], name, kind, spec)}"
+                reasons[int(parsed[row])] = _misfit(texts[row], name, kind, spec)
             bad |= misfits
         arrays.append(array)
     payload = block.texts() if len(parsed) == len(block) else block.texts().take(pa.array(parsed))
@@ -228,8 +231,9 @@ def _failures(block: LineBlock, reasons: Mapping[int, str], origin: str) -> list
 
 def _misfit(text: pa.Scalar, name: str, kind: pa.DataType, spec: InputSpec) -> str:
     if name in spec.exact and _convert(pa.array([text.as_py()], text.type), kind, exact=False)[1] is None:
-        return f"{_quoted(text.as_py())}: {ROUNDED}"
-    return f"{_quoted(text.as_py())} is not {_named(kind)}{spec.hint(name)}"
+        return message("column '{name}': {}: {rounded}", _quoted(text.as_py()), name=name, rounded=ROUNDED)
+    wanted = f"{_named(kind)}{spec.hint(name)}"
+    return message("column '{name}': {} is not {wanted}", _quoted(text.as_py()), name=name, wanted=wanted)
 
 
 def _quoted(value: bytes | str | None) -> str:

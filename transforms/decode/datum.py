@@ -14,6 +14,7 @@ import pyarrow as pa
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from sluice.models.errors import CorruptFile
+from sluice.models.wording import message
 from sluice.transforms.decode.avro import arrow_schema
 from sluice.transforms.decode.avro_container import without_logical_types
 
@@ -78,8 +79,12 @@ def read_datum(data: bytes, schema: str) -> dict[str, Any]:
         if not data.startswith(_MARKER) or len(data) < _HEAD_BYTES:
             raise
         raise ValueError(
-            f"it was written with another Avro schema: the single-object encoding says {data[2:_HEAD_BYTES].hex()}, "
-            f"and the fingerprint of --avro_schema is {known.head[2:].hex()}"
+            message(
+                "it was written with another Avro schema: the single-object encoding says {}, and the fingerprint of "
+                "--avro_schema is {known}",
+                data[2:_HEAD_BYTES].hex(),
+                known=known.head[2:].hex(),
+            )
         ) from error
 
 
@@ -88,9 +93,12 @@ def _read(data: bytes, schema: DatumSchema) -> dict[str, Any]:
     try:
         row = fastavro.schemaless_reader(file, schema.datum, None, handle_unicode_errors="surrogateescape")
     except Exception as error:
-        reason = "it ends early" if isinstance(error, EOFError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"not a datum of the Avro schema: {reason}") from error
+        if isinstance(error, EOFError):
+            raise ValueError(message("not a datum of the Avro schema: it ends early")) from error
+        text = "not a datum of the Avro schema: {kind}: {}"
+        raise ValueError(message(text, error, kind=type(error).__name__)) from error
     rest = len(data) - file.tell()
     if rest:
-        raise ValueError(f"not a datum of the Avro schema: {rest} bytes follow it; was it written with another?")
+        text = "not a datum of the Avro schema: {rest} bytes follow it; was it written with another?"
+        raise ValueError(message(text, rest=rest))
     return row

@@ -11,6 +11,7 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from sluice.models.protos import message_class
 from sluice.models.tensors.arrays import list_array
+from sluice.models.wording import message
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import convert_or_mark
 from sluice.transforms.decode.spec import (
@@ -52,7 +53,9 @@ def _decode_together(records: Sequence[bytes], positions: np.ndarray, spec: Inpu
             arrays.append(payload)
             continue
         array, misfits, reason = _convert(columns[name], kind)
-        reasons = {row: f"feature '{name}': {reason(row)}" for row in np.flatnonzero(misfits).tolist()} | reasons
+        text = "feature '{name}': {}"
+        found = {row: message(text, reason(row), name=name) for row in np.flatnonzero(misfits).tolist()}
+        reasons = found | reasons
         arrays.append(array)
     batch = finish(arrays, spec, origin, positions, payload)
     return without_bad(batch, reasons, origin, positions, records.__getitem__)
@@ -64,7 +67,7 @@ def _parse(records: Sequence[bytes], kinds: tuple[tuple[str, pa.DataType], ...])
     try:
         decoded = _decoder(kinds).DecodeBatch(list(records))
     except Exception as error:  # the C++ side of the decoder raises plain RuntimeError
-        raise Undecodable(f"not a tf.Example that fits the columns: {_first_line(error)}") from error
+        raise Undecodable(message("not a tf.Example that fits the columns: {}", _first_line(error))) from error
     return {name: decoded.column(decoded.schema.get_field_index(name)) for name, _ in kinds}
 
 
@@ -106,7 +109,8 @@ def _convert(array: pa.Array, kind: pa.DataType) -> _Converted:
     values = values.take(pa.array(places, mask=~present))
     misfits = np.where(present, misfits[np.minimum(places, len(misfits) - 1)], False) if len(misfits) else present
     several = bad.copy()
-    return values, bad | misfits, lambda row: f"one value is expected, found {lengths[row]}" if several[row] else reason
+    text = "one value is expected, found {count}"
+    return values, bad | misfits, lambda row: message(text, count=lengths[row]) if several[row] else reason
 
 
 def _lists(
@@ -123,9 +127,9 @@ def _lists(
 
 def _cast(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray, str]:
     """Returns the values in the type, null where they do not fit, the misfits (bool [n]), and their reason."""
-    reason = f"out of the range of {kind}"
+    reason = message("out of the range of {kind}", kind=kind)
     if pa.types.is_string(kind):
-        reason = "not valid UTF-8; name it with the suffix _bytes or declare it BYTES in --input_schema"
+        reason = message("not valid UTF-8; name it with the suffix _bytes or declare it BYTES in --input_schema")
     if not len(values):
         return values.cast(kind), np.zeros(0, bool), reason
     cast, misfits = convert_or_mark(values, lambda part: part.cast(kind), kind)

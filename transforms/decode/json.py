@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
+from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import EXACT, ROUNDED, rounds
@@ -55,7 +56,8 @@ def look_json(path: str, _: CsvOptions) -> Look:
     lines = [line for line in lines if line.strip()]
     rows = tuple(row for row in map(_json_object, lines) if row is not None)
     if lines and not rows:
-        raise CorruptFile(f"none of its first {len(lines)} lines is a JSON object; the first begins {lines[0][:40]!r}")
+        text = "none of its first {count} lines is a JSON object; the first begins {!r}"
+        raise CorruptFile(message(text, lines[0][:40], count=len(lines)))
     return Look(tuple(dict.fromkeys(name for row in rows for name in row)), {}, rows)
 
 
@@ -207,7 +209,7 @@ def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: st
             values.append(_decode_alone(block.slice(row, row + 1), spec))
             good[row] = True
         except ValueError as error:
-            failures.append(row_failure(str(error), f"{origin}{positions[row]}", line))
+            failures.append(row_failure(text_of(error), f"{origin}{positions[row]}", line))
     if not values:
         return Decoded(failures=failures)
     sound = block.take(good)
@@ -242,7 +244,7 @@ def _loads(line: bytes) -> Json:
                 value = json.loads(line)
                 orjson.dumps(value)
                 return value
-        raise _NotJson(f"not valid JSON: {error}") from error
+        raise _NotJson(message("not valid JSON: {}", error)) from error
 
 
 def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
@@ -253,22 +255,24 @@ def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
     """
     value = _loads(line)
     if not isinstance(value, dict):
-        raise ValueError(f"a JSON object is expected, found a {type(value).__name__}")
+        raise ValueError(message("a JSON object is expected, found a {kind}", kind=type(value).__name__))
     for name in spec.added:
         if name in value:
-            raise ValueError(f"the row has a value '{name}', and so has the model; give --output_prefix TEXT")
+            text = "the row has a value '{name}', and so has the model; give --output_prefix TEXT"
+            raise ValueError(message(text, name=name))
     values = []
     for name, kind in spec.columns:
         try:
             values.append(coerce(value.get(name), kind))
         except (ValueError, pa.ArrowException) as error:
-            raise ValueError(f"column '{name}': {error}{spec.hint(name)}") from error
+            text = message("column '{name}': {}{hint}", text_of(error), name=name, hint=spec.hint(name))
+            raise ValueError(text) from error
     # orjson returns whole numbers of more than 64 bits as floats.
     if spec.exact and any(map(_is_large, map(value.get, spec.exact))):
         value = json.loads(line)
     for name in spec.exact:
         if rounds(value.get(name)):
-            raise ValueError(f"column '{name}': {ROUNDED}")
+            raise ValueError(message("column '{name}': {rounded}", name=name, rounded=ROUNDED))
     return values
 
 

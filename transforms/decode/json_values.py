@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from sluice.models.tensors.arrays import list_array
+from sluice.models.wording import message
 from sluice.transforms.decode.convert import EXACT, ROUNDED, may_round, rounds, text_converter
 
 # What `json.loads` returns.
@@ -199,7 +200,7 @@ def _flat(value: list[Any], kind: pa.DataType) -> list[Any]:
         return value
     while any(isinstance(part, list) for part in value):
         if len({len(part) if isinstance(part, list) else -1 for part in value}) > 1:
-            raise ValueError(f"lists of unequal lengths: {_show(value)}")
+            raise ValueError(message("lists of unequal lengths: {}", _show(value)))
         value = [entry for part in value for entry in part]
     return value
 
@@ -210,25 +211,26 @@ def _text(value: Json, kind: pa.DataType) -> str | bytes:
     if encoded is None and isinstance(value, str):
         return value
     if not isinstance(encoded, str):
-        raise ValueError(f"{'base64 text' if binary else 'a string'} is expected, found {_show(value)}")
+        raise _expected("base64 text" if binary else "a string", value)
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"{_show(encoded)} is not base64: {error}") from error
+        raise ValueError(message("{} is not base64: {}", _show(encoded), error)) from error
     try:
         return data if binary else data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"the bytes of {_show(encoded)} are not UTF-8; declare it BYTES in --input_schema") from error
+        text = "the bytes of {} are not UTF-8; declare it BYTES in --input_schema"
+        raise ValueError(message(text, _show(encoded))) from error
 
 
 def _integer(value: Json, kind: pa.DataType) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:  # 1.0 and 1e3
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{kind} is expected, found {_show(value)}")
+        raise _expected(kind, value)
     limits = np.iinfo(kind.to_pandas_dtype())
     if not limits.min <= value <= limits.max:
-        raise ValueError(f"{value} is out of the range of {kind}")
+        raise ValueError(message("{} is out of the range of {kind}", value, kind=kind))
     return value
 
 
@@ -236,34 +238,34 @@ def _float(value: Json, kind: pa.DataType) -> float:
     if isinstance(value, str) and value in _NOT_FINITE:
         return _NOT_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"a number is expected, found {_show(value)}")
+        raise _expected("a number", value)
     with np.errstate(over="ignore"):
         if math.isfinite(value) and np.isinf(kind.to_pandas_dtype()(value)):
-            raise ValueError(f"{value} is out of the range of {kind}")
+            raise ValueError(message("{} is out of the range of {kind}", value, kind=kind))
     return float(value)
 
 
 def _boolean(value: Json, kind: pa.DataType) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"true or false is expected, found {_show(value)}")
+        raise _expected("true or false", value)
     return value
 
 
 def _time(value: Json, kind: pa.DataType) -> object:
     if not isinstance(value, str):
-        raise ValueError(f"{kind} as text is expected, found {_show(value)}")
+        raise _expected(f"{kind} as text", value)
     return text_converter(kind)(pa.array([value]))[0].as_py()
 
 
 def _decimal(value: Json, kind: pa.DataType) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{kind} is expected, found {_show(value)}")
+        raise _expected(kind, value)
     return pa.array([str(value)]).cast(kind)[0].as_py()
 
 
 def _struct(value: Json, kind: pa.DataType) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"an object is expected, found {_show(value)}")
+        raise _expected("an object", value)
     return {field.name: coerce(value.get(field.name), field.type) for field in kind}
 
 
@@ -280,6 +282,10 @@ _COERCIONS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Json, pa.DataTy
 
 _REPR = reprlib.Repr()  # bounded in depth and length
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 100
+
+
+def _expected(wanted: object, value: Json) -> ValueError:
+    return ValueError(message("{wanted} is expected, found {}", _show(value), wanted=wanted))
 
 
 def _show(value: Json) -> str:

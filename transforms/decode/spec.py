@@ -10,6 +10,7 @@ import pyarrow as pa
 from sluice.models.errors import CorruptFile
 from sluice.models.isolate import isolate
 from sluice.models.reserved import FED
+from sluice.models.wording import message, text_of
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import with_origin, with_payload
 from sluice.transforms.core.failures import DECODE, READ, Failure, count_failures
@@ -114,7 +115,7 @@ def file_failure(error: Exception, origin: str) -> Failure:
     """Returns the failure of a file that cannot be read past `origin`."""
     # zlib names its error class "error". An error without a text, such as EOFError, is shown by its name.
     name = f"zlib.{type(error).__name__}" if isinstance(error, zlib.error) else type(error).__name__
-    return Failure(READ, name, str(error) or name, origin)
+    return Failure(READ, name, text_of(error) or message(name), origin)
 
 
 def finish(
@@ -184,9 +185,9 @@ def decode_isolated(count: int, decode: Callable[[int, int], Decoded], fail: Cal
     """
     decoded = Decoded()
     for part in isolate(count, decode, Undecodable):
-        if part.result is None:
-            decoded.failures.append(fail(part.start, str(part.error)))
-        else:
+        if part.error is not None:
+            decoded.failures.append(fail(part.start, text_of(part.error)))
+        elif part.result is not None:
             decoded.add(part.result)
     return decoded
 

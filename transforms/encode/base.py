@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from sluice.models.errors import SluiceError
 from sluice.models.tensors.arrays import list_array
 from sluice.models.tensors.column_types import is_list
+from sluice.models.wording import message
 from sluice.transforms.core.formats import FORMATS, RAW_FORMATS
 
 Text = TypeVar("Text", str, bytes)
@@ -146,8 +147,13 @@ def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     array = find_column(batch, field.name)
     if array.null_count and not field.nullable:
         raise SluiceError(
-            f"column '{field.name}' is REQUIRED in the output and {array.null_count} of {len(array)} rows are null; "
-            "make it NULLABLE in --input_schema"
+            message(
+                "column '{name}' is REQUIRED in the output and {nulls} of {rows} rows are null; make it NULLABLE in "
+                "--input_schema",
+                name=field.name,
+                nulls=array.null_count,
+                rows=len(array),
+            )
         )
     if array.type == field.type:
         return array
@@ -156,9 +162,8 @@ def _select(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     try:
         return _cast(array, field.type)
     except pa.ArrowException as error:
-        raise SluiceError(
-            f"column '{field.name}': {array.type} does not fit {field.type} of the output: {error}"
-        ) from error
+        text = "column '{name}': {found} does not fit {wanted} of the output: {}"
+        raise SluiceError(message(text, error, name=field.name, found=array.type, wanted=field.type)) from error
 
 
 def same_kind(source: pa.DataType, target: pa.DataType) -> bool:

@@ -6,6 +6,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
 from sluice.models.isolate import isolate
+from sluice.models.wording import text_of
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.failures import ENCODE, Failure
@@ -28,9 +29,9 @@ def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], n
     rows: list[int] = []
     failures: list[Failure] = []
     for part in isolate(batch.num_rows, encode, SluiceError):
-        if part.result is None:
-            failures.append(scored_failure(batch, part.start, ENCODE, type(part.error).__name__, str(part.error)))
-        else:
+        if part.error is not None:
+            failures.append(scored_failure(batch, part.start, ENCODE, type(part.error).__name__, text_of(part.error)))
+        elif part.result is not None:
             texts += part.result
             rows += range(part.start, part.stop)
     return texts, np.array(rows, np.int64) if failures else None, failures

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from sluice.models.errors import UsageError
+from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.formats import CSV, FORMATS, input_format
 from sluice.transforms.decode.formats import READERS
@@ -75,7 +76,8 @@ def _first_look(paths: Sequence[str], format_: str, csv: CsvOptions) -> tuple[st
         try:
             look = READERS[format_].look(path, csv)
         except Exception as error:
-            raise UsageError(f"--input {path} cannot be read as {format_}: {error}") from error
+            text = message("--input {path} cannot be read as {format}: {}", text_of(error), path=path, format=format_)
+            raise UsageError(text) from error
         if look.names:
             return path, look
     return None

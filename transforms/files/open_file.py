@@ -13,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import SluiceError
 from sluice.models.isolate import isolate
+from sluice.models.wording import text_of
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.core.failures import ENCODE, Failure, count_failures, to_json
@@ -153,7 +154,7 @@ def write_rows(batch: pa.RecordBatch, write: Callable[[pa.RecordBatch], None]) -
     """
     for part in isolate(batch.num_rows, lambda start, stop: write(batch.slice(start, stop - start)), SluiceError):
         if part.error is not None:
-            failure = failure_of(batch, part.start, ENCODE, type(part.error).__name__, str(part.error))
+            failure = failure_of(batch, part.start, ENCODE, type(part.error).__name__, text_of(part.error))
             count_failures([failure])
             yield failure
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.reserved import DELIVERY_ATTEMPT, PAYLOAD, POSITION
+from sluice.models.wording import message, text_of
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
@@ -64,7 +65,9 @@ def decode_messages(messages: pa.RecordBatch, spec: MessageSpec) -> Decoded:
     failures = [_failure(messages, int(failure.origin), failure.error_message) for failure in decoded.failures]
     batches = [_with_envelope(batch, messages, spec) for batch in decoded.joined().batches]
     if decoded.rows < messages.num_rows:
-        failures += [_failure(messages, row, "the message is empty") for row in _left_out(decoded, messages.num_rows)]
+        failures += [
+            _failure(messages, row, message("the message is empty")) for row in _left_out(decoded, messages.num_rows)
+        ]
     return Decoded([batch for batch in batches if batch.num_rows], failures)
 
 
@@ -103,7 +106,8 @@ def _decode_json(payloads: list[bytes], spec: MessageSpec) -> Decoded:
     decoded = decode_json(block, spec.spec, "")
     for place, failure in enumerate(decoded.failures):
         if failure.payload.startswith(BOM):
-            text = f"{failure.error_message}; it begins with a byte order mark, which RFC 8259 keeps out of messages"
+            text = "{}; it begins with a byte order mark, which RFC 8259 keeps out of messages"
+            text = message(text, failure.error_message)
             decoded.failures[place] = dataclasses.replace(failure, error_message=text)
     return decoded
 
@@ -121,7 +125,7 @@ def _decode_avro(payloads: list[bytes], spec: MessageSpec) -> Decoded:
             rows.append(read_datum(payload, spec.avro_schema))
             numbers.append(number)
         except ValueError as error:
-            failures.append(row_failure(str(error), str(number), payload))
+            failures.append(row_failure(text_of(error), str(number), payload))
     decoded = avro_columns(rows, np.array(numbers, np.int64), spec.spec, "") if rows else Decoded()
     return Decoded(decoded.batches, decoded.failures + failures)
 
@@ -132,7 +136,8 @@ def _decode_raw(payloads: list[bytes], spec: MessageSpec) -> Decoded:
     batch = finish([values], spec.spec, "", np.arange(len(payloads)), None)
     if misfits is None:
         return Decoded([batch])
-    text = f"the message is not valid UTF-8; if '{name}' takes bytes, declare it BYTES in --input_schema"
+    template = "the message is not valid UTF-8; if '{name}' takes bytes, declare it BYTES in --input_schema"
+    text = message(template, name=name)
     failures = [row_failure(text, str(number), b"") for number in np.flatnonzero(misfits).tolist()]
     return Decoded([batch.filter(pa.array(~misfits))], failures)
 
@@ -161,8 +166,12 @@ def refuse_redelivered(messages: pa.RecordBatch, max_delivery_attempts: int) -> 
             row,
             READ,
             TOO_MANY_DELIVERIES,
-            f"delivered {attempts[row]} times, more than --max_delivery_attempts {max_delivery_attempts}, and never "
-            "acknowledged: it may have killed the workers that had it, or they could not write its prediction",
+            message(
+                "delivered {times} times, more than --max_delivery_attempts {limit}, and never acknowledged: it may "
+                "have killed the workers that had it, or they could not write its prediction",
+                times=attempts[row],
+                limit=max_delivery_attempts,
+            ),
         )
         for row in np.flatnonzero(over).tolist()
     ]

@@ -3,15 +3,15 @@
 https://cloud.google.com/pubsub/quotas#resource_limits
 """
 
-import dataclasses
-
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.models.reserved import ATTRIBUTES, MESSAGE_ID, ORDERING_KEY, PUBLISH_TIME
+from sluice.models.wording import message
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
-from sluice.transforms.core.failures import HASH, Failure, to_json
+from sluice.transforms.core.failures import FULL, HASH, Failure, show_payload, to_record
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from sluice.transforms.core.payload_files import store_payload
 from sluice.transforms.encode.text import column_text
@@ -64,7 +64,7 @@ def failure_message(failure: Failure, payload_mode: str, payload_dir: str = "") 
     """Returns the data and attributes of a failure's message, and about how many bytes it takes, never too few.
 
     Attributes that Pub/Sub would reject are cut; the data has them whole. A payload for which there is no room goes to
-    a file, and its URI takes its place.
+    a file, and its URI takes its place. Attributes have their values as `to_record` shows them.
 
     Args:
       payload_dir: for such files; "": the payload's hash takes its place.
@@ -77,17 +77,19 @@ def failure_message(failure: Failure, payload_mode: str, payload_dir: str = "") 
         "sluice_error_type": failure.error_type,
         "sluice_attempt": str(failure.attempt),
     }
-    carried = [(name, value) for name, value in failure.attributes if is_carried(name) and name not in own]
+    record = to_record(failure, payload_mode)
+    carried = [(name, value) for name, value in record["attributes"].items() if is_carried(name) and name not in own]
     attributes = {cut(name, MAX_NAME_BYTES): value for name, value in carried[: MAX_ATTRIBUTES - len(own)]} | own
     attributes = {name: cut(value) for name, value in attributes.items()}
     around = sum(len(name.encode()) + len(value.encode()) + _ATTRIBUTE_OVERHEAD for name, value in attributes.items())
-    data = to_json(failure, payload_mode)
+    data = orjson.dumps(record)
     if len(data) + around > _MAX_BYTES:
-        short = dataclasses.replace(failure, error_message=failure.error_message[:_MAX_ERROR_CHARACTERS])
-        data = to_json(short, payload_mode)
-    if len(data) + around > _MAX_BYTES:
+        record["error_message"] = record["error_message"][:_MAX_ERROR_CHARACTERS]
+        data = orjson.dumps(record)
+    if len(data) + around > _MAX_BYTES and payload_mode == FULL:  # else there is no payload in it
         uri = store_payload(payload_dir, failure.payload) if payload_dir else ""
-        data = to_json(short, HASH, uri)
+        record["payload"] = uri or show_payload(failure.payload, HASH)
+        data = orjson.dumps(record)
     return data, attributes, len(data) + around + _MESSAGE_OVERHEAD
 
 
@@ -155,20 +157,29 @@ def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def _why_not(attributes: dict[str, str], size: int) -> str | None:
     """Returns why Pub/Sub would reject a message, and what to do; None if it would not."""
     if size > _MAX_BYTES:
-        return (
-            f"the message is some {size:,} bytes with its attributes, and Pub/Sub takes {MAX_REQUEST_BYTES:,} bytes; "
-            "write fewer columns (--columns, --exclude_columns), or to files or a table"
+        return message(
+            "the message is some {size:,} bytes with its attributes, and Pub/Sub takes {limit:,} bytes; write fewer "
+            "columns (--columns, --exclude_columns), or to files or a table",
+            size=size,
+            limit=MAX_REQUEST_BYTES,
         )
     if len(attributes) > MAX_ATTRIBUTES:
-        return (
-            f"the message has {len(attributes)} attributes with those that Sluice adds, and Pub/Sub takes "
-            f"{MAX_ATTRIBUTES}; publish it with {MAX_ATTRIBUTES - len(_COLUMNS)} at most"
+        return message(
+            "the message has {count} attributes with those that Sluice adds, and Pub/Sub takes {limit}; publish it "
+            "with {most} at most",
+            count=len(attributes),
+            limit=MAX_ATTRIBUTES,
+            most=MAX_ATTRIBUTES - len(_COLUMNS),
         )
     for name, value in attributes.items():
         for text, limit, what in ((name, MAX_NAME_BYTES, "name"), (value, MAX_VALUE_BYTES, "value")):
             if (length := len(text.encode())) > limit:
-                return (
-                    f"the {what} of attribute '{cut(name, 60)}' is {length:,} bytes, and Pub/Sub takes {limit:,}; "
-                    "publish it with shorter ones"
+                return message(
+                    "the {what} of attribute '{}' is {length:,} bytes, and Pub/Sub takes {limit:,}; publish it with "
+                    "shorter ones",
+                    cut(name, 60),
+                    what=what,
+                    length=length,
+                    limit=limit,
                 )
     return None
