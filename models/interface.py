@@ -25,6 +25,7 @@ class EndpointOptions:
       headers: (name, value) pairs to send with every call. Not in the repr, because they may be secret.
       token_file: a file with a bearer token, read again when it changes; empty: none.
       google_auth: send an access token from Google's application default credentials.
+      google_auth_hosts: hosts besides Google's that may have the access token; a leading dot: all under it.
       google_audience: send a Google ID token for this audience; empty: none.
       rest_format: "columns": `inputs`, a list for each input; "rows": `instances`, an object for each row.
       rest_gzip: compress REST requests. Responses may be compressed in any case.
@@ -35,6 +36,7 @@ class EndpointOptions:
     headers: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     token_file: str = ""
     google_auth: bool = False
+    google_auth_hosts: tuple[str, ...] = ()
     google_audience: str = ""
     rest_format: str = "columns"
     rest_gzip: bool = False

@@ -1,7 +1,6 @@
 """The headers of a call to a server: the user's own, and a bearer token that is renewed."""
 
 import datetime
-import ipaddress
 import os
 import re
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from sluice.models.endpoints.secrets import check_secrets
 from sluice.models.errors import Unavailable, UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.uri import Endpoint
@@ -82,9 +82,9 @@ class Credentials:
             _check_header(position, name, value)
         self._headers = [(name.lower(), value) for name, value in options.headers]
         self._source: _TokenSource | None = None
+        check_secrets(options, endpoint, dict(self._headers))
         if not (options.token_file or options.google_auth or options.google_audience):
             return
-        _check_token_use(options, endpoint, "authorization" in dict(self._headers))
         if options.token_file:
             self._source = _TokenFile(options.token_file)
         else:
@@ -295,23 +295,3 @@ def _check_header(position: int, name: str, value: str) -> None:
         raise UsageError(f"--rpc_headers: '{name}': gRPC reserves 'grpc-...', and '...-bin' for binary data; rename it")
     if not _HEADER_VALUE.fullmatch(value):
         raise UsageError(f"--rpc_headers: the value of '{name}' is not printable ASCII; encode it, e.g. in base64")
-
-
-def _check_token_use(options: EndpointOptions, endpoint: Endpoint, header: bool) -> None:
-    google = "--rpc_google_audience" if options.google_audience else "--rpc_google_auth" if options.google_auth else ""
-    file, authorization = options.token_file and "--rpc_token_file", header and "--rpc_headers authorization=..."
-    given = [flag for flag in (file, google, authorization) if flag]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are given, and a call carries one token; give one of them")
-    if not endpoint.tls and not _is_loopback(endpoint.host):
-        scheme = {"grpc": "grpcs://", "rest": "https://"}[endpoint.protocol]
-        raise UsageError(
-            f"{given[0]} would send a token unencrypted to {endpoint.address}; give --model {scheme}..., or no token"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

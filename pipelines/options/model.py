@@ -42,6 +42,13 @@ class EndpointFlags:
         parse_bool,
         group="Endpoint",
     )
+    rpc_google_auth_hosts: tuple[str, ...] = flag(
+        "Hosts besides Google's own that --rpc_google_auth may send its token to; .DOMAIN: all hosts under it",
+        (),
+        parse_names,
+        group="Endpoint",
+        metavar="HOST,...",
+    )
     rpc_google_audience: str = flag(
         "Send a Google ID token for this audience instead of an access token, which Cloud Run and IAP need (Cloud Run: "
         "the service's URL; IAP: the OAuth client's ID); implies --rpc_google_auth",
@@ -76,6 +83,7 @@ class EndpointFlags:
             headers=self.rpc_headers,
             token_file=self.rpc_token_file,
             google_auth=self.rpc_google_auth,
+            google_auth_hosts=self.rpc_google_auth_hosts,
             google_audience=self.rpc_google_audience,
             rest_format=self.rest_format,
             rest_gzip=self.rest_gzip,

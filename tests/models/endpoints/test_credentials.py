@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import http.server
 import json
@@ -360,8 +361,54 @@ def test_one_token_only(tmp_path: Path, more: dict[str, Any], flags: str) -> Non
 @pytest.mark.parametrize("host", ["10.0.0.1", "models", "localhost.example.com", "::2", "127.0.0.1.example.com"])
 def test_no_token_goes_unencrypted(options: dict[str, Any], host: str, protocol: Any, scheme: str) -> None:
     endpoint = Endpoint(protocol, host, 80, "m")
-    with pytest.raises(UsageError, match=rf"--rpc_\w+ would send a token unencrypted to .*; give --model {scheme}"):
+    with pytest.raises(UsageError, match=rf"--rpc_\w+ would be sent unencrypted to .*; give --model {scheme}"):
         Credentials(EndpointOptions(**options), endpoint)
+
+
+SECRETS = ["Authorization", "proxy-authorization", "Cookie", "X-Api-Key", "apikey", "x-goog-api-key", "X-Auth-Token"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_header_goes_unencrypted(name: str) -> None:
+    options = EndpointOptions(headers=((name, "s3cret"),))
+    with pytest.raises(UsageError, match=f"--rpc_headers {name.lower()}=... would be sent unencrypted") as error:
+        Credentials(options, REMOTE)
+    assert "s3cret" not in str(error.value)
+    for endpoint in (REMOTE_TLS, LOCAL):
+        assert Credentials(options, endpoint).headers() == [(name.lower(), "s3cret")]
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-goog-user-project", "tokens-wanted", "cookies", "x-keys"])
+def test_other_headers_may_go_unencrypted(name: str) -> None:
+    assert Credentials(EndpointOptions(headers=((name, "1"),)), REMOTE).headers() == [(name, "1")]
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "may"),
+    [
+        ("europe-west1-aiplatform.googleapis.com", (), True),
+        ("GOOGLEAPIS.com.", (), True),
+        ("7.europe-west1-3.prediction.vertexai.goog", (), True),
+        ("models.example.com", (), False),
+        ("googleapis.com.example.com", (), False),
+        ("evilgoogleapis.com", (), False),
+        ("service-abc.a.run.app", (), False),
+        ("models.example.com", ("models.example.com",), True),
+        ("models.example.com", (".example.com",), True),
+        ("example.com", (".example.com",), False),
+        ("models.example.com", ("example.com",), False),
+    ],
+)
+def test_googles_access_token_goes_to_google_and_hosts_that_are_named(
+    host: str, named: tuple[str, ...], may: bool
+) -> None:
+    endpoint = Endpoint("rest", host, 443, "m", tls=True)
+    options = EndpointOptions(google_auth=True, google_auth_hosts=named)
+    if may:
+        assert Credentials(options, endpoint, FakeGoogle()).headers() == [("authorization", "Bearer token-1")]
+        return
+    with pytest.raises(UsageError, match=rf"none of Google's hosts; name it with --rpc_google_auth_hosts {host}"):
+        Credentials(options, endpoint, FakeGoogle())
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1", "model.localhost"])
@@ -431,7 +478,8 @@ def test_googles_own_credentials(
     monkeypatch: pytest.MonkeyPatch, key_file: Callable[[int], str], token_port: int
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", key_file(token_port))
-    credentials = Credentials(EndpointOptions(google_auth=True), REMOTE_TLS)
+    google = dataclasses.replace(REMOTE_TLS, host="models.googleapis.com")
+    credentials = Credentials(EndpointOptions(google_auth=True), google)
     assert credentials.headers() == [("authorization", "Bearer from-google")]
 
 

@@ -43,6 +43,7 @@ FLAGS = {
     "rpc_headers": (),
     "rpc_token_file": "",
     "rpc_google_auth": False,
+    "rpc_google_auth_hosts": (),
     "rpc_google_audience": "",
     "rest_format": "columns",
     "rest_gzip": False,
