@@ -4,6 +4,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import stat
 import tempfile
 from typing import Protocol
 
@@ -54,18 +55,52 @@ class LocalFiles:
         return directory
 
 
+def private_directory() -> str:
+    """Returns this user's directory for copies of models, which nobody else can write to; makes it if need be.
+
+    A model is a program: who can write to its copy, or put one in its place, runs code in the worker.
+
+    Raises:
+      PermissionError: something else has the name; the text says what to do.
+    """
+    path = os.path.join(tempfile.gettempdir(), f"sluice-models-{os.geteuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            f"{path} is not a directory of this user alone, so copies of models cannot be trusted in it; remove it, or "
+            "set TMPDIR to another directory"
+        )
+    return path
+
+
+def within(directory: str, name: str) -> str:
+    """Returns the path of a file in a directory.
+
+    Raises:
+      PermissionError: the name leads out of it.
+    """
+    if os.path.isabs(name) or ".." in name.split("/") or "\0" in name:
+        raise PermissionError(f"the model has a file named {name!r}, which leads out of its directory; remove it")
+    return os.path.join(directory, name)
+
+
 def copy_directory(directory: str, fingerprint: str) -> str:
-    """Returns the path for the local copy of a remote directory, the same for all processes of a machine.
+    """Returns the path for the local copy of a remote directory, the same for all processes of a user on a machine.
 
     The name is FAMILY-KEY; the versions of one model share the family.
 
     Args:
       fingerprint: changes with the content, so that a model overwritten in place is copied again.
+
+    Raises:
+      PermissionError: the directory for copies is not this user's alone.
     """
     base, _, name = directory.rpartition("/")
     family = _digest(base if name.isdecimal() else directory)[:12]
     key = _digest(f"{directory}\n{fingerprint}")[:24]
-    return os.path.join(tempfile.gettempdir(), "sluice-models", f"{family}-{key}")
+    return os.path.join(private_directory(), f"{family}-{key}")
 
 
 def _digest(text: str) -> str:

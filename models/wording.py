@@ -10,9 +10,18 @@ knows what is in it: the text of another library's error, say.
 from collections.abc import Callable
 from typing import Any
 
-# What stands for a value, and for a text of which nothing is known.
-_VALUE = "[withheld]"
+# What stands for a text of which nothing is known.
 WITHHELD = "the text is withheld, because --failure_payload keeps the values of rows out, and it may hold some"
+
+
+class _Value:
+    """Stands for a value, however that was to be written."""
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __repr__(self) -> str:
+        return "[withheld]"
 
 
 class Message(str):
@@ -40,7 +49,7 @@ def message(template: str, /, *private: object, **public: object) -> Message:
       private: values of rows; of a Message among them, its public text is told.
       public: everything else; of a Message among them, likewise.
     """
-    told = [value.public if isinstance(value, Message) else _VALUE for value in private]
+    told = [value.public if isinstance(value, Message) else _Value() for value in private]
     named = {name: value.public if isinstance(value, Message) else value for name, value in public.items()}
     return Message(template.format(*private, **public), template.format(*told, **named))
 

@@ -173,7 +173,7 @@ def _exit_code(error: BaseException | None, state: CommitState | None, output: s
         sys.stderr.write(f"sluice: interrupted; {outcome}\n")
         return EXIT_INTERRUPTED
     if TooManyFailures.__name__ in error_text(error):
-        sys.stderr.write(f"sluice: {reason(error)}\n")
+        sys.stderr.write(f"sluice: {reason(error, private)}\n")
         return EXIT_FAILURES
     sys.stderr.write(f"sluice: the job failed; {outcome}: {failure_text(error, private)}\n")
     if not private:  # a traceback has the texts of errors

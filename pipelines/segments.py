@@ -171,7 +171,7 @@ class _Segments:
 
     def _await_model(self, error: Exception) -> None:
         """Waits until the model answers again, or the source is drained. Meanwhile nothing is pulled."""
-        _LOG.warning("Reading is paused until the model answers again: %s", _words(error))
+        _LOG.warning("Reading is paused until the model answers again: %s", self._words(error))
         waits = self._backoffs()
         self._source.hold_back(True)
         try:
@@ -182,10 +182,6 @@ class _Segments:
                     break
         finally:
             self._source.hold_back(False)
-
-
-def _words(error: Exception | None) -> str:
-    return "it ended by itself" if error is None else reason(error)
 
     def _words(self, error: Exception | None) -> str:
         return "it ended by itself" if error is None else self._say(error)

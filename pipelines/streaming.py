@@ -254,7 +254,7 @@ def _exit_code(error: Exception | None, restarts: int, private: bool) -> int:
     if error is None:
         return EXIT_OK
     if TooManyFailures.__name__ in error_text(error):
-        sys.stderr.write(f"sluice: the job ends, and acknowledged nothing of this: {reason(error)}\n")
+        sys.stderr.write(f"sluice: the job ends, and acknowledged nothing of this: {reason(error, private)}\n")
         return EXIT_FAILURES
     sys.stderr.write(
         f"sluice: the job failed after {restarts} restart(s); messages that were not acknowledged come again: "

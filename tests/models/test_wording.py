@@ -14,7 +14,8 @@ from sluice.models.wording import WITHHELD, Message, message, public_text, text_
 def test_values_in_order_are_private_and_values_by_name_are_not() -> None:
     made = message("column '{name}': {!r} is not {kind}", "Jane", name="age", kind="int64")
     assert made == "column 'age': 'Jane' is not int64"
-    assert public_text(made) == "column 'age': '[withheld]' is not int64"
+    assert public_text(made) == "column 'age': [withheld] is not int64"
+    assert public_text(message("byte {:#04x} of {size:,}", 255, size=1000)) == "byte [withheld] of 1,000"
     assert orjson.loads(orjson.dumps(made)) == made
 
 

@@ -17,7 +17,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import UsageError
-from sluice.models.files import copy_directory
+from sluice.models.files import copy_directory, within
 
 _COPY_CHUNK_BYTES = 8 << 20
 # A model is loaded as soon as its copy is made. Loading takes less than this.
@@ -182,7 +182,6 @@ class BeamFiles:
             return directory
         files = match_files(f"{directory}/**")
         target = copy_directory(directory, _stamp(files))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         with _locked(f"{target}.lock"):
             is_new = not os.path.isdir(target)
             if is_new:
@@ -216,9 +215,12 @@ def remove_old_copies(target: str) -> None:
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     """Holds a lock among the processes of this machine: one of them copies, and the others wait."""
-    with open(path, "w") as lock:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _copy_all(directory: str, files: list[FileMetadata], target: str) -> None:
@@ -226,7 +228,7 @@ def _copy_all(directory: str, files: list[FileMetadata], target: str) -> None:
     partial = f"{target}.{uuid.uuid4().hex}"
     try:
         for file in files:
-            to = os.path.join(partial, file.path.removeprefix(directory).lstrip("/"))
+            to = within(partial, file.path.removeprefix(directory).lstrip("/"))
             os.makedirs(os.path.dirname(to), exist_ok=True)
             with open_binary(file.path) as source, open(to, "wb") as sink:
                 shutil.copyfileobj(source, sink, _COPY_CHUNK_BYTES)

@@ -20,6 +20,7 @@ from sluice.models.errors import (
     Unavailable,
     UsageError,
 )
+from sluice.models.wording import WITHHELD
 from sluice.pipelines.progress.outcome import error_text, is_about_server, reason
 
 # As a runner whose workers are processes passes on what was raised there.
@@ -132,3 +133,18 @@ def test_what_beams_runner_makes_of_an_error(
         pipeline.run().wait_until_finish()
     assert is_about_server(error.value) == about_server
     assert re.fullmatch(text, reason(error.value))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("x\nsluice.models.errors.ServerFault: bad value Jane [while running 'Predict']"), False),
+        (RuntimeError("x\nsluice.models.errors.TooManyFailures: model m has never answered: bad value Jane"), False),
+        (TooManyFailures("3 of 8 rows failed (37.5%)"), True),
+        (RuntimeError("x\nsluice.models.errors.ModelNotFound: --model m: there is no saved_model.pb"), True),
+        (ValueError("Could not convert 'Jane'"), False),
+    ],
+)
+def test_words_that_may_quote_a_row_are_withheld(error: Exception, told: bool) -> None:
+    text = reason(error, private=True)
+    assert text == (reason(error) if told else f"{type(error).__name__}: {WITHHELD}")

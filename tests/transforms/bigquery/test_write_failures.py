@@ -14,6 +14,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.models.wording import Message
 from sluice.transforms.bigquery import write_failures
 from sluice.transforms.bigquery.append_rows import Refused
 from sluice.transforms.bigquery.table import MAX_ROW_BYTES
@@ -209,7 +210,7 @@ def test_a_payload_that_is_too_large_is_cut_and_written(bigquery: BigQuery, tabl
 def test_every_row_fits(monkeypatch: pytest.MonkeyPatch, mode: str, payload: bytes, message: str) -> None:
     limit = 80_000
     monkeypatch.setattr(write_failures, "MAX_ROW_BYTES", limit)
-    row = failure_row(like(payload=payload, error_message=message), mode)
+    row = failure_row(like(payload=payload, error_message=Message(message, message)), mode)
     assert size(row) <= limit
     assert len(message) == 30_000 or row["errorMessage"] == message
     assert row["errorMessage"].startswith(message[:10_000])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.files import copy_directory
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.followed import FollowedModel
 from sluice.models.uri import ModelSpec
+from sluice.transforms.core import beam_files
 from sluice.transforms.core.beam_files import BeamFiles, remove_old_copies
 from tests.support.saved_models.followed import SHARD, Opener, write_version
 from tests.support.servers import Gcs
@@ -39,6 +42,76 @@ def test_a_fingerprint_changes_with_every_file_under_a_directory(tmp_path: Path)
     assert changed()
     os.utime(file, (1, 1))  # other contents of the same size
     assert changed()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory for temporary files; where a user's copies go is a name in it."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary" / f"sluice-models-{os.geteuid()}"
+
+
+def remote_files(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Lets Beam list objects of these names under gs://b/m, each of which holds its own name."""
+    found = [FileMetadata(f"gs://b/m/{name}", len(name), 1.0) for name in names]
+    monkeypatch.setattr(beam_files, "match_files", lambda pattern: found)
+    monkeypatch.setattr(beam_files, "open_binary", lambda path: io.BytesIO(path.removeprefix("gs://b/m/").encode()))
+
+
+def test_copies_lie_in_a_directory_of_this_user_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote_files(monkeypatch, "saved_model.pb", "variables/variables.index")
+    copy = Path(BeamFiles().local_copy("gs://b/m"))
+    assert copy.parent == temporary and temporary.stat().st_mode & 0o777 == 0o700
+    assert (copy / "variables/variables.index").read_text() == "variables/variables.index"
+    assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]{24}", copy.name)
+    assert BeamFiles().local_copy("gs://b/m") == str(copy)
+
+
+def in_the_way(place: Path, how: str) -> None:
+    if how == "link":
+        (place.parent / "elsewhere").mkdir(mode=0o700)
+        place.symlink_to(place.parent / "elsewhere")
+    elif how == "file":
+        place.touch(mode=0o600)
+    else:
+        place.mkdir()
+        place.chmod(0o777 if how == "open to all" else 0o700)
+        if how == "another user's":
+            os.chown(place, 12345, 12345)
+
+
+@pytest.mark.parametrize("how", ["link", "file", "open to all", "another user's"])
+def test_a_directory_that_others_made_is_not_taken(how: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if how == "another user's" and os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    remote_files(monkeypatch, "saved_model.pb")
+    in_the_way(temporary, how)
+    with pytest.raises(PermissionError, match=f"{temporary} is not a directory of this user alone.*set TMPDIR"):
+        BeamFiles().local_copy("gs://b/m")
+
+
+def test_a_lock_that_is_a_link_is_not_followed(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote_files(monkeypatch, "saved_model.pb")
+    copy = Path(BeamFiles().local_copy("gs://b/m"))
+    victim = temporary.parent / "victim"
+    victim.write_text("kept")
+    Path(f"{copy}.lock").unlink()
+    Path(f"{copy}.lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        BeamFiles().local_copy("gs://b/m")
+    assert victim.read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["../evil", "variables/../../evil", "a/.."])
+def test_an_object_whose_name_leads_out_is_not_copied(
+    name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote_files(monkeypatch, "saved_model.pb", name)
+    with pytest.raises(PermissionError, match="leads out of its directory"):
+        BeamFiles().local_copy("gs://b/m")
+    assert [path.suffix for path in temporary.rglob("*")] == [".lock"]
+    assert [path.name for path in temporary.parent.iterdir()] == [temporary.name]
 
 
 def test_old_copies_of_other_versions_are_removed(tmp_path: Path) -> None:
@@ -79,7 +152,7 @@ def test_versions_in_a_bucket_are_followed(gcs: Gcs, tmp_path: Path, monkeypatch
         assert model.version == 1
     model.poll()
     assert (model.version, model.take_changes().rejected) == (2, 0)
-    (first,) = {os.path.dirname(path) for path in glob.glob(f"{tmp_path}/sluice-models/*/saved_model.pb")} - {
+    (first,) = {os.path.dirname(path) for path in glob.glob(f"{tmp_path}/sluice-models-*/*/saved_model.pb")} - {
         BeamFiles().local_copy(f"{base}/2")
     }
     os.utime(first, (1, 1))
