@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import ATTRIBUTES, PAYLOAD
 from sluice.transforms.core import metrics
-from sluice.transforms.core.failures import FULL, HASH, Failure
+from sluice.transforms.core.failures import FULL, Failure
 from sluice.transforms.core.messages import message_batch, with_envelope
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.pubsub.message_attributes import failure_message, messages_of
@@ -328,7 +328,7 @@ def test_a_failure_always_fits_into_a_message(made: Failure) -> None:
 
 def test_failures_that_are_not_taken_fail_the_bundle() -> None:
     with service(refuses_poison) as server:
-        dofn = opened(_WriteFailures(TOPIC, HASH, PublishOptions()))
+        dofn = opened(_WriteFailures(TOPIC, FULL, PublishOptions(), ""))
         for text in ("fine", "poison"):
             assert list(dofn.process(failure(error_message=text))) == []
         with pytest.raises(SluiceError, match=r"1 failures cannot be written: .*a message is bad"):
