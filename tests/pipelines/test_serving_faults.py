@@ -19,6 +19,7 @@ import pytest
 
 from sluice.models import cache
 from sluice.models.batching.scheduler import Scheduler
+from sluice.models.cache import clear_cache
 from sluice.models.server.faults import Faults
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.store import ModelConfig
@@ -163,6 +164,7 @@ def test_a_server_that_breaks_on_every_call(
     backend: str, policy: str, code: int, server: ReferenceServer, faults: Callable[..., None], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    clear_cache()  # or a row that has passed before would be asked
     faults(error_rate=1.0, error_code="INTERNAL")
     job = Job(tmp_path, rows=400)
     assert job.run(uri(server, backend), f"--on_unavailable={policy}") == code
