@@ -83,11 +83,10 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.internal import pickler
 from sluice.models.cache import ModelRecipe
-from sluice.models.files import LocalFiles
 from sluice.models.uri import parse_model_uri
-from sluice.transforms.predict import _Predict
+from sluice.transforms.predict import Predict
 recipe = ModelRecipe(parse_model_uri(sys.argv[1]))
-do_fn = pickler.loads(pickler.dumps(_Predict(recipe, "", LocalFiles())))
+do_fn = pickler.loads(pickler.dumps(Predict(recipe)._fn))
 do_fn.setup()
 do_fn.start_bundle()
 window, now = beam.transforms.window.GlobalWindow(), beam.utils.timestamp.Timestamp(0)
@@ -152,7 +151,6 @@ def native():
 
 def python():
     import tensorflow as tf
-    import tfx_bsl.public.tfxio
     from tfx_bsl.coders import example_coder
     rows = pa.RecordBatch.from_pydict({"text": [[b"one"], [b"two"]]})
     assert len(example_coder.RecordBatchToExamplesEncoder().encode(rows)) == 2
