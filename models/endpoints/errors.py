@@ -58,6 +58,7 @@ _NOT_SERVED = (
     "unrecognized servable version label",
     "could not find any versions of model",
     "could not find version",
+    "model labels does not init yet",
 )
 # tensorflow_serving/servables/tensorflow/predict_util.cc and tfrt_predict_util.cc, and for REST
 # model_servers/http_rest_api_handler.cc and util/json_tensor.cc: the model's signature is not the one that was read,

@@ -165,11 +165,12 @@ def _call_error(answer: Answer, address: str) -> CallError:
 def _serving_text(body: bytes) -> str | None:
     """Returns the text of a TF Serving error; None if another server answered.
 
-    TF Serving escapes the text as for C, with \\' and octal bytes, which are not JSON: FillJsonErrorMsg in
-    http_rest_api_handler.cc. An error with further fields comes from a gateway.
+    TF Serving writes bytes of a text that is not UTF-8 as they are (json_tensor.cc, MakeJsonFromStatus). Before 2.3 it
+    escaped the text as for C, with \\' and octal bytes, which are not JSON. An error with further fields comes from a
+    gateway.
     """
     try:
-        answer: Any = orjson.loads(body)
+        answer: Any = orjson.loads(body.decode(errors="replace"))
     except orjson.JSONDecodeError:
         return _c_unescaped(found[1]) if (found := _ESCAPED_ERROR.fullmatch(body)) else None
     text = answer["error"] if isinstance(answer, dict) and answer.keys() == {"error"} else None

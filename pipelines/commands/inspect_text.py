@@ -29,6 +29,8 @@ def _head(description: Description) -> list[tuple[str, ...]]:
     if description["version"] is not None:
         where = f", in {description['directory']}" if description["directory"] else ", served now"
         lines.append(("Version", f"{description['version']}{where}"))
+    if description["directory"]:
+        lines.append(("Trust", "a SavedModel is a program: load it only if you trust its maker (docs/security.md)"))
     if description["missing_assets"]:
         names = ", ".join(description["missing_assets"])
         lines.append(("Lacks", f"{names}; TensorFlow loads the model without, unless its graph reads it"))

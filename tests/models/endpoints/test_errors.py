@@ -217,6 +217,7 @@ NOT_SERVED = [
     ("INVALID_ARGUMENT", "Unrecognized servable version label: canary"),
     ("NOT_FOUND", "Could not find any versions of model criteo"),
     ("NOT_FOUND", "Could not find version 7 of model criteo"),
+    ("UNAVAILABLE", "Model labels does not init yet."),
 ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sluice.models.endpoints.rest import fetch_signatures
+from sluice.models.endpoints.rest import _serving_text, fetch_signatures
 from sluice.models.errors import (
     BadInput,
     BadOutput,
@@ -410,3 +410,17 @@ def test_answers_in_the_form_of_the_request(serve: Any) -> None:
     for rest_format in ("columns", "rows"):
         model = opened(server.uri(), X_TO_Y.with_outputs(("y",)), rest_format=rest_format)
         assert model.call(x_feeds(3, 4)).arrays["y"].tolist() == [6, 8]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{\n    "error": "no such key: \xff\xfe"\n}', "no such key: \ufffd\ufffd"),
+        (b'{ "error": "it\\\'s \\377" }', "it's \ufffd"),
+        (b'{"error": "plain"}', "plain"),
+        (b'{"error": "a", "code": 5}', None),
+        (b"\xff", None),
+    ],
+)
+def test_the_text_of_an_error_may_hold_any_bytes(body: bytes, text: str | None) -> None:
+    assert _serving_text(body) == text

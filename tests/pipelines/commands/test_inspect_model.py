@@ -173,6 +173,7 @@ def test_golden_text_of_an_image_model(built: Path) -> None:
         render(found)
         == f"""\
 Model  {built}/image
+Trust  a SavedModel is a program: load it only if you trust its maker (docs/security.md)
 
 Signature serving_default  tensorflow/serving/predict
   input   image      float32  [batch, 8, 8, 3]
@@ -248,6 +249,7 @@ def test_versions_and_what_they_lack(built: Path, tmp_path: Path) -> None:
     assert render(found).startswith(f"""\
 Model    {tmp_path}/base
 Version  4, in {tmp_path}/base/4
+Trust    a SavedModel is a program: load it only if you trust its maker (docs/security.md)
 
 Versions
   12  incomplete: {tmp_path}/base/12/saved_model.pb does not exist
