@@ -17,7 +17,12 @@ from sluice.models.tensors.strings import Strings, Tensor
 from sluice.models.wording import message, text_of
 
 _UNEVEN = "column '{name}' holds lists of unequal lengths; the model takes {spec}"
-_ONE = np.ones((1, 1), np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def _ones(rows: int, rank: int) -> np.ndarray:
+    """Returns int64 [rows, rank] of ones, read-only: the sizes of single values, the same for every such column."""
+    return np.broadcast_to(np.ones((1, 1), np.int64), (rows, rank))
 
 
 @dataclasses.dataclass
@@ -99,7 +104,7 @@ def bind_column(array: pa.Array, spec: ColumnSpec, errors: RowErrors, default: D
         return _bind_lists(array, spec, errors)
     if is_raw_bytes(array.type, spec):
         return _bind_raw_bytes(array, spec, errors)
-    sizes = np.broadcast_to(_ONE, (len(array), len(spec.shape)))
+    sizes = _ones(len(array), len(spec.shape))
     if not spec.is_scalar:
         _all_bad(array, spec, errors)
         return TensorColumn(_zeros(len(array), spec), sizes)

@@ -12,7 +12,7 @@ from sluice.models.wording import message
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import ROUNDED, convert_or_mark, may_round, parse_texts
 from sluice.transforms.decode.json_values import parse_json
-from sluice.transforms.decode.lines import BOM, LineBlock, open_quotes, stray_returns, unpaired_quotes
+from sluice.transforms.decode.lines import BOM, LineBlock, is_utf8, open_quotes, stray_returns, unpaired_quotes
 from sluice.transforms.decode.spec import (
     CsvOptions,
     Decoded,
@@ -88,9 +88,8 @@ def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
 
     Rows are matched with lines by counting, so no line may join the next one or count as two.
     """
-    try:
-        block.data.decode()  # no step parses columns that are only carried, and pyarrow's error handler needs text
-    except UnicodeDecodeError:
+    # No step parses columns that are only carried, and pyarrow's error handler needs text.
+    if not is_utf8(block.data):
         return _not_utf8(block)
     opened = np.flatnonzero(open_quotes(block, options.quote, options.delimiter.encode()))
     if len(opened):
@@ -201,7 +200,7 @@ def _finish(
     arrays = []
     bad = np.zeros(len(parsed), bool)
     for name, kind in (*spec.columns, *spec.fed):
-        texts = table.column(name).combine_chunks()
+        texts = _joined(table.column(name))
         array, misfits = _convert(texts, kind, name in spec.exact)
         if misfits is not None:
             for row in np.flatnonzero(misfits & ~bad):
@@ -213,6 +212,10 @@ def _finish(
     if bad.any():
         batch = batch.filter(pa.array(~bad))
     return Decoded([batch] if batch.num_rows else [], _failures(block, dict(sorted(reasons.items())), origin))
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies even a single one
 
 
 def _convert(array: pa.Array, kind: pa.DataType, exact: bool) -> tuple[pa.Array, np.ndarray | None]:

@@ -19,7 +19,7 @@ from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import EXACT, ROUNDED, rounds
 from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form, holds_rounded, read_objects
-from sluice.transforms.decode.lines import LineBlock, read_blocks
+from sluice.transforms.decode.lines import LineBlock, is_utf8, read_blocks
 from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened
 from sluice.transforms.decode.spec import (
     CsvOptions,
@@ -122,10 +122,10 @@ def _finish(block: LineBlock, rows: np.ndarray, arrays: list[pa.Array], spec: In
 
 def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array] | None:
     """Returns the columns, or None if a row of the block does not fit."""
-    if not _framed(block, rows):
+    # pyarrow does not check the strings of keys that it ignores.
+    if not _framed(block, rows) or not is_utf8(block.data):
         return None
     try:
-        block.data.decode()  # pyarrow does not check the strings of keys that it ignores
         forms = _forms(block, rows, spec)
         table = read_objects(block.data, pa.schema(forms.items()), "ignore")
         if table.num_rows != len(rows):

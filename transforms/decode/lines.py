@@ -157,6 +157,16 @@ def _pieces(block: LineBlock) -> Iterator[LineBlock]:
         yield block.slice(start, min(start + BLOCK_LINES, len(block)))
 
 
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8. Python's decoder would make a text of them, and keep Python's lock meanwhile."""
+    offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def open_quotes(block: LineBlock, quote: bytes, delimiter: bytes) -> np.ndarray:
     """Returns bool [lines]: the lines that end within a quoted field, if each begins outside of one.
 

@@ -10,6 +10,7 @@ from sluice.models.errors import CorruptFile
 from sluice.transforms.decode import lines
 from sluice.transforms.decode.lines import (
     LineBlock,
+    is_utf8,
     line_block,
     open_quotes,
     read_blocks,
@@ -196,3 +197,18 @@ def test_the_ranges_of_an_endless_line_are_read_once() -> None:
         files.append(CountingFile(data))
         assert sum(len(block) for block in read_blocks(files[-1], start, start + 1000, block_bytes=100)) == (not start)
     assert sum(sum(file.sizes) for file in files) < 3 * len(data)
+
+
+_UTF8 = ["", "a", "\u00e9", "\u20ac", "\U0010ffff", "a" * 40 + "\u00e9"]
+_NOT_UTF8 = [b"\xff", b"\xc3", b"\xc0\x80", b"\xe0\x80\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"a" * 40 + b"\xfe"]
+
+
+@given(st.lists(st.one_of(st.sampled_from([text.encode() for text in _UTF8] + _NOT_UTF8), st.binary(max_size=6))))
+def test_bytes_are_utf8_where_pythons_decoder_says_so(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    try:
+        data.decode()
+        expected = True
+    except UnicodeDecodeError:
+        expected = False
+    assert is_utf8(data) == expected
