@@ -166,7 +166,7 @@ def _size(values: dict[str, Any]) -> int:
 @beam.typehints.with_output_types(RowStream)
 class _AppendFailures(PendingRows[list[Failure]]):
     def __init__(
-        self, target: TableTarget, payload_mode: str, retry_secs: float, endpoint: str | None, payload_dir: str
+        self, target: TableTarget, payload_mode: str, retry_secs: float, endpoint: str | None, payload_dir: str = ""
     ) -> None:
         super().__init__(target.rows_table, target.schema, retry_secs, endpoint)
         self._payload_mode, self._payload_dir = payload_mode, payload_dir
@@ -226,7 +226,7 @@ class WriteFailureRows(beam.PTransform):
 
 class _InsertFailures(InsertRows[Failure]):
     def __init__(
-        self, table_id: str, payload_mode: str, retry_secs: float, endpoint: str | None, payload_dir: str
+        self, table_id: str, payload_mode: str, retry_secs: float, endpoint: str | None, payload_dir: str = ""
     ) -> None:
         super().__init__(table_id, retry_secs, endpoint)
         self._payload_mode, self._payload_dir = payload_mode, payload_dir

@@ -129,7 +129,7 @@ class _WriteMessages(_Publish[_Row]):
 
 
 class _WriteFailures(_Publish[None]):
-    def __init__(self, topic: str, payload_mode: str, options: PublishOptions, payload_dir: str) -> None:
+    def __init__(self, topic: str, payload_mode: str, options: PublishOptions, payload_dir: str = "") -> None:
         super().__init__(topic, options)
         self._payload_mode, self._payload_dir = payload_mode, payload_dir
 
