@@ -62,7 +62,7 @@ def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
     for label, writer in _writers(plan).items():
         failed[label] = scored.rows | f"Write{label}" >> writer
     for label, failures in failed.items():
-        failures | f"Write{label}Failures" >> WriteStreamFailures(plan.failures)
+        failures | f"Write{label}Failures" >> WriteStreamFailures(plan.failures, plan.file_interval_secs)
 
 
 def _writers(plan: StreamingPlan) -> dict[str, beam.PTransform]:
@@ -73,7 +73,9 @@ def _writers(plan: StreamingPlan) -> dict[str, beam.PTransform]:
     if plan.output_table is not None:
         writers["Table"] = _table_writer(plan.output_table)
     if plan.messages.files is not None and plan.output_files is not None:
-        writers["Files"] = WriteStreamFiles(plan.output_files.prefix, plan.output_files.suffix, plan.messages.files)
+        prefix, suffix = plan.output_files.prefix, plan.output_files.suffix
+        interval_secs = plan.file_interval_secs
+        writers["Files"] = WriteStreamFiles(prefix, suffix, plan.messages.files, interval_secs=interval_secs)
     return writers
 
 
@@ -86,9 +88,9 @@ def _table_writer(table: TableSink) -> beam.PTransform:
 class WriteStreamFailures(beam.PTransform):
     """Writes failures to every sink for them."""
 
-    def __init__(self, sinks: FailureSinks) -> None:
+    def __init__(self, sinks: FailureSinks, file_interval_secs: float = 0.0) -> None:
         super().__init__()
-        self._sinks = sinks
+        self._sinks, self._file_interval_secs = sinks, file_interval_secs
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.pvalue.PDone:
         for label, writer in self._writers().items():
@@ -104,5 +106,8 @@ class WriteStreamFailures(beam.PTransform):
                 sinks.table, sinks.payload_mode, endpoint=sinks.table_endpoint, payload_dir=sinks.payload_dir
             )
         if sinks.files:
-            writers["Files"] = WriteFailureFiles(sinks.files.prefix, sinks.payload_mode, sinks.files.suffix)
+            files, interval_secs = sinks.files, self._file_interval_secs
+            writers["Files"] = WriteFailureFiles(
+                files.prefix, sinks.payload_mode, files.suffix, interval_secs=interval_secs
+            )
         return writers

@@ -64,7 +64,7 @@ _LOG = logging.getLogger(__name__)
 
 # Flags for local jobs only, and for jobs on Dataflow only.
 _LOCALLY = ("max_bundle_messages", "max_bundle_delay_ms", "max_restarts", "health_port", "summary_file", "progress")
-_ELSEWHERE = ("id_label",)
+_ELSEWHERE = ("id_label", "file_interval_secs")
 
 # How long an abort may take to return the messages in work, which otherwise come again when their leases end.
 _ABORT_SECS = 2.0

@@ -67,6 +67,13 @@ class StreamingEnds(DeviceFlags, TableFlags):
         "Files for failed rows, as JSON Lines: out/failed becomes out/failed-TIME-ID.jsonl", "", group="Failures",
         metavar="PATH",
     )  # fmt: skip
+    file_interval_secs: float = flag(
+        "On Dataflow: rows gather for so long, in the job's state, before they become a file of --output or --failures",
+        60.0,
+        float,
+        group="Run",
+        metavar="S",
+    )
     max_bundle_messages: int = flag(
         "Locally: write and acknowledge at most so many messages together", 4000, int, group="Run", metavar="N"
     )
@@ -136,6 +143,7 @@ class StreamingOptions(JobFlags, StreamingEnds):
         check_number(self, "health_port", most=65_535, whole=True)
         check_number(self, "max_bundle_messages", above=0, whole=True)
         check_number(self, "model_poll_secs")
+        check_number(self, "file_interval_secs", above=0)
         if self.max_bundle_delay_ms != -1:
             check_number(self, "max_bundle_delay_ms")
         if (self.input_format == "avro") != bool(self.avro_schema):

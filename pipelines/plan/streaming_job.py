@@ -30,6 +30,7 @@ class StreamingPlan:
       native: the runner is not this process: Beam's own Pub/Sub source is used.
       version: of the model, as found at launch.
       messages: how messages are decoded, and what each sink holds.
+      file_interval_secs: 0: each bundle makes a file.
     """
 
     native: bool
@@ -45,6 +46,7 @@ class StreamingPlan:
     output_topic: str
     output_table: TableSink | None
     output_files: FilesSink | None
+    file_interval_secs: float
     failures: FailureSinks
 
 
@@ -83,6 +85,7 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str) -> Stream
         output_topic=options.output_topic,
         output_table=None if messages.table is None else table_sink(options, messages.table),
         output_files=FilesSink(destination.prefix, destination.suffix) if destination else None,
+        file_interval_secs=options.file_interval_secs if native else 0.0,
         failures=failure_sinks(options, temp_location),
     )
     check_sinks((plan.output_topic, plan.failures.topic), (plan.output_files, plan.failures.files))

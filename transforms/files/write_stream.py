@@ -8,6 +8,7 @@ Names begin with the time at which the file was begun, so they sort by time.
 import contextlib
 import dataclasses
 import datetime
+import functools
 import logging
 import os
 import uuid
@@ -15,14 +16,17 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.coders import Coder, PickleCoder
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import SluiceError
+from sluice.transforms.core.batches import RecordBatchCoder
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import FULL, Failure
+from sluice.transforms.core.failures import FAILURES, FULL, Failure
 from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.files.gather import Gather, Pack, Rename
 from sluice.transforms.files.open_file import (
     BatchFormat,
     BatchOrFailure,
@@ -40,6 +44,8 @@ _LOG = logging.getLogger(__name__)
 
 _MAX_ROWS = 1_000_000
 _MAX_BYTES = 256 << 20
+# Of rows that gather in a runner's state, for one worker process.
+_GATHER_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +91,27 @@ class WriteStreamFiles(Composite):
 
     Args:
       max_rows, max_bytes: see StreamTarget.
+      interval_secs: rows gather for so long before they become a file: see transforms.files.gather. 0: each bundle
+        makes a file. Above 0 only for a runner that keeps state safe; a local one does not.
     """
 
     def __init__(
-        self, prefix: str, suffix: str, spec: OutputSpec, max_rows: int = _MAX_ROWS, max_bytes: int = _MAX_BYTES
+        self,
+        prefix: str,
+        suffix: str,
+        spec: OutputSpec,
+        max_rows: int = _MAX_ROWS,
+        max_bytes: int = _MAX_BYTES,
+        interval_secs: float = 0.0,
     ) -> None:
         super().__init__()
-        self._fn = _WriteStream(StreamTarget(prefix, suffix, max_rows, max_bytes), BatchFormat(spec), write_rows)
+        self._target, self._format = StreamTarget(prefix, suffix, max_rows, max_bytes), BatchFormat(spec)
+        self._interval_secs = interval_secs
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:
-        return batches | "Files" >> beam.ParDo(self._fn)
+        if self._interval_secs:
+            return _gathered(batches, self._target, self._format, write_rows, RecordBatchCoder(), self._interval_secs)
+        return batches | "Files" >> beam.ParDo(_WriteStream(self._target, self._format, write_rows))
 
 
 class WriteFailureFiles(Composite):
@@ -103,7 +120,7 @@ class WriteFailureFiles(Composite):
     Args:
       payload_mode: see transforms.core.failures.to_record.
       suffix: .gz at its end makes gzipped files.
-      max_rows, max_bytes: see StreamTarget.
+      max_rows, max_bytes, interval_secs: see WriteStreamFiles.
     """
 
     def __init__(
@@ -113,13 +130,34 @@ class WriteFailureFiles(Composite):
         suffix: str = ".jsonl",
         max_rows: int = _MAX_ROWS,
         max_bytes: int = _MAX_BYTES,
+        interval_secs: float = 0.0,
     ) -> None:
         super().__init__()
-        target = StreamTarget(prefix, suffix, max_rows, max_bytes)
-        self._fn = _WriteStream(target, FailureFormat(payload_mode), write_whole)
+        self._target, self._format = StreamTarget(prefix, suffix, max_rows, max_bytes), FailureFormat(payload_mode)
+        self._interval_secs = interval_secs
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Failure]:
-        return failures | "Files" >> beam.ParDo(self._fn)
+        if self._interval_secs:
+            return _gathered(failures, self._target, self._format, write_whole, PickleCoder(), self._interval_secs)
+        return failures | "Files" >> beam.ParDo(_WriteStream(self._target, self._format, write_whole))
+
+
+def _gathered(
+    elements: beam.PCollection,
+    target: StreamTarget,
+    format_: Format[BatchOrFailure],
+    write: WriteElement,
+    coder: Coder,
+    interval_secs: float,
+) -> beam.PCollection[Failure]:
+    """Writes elements to files at intervals; returns the failures of those that the format cannot hold."""
+    gather = Gather(
+        coder, format_, write, functools.partial(open_file, target), interval_secs, min(target.max_bytes, _GATHER_BYTES)
+    )
+    packed = elements | "Pack" >> beam.ParDo(Pack(coder))
+    written = packed | "Gather" >> beam.ParDo(gather).with_outputs(FAILURES, main="files")
+    written.files | "Stable" >> beam.Reshuffle() | "Rename" >> beam.ParDo(Rename(rename_finished))
+    return written[FAILURES]
 
 
 @beam.typehints.with_output_types(Failure)
