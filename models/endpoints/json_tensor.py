@@ -4,7 +4,7 @@ https://www.tensorflow.org/tfx/serving/api_rest, in detail:
 https://github.com/tensorflow/serving/blob/master/tensorflow_serving/util/json_tensor.cc
 
 Requests are joined from the texts of whole columns: orjson, which writes the numbers and escapes here, would write the
-same bytes from lists of Python values in 1.5 to 2 times the time. Arrow's joins make no object a string and take
+same bytes from lists of Python values in 1.5 to 2 times the time. Arrow's joins make no object for a string and take
 twice the time for 64 rows of 13 numbers and 26 strings, the same for 512, and a tenth less for 2048.
 """
 
