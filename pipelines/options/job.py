@@ -4,8 +4,10 @@ import dataclasses
 
 from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs, progress_flag
 from sluice.transforms.core.formats import FORMATS
-from sluice.transforms.core.payload_files import DIRECTORY
 
+# The directory of payloads in files, where none is given: beside other files of the job. It is named here, because
+# transforms.core.payload_files imports Beam, and flags must not.
+DIRECTORY = "failure-payloads"
 PAYLOAD_MODES = ("full", "hash", "none")
 
 

@@ -5,10 +5,9 @@ import os
 from collections.abc import Sequence
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.job import JobFlags
+from sluice.pipelines.options.job import DIRECTORY, JobFlags
 from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.formats import FORMATS, OUTPUT_ENDINGS
-from sluice.transforms.core.payload_files import DIRECTORY
 from sluice.transforms.files.write import Target
 
 

@@ -13,8 +13,6 @@ from apache_beam.io.filesystems import FileSystems
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import HIDDEN, open_binary
 
-# The name of the directory, where none is given: beside other files of the job.
-DIRECTORY = "failure-payloads"
 # No base64, which a payload otherwise is, holds a colon.
 _MARK = "://"
 _LOCAL = "file://"
