@@ -34,6 +34,9 @@ from sluice.models.uri import Endpoint, ModelSpec
 _NOT_IN_JSON = ("uint16", "float16", "bfloat16")
 # Higher levels cost more time than they save.
 _GZIP_LEVEL = 1
+# What TF Serving unpacks at most; it takes a larger body for an empty one. util/net_http/compression/gzip_zlib.h,
+# kMaxUncompressedBytes
+_MAX_UNPACKED = 100 << 20
 _ESCAPED_ERROR = re.compile(rb'\{ "error": "((?:[^"\\]|\\.)*)" \}\s*', re.DOTALL)
 # Where error messages cut the answer of a proxy or another server. TF Serving cuts its own texts at 1024 characters.
 _MAX_TEXT = 200
@@ -107,15 +110,28 @@ class _Client:
         return self._send("GET", "/metadata", [], None, timeout_secs)
 
     def predict(self, body: bytes, timeout_secs: float) -> Answer:
-        """Returns the answer, whatever its status; raises as `get_metadata`."""
+        """Returns the answer, whatever its status.
+
+        Raises:
+          MessageTooLarge: the server would not unpack the body.
+          Unavailable, TimedOut, BadOutput: there is no answer.
+        """
         headers = [("content-type", "application/json")]
         if self._gzip:
             headers.append(("content-encoding", "gzip"))
-            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+            body = self._packed(body)
         return self._send("POST", ":predict", headers, body, timeout_secs)
 
     def close(self) -> None:
         self._calls.close()
+
+    def _packed(self, body: bytes) -> bytes:
+        if len(body) > _MAX_UNPACKED:
+            raise MessageTooLarge(
+                f"{self.endpoint.address}: the request has {len(body)} bytes of JSON, and TF Serving unpacks at most "
+                f"{_MAX_UNPACKED} of a request that --rest_gzip has compressed"
+            )
+        return gzip.compress(body, _GZIP_LEVEL, mtime=0)
 
     def _send(self, method: str, what: str, headers: Headers, body: bytes | None, timeout_secs: float) -> Answer:
         headers = [*self._credentials.headers(), ("accept-encoding", "gzip"), *headers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sluice.models.batching.options import SchedulerOptions
+from sluice.models.batching.scheduler import Scheduler
+from sluice.models.endpoints import rest
 from sluice.models.endpoints.rest import _serving_text, fetch_signatures
 from sluice.models.errors import (
     BadInput,
@@ -174,6 +178,44 @@ def test_what_is_sent(serve: Any, rest_format: str, rest_gzip: bool) -> None:
     }
     assert {name: request.headers.get(name) for name in headers} == headers
     assert request.headers.get("content-encoding") == ("gzip" if rest_gzip else None)
+
+
+def test_calls_are_cut_to_what_a_server_unpacks(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF Serving takes a larger body for an empty one, which would look like bad rows."""
+    most = 1000
+    monkeypatch.setattr(rest, "_MAX_UNPACKED", most)
+
+    def answer(request: Request) -> Any:
+        if len(gzip.decompress(request.body)) > most:
+            return error(400, "JSON Parse error: The document is empty")
+        return doubled(request)
+
+    server = serve(answer)
+    model = opened(server.uri(), rest_gzip=True)
+    with pytest.raises(
+        MessageTooLarge, match=r"has \d+ bytes of JSON, and TF Serving unpacks at most 1000 .*--rest_gzip"
+    ):
+        model.call(x_feeds(*range(1000)))
+    scheduler = Scheduler(model, SchedulerOptions())
+    prediction = scheduler.submit(x_feeds(*range(500))).future.result(PATIENCE_SECS)
+    scheduler.close()
+    assert prediction.failures == {}
+    sizes = [len(gzip.decompress(request.body)) for request in server.requests]
+    assert sizes and max(sizes) <= most, "nothing is sent that the server would refuse"
+    assert_doubles(opened(server.uri(), rest_gzip=True))
+
+
+def test_the_most_bytes_are_for_compressed_requests_only(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(serving_model)
+    sent = opened(server.uri(), rest_gzip=True)
+    assert_doubles(sent)
+    size = len(gzip.decompress(server.requests[0].body))
+    monkeypatch.setattr(rest, "_MAX_UNPACKED", size)
+    assert_doubles(sent)
+    monkeypatch.setattr(rest, "_MAX_UNPACKED", size - 1)
+    with pytest.raises(MessageTooLarge):
+        assert_doubles(sent)
+    assert_doubles(opened(server.uri()))
 
 
 def test_a_token_is_read_again_when_it_changes(serve: Any, tmp_path: Path) -> None:
