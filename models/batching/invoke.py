@@ -34,6 +34,10 @@ def call_once(model: Model, feeds: Feeds, limit_secs: float) -> Outputs:
         watchdog.close()
 
 
+class _NotRenewed(Exception):
+    """No fresh session could be opened."""
+
+
 class Invoker:
     """Calls a model from several threads, each with a Watchdog of its own.
 
@@ -76,14 +80,20 @@ class Invoker:
                 self._renew(self._model, renewals)
             return self._run(feeds, watchdog)
         except TimedOut as error:
-            self._model.abandon()
-            with self._lock:
-                self._lost = self._lost or (
-                    f"{self._words(feeds)}, nor when it was tried once more. Such a call cannot be ended, so this "
-                    "process has to be replaced. If the model only needs longer, give a larger --model_timeout_secs or "
-                    "a smaller --max_batch_size"
-                )
-            raise ModelHangs(self._lost) from error
+            raise self._give_up(self._model, f"{self._words(feeds)}, nor when it was tried once more") from error
+        except _NotRenewed as error:  # no row is at fault
+            text = f"{self._words(feeds)}, and the model cannot be loaded anew: {error}"
+            raise self._give_up(self._model, text) from error.__cause__
+
+    def _give_up(self, model: LocalModel, text: str) -> ModelHangs:
+        """Abandons the model; returns the error of this call and of all that follow."""
+        model.abandon()
+        with self._lock:
+            self._lost = self._lost or (
+                f"{text}. Such a call cannot be ended, so this process has to be replaced. If the model only needs "
+                "longer, give a larger --model_timeout_secs or a smaller --max_batch_size"
+            )
+            return ModelHangs(self._lost)
 
     def _run(self, feeds: Feeds, watchdog: Watchdog[Outputs]) -> Outputs:
         try:
@@ -94,12 +104,22 @@ class Invoker:
             raise OutOfMemory(f"no memory for a call of {row_count(feeds)} rows: {error}") from error
 
     def _renew(self, model: LocalModel, renewals: int) -> None:
-        """Opens a fresh session, unless another thread has done so meanwhile."""
+        """Opens a fresh session, unless another thread has done so meanwhile.
+
+        Raises:
+          TimedOut, _NotRenewed: it cannot.
+        """
         with self._lock:
             if self._renewals == renewals:
                 watchdog: Watchdog[None] = Watchdog()
-                watchdog.run(model.renew, self._timeout_secs)
-                watchdog.close()
+                try:
+                    watchdog.run(model.renew, self._timeout_secs)
+                except TimedOut:
+                    raise
+                except Exception as error:
+                    raise _NotRenewed(str(error)) from error
+                finally:
+                    watchdog.close()
                 self._renewals += 1
 
     def _words(self, feeds: Feeds) -> str:

@@ -21,7 +21,8 @@ _Tasks = queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]
 # Clients end their calls at the deadline, as TensorFlow does between two ops. A call that goes on for this much longer
 # is abandoned.
 _GRACE_SECS = 5.0
-_ABANDONED: list[Future[Any]] = []
+# Calls that have not ended.
+_ABANDONED: set[Future[Any]] = set()
 
 
 def give_up_after(limit_secs: float) -> float:
@@ -32,7 +33,7 @@ def give_up_after(limit_secs: float) -> float:
 def hanging() -> int:
     """Returns how many abandoned calls of this process have not ended. While there are any, it cannot end by itself:
     at its exit it may wait for their threads."""
-    return sum(not future.done() for future in _ABANDONED)
+    return len(_ABANDONED)
 
 
 class Watchdog(Generic[Result]):
@@ -63,7 +64,8 @@ class Watchdog(Generic[Result]):
         except TimeoutError:
             self.close()
             self.abandoned += 1
-            _ABANDONED.append(future)
+            _ABANDONED.add(future)
+            future.add_done_callback(_ABANDONED.discard)  # it holds the answer, or tensors in a traceback
             raise TimedOut(f"no answer within {timeout_secs:g} s; the call was given up") from None
         return future.result()
 

@@ -8,7 +8,7 @@ import pytest
 
 from sluice.models.batching.invoke import Invoker, call_once
 from sluice.models.batching.watchdog import Watchdog, hanging
-from sluice.models.errors import ModelHangs, OutOfMemory, TimedOut
+from sluice.models.errors import ModelHangs, ModelNotFound, OutOfMemory, TimedOut
 from sluice.models.interface import Outputs
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, FakeClock, FakeModel, double, x_feeds
@@ -64,6 +64,23 @@ def test_a_call_that_hangs_again_loses_the_model_for_all_calls() -> None:
             outcome(scheduler.submit(x_feeds(1)))
         assert len(model.calls) == 2
     assert (model.sessions, model.abandoned) == (2, 1)
+    model.let_go_all()
+
+
+class NotThere(Hanging):
+    """Its files have gone, so it cannot be loaded anew."""
+
+    def renew(self) -> None:
+        raise ModelNotFound("no SavedModel is there")
+
+
+def test_a_model_that_cannot_be_loaded_anew_is_lost_and_no_row_is_at_fault() -> None:
+    model = NotThere(sessions=1)
+    text = "has not ended in time, and the model cannot be loaded anew: no SavedModel is there. .*replaced"
+    with scheduling(model, call_timeout_secs=0.05) as scheduler:
+        with pytest.raises(ModelHangs, match=text):
+            outcome(scheduler.submit(x_feeds(-1, 2)))
+    assert model.abandoned == 1
     model.let_go_all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 
@@ -69,6 +70,23 @@ def test_a_call_that_hangs_is_abandoned_and_the_next_one_does_not_wait() -> None
     let_go.set()
     assert watchdog.run(lambda: "and the next", PATIENCE_SECS) == "and the next"
     watchdog.close()
+
+
+def test_the_answer_of_an_abandoned_call_is_freed_when_it_comes() -> None:
+    watchdog: Watchdog[np.ndarray] = Watchdog()
+    let_go, freed = threading.Event(), threading.Event()
+
+    def hang() -> np.ndarray:
+        let_go.wait(PATIENCE_SECS)
+        answer = np.zeros(3)
+        weakref.finalize(answer, freed.set)
+        return answer
+
+    with pytest.raises(TimedOut):
+        watchdog.run(hang, 0.01)
+    gc.collect()  # the error's traceback
+    let_go.set()
+    assert freed.wait(PATIENCE_SECS)
 
 
 def test_closing_an_unused_watchdog() -> None:
