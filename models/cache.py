@@ -109,8 +109,12 @@ class _Cache:
 
         # No daemon: the process must not end while TensorFlow loads.
         thread = threading.Thread(target=open_, name="sluice-open", daemon=False)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no more threads: whoever comes opens it
+            lock.release()
+            return thread
         self._openers.append(thread)
-        thread.start()
         return thread
 
     def scheduler(self, recipe: ModelRecipe, files: ModelFiles | None) -> Scheduler:

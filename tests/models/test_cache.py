@@ -126,6 +126,19 @@ def test_a_model_that_cannot_be_opened_ahead_is_refused_once_and_with_the_same_e
     assert cache.scheduler(RECIPE, None).model is opener.opened[0]
 
 
+def test_without_a_thread_to_open_it_ahead_a_model_is_opened_by_who_comes(
+    opener: Opener, cache: _Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        cache.open_ahead(RECIPE, None)
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(cache.scheduler, RECIPE, None).result(PATIENCE_SECS).model is not None
+
+
 def test_clearing_waits_for_models_that_are_opened_ahead(opener: Opener, cache: _Cache) -> None:
     cache.open_ahead(RECIPE, None)
     cache.clear()
