@@ -228,7 +228,7 @@ def _decode_alone(block: LineBlock, spec: InputSpec) -> list[Any]:
         arrays = _parse(block, np.zeros(1, np.int64), spec)
         if arrays is None or _may_hold_added(block, spec):
             raise
-        return [array[0].as_py() for array in arrays]
+        return [array[0] for array in arrays]
 
 
 class _NotJson(ValueError):

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import math
 import reprlib
 from collections.abc import Callable
@@ -158,7 +159,8 @@ def parse_json(array: pa.Array, kind: pa.DataType, exact: bool = False) -> pa.Ar
     except ValueError:
         pass
     loaded = [None if text is None else orjson.loads(text) for text in texts.to_pylist()]
-    if exact and any(map(rounds, loaded)):
+    # orjson returns whole numbers of more than 64 bits as floats.
+    if exact and any(rounds(json.loads(text)) for text in texts.to_pylist() if text is not None):
         raise ValueError(ROUNDED)
     return pa.array([coerce(value, kind) for value in loaded], kind)
 
@@ -254,7 +256,8 @@ def _boolean(value: Json, kind: pa.DataType) -> bool:
 def _time(value: Json, kind: pa.DataType) -> object:
     if not isinstance(value, str):
         raise _expected(f"{kind} as text", value)
-    return text_converter(kind)(pa.array([value]))[0].as_py()
+    # As it is stored: a zone may take a time out of the years 1 to 9999, and Python has no others.
+    return text_converter(kind)(pa.array([value]))[0].value
 
 
 def _decimal(value: Json, kind: pa.DataType) -> object:

@@ -185,6 +185,18 @@ def test_a_decimal_keeps_digits_that_a_float_has_not() -> None:
     assert [str(row["d"]) for row in rows_of(decoded)] == [digits] * 40
 
 
+@pytest.mark.parametrize(
+    "time", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00", "2024-01-02T03:04:05.000000006Z"]
+)
+@pytest.mark.parametrize("beside", [b'{"t": "x"}', b'{"x": Inf}'])
+def test_a_time_that_python_cannot_hold_is_the_same_beside_a_bad_row(time: str, beside: bytes) -> None:
+    spec = InputSpec(JSONL, (("t", pa.timestamp("ns" if "." in time else "us", "UTC")), ("x", pa.float64())))
+    line = b'{"t": "%s"}' % time.encode()
+    (alone,) = decode(line, spec).batches
+    (among,) = decode(line + b"\n" + beside, spec).batches
+    assert among.column(0)[:1].equals(alone.column(0))
+
+
 def test_rows_without_any_column_are_still_rows() -> None:
     decoded = decode(b'{"a": 1}\n{}\nx\n', InputSpec(JSONL, ()))
     assert payloads_of(decoded) == [b'{"a": 1}', b"{}"]

@@ -189,3 +189,11 @@ def test_json_in_a_text_column(text: str, kind: pa.DataType, expected: Any) -> N
 def test_one_text_that_is_no_json_fails_the_column(text: str) -> None:
     with pytest.raises(ValueError):
         parse_json(pa.array(["[1]", text, "[2]"]), LISTS)
+
+
+@pytest.mark.parametrize("text", ["[18446744073709551617]", "[[1, 9007199254740993]]"])
+def test_a_whole_number_that_a_list_of_floats_would_round_does_not_fit_where_it_is_written(text: str) -> None:
+    kind = pa.list_(pa.float64())
+    with pytest.raises(ValueError, match="float64 can only hold it rounded"):
+        parse_json(pa.array(["[1]", text]), kind, exact=True)
+    assert parse_json(pa.array(["[18446744073709551616]"]), kind, exact=True).to_pylist() == [[2.0**64]]
