@@ -67,13 +67,16 @@ def _check_none_there(target: Target, shards: Sequence[Shard]) -> None:
     Raises:
       SluiceError: there are files of another job.
     """
+    there = set(existing_files(target))
+    if not there:  # to look for each shard would take a request of the storage for each
+        return
     renamed = {
         target.shard(number, len(shards)): shard.size
         for number, shard in enumerate(shards)
         if not (shard.rows and FileSystems.exists(shard.path))  # files without rows are all alike
     }
     for file in match_files(target.pattern):
-        if file.path in existing_files(target) and renamed.get(file.path) != file.size_in_bytes:
+        if file.path in there and renamed.get(file.path) != file.size_in_bytes:
             raise SluiceError(
                 f"{file.path} was written by another job after this one had started, and is kept; run this job again "
                 "with another name, or with --overwrite to replace it"

@@ -76,9 +76,7 @@ class MessageBuffer:
     def wait_for_room(self, most: int = 1) -> int:
         """Waits until more may be pulled, and sets room aside; returns for how many messages, 0 once it is closed."""
         with self._lock:
-            self._room.wait_for(
-                lambda: self._closed or not (self._held_back or self._room_left() <= 0 or self._is_full())
-            )
+            self._room.wait_for(lambda: self._closed or self._has_room())
             if self._closed:
                 return 0
             reserved = min(most, self._room_left())
@@ -130,7 +128,7 @@ class MessageBuffer:
         return gathered if self._began is None else max(gathered, self._began + self._options.interval_secs)
 
     def _has_room(self) -> bool:
-        return self._room_left() > 0 and not self._is_full() and not self._held_back
+        return not self._held_back and self._room_left() > 0 and not self._is_full()
 
     def _room_left(self) -> int:
         unknown = self._guard.value - self._suspects
