@@ -77,9 +77,8 @@ class NotThere(Hanging):
 def test_a_model_that_cannot_be_loaded_anew_is_lost_and_no_row_is_at_fault() -> None:
     model = NotThere(sessions=1)
     text = "has not ended in time, and the model cannot be loaded anew: no SavedModel is there. .*replaced"
-    with scheduling(model, call_timeout_secs=0.05) as scheduler:
-        with pytest.raises(ModelHangs, match=text):
-            outcome(scheduler.submit(x_feeds(-1, 2)))
+    with scheduling(model, call_timeout_secs=0.05) as scheduler, pytest.raises(ModelHangs, match=text):
+        outcome(scheduler.submit(x_feeds(-1, 2)))
     assert model.abandoned == 1
     model.let_go_all()
 
