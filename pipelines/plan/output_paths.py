@@ -4,6 +4,8 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from apache_beam.io.filesystems import FileSystems
+
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.job import DIRECTORY, JobFlags
 from sluice.transforms.core.beam_files import HIDDEN, check_name
@@ -68,13 +70,41 @@ def payload_directory(options: JobFlags, paths: Sequence[str], temp_location: st
     Args:
       paths: of --failures and --output; "" for one that is not given.
       temp_location: Beam's; "": there is none.
+
+    Returns:
+      A directory; "": none is given, and nothing can be written to the current one.
+
+    Raises:
+      UsageError: --failure_payload_dir cannot be written to. The first large failure would end the job.
     """
     if options.failure_payload_dir:
-        return options.failure_payload_dir
+        return _checked_directory(options.failure_payload_dir)
     path = next(filter(None, paths), "")
     if path:
         return f"{_directory(path)}{DIRECTORY}"
-    return f"{temp_location.rstrip('/')}/{DIRECTORY}" if temp_location else DIRECTORY
+    if temp_location:
+        return f"{temp_location.rstrip('/')}/{DIRECTORY}"
+    return DIRECTORY if _may_write(DIRECTORY) else ""
+
+
+def _checked_directory(path: str) -> str:
+    if "://" not in path:
+        if not _may_write(path):
+            raise UsageError(f"--failure_payload_dir {path} cannot be written to")
+        return path
+    try:
+        FileSystems.get_filesystem(path)
+    except Exception as error:
+        raise UsageError(f"--failure_payload_dir {path} is in no file system that is known here: {error}") from error
+    return path
+
+
+def _may_write(directory: str) -> bool:
+    """Whether this process may write to a local directory, or make it."""
+    there = os.path.abspath(directory)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
 
 
 def _split_path(flag: str, path: str) -> tuple[str, str]:

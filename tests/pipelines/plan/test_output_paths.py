@@ -1,5 +1,8 @@
+import pathlib
+
 import pytest
 
+from sluice.models.errors import UsageError
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.output_paths import payload_directory
 
@@ -19,3 +22,25 @@ def test_where_payloads_go_that_are_too_large(flags: dict[str, str], temp_locati
     ends = {"output": "", "output_table": "" if flags.get("output") else "p.d.t"}
     options = BatchOptions(**{"input": "i.csv", "model": "m", "failures_table": "p.d.f"} | ends | flags)
     assert payload_directory(options, (options.failures, options.output), temp_location) == expected
+
+
+def _options(**flags: str) -> BatchOptions:
+    return BatchOptions(input="i.csv", model="m", output_table="p.d.t", failures_table="p.d.f", **flags)
+
+
+@pytest.mark.parametrize("path", ["file:///tmp/payloads", "nowhere://b/payloads", "{file}", "{file}/payloads"])
+def test_a_directory_of_payloads_that_cannot_be_written_to_is_refused_at_launch(
+    path: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "file").touch()
+    path = path.format(file=tmp_path / "file")
+    with pytest.raises(UsageError, match=f"--failure_payload_dir {path} "):
+        payload_directory(_options(failure_payload_dir=path), (), "")
+
+
+def test_without_a_place_to_write_to_payloads_have_no_directory(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failure-payloads").touch()  # a file; root may write to any directory
+    assert payload_directory(_options(), (), "") == ""
