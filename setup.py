@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     "ml-dtypes>=0.4,<1",
     "numpy>=1.26,<3",
     "orjson>=3.9.7,<4",
+    "packaging>=22",
     "protobuf>=4.25,<7",
     "pyarrow>=16,<26",
     "tensorflow>=2.19,<2.22",

@@ -27,7 +27,6 @@ from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 from sluice.pipelines.dataflow.sdist import find_setup_file
 from sluice.pipelines.options.batch import BatchOptions
 from tests.support.dataflow.service import dataflow_service
-from tests.support.paths import ROOT
 
 NEEDED = {"project": "my-project", "region": "us-central1", "temp_location": "gs://bucket/tmp"}
 IN_WORKER, SERVED = "gs://bucket/models/criteo", "grpc://host:8500/criteo/versions/3"
@@ -199,7 +198,7 @@ def test_hints_of_the_user_are_in_the_graph() -> None:
 
 
 def test_an_image_needs_no_sdist() -> None:
-    assert completed(IN_WORKER).view_as(SetupOptions).setup_file == str(ROOT / "setup.py")
+    assert completed(IN_WORKER).view_as(SetupOptions).setup_file == find_setup_file()
     assert completed(IN_WORKER, "--sdk_container_image=i").view_as(SetupOptions).setup_file is None
     assert completed(IN_WORKER, "--setup_file=mine/setup.py").view_as(SetupOptions).setup_file == "mine/setup.py"
 
@@ -207,7 +206,7 @@ def test_an_image_needs_no_sdist() -> None:
 def test_without_a_source_the_user_is_told_what_to_give(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text('setup(name="another")')
     with pytest.raises(UsageError, match=r"give --setup_file PATH/setup\.py or --sdk_container_image IMAGE"):
-        find_setup_file(tmp_path, [str(tmp_path)])
+        find_setup_file(tmp_path, (str(tmp_path),))
 
 
 def test_the_job_name_of_the_user_stays() -> None:

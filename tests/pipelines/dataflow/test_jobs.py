@@ -4,6 +4,7 @@ staged is installed."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -121,8 +122,7 @@ def launched(
     streaming_flags: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Launched]:
-    """Every case, and a streaming job, by name. All but `csv` run an image: an sdist is made in the checkout, which
-    bears one at a time."""
+    """Every case, and a streaming job, by name. All but `csv` run an image: to make an sdist takes seconds."""
     program = tmp_path_factory.mktemp("program") / "sluice"
     program.write_text(SLUICE)
     program.chmod(0o755)
@@ -324,13 +324,23 @@ def test_a_missing_dependency_is_found(
 def test_an_installed_package_is_staged_as_the_checkout_is(worker_python: Path, sdist: Path, tmp_path: Path) -> None:
     """What is installed in the worker's environment makes an sdist again, with the same files and requirements."""
     (site,) = worker_python.parent.parent.glob("lib/python3*/site-packages")
-    setup_file = find_setup_file(site, [str(site)])
+    setup_file = find_setup_file(site, (str(site),))
     options = PipelineOptions([f"--setup_file={setup_file}"])
     staged = Stager.create_job_resources(options, str(tmp_path), log_submission_env_dependencies=False)
     ((path, name, _),) = Stager.extract_staging_tuple_iter(staged)
     assert name == "workflow.tar.gz"
     assert files_in(Path(path)) == files_in(sdist)
     assert {Requirement(each) for each in declared(Path(path))} == {Requirement(each) for each in declared(sdist)}
+
+
+def test_workers_install_the_versions_that_the_launcher_has(sdist: Path) -> None:
+    """Of all that they need: the next release of a library reaches no job that was not launched with it."""
+    requirements = [Requirement(text) for text in declared(sdist)]
+    installed = {each.name: importlib.metadata.version(each.name) for each in requirements}
+    assert {each.name: str(each.specifier) for each in requirements} == {
+        name: f"=={version}" for name, version in installed.items()
+    }
+    assert {"apache-beam", "tensorflow", "numpy", "keras"} <= installed.keys(), "keras is TensorFlow's requirement"
 
 
 def files_in(sdist: Path) -> set[str]:
