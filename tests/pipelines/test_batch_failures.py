@@ -126,6 +126,7 @@ def test_input_that_is_gone_when_the_job_runs_fails_it(
     from sluice.pipelines.dataflow.runner import beam_options
     from sluice.pipelines.options.batch import BatchOptions
     from sluice.pipelines.plan.batch_job import plan_batch
+    from sluice.pipelines.progress.phases import Phases
 
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(Path(criteo.path("csv")).read_bytes())
@@ -134,7 +135,7 @@ def test_input_that_is_gone_when_the_job_runs_fails_it(
     options = BatchOptions(input=str(source), model=criteo.model, output=str(output), overwrite=True, progress="none")
     plan = plan_batch(options)
     source.unlink()
-    assert _run(options, plan, beam_options([])) == 1
+    assert _run(options, plan, beam_options([]), Phases()) == 1
     assert "no file matches" in capsys.readouterr().err
     assert stale.read_text() == "an earlier run\n"
 

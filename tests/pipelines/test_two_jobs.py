@@ -15,7 +15,7 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.transforms.files.claim import claim
 from sluice.transforms.files.write import Target
-from tests.support.sizes import SOAK
+from tests.support.sizes import size
 
 
 def flags(model: str, tmp_path: Path) -> list[str]:
@@ -53,10 +53,9 @@ def test_a_claim_stops_the_launch_and_overwrite_takes_it_over(cases: Callable[[s
     assert not list(tmp_path.glob(".sluice*"))
 
 
-@pytest.mark.skipif(not SOAK, reason="starts ten jobs: runs in `make soak`")
 @pytest.mark.soak
 def test_pairs_of_jobs_end_with_one_complete_output(cases: Callable[[str], str], tmp_path: Path) -> None:
-    for number in range(5):
+    for number in range(size(1, soak=5)):
         directory = tmp_path / str(number)
         directory.mkdir()
         command = [sys.executable, "-m", "sluice", *flags(cases("picky"), directory)]
