@@ -22,11 +22,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.batch import DATA, LARGE, prepare
+from benchmarks.checkouts import MODEL, prepare, source
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SERVING.md")
 # Rows per request, as in bundles; the scheduler cuts and merges requests.
 REQUEST_ROWS = 1024
+ROWS = 200_000  # of the sample data
 # How many requests are submitted before the oldest is awaited.
 REQUESTS_AHEAD = 24
 SECS, RUNS = 2.0, 3
@@ -55,7 +56,7 @@ def batches(rows: int) -> list[Any]:
 
     types = dict.fromkeys(INTEGERS, pa.int64()) | dict.fromkeys(CATEGORIES, pa.string())
     table = pa_csv.read_csv(
-        os.path.join(DATA, str(LARGE), "criteo.csv"),
+        source(ROWS, "csv"),
         convert_options=pa_csv.ConvertOptions(column_types=types, include_columns=list(types)),
     ).combine_chunks()
     return [batch for batch in table.to_batches(rows) if batch.num_rows == rows]
@@ -269,7 +270,8 @@ def _slow(grpc: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Runs all of it and writes SERVING.md."""
     started = time.perf_counter()
-    model = prepare()
+    prepare([ROWS], ("csv",))
+    model = MODEL
     with serve(model) as server, serve(model, "--latency_ms", str(SLOW_MS)) as slow:
         found = {
             "in the worker": measure(model),

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.batch import DATA
+from benchmarks.checkouts import DATA
 from sluice.models.errors import SluiceError
 from sluice.pipelines.commands import demo_pubsub as demo
 from sluice.pipelines.commands.demo import make_model

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.batch import DATA, prepare
+from benchmarks.checkouts import MODEL, prepare
 
 RESULTS = os.path.join(os.path.dirname(__file__), "STREAMING.md")
 
@@ -76,7 +76,7 @@ def run(sizes: Sizes) -> list[str]:
     from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
     from tests.support.servers import Pubsub
 
-    model = os.path.join(DATA, "model")
+    model = MODEL
     say("Without Pub/Sub")
     memory = measure_memory(sizes, model)
     say(f"  {memory}")
@@ -101,7 +101,7 @@ def main(smoke: bool) -> None:
     """Runs all of it; writes STREAMING.md unless --smoke is given."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no child process is left behind
     started = time.perf_counter()
-    prepare()
+    prepare([], ())
     found = run(SMOKE if smoke else Sizes())
     cores = len(os.sched_getaffinity(0))
     lines = [

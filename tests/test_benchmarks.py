@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import importlib
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,11 @@ from tests.support.bigquery.cases import load, make_births
 from tests.support.paths import ROOT
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_can_be_started(path: Path) -> None:
+    importlib.import_module(f"benchmarks.{path.stem}")
 
 
 def scores(prefix: str) -> list[float]:

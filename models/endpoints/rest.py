@@ -155,15 +155,15 @@ def _refusal(signature: Signature) -> str:
         for spec in specs:
             if spec.dtype in _NOT_IN_JSON:
                 return f"{role} '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no JSON form; use grpc://"
-            if not has_column_form(spec.dtype) and role == "output":
-                return (
-                    f"output '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no JSON form, and REST "
-                    "returns every output; use grpc://"
-                )
             if spec.kind == UNSERVED:
                 return (
                     f"output '{spec.name}' is ragged or sparse, which TF Serving cannot return, and REST returns every "
                     "output; use grpc://, where it can be left out with --exclude_columns"
+                )
+            if not has_column_form(spec.dtype) and role == "output":
+                return (
+                    f"output '{spec.name}' is {spec.dtype}, for which TF Serving's REST API has no JSON form, and REST "
+                    "returns every output; use grpc://"
                 )
     return ""
 

@@ -132,7 +132,9 @@ def test_the_reason_of_a_failure_is_what_the_model_says(backend: str, cases: Dir
 def test_small_calls_give_the_same_answers(name: str, backend: str, uris: Uris) -> None:
     case = BY_NAME[name]
     with opened(uris(backend, name)) as model:
-        answers, failures = predict(model, batch_of(case, case.rows, model), SchedulerOptions(max_batch_size=2))
+        answers, failures = predict(
+            model, batch_of(case, case.rows, model.signature), SchedulerOptions(max_batch_size=2)
+        )
         assert failures == {}
         check(case, answers, case.rows)
 
@@ -157,7 +159,7 @@ def test_what_cannot_be_served_is_refused(name: str, options: Any, words: str, b
 def test_outputs_that_are_not_asked_for_are_not_given(backend: str, uris: Uris) -> None:
     case = BY_NAME["tf2_function"]
     with opened(uris(backend, "tf2_function"), outputs=("points",)) as model:
-        answers, _ = predict(model, batch_of(case, case.rows, model))
+        answers, _ = predict(model, batch_of(case, case.rows, model.signature))
         assert set(answers[0]) == {"points"}
 
 

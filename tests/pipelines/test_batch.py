@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
 from tests.support.saved_models.zoo import FORMATS, ZooSample, plain, read_output
 from tests.support.serving.backends import BACKENDS, SAVED_MODEL, Uris
@@ -119,6 +120,7 @@ def test_nothing_to_read_is_an_empty_output(text: str, criteo: ZooSample, tmp_pa
     header = Path(criteo.path("csv")).read_text().splitlines()[0]
     source.write_text(text.replace("header", header))
     flags = ["--summary_file", str(summary), "--model", criteo.model]
+    clear_cache()  # so that this job loads the model
     assert batch(*flags, "--input", str(source), "--output", str(output)) == 0
     assert read_output(output_of(output)) == []
     assert json.loads(summary.read_text())["rows_in"] == 0
@@ -197,6 +199,7 @@ def test_the_summary_file_and_what_is_printed(
 ) -> None:
     output, summary = tmp_path / "out.csv", tmp_path / "summary.json"
     flags = ["--summary_file", str(summary), "--model", criteo.model]
+    clear_cache()  # so that this job loads the model
     assert batch(*flags, "--input", criteo.path("csv"), "--output", str(output)) == 0
     found = json.loads(summary.read_text())
     assert (found["rows_in"], found["predictions"], found["failures"]) == (700, 700, 0)

@@ -71,6 +71,8 @@ FLAGS = {
     "overwrite": False,
     "failures": "",
     "failure_payload": "full",
+    "failure_payload_dir": "",
+    "model_timeout_secs": 600.0,
     "max_failure_rate": 0.1,
     "summary_file": "",
     "progress": "auto",
