@@ -216,19 +216,20 @@ def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: st
     arrays = _parse(sound, np.arange(len(sound)), spec)
     if arrays is None:
         columns = zip(*values, strict=True) if spec.columns else ()
-        arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
+        arrays = [pa.concat_arrays(column) for column in columns]
     return Decoded(_finish(sound, np.arange(len(sound)), arrays, spec, origin).batches, failures)
 
 
-def _decode_alone(block: LineBlock, spec: InputSpec) -> list[Any]:
-    """Returns the values of the one row of a block."""
+def _decode_alone(block: LineBlock, spec: InputSpec) -> list[pa.Array]:
+    """Returns the columns of the one row of a block."""
     try:
-        return decode_object(block.line(0), spec)
+        values = decode_object(block.line(0), spec)
+        return [pa.array([value], kind) for value, (_, kind) in zip(values, spec.columns, strict=True)]
     except _NotJson:  # among other rows pyarrow accepts "Inf" and any depth, so a single row must pass, too
         arrays = _parse(block, np.zeros(1, np.int64), spec)
         if arrays is None or _may_hold_added(block, spec):
             raise
-        return [array[0] for array in arrays]
+        return arrays
 
 
 class _NotJson(ValueError):
