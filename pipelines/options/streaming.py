@@ -68,8 +68,9 @@ class StreamingEnds(DeviceFlags, TableFlags):
         metavar="PATH",
     )  # fmt: skip
     file_interval_secs: float = flag(
-        "On Dataflow: rows gather for so long, in the job's state, before they become a file of --output or --failures",
-        60.0,
+        "On Dataflow: rows gather for so long, in the job's state, before they become a file of --output or --failures"
+        "; 0: each bundle makes a file",
+        0.0,
         float,
         group="Run",
         metavar="S",
@@ -143,7 +144,7 @@ class StreamingOptions(JobFlags, StreamingEnds):
         check_number(self, "health_port", most=65_535, whole=True)
         check_number(self, "max_bundle_messages", above=0, whole=True)
         check_number(self, "model_poll_secs")
-        check_number(self, "file_interval_secs", above=0)
+        check_number(self, "file_interval_secs")
         if self.max_bundle_delay_ms != -1:
             check_number(self, "max_bundle_delay_ms")
         if (self.input_format == "avro") != bool(self.avro_schema):

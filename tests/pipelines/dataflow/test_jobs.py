@@ -92,12 +92,8 @@ def ends(pubsub: Pubsub) -> Ends:
 
 @pytest.fixture(scope="module")
 def streaming_flags(inputs: Gcs, ends: Ends) -> list[str]:
-    """Messages to a topic, and failures to files.
-
-    The interval is over at once: Beam's local runner may end before a timer that is due later.
-    """
+    """Messages to a topic, and failures to files."""
     return [
-        "--file_interval_secs=0.000001",
         f"--input_subscription={ends.subscription}",
         f"--output_topic={ends.output_topic}",
         f"--failures={inputs.path('jobs/streaming/failed')}",
