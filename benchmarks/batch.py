@@ -13,6 +13,7 @@ start-up is no part of it. Nothing else may run on the machine.
 import argparse
 import collections
 import dataclasses
+import json
 import os
 import platform
 import statistics
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from benchmarks import measured
 from benchmarks.checkouts import COMMAND, MODEL, ROOT, Checkout, checkouts, prepare, signature, source
 
 RESULTS = os.path.join(ROOT, "benchmarks", "RESULTS.md")
@@ -106,21 +108,30 @@ def run(contender: Contender, format_: str, rows: int) -> Cost:
 
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as errors:
         prefix = os.path.join(directory, "out")
-        started = time.perf_counter()
-        command = contender.command(source(rows, format_), prefix)
-        process = subprocess.Popen(
-            command, env=contender.environment, cwd=contender.directory, stdout=subprocess.DEVNULL, stderr=errors
+        cost = os.path.join(directory, "cost.json")
+        command = [
+            sys.executable,
+            *measured.FLAGS,
+            measured.__file__,
+            cost,
+            *contender.command(source(rows, format_), prefix),
+        ]
+        process = subprocess.run(
+            command,
+            env=contender.environment,
+            cwd=contender.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            check=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        secs = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
             raise RuntimeError(f"{contender.name} on {format_} failed:\n{errors.read()[-3000:]}")
         written = count_rows(prefix)
         if written != rows:
             raise RuntimeError(f"{contender.name} wrote {written} of {rows} rows of {format_}")
-    return Cost(secs, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        with open(cost, encoding="utf-8") as file:
+            return Cost(**json.load(file))
 
 
 def rounds(sets: Mapping[str, Sequence[Contender]], count: int, minutes: float) -> dict[str, Costs]:
