@@ -11,6 +11,7 @@ INSTALL_REQUIRES = [
     "fastavro>=1.9,<2",
     "google-api-core>=2.11,<3",
     "google-auth[requests]>=2.22,<3",
+    "google-cloud-aiplatform>=1.60,<2",
     "google-cloud-bigquery>=3.20,<4",
     "google-cloud-bigquery-storage>=2.24,<3",
     "google-cloud-pubsub>=2.20,<3",

@@ -18,6 +18,7 @@ _DISTRIBUTIONS = {
     "google_crc32c": "google-crc32c",
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
+    "google.cloud.aiplatform_v1": "google-cloud-aiplatform",
     "google.cloud.bigquery": "google-cloud-bigquery",
     "google.cloud.bigquery_storage_v1": "google-cloud-bigquery-storage",
     "google.cloud.pubsub": "google-cloud-pubsub",

@@ -55,6 +55,7 @@ class ReferenceServer:
 
     Attributes:
       store: the models; tests use its `poll`, `loaded` and `set_labels`.
+      predictor: answers calls of them.
 
     Raises:
       UsageError: there is no such model, it cannot be loaded, or a port is in use.
@@ -78,11 +79,11 @@ class ReferenceServer:
         self._closed = threading.Event()
         with contextlib.ExitStack() as stack:
             self.store = Store(configs, Watch(options.model_timeout_secs, on_lost))
-            _check_free("grpc_port", options.grpc_port)
-            _check_free("rest_port", options.rest_port)
+            check_free("grpc_port", options.grpc_port)
+            check_free("rest_port", options.rest_port)
             stack.callback(self.store.close)
             self.store.load()  # before anybody can connect, as in TF Serving
-            predictor = Predictor(self.store, self._gate)
+            self.predictor = predictor = Predictor(self.store, self._gate)
             rest = RestServer(predictor, options.rest_port)
             stack.callback(rest.close)
             grpc = GrpcServer(predictor, options.grpc_port, options.max_message_bytes, options.tensor_content)
@@ -135,8 +136,12 @@ class ReferenceServer:
         self.close()
 
 
-def _check_free(flag: str, port: int) -> None:
-    """Raises UsageError if the port is in use. Checked before the models are loaded, which takes long."""
+def check_free(flag: str, port: int) -> None:
+    """Checks a port before the models are loaded, which takes long.
+
+    Raises:
+      UsageError: it is in use.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

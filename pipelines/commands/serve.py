@@ -1,11 +1,12 @@
 """`sluice serve`: the reference server for development and tests, which follows TF Serving's API."""
 
 import argparse
+import contextlib
 import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from sluice.models.errors import UsageError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sluice.models.server.faults import Faults
     from sluice.models.server.reference import ReferenceServer, ServerOptions
     from sluice.models.server.store import ModelConfig
+    from sluice.models.server.vertex.server import VertexServer
 
 Item = TypeVar("Item")
 Options = TypeVar("Options", "Faults", "ServerOptions")
@@ -34,7 +36,8 @@ EPILOG = """When it is ready it prints one line; ctrl-C or SIGTERM ends it:
 examples:
   sluice serve --model work/model --name criteo
   sluice serve --model a --name a --model b --name b --versions all --labels stable=1,canary=2
-  sluice serve --model work/model --name criteo --latency_ms 20 --error_rate 0.05 --max_rows 512"""
+  sluice serve --model work/model --name criteo --latency_ms 20 --error_rate 0.05 --max_rows 512
+  sluice serve --model work/model --name criteo --vertex"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="send numbers in gRPC responses as bytes, as TF Serving's --enable_serialization_as_tensor_content does",
     )
+    parser.add_argument(
+        "--vertex",
+        action="store_true",
+        help="offer the models as a local Vertex AI too: an online endpoint for each, and batch prediction jobs",
+    )
+    parser.add_argument("--vertex_port", type=int, default=8502, help="0: a free port (default: %(default)s)")
     _add_faults(parser.add_argument_group("faults", "errors and delays of predict calls, made on purpose"))
 
 
@@ -118,8 +127,12 @@ def run(args: argparse.Namespace) -> int:
         reasons.append(reason)
         ended.set()
 
-    with handling(lambda *_: ended.set(), signal.SIGINT, signal.SIGTERM), _open(configs, args, end) as server:
-        print(_ready_line(server), flush=True)
+    with (
+        handling(lambda *_: ended.set(), signal.SIGINT, signal.SIGTERM),
+        _open(configs, args, end) as server,
+        _open_vertex(configs, args, server) as vertex,
+    ):
+        print("\n".join([_ready_line(server), *_vertex_lines(vertex, configs)]), flush=True)
         ended.wait()
     if reasons:
         sys.stderr.write(f"sluice serve: {reasons[0]}\n")
@@ -137,6 +150,23 @@ def _open(
         return options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(options)})
 
     return ReferenceServer(configs, faults=of(Faults), options=of(ServerOptions), on_lost=on_lost)
+
+
+@contextlib.contextmanager
+def _open_vertex(
+    configs: "dict[str, ModelConfig]", args: argparse.Namespace, server: "ReferenceServer"
+) -> "Iterator[VertexServer | None]":
+    if not args.vertex:
+        yield None
+        return
+    from sluice.models.server.vertex.faults import VertexFaults
+    from sluice.models.server.vertex.server import VertexServer  # imports Google's client of Vertex AI
+    from sluice.pipelines.commands.job_files import StoredJobFiles
+
+    bases = {name: config.base for name, config in configs.items()}
+    faults = VertexFaults(polls=0)  # a job ends when it is done
+    with VertexServer(server.predictor, bases, port=args.vertex_port, files=StoredJobFiles(), faults=faults) as vertex:
+        yield vertex
 
 
 def _configs(args: argparse.Namespace) -> "dict[str, ModelConfig]":
@@ -162,6 +192,14 @@ def _ready_line(server: "ReferenceServer") -> str:
         f"{name} versions {','.join(map(str, versions))}" for name, versions in server.store.loaded().items()
     )
     return f"serving on grpc 127.0.0.1:{server.grpc_port}, rest http://127.0.0.1:{server.rest_port}: {models}"
+
+
+def _vertex_lines(vertex: "VertexServer | None", names: Iterable[str]) -> Iterator[str]:
+    if vertex:
+        yield f"serving Vertex AI's API: --vertex_endpoint {vertex.url}"
+        for name in names:
+            yield f"  --model vertex://{vertex.resources.endpoint_name(name)}"
+            yield f"  --model vertex://{vertex.resources.model_name(name)}"
 
 
 def _versions(text: str) -> str | tuple[int, ...]:

@@ -24,6 +24,7 @@ _CONTEXT.set_forkserver_preload(
         "apache_beam",
         "apache_beam.io.gcp.pubsub",
         "apache_beam.runners.portability.fn_api_runner",
+        "google.cloud.aiplatform_v1",
         "google.cloud.bigquery",
         "google.cloud.bigquery_storage_v1",
         "google.pubsub_v1",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from sluice.models.server import rest_server
+from sluice.models.server import http_server
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.rest_request import parse_request, to_array
 from sluice.models.server.rest_response import render_answer
@@ -99,10 +99,10 @@ def test_requests_and_answers_may_be_compressed(rest: RestClient) -> None:
 def test_a_body_that_is_too_large_unpacked_is_taken_for_none(rest: RestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps({"instances": [4.0] * 100}).encode()
     body = gzip.compress(text)
-    monkeypatch.setattr(rest_server, "_MAX_UNPACKED", len(text))
+    monkeypatch.setattr(http_server, "_MAX_UNPACKED", len(text))
     whole = rest.request("POST", "/v1/models/picky:predict", body, Content_Encoding="gzip")
     assert json.loads(whole.data) == {"predictions": [2.0] * 100}
-    monkeypatch.setattr(rest_server, "_MAX_UNPACKED", len(text) - 1)
+    monkeypatch.setattr(http_server, "_MAX_UNPACKED", len(text) - 1)
     refused = rest.request("POST", "/v1/models/picky:predict", body, Content_Encoding="gzip")
     assert (refused.status, json.loads(refused.data)) == (400, {"error": "JSON Parse error: The document is empty"})
     assert rest.request("POST", "/v1/models/picky:predict", text).status == 200, "the limit is for compressed bodies"

@@ -1,0 +1,68 @@
+"""The files that a batch prediction job writes."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+from sluice.models.server.vertex.files import JobFiles
+
+
+class Results:
+    """Writes the predictions of a job, batch by batch, into shards: the order of the input is lost.
+
+    Args:
+      directory: it is made.
+      shards: how many files.
+      suffix: the end of their names.
+      lost: a shard that is not written.
+    """
+
+    def __init__(self, files: JobFiles, directory: str, shards: int, suffix: str = "", lost: int | None = None) -> None:
+        self._files, self._directory = files, directory
+        self._shards, self._suffix, self._lost = shards, suffix, lost
+        self._open: dict[int, BinaryIO] = {}
+        self._batches = 0
+
+    def add(self, shown: Iterable[dict[str, Any]], predictions: Iterable[Any]) -> None:
+        """Writes one batch.
+
+        Args:
+          shown: what is in each line beside its prediction.
+        """
+        shard = self._batches % self._shards
+        self._batches += 1
+        if shard == self._lost:
+            return
+        lines = (
+            json.dumps({**each, "prediction": prediction}, ensure_ascii=False)
+            for each, prediction in zip(shown, predictions, strict=True)
+        )
+        self._file(shard).write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+    def close(self, errors: Counter[str]) -> None:
+        """Ends all files, those without a line too, and writes what went wrong.
+
+        Args:
+          errors: how many instances failed for each reason.
+        """
+        for shard in range(self._shards):
+            if shard != self._lost:
+                self._file(shard).close()
+        with self._files.create(f"{self._directory}/prediction.errors_stats-00000-of-00001") as file:
+            # Python's tuples as text, as the service writes them: python-aiplatform#2666.
+            for text, count in errors.items():
+                file.write(f"{(text, count)!r}\n".encode("utf-8", "backslashreplace"))
+
+    def abandon(self) -> None:
+        """Closes what is open."""
+        for file in self._open.values():
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _file(self, shard: int) -> BinaryIO:
+        if shard not in self._open:
+            name = f"prediction.results-{shard:05}-of-{self._shards:05}{self._suffix}"
+            self._open[shard] = self._files.create(f"{self._directory}/{name}")
+        return self._open[shard]
