@@ -25,11 +25,20 @@ class Instance:
       sent: what the model gets.
       shown: what is beside the prediction in a line of the results: the key, or the instance as it was read.
       error: why it cannot be sent; empty if it can.
+      names: of the values of an array.
     """
 
     sent: Any = None
-    shown: "dict[str, Any]" = dataclasses.field(default_factory=dict)
+    shown: dict[str, Any] = dataclasses.field(default_factory=dict)
     error: str = ""
+    names: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Returns the columns that stand beside a prediction where results are a table."""
+        value = self.shown.get("instance")
+        if isinstance(value, dict):
+            return value
+        return dict(zip(self.names, value, strict=True)) if self.names and value else self.shown
 
 
 class UnreadableFile(Exception):
@@ -120,7 +129,7 @@ class Reader:
             values = [_value(text) for text in row]
             at = header.index(key) if key else None
             sent = [value for place, value in enumerate(values) if place != at]
-            yield Instance(sent, {"instance": values} if at is None else {"key": values[at]})
+            yield Instance(sent, {"instance": values} if at is None else {"key": values[at]}, names=tuple(header))
 
 
 def _packed(data: bytes) -> Instance:

@@ -54,7 +54,7 @@ def _check_output(config: Any) -> None:
     destination = type(config).pb(config).WhichOneof("destination")
     if config.predictions_format == "bigquery" or destination == "bigquery_destination":
         raise StatusError("UNIMPLEMENTED", "the local service of Sluice writes no BigQuery")
-    if config.predictions_format != "jsonl":
+    if config.predictions_format not in ("jsonl", "csv"):
         raise invalid(f"output_config.predictions_format {config.predictions_format!r} is not supported by the model.")
     if destination != "gcs_destination" or not config.gcs_destination.output_uri_prefix:
         raise invalid("output_config.gcs_destination.output_uri_prefix must be given.")

@@ -212,7 +212,7 @@ class Resources:
             artifact_uri=self.artifacts.get(spec.name, _artifact(self._bases[spec.name], spec.version)),
             supported_deployment_resources_types=[types.Model.DeploymentResourcesType.DEDICATED_RESOURCES],
             supported_input_storage_formats=_FORMATS,
-            supported_output_storage_formats=["jsonl"],
+            supported_output_storage_formats=["jsonl", "csv"],
         )
 
     def _deployed_message(self, deployed: Deployed) -> types.DeployedModel:

@@ -91,7 +91,9 @@ class JobRun:
             paths = self._paths()
             left = self._limit(paths)
             faults = self._faults
-            results = Results(self._files, self._work.directory, faults.shards, faults.suffix, faults.lost_shard)
+            form = self._work.job.output_config.predictions_format
+            shards, suffix, lost = faults.shards, faults.suffix, faults.lost_shard
+            results = Results(self._files, self._work.directory, form, shards, suffix, lost)
             size = self._work.job.manual_batch_tuning_parameters.batch_size or BATCH_SIZE
             for path in paths:
                 for batch in _batches(self._readable(path), size):
@@ -155,7 +157,7 @@ class JobRun:
                 len(batch),
             )
             return
-        results.add((each.shown for each in batch), predictions)
+        results.add(batch, predictions)
         self.progress.succeeded += len(batch)
 
     def _predictions(self, instances: list[Any]) -> list[Any]:
