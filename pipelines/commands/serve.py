@@ -162,10 +162,18 @@ def _open_vertex(
     from sluice.models.server.vertex.faults import VertexFaults
     from sluice.models.server.vertex.server import VertexServer  # imports Google's client of Vertex AI
     from sluice.pipelines.commands.job_files import StoredJobFiles
+    from sluice.pipelines.commands.job_tables import BigQueryTables
 
     bases = {name: config.base for name, config in configs.items()}
-    faults = VertexFaults(polls=0)  # a job ends when it is done
-    with VertexServer(server.predictor, bases, port=args.vertex_port, files=StoredJobFiles(), faults=faults) as vertex:
+    vertex = VertexServer(
+        server.predictor,
+        bases,
+        port=args.vertex_port,
+        files=StoredJobFiles(),
+        tables=BigQueryTables(),
+        faults=VertexFaults(polls=0),  # a job ends when it is done
+    )
+    with vertex:
         yield vertex
 
 

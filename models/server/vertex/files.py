@@ -2,7 +2,8 @@
 
 import glob
 import os
-from typing import BinaryIO, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Protocol
 
 from sluice.models.server.status import invalid
 
@@ -18,6 +19,16 @@ class JobFiles(Protocol):
 
     def create(self, path: str) -> BinaryIO:
         """Opens a new file to write; its directory is made. It is there once it is closed."""
+
+
+class JobTables(Protocol):
+    """BigQuery, as far as a job needs it. A table is bq://PROJECT.DATASET.TABLE."""
+
+    def read(self, uri: str) -> Iterator[dict[str, Any]]:
+        """Yields the rows of a table as JSON has them: bytes in base64, times as text."""
+
+    def write(self, uri: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Makes a table of rows, which have the same columns."""
 
 
 class LocalJobFiles:

@@ -12,7 +12,8 @@ from google.cloud.aiplatform_v1 import types
 
 from sluice.models.errors import CorruptFile
 from sluice.models.server.status import StatusError
-from sluice.models.server.vertex.files import JobFiles
+from sluice.models.server.vertex.files import JobFiles, JobTables
+from sluice.models.server.vertex.job_checks import BIGQUERY
 from sluice.models.server.vertex.wire import loads
 from sluice.models.tensors.tfrecord import read_records
 
@@ -53,19 +54,25 @@ class Reader:
       form: one of input_config.instances_format.
       config: how instances are made of what is read.
       strict: NaN and Infinity are not JSON.
+      tables: None: there is no BigQuery.
     """
 
     files: JobFiles
     form: str
     config: types.BatchPredictionJob.InstanceConfig
     strict: bool
+    tables: JobTables | None = None
 
     def read(self, path: str) -> Iterator[Instance]:
-        """Yields the instances of a file.
+        """Yields the instances of a file, or of a table.
 
         Raises:
           UnreadableFile: it cannot be read past some point.
         """
+        if self.form == BIGQUERY:
+            assert self.tables is not None, "checked when the job was created"
+            yield from map(self._of_value, self.tables.read(path))
+            return
         try:
             with self.files.open(path) as file:
                 yield from self._instances(file)
@@ -95,8 +102,8 @@ class Reader:
 
     def _of_value(self, value: Any) -> Instance:
         config = self.config
-        wants_fields = config.key_field or config.included_fields or config.excluded_fields or config.instance_type
-        if not wants_fields:
+        fields = config.key_field or config.included_fields or config.excluded_fields or config.instance_type
+        if not fields and self.form != BIGQUERY:
             return Instance(value, {"instance": value})
         if not isinstance(value, dict):
             return Instance(error="A line of the input is not an object.")
@@ -109,9 +116,13 @@ class Reader:
         config = self.config
         dropped = {config.key_field, *config.excluded_fields}
         names = list(config.included_fields) or [name for name in value if name not in dropped]
-        if config.instance_type == "array":
+        if (config.instance_type or self._default_type) == "array":
             return [value[name] for name in names]
         return {name: value[name] for name in names}
+
+    @property
+    def _default_type(self) -> str:
+        return "array" if self.form == BIGQUERY else "object"
 
     def _shown(self, value: dict[str, Any]) -> dict[str, Any]:
         key = self.config.key_field

@@ -11,9 +11,10 @@ from sluice.models.server.predict import Predictor
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
 from sluice.models.server.vertex.faults import FaultGate
-from sluice.models.server.vertex.files import JobFiles
+from sluice.models.server.vertex.files import JobFiles, JobTables
 from sluice.models.server.vertex.job_checks import check_job
 from sluice.models.server.vertex.job_filter import page_of
+from sluice.models.server.vertex.place import Place, place_of
 from sluice.models.server.vertex.resources import Resources
 from sluice.models.server.vertex.run_job import JobRun, Work
 from sluice.models.server.vertex.wire import Reply, Request, number_of, parse, render
@@ -50,7 +51,7 @@ class _Job:
 
     message: types.BatchPredictionJob
     run: JobRun
-    directory: str
+    place: Place
     needed: int
     end: types.JobState
     unknown_incomplete: bool
@@ -62,12 +63,20 @@ class Jobs:
     """The jobs of the service. Thread-safe.
 
     Args:
-      files: where they read and write.
       gate: has the faults.
+      files, tables: where they read and write; without tables, there is no BigQuery.
     """
 
-    def __init__(self, resources: Resources, predictor: Predictor, files: JobFiles, gate: FaultGate) -> None:
-        self._resources, self._predictor, self._files, self._gate = resources, predictor, files, gate
+    def __init__(
+        self,
+        resources: Resources,
+        predictor: Predictor,
+        gate: FaultGate,
+        files: JobFiles,
+        tables: JobTables | None = None,
+    ) -> None:
+        self._resources, self._predictor, self._gate = resources, predictor, gate
+        self._files, self._tables = files, tables
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
         self._last_time = datetime.datetime.fromtimestamp(0, datetime.UTC)
@@ -111,7 +120,7 @@ class Jobs:
         message = parse(types.BatchPredictionJob, request.body)
         for field in _OUTPUT_ONLY:
             types.BatchPredictionJob.pb(message).ClearField(field)
-        check_job(message)
+        check_job(message, self._tables is not None)
         spec = self._model(message.model)
         with self._lock:
             job_id = str(_FIRST_JOB + len(self._jobs))
@@ -183,14 +192,12 @@ class Jobs:
         faults = dataclasses.replace(self._gate.faults)
         self._gate.faults.lost_shard = None
         end = State[faults.end_states.pop(0)] if faults.end_states else State.JOB_STATE_UNSPECIFIED
-        prefix = message.output_config.gcs_destination.output_uri_prefix.rstrip("/")
-        time = message.create_time.strftime("%Y_%m_%dT%H_%M_%S_%f")[:-3]
-        directory = f"{prefix}/prediction-{spec.name}-{time}Z"
+        place = place_of(message, spec.name)
         is_partial = end == State.JOB_STATE_PARTIALLY_SUCCEEDED
         share = 1.0 if end in _WHOLE else faults.done_share
-        work = Work(_copy(message), spec, directory, share, rest_fails=is_partial)
-        run = JobRun(work, self._predictor, self._files, faults)
-        return _Job(message, run, directory, faults.polls, end, faults.unknown_incomplete)
+        work = Work(_copy(message), spec, place, share, rest_fails=is_partial)
+        run = JobRun(work, self._predictor, faults, self._files, self._tables)
+        return _Job(message, run, place, faults.polls, end, faults.unknown_incomplete)
 
     def _look(self, job: _Job) -> None:
         """Takes a job a step further."""
@@ -228,7 +235,7 @@ class Jobs:
         message, progress = job.message, job.run.progress
         message.state = end or _natural_end(job.run)
         message.end_time = message.update_time = datetime.datetime.now(datetime.UTC)
-        message.output_info.gcs_output_directory = job.directory
+        job.place.tell(message.output_info)
         stops_early = job.unknown_incomplete and end not in _WHOLE
         message.completion_stats = types.CompletionStats(
             successful_count=progress.succeeded,

@@ -20,7 +20,7 @@ _CHOSEN_ID = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]")
 _FIRST_MODEL, _FIRST_ENDPOINT, _FIRST_DEPLOYED = 7001, 5001, 9001
 # The service answers with a project's number, whatever a request calls the project.
 _PROJECT_NUMBER = "123456789012"
-_FORMATS = ("jsonl", "csv", "tf-record", "tf-record-gzip", "file-list")
+_FORMATS = ("jsonl", "csv", "tf-record", "tf-record-gzip", "file-list", "bigquery")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Resources:
             artifact_uri=self.artifacts.get(spec.name, _artifact(self._bases[spec.name], spec.version)),
             supported_deployment_resources_types=[types.Model.DeploymentResourcesType.DEDICATED_RESOURCES],
             supported_input_storage_formats=_FORMATS,
-            supported_output_storage_formats=["jsonl", "csv"],
+            supported_output_storage_formats=["jsonl", "csv", "bigquery"],
         )
 
     def _deployed_message(self, deployed: Deployed) -> types.DeployedModel:

@@ -16,10 +16,13 @@ from sluice.models.server.rest_server import predict_json
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec
 from sluice.models.server.vertex.faults import VertexFaults
-from sluice.models.server.vertex.files import JobFiles
+from sluice.models.server.vertex.files import JobFiles, JobTables
 from sluice.models.server.vertex.instances import Instance, Reader, UnreadableFile
+from sluice.models.server.vertex.job_checks import BIGQUERY
 from sluice.models.server.vertex.limits import BATCH_SIZE, MAX_PARTIAL_FAILURES
+from sluice.models.server.vertex.place import Place
 from sluice.models.server.vertex.results import Results
+from sluice.models.server.vertex.table_results import TableResults
 from sluice.models.server.vertex.wire import loads
 
 
@@ -44,14 +47,14 @@ class Work:
     """What a job is to do.
 
     Attributes:
-      directory: of the results.
+      place: where it writes.
       share: of the instances that are scored; the rest is left.
       rest_fails: what is left counts as failed, not as incomplete.
     """
 
     job: types.BatchPredictionJob
     spec: Spec
-    directory: str
+    place: Place
     share: float = 1.0
     rest_fails: bool = False
 
@@ -63,13 +66,22 @@ class JobRun:
       progress: of this moment.
     """
 
-    def __init__(self, work: Work, predictor: Predictor, files: JobFiles, faults: VertexFaults) -> None:
+    def __init__(
+        self,
+        work: Work,
+        predictor: Predictor,
+        faults: VertexFaults,
+        files: JobFiles,
+        tables: JobTables | None,
+    ) -> None:
         self.progress = Progress()
-        self._work, self._predictor, self._files, self._faults = work, predictor, files, faults
+        self._work, self._predictor, self._faults = work, predictor, faults
+        self._files, self._tables = files, tables
         self._errors: Counter[str] = Counter()
         self._stopped = threading.Event()
         config = work.job.instance_config
-        self._reader = Reader(files, work.job.input_config.instances_format, config, faults.strict_json)
+        self._form = work.job.input_config.instances_format
+        self._reader = Reader(files, self._form, config, faults.strict_json, tables)
         self._thread = threading.Thread(target=self._run, name="batch-prediction-job", daemon=True)
         self._thread.start()
 
@@ -86,14 +98,11 @@ class JobRun:
         self._thread.join()
 
     def _run(self) -> None:
-        results = None
+        results: Results | TableResults | None = None
         try:
             paths = self._paths()
             left = self._limit(paths)
-            faults = self._faults
-            form = self._work.job.output_config.predictions_format
-            shards, suffix, lost = faults.shards, faults.suffix, faults.lost_shard
-            results = Results(self._files, self._work.directory, form, shards, suffix, lost)
+            results = self._open_results()
             size = self._work.job.manual_batch_tuning_parameters.batch_size or BATCH_SIZE
             for path in paths:
                 for batch in _batches(self._readable(path), size):
@@ -104,7 +113,17 @@ class JobRun:
             if results:
                 results.abandon()
 
+    def _open_results(self) -> Results | TableResults:
+        place, faults = self._work.place, self._faults
+        if not place.directory:
+            assert self._tables is not None, "checked when the job was created"
+            return TableResults(self._tables, place.predictions, place.errors)
+        form = self._work.job.output_config.predictions_format
+        return Results(self._files, place.directory, form, faults.shards, faults.suffix, faults.lost_shard)
+
     def _paths(self) -> list[str]:
+        if self._form == BIGQUERY:
+            return [self._work.job.input_config.bigquery_source.input_uri]
         uris = self._work.job.input_config.gcs_source.uris
         found = [(uri, self._files.match(uri)) for uri in uris]
         for uri, paths in found:
@@ -131,7 +150,7 @@ class JobRun:
         if len(self.progress.partial_failures) < MAX_PARTIAL_FAILURES:
             self.progress.partial_failures.append(text)
 
-    def _batch(self, batch: list[Instance], results: Results, left: float) -> float:
+    def _batch(self, batch: list[Instance], results: Results | TableResults, left: float) -> float:
         """Scores one batch; returns how many instances are left to be scored."""
         if self._stopped.is_set() or left <= 0:
             self._leave(len(batch))
@@ -147,7 +166,7 @@ class JobRun:
             self._score(usable, results)
         return left - len(batch)
 
-    def _score(self, batch: list[Instance], results: Results) -> None:
+    def _score(self, batch: list[Instance], results: Results | TableResults) -> None:
         try:
             predictions = self._predictions([each.sent for each in batch])
         except StatusError as error:

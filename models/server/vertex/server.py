@@ -10,7 +10,7 @@ from sluice.models.server.predict import Predictor
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.vertex.calls import Call, Calls
 from sluice.models.server.vertex.faults import FaultGate, VertexFaults, retry_after
-from sluice.models.server.vertex.files import JobFiles, LocalJobFiles
+from sluice.models.server.vertex.files import JobFiles, JobTables, LocalJobFiles
 from sluice.models.server.vertex.jobs import Jobs
 from sluice.models.server.vertex.online import Online
 from sluice.models.server.vertex.resources import Resources
@@ -28,7 +28,7 @@ class VertexServer:
       bases: the directory of each model.
       project, location: the only ones that it knows.
       port: 0: a free one.
-      files: where jobs read and write; None: directories of this machine.
+      files, tables: where jobs read and write; without files: directories of this machine; without tables: no BigQuery.
       dedicated: the names of the models whose endpoints are dedicated.
       tls: None: plain HTTP.
 
@@ -49,6 +49,7 @@ class VertexServer:
         location: str = "us-central1",
         port: int = 0,
         files: JobFiles | None = None,
+        tables: JobTables | None = None,
         faults: VertexFaults | None = None,
         dedicated: Collection[str] = (),
         tls: ssl.SSLContext | None = None,
@@ -56,7 +57,7 @@ class VertexServer:
         self.calls = Calls()
         self.gate = FaultGate(faults or VertexFaults())
         self.resources = Resources(predictor.store, bases, project, location, dedicated)
-        self.jobs = Jobs(self.resources, predictor, files or LocalJobFiles(), self.gate)
+        self.jobs = Jobs(self.resources, predictor, self.gate, files or LocalJobFiles(), tables)
         self._routes = routes(self.resources, Online(predictor, self.resources, self.gate), self.jobs)
         self._tls = tls
         self._http = _VertexHttp(self, port, tls)

@@ -1,5 +1,6 @@
 """`sluice serve`: the command, its ready line, its ends."""
 
+import json
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.commands.serve import DESCRIPTION
+from tests.support.servers import free_port
 from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, served
 
 
@@ -97,3 +99,23 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(
         arguments = ["--model", cases("picky"), "--name", "m", f"--{flag}", str(port), other, "0"]
         assert main(["serve", *arguments]) == 2
     assert f"--{flag} {port}: Address already in use; give another port" in capsys.readouterr().err
+
+
+@pytest.mark.job
+def test_it_offers_a_local_vertex_ai(cases: Callable[[str], str]) -> None:
+    port = free_port()
+    with served({"picky": cases("picky")}, "--vertex", "--vertex_port", str(port)) as server:
+        assert server.ready.startswith("serving on grpc ")
+        lines = [server.stdout.readline().strip() for _ in range(3)]
+        parent = "vertex://projects/local/locations/us-central1"
+        assert lines == [
+            f"serving Vertex AI's API: --vertex_endpoint http://127.0.0.1:{port}",
+            f"--model {parent}/endpoints/picky",
+            f"--model {parent}/models/picky",
+        ]
+        rest = RestClient(port)
+        path = "/v1/projects/local/locations/us-central1"
+        response = rest.request("POST", f"{path}/endpoints/picky:rawPredict", {"instances": [4.0]})
+        assert (response.status, json.loads(response.data)) == (200, {"predictions": [2.0]})
+        assert rest.request("GET", f"{path}/batchPredictionJobs").data == b"{}"
+        rest.close()

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import urllib3
@@ -76,6 +76,12 @@ class Served:
             self._process = process
             if not self.ready:
                 raise RuntimeError(f"{self._command!r} ended with code {process.wait()}: {log.read()[-2000:]}")
+
+    @property
+    def stdout(self) -> IO[str]:
+        """What it prints after `ready`."""
+        assert self._process is not None and self._process.stdout is not None
+        return self._process.stdout
 
     def kill(self) -> None:
         """Kills the server, as a failing machine would."""

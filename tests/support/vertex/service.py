@@ -21,6 +21,7 @@ from sluice.models.server.store import ModelConfig, Store
 from sluice.models.server.vertex.faults import VertexFaults
 from sluice.models.server.vertex.server import VertexServer
 from sluice.pipelines.commands.job_files import StoredJobFiles
+from sluice.pipelines.commands.job_tables import BigQueryTables
 from tests.support.servers import free_port
 
 PROJECT, LOCATION = "p", "l"
@@ -111,6 +112,7 @@ def vertex_service(
             location=LOCATION,
             port=free_port(),
             files=StoredJobFiles(),
+            tables=BigQueryTables(),
             faults=VertexFaults(**faults),
             dedicated=dedicated,
             tls=tls,
