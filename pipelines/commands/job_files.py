@@ -1,4 +1,4 @@
-"""The storage of the local Vertex AI's batch prediction jobs: this machine's directories, and whatever Beam can reach."""
+"""The storage of the local Vertex AI's batch prediction jobs: this machine's directories, and what Beam can reach."""
 
 import io
 from typing import BinaryIO, cast

@@ -9,8 +9,7 @@ from google.protobuf import field_mask_pb2
 from sluice.models.server.status import invalid
 from sluice.models.server.vertex.wire import Request
 
-Job = types.BatchPredictionJob
-Test = Callable[[Job], bool]
+Test = Callable[[types.BatchPredictionJob], bool]
 
 # One comparison: https://google.aip.dev/160, as far as the comments of job_service.proto promise it for jobs.
 _LABEL = re.compile(r'labels\.([\w-]+)\s*(=|:)\s*("?)([\w*-]*)\3')
@@ -40,11 +39,11 @@ def _comparison(text: str) -> Test:
     raise invalid(f"Invalid filter: {text!r}")
 
 
-def _shown(job: Job, field: str) -> str:
+def _shown(job: types.BatchPredictionJob, field: str) -> str:
     return job.state.name if field == "state" else job.display_name
 
 
-def page_of(jobs: list[Job], request: Request) -> types.ListBatchPredictionJobsResponse:
+def page_of(jobs: list[types.BatchPredictionJob], request: Request) -> types.ListBatchPredictionJobsResponse:
     """Returns one page of the jobs that a request asks for, the newest first.
 
     Raises:
@@ -77,14 +76,14 @@ def _mask(text: str) -> field_mask_pb2.FieldMask:
         mask.FromJsonString(text)
     except ValueError as error:
         raise invalid(f"Invalid value for readMask: {error}") from error
-    if not mask.IsValidForDescriptor(Job.pb(Job()).DESCRIPTOR):
+    if not mask.IsValidForDescriptor(types.BatchPredictionJob.pb(types.BatchPredictionJob()).DESCRIPTOR):
         raise invalid(f"Invalid value for readMask: {text!r}")
     return mask
 
 
-def _masked(job: Job, mask: field_mask_pb2.FieldMask) -> Job:
+def _masked(job: types.BatchPredictionJob, mask: field_mask_pb2.FieldMask) -> types.BatchPredictionJob:
     if not mask.paths:
         return job
-    kept = Job()
-    mask.MergeMessage(Job.pb(job), Job.pb(kept))
+    kept = types.BatchPredictionJob()
+    mask.MergeMessage(types.BatchPredictionJob.pb(job), types.BatchPredictionJob.pb(kept))
     return kept

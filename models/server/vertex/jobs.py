@@ -35,9 +35,9 @@ _MODEL = re.compile(r"projects/([^/]+)/locations/([^/]+)/models/([^/@]+)(@[^/]+)
 _FIRST_JOB = 3001
 # Those of BatchPredictionJob that a request does not set.
 _OUTPUT_ONLY = (
-    "name model_version_id output_info state error partial_failures resources_consumed completion_stats create_time "
-    "start_time end_time update_time satisfies_pzs satisfies_pzi"
-).split()
+    "name", "model_version_id", "output_info", "state", "error", "partial_failures", "resources_consumed",
+    "completion_stats", "create_time", "start_time", "end_time", "update_time", "satisfies_pzs", "satisfies_pzi",
+)  # fmt: skip
 
 
 @dataclasses.dataclass

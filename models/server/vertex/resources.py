@@ -71,7 +71,9 @@ class Resources:
         self._endpoints = {
             endpoint.id: endpoint
             for place, name in enumerate(bases)
-            for endpoint in [_Endpoint(_id(name, _FIRST_ENDPOINT + place), name, {(name, None): 100}, name in dedicated)]
+            for endpoint in [
+                _Endpoint(_id(name, _FIRST_ENDPOINT + place), name, {(name, None): 100}, name in dedicated)
+            ]
         }
         self._deployed: dict[tuple[str, str, int], str] = {}
 

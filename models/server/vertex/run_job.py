@@ -109,7 +109,9 @@ class JobRun:
                     left = self._batch(batch, results, left)
             results.close(self._errors)
         except Exception as error:  # noqa: BLE001  whatever happens, the job ends and says why
-            self.progress.fatal = error.message if isinstance(error, StatusError) else f"{type(error).__name__}: {error}"
+            self.progress.fatal = (
+                error.message if isinstance(error, StatusError) else f"{type(error).__name__}: {error}"
+            )
             if results:
                 results.abandon()
 

@@ -35,7 +35,9 @@ class TableResults:
         if self._rows:
             self._tables.write(self._predictions, self._rows)
         if errors:
-            failed = [{"error": json.dumps({"code": 3, "message": text}), "count": count} for text, count in errors.items()]
+            failed = [
+                {"error": json.dumps({"code": 3, "message": text}), "count": count} for text, count in errors.items()
+            ]
             self._tables.write(self._errors, failed)
 
     def abandon(self) -> None:

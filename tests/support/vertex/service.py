@@ -1,11 +1,11 @@
 """The local Vertex AI in this process: endpoints, models and batch prediction jobs, with faults as a test asks.
 
-    with vertex_service({"orders": directory}) as service:
-        ... --vertex_endpoint service.url --model service.endpoint_uri("orders")   # online
-        ... --vertex_endpoint service.url --model service.model_uri("orders")      # a batch prediction job
-        service.faults.next_errors += ["UNAVAILABLE"]
-        assert service.calls.count("rawPredict", status=503) == 1
-        assert list(service.jobs.states().values()) == ["JOB_STATE_SUCCEEDED"]
+with vertex_service({"orders": directory}) as service:
+    ... --vertex_endpoint service.url --model service.endpoint_uri("orders")   # online
+    ... --vertex_endpoint service.url --model service.model_uri("orders")      # a batch prediction job
+    service.faults.next_errors += ["UNAVAILABLE"]
+    assert service.calls.count("rawPredict", status=503) == 1
+    assert list(service.jobs.states().values()) == ["JOB_STATE_SUCCEEDED"]
 """
 
 from __future__ import annotations
