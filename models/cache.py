@@ -11,6 +11,8 @@ from collections.abc import Callable
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.watchdog import give_up_after
+from sluice.models.endpoints.base import ServedModel
+from sluice.models.errors import UsageError
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.saved_model.followed import open_followed_model
@@ -44,7 +46,7 @@ def open_model(
     """Returns the model at a --model URI, ready to be called: loaded into this process, or a client of its server.
 
     Args:
-      files: the file system of a SavedModel; None: the local disk.
+      files: the file system of a SavedModel, or of the artifacts of Vertex AI; None: the local disk.
       signature: of a served model, or of one that follows its versions; None: asks the server, or uses the version
         found first.
 
@@ -53,6 +55,8 @@ def open_model(
     """
     spec = parse_model_uri(uri) if isinstance(uri, str) else uri
     options = options or ModelOptions()
+    if spec.managed is not None:
+        raise UsageError(f"--model {spec.uri}: a managed model cannot be called, only be scored with by `sluice batch`")
     if spec.endpoint is None:
         files = files or LocalFiles()
         if options.poll_secs > 0 and spec.version is None and find_version(spec.uri, files).number is not None:
@@ -62,6 +66,10 @@ def open_model(
         from sluice.models.endpoints.grpc import GrpcModel
 
         return GrpcModel(spec, options, signature)
+    if spec.endpoint.protocol == "vertex":
+        from sluice.models.endpoints.vertex import VertexModel
+
+        return VertexModel(spec, options, files or LocalFiles(), signature)
     from sluice.models.endpoints.rest import RestModel
 
     return RestModel(spec, options, signature)
@@ -72,11 +80,13 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
     started = time.monotonic()
     model = open_model(recipe.spec, recipe.model, files, recipe.signature)
     options = recipe.scheduler
-    limit = recipe.model.endpoint.rpc_timeout_secs if recipe.spec.endpoint else recipe.model.time_limit_secs
+    limit = model.timeout_secs if isinstance(model, ServedModel) else recipe.model.time_limit_secs
     if limit and not options.call_timeout_secs:
         options = dataclasses.replace(options, call_timeout_secs=give_up_after(limit))
     if not recipe.spec.endpoint and not options.max_in_flight:  # one call for each copy
         options = dataclasses.replace(options, max_in_flight=max(1, len(recipe.model.devices.devices)))
+    if isinstance(model, ServedModel) and model.max_tensor_bytes:
+        options = dataclasses.replace(options, max_batch_bytes=min(options.max_batch_bytes, model.max_tensor_bytes))
     scheduler = Scheduler(model, options)
     if not model.remote:
         scheduler.load_msec = 1000 * (time.monotonic() - started)

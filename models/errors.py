@@ -102,7 +102,13 @@ class ModelHangs(ModelLost):
 
 
 class Unavailable(CallError):
-    """The model cannot be reached now; the same call may pass later."""
+    """The model cannot be reached now; the same call may pass later.
+
+    Attributes:
+      retry_after_secs: how long the server asks to wait before that; 0: it does not say.
+    """
+
+    retry_after_secs: float = 0.0
 
 
 class Overloaded(Unavailable):

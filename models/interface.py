@@ -14,6 +14,8 @@ from sluice.models.signature import DEFAULT_SIGNATURE, Default, Signature, Tenso
 from sluice.models.tensors.binding import Bound, Feeds
 from sluice.models.tensors.strings import Strings, Tensor, concatenate
 
+DEFAULT_RPC_TIMEOUT_SECS = 60.0
+
 
 @dataclasses.dataclass(frozen=True)
 class EndpointOptions:
@@ -27,19 +29,28 @@ class EndpointOptions:
       google_auth: send an access token from Google's application default credentials.
       google_auth_hosts: hosts besides Google's that may have the access token; a leading dot: all under it.
       google_audience: send a Google ID token for this audience; empty: none.
+      google_account: the service account whose access token is sent, by impersonation; as Beam's
+        --impersonate_service_account, delegates before it, separated by commas. Empty: the credentials' own.
       rest_format: "columns": `inputs`, a list for each input; "rows": `instances`, an object for each row.
       rest_gzip: compress REST requests. Responses may be compressed in any case.
+      vertex_endpoint: the base URL in place of Vertex AI's own; empty: Google's.
+      signature_from: where the signatures of a model of Vertex AI are, in place of its artifact; empty: there.
+      own_timeout: rpc_timeout_secs is a default: an endpoint of Vertex AI has a deadline of its own.
     """
 
-    rpc_timeout_secs: float = 60.0
+    rpc_timeout_secs: float = DEFAULT_RPC_TIMEOUT_SECS
     ca_certificates: str = ""
     headers: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     token_file: str = ""
     google_auth: bool = False
     google_auth_hosts: tuple[str, ...] = ()
     google_audience: str = ""
+    google_account: str = ""
     rest_format: str = "columns"
     rest_gzip: bool = False
+    vertex_endpoint: str = ""
+    signature_from: str = ""
+    own_timeout: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Runs a batch job: rows of files or of BigQuery in, the rows with their predictions out."""
 
+import dataclasses
 import json
 import logging
 import signal
@@ -25,7 +26,7 @@ from sluice.pipelines.dataflow.runner import (
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
-from sluice.pipelines.plan.model import check_devices, describe_model
+from sluice.pipelines.plan.model import check_devices, describe_model, without_account
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.batch_summary import render, summarise, to_json
 from sluice.pipelines.progress.display import NONE, Display
@@ -74,7 +75,10 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
         if is_local(beam):
             check_devices(options)
         cloud = beam.view_as(GoogleCloudOptions)
-        plan = plan_batch(options, cloud.project or "", cloud.temp_location or "")
+        account = cloud.impersonate_service_account or ""
+        plan = plan_batch(options, cloud.project or "", cloud.temp_location or "", account)
+        if not is_local(beam):
+            plan = dataclasses.replace(plan, recipe=without_account(plan.recipe))
     set_defaults(beam, options, plan.recipe, plan.version)
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.input.description)

@@ -89,8 +89,9 @@ def run(options: StreamingOptions, beam_flags: list[str], phases: Phases | None 
         check_settings(beam)
         if local:
             check_devices(options)
-        temp = beam.view_as(GoogleCloudOptions).temp_location or ""
-        plan = make_tables(plan_streaming(options, not local, temp))
+        cloud = beam.view_as(GoogleCloudOptions)
+        account = cloud.impersonate_service_account or ""
+        plan = make_tables(plan_streaming(options, not local, cloud.temp_location or "", account))
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.subscription or plan.topic)
     return _run_here(options, plan, beam, phases) if local else _launch(options, plan, beam)

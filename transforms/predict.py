@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
@@ -26,7 +27,7 @@ from sluice.transforms.core.batches import failure_of, without_fed
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
-from sluice.transforms.core.outputs import append_outputs
+from sluice.transforms.core.outputs import VERSION_COLUMN, append_outputs
 from sluice.transforms.core.worker import replace_worker
 
 # The DoFn yields these, each in a WindowedValue.
@@ -90,7 +91,8 @@ class _Work:
 
 class _Predict(beam.DoFn):
     """Counts: rows_predicted, rows_failed, rpc_retries, model_swaps, model_versions_rejected,
-    cumulativeThrottlingSeconds; batch_size, predict_latency_msec, queue_msec, model_load_msec."""
+    cumulativeThrottlingSeconds; rows_predicted/VERSION of a served model; batch_size, predict_latency_msec, queue_msec,
+    model_load_msec."""
 
     def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles, is_endless: bool) -> None:
         self._recipe = recipe
@@ -167,6 +169,8 @@ class _Predict(beam.DoFn):
         model = self._scheduler.model
         scored, failures = score(work.batch, work.errors, predictions, model.signature, model.uri, self._prefix)
         _record(scored, failures, predictions)
+        if scored is not None and model.remote:
+            _record_versions(scored)
         if scored is not None:
             yield WindowedValue(scored, work.timestamp, work.windows)
         for failure in failures:
@@ -245,3 +249,10 @@ def _record(
             metrics.record(metrics.BATCH_SIZE, call.rows)
             metrics.record(metrics.PREDICT_LATENCY_MSEC, call.latency_msec)
             metrics.count(metrics.RPC_RETRIES, call.repeats)
+
+
+def _record_versions(scored: pa.RecordBatch) -> None:
+    """Counts rows by the version that answered: a server may send some calls to another one."""
+    for each in pc.value_counts(scored.column(VERSION_COLUMN)).to_pylist():
+        if each["values"] is not None:
+            metrics.count_version(each["values"], each["counts"])

@@ -125,7 +125,7 @@ class Retry:
                         raise self._given_up(error, cause, tried) from error
                     raise
                 call.check_rows(error)
-                self._wait(min(call.next_backoff(self._backoffs), secs_left), cause)
+                self._wait(min(call.next_backoff(self._backoffs), secs_left), cause, min(_asked(error), secs_left))
             except CallError:
                 self._on_answer()
                 raise
@@ -204,9 +204,17 @@ class Retry:
         is_away = isinstance(error, OutOfMemory) and cause is _Cause.OUTAGE
         return (Unavailable if is_away else type(error))(f"{error}; {tried}")
 
-    def _wait(self, secs: float, cause: _Cause) -> None:
+    def _wait(self, secs: float, cause: _Cause, least: float) -> None:
+        """Waits before a call is repeated.
+
+        Args:
+          least: waits for so long at least, although the model answers others meanwhile: its server asked for that.
+        """
+        until = self._clock() + least if least else 0.0
         with contextlib.nullcontext() if cause is _Cause.FAULT else self._throttled():
-            self._pause(secs)
+            self._pause(max(secs, least))
+            while least and (left := until - self._clock()) > 0:
+                self._pause(left)
 
     @contextlib.contextmanager
     def _throttled(self) -> Iterator[None]:
@@ -222,6 +230,11 @@ class Retry:
                 self._sleepers -= 1
                 if not self._sleepers:
                     self._throttled_secs += self._clock() - self._asleep_since
+
+
+def _asked(error: CallError) -> float:
+    """Returns how long the server asks to wait; 0: it does not ask."""
+    return error.retry_after_secs if isinstance(error, Unavailable) else 0.0
 
 
 class _Call:

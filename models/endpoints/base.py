@@ -31,6 +31,10 @@ class ServedModel:
     Args:
       signature: one that `fetch` returned earlier, reduced to the wanted outputs; None: asks the server.
 
+    Attributes:
+      timeout_secs: the deadline of a call.
+      max_tensor_bytes: calls with more bytes of tensors are never tried; 0: there is no such limit.
+
     Raises:
       UsageError: the options do not fit this endpoint.
       ModelNotFound: there is no such model. Only raised without a signature.
@@ -40,11 +44,14 @@ class ServedModel:
     remote = True
 
     def __init__(
-        self, spec: ModelSpec, options: ModelOptions, signature: Signature | None, fetch: FetchSignatures
+        self, spec: ModelSpec, options: ModelOptions, signature: Signature | None, fetch: FetchSignatures | None = None
     ) -> None:
         self.uri = spec.uri
         self.version = spec.version
+        self.timeout_secs = options.endpoint.rpc_timeout_secs
+        self.max_tensor_bytes = 0
         if signature is None:
+            assert fetch is not None, "how to ask for the signature that is not given"
             signatures, _ = fetch(spec, options.endpoint, options.endpoint.rpc_timeout_secs)
             signature = pick_signature(signatures, options.signature, options.outputs)
         self.signature = signature

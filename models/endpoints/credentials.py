@@ -5,10 +5,11 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from sluice.models.endpoints.google_accounts import GoogleCredentials, find_credentials
 from sluice.models.endpoints.secrets import check_secrets
 from sluice.models.errors import Unavailable, UsageError
 from sluice.models.interface import EndpointOptions
@@ -27,7 +28,6 @@ _SET_BY_PROTOCOL = ("connection", "content-length", "content-type", "te", "trans
 # RFC 6750, loosely: no white space. A file of several tokens, or of JSON, has some.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
-_GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 # A metadata server returns the same token until 4 minutes before it expires. google.auth renews it as early.
 # https://github.com/googleapis/google-auth-library-python/blob/main/google/auth/_helpers.py
 _RENEW_EARLY_SECS = 225.0
@@ -40,24 +40,6 @@ _REQUEST_SHARE, _MAX_REQUEST_SECS = 0.8, 30.0
 _WAIT_SHARE, _MAX_WAIT_SECS = 0.9, 120.0
 
 
-class GoogleCredentials(Protocol):
-    """The part of google.auth.credentials.Credentials that GoogleToken uses.
-
-    Attributes:
-      expiry: when the token expires, in UTC and without a time zone; None: never.
-    """
-
-    token: str | None
-    expiry: datetime.datetime | None
-
-    def refresh(self, request: "google.auth.transport.Request") -> None:
-        """Fetches a new token.
-
-        Args:
-          request: sends the HTTP requests.
-        """
-
-
 class _TokenSource(Protocol):
     def token(self) -> str:
         """Returns a token that is valid now.
@@ -65,6 +47,9 @@ class _TokenSource(Protocol):
         Raises:
           Unavailable: there is no such token.
         """
+
+    def reject(self, token: str) -> bool:
+        """Notes that a server refused a token; returns whether another one can be had."""
 
 
 class Credentials:
@@ -88,7 +73,7 @@ class Credentials:
         if options.token_file:
             self._source = _TokenFile(options.token_file)
         else:
-            self._source = GoogleToken(options, google or _google_credentials(options))
+            self._source = GoogleToken(options, google or find_credentials(options))
 
     def headers(self) -> list[tuple[str, str]]:
         """Returns (name, value) pairs, names in lower case.
@@ -99,6 +84,11 @@ class Credentials:
         if self._source is None:
             return list(self._headers)
         return [*self._headers, ("authorization", f"Bearer {self._source.token()}")]
+
+    def reject(self, headers: Sequence[tuple[str, str]]) -> bool:
+        """Notes that a server refused the token among these headers; returns whether the next headers have another."""
+        sent = dict(headers).get("authorization", "").removeprefix("Bearer ")
+        return self._source is not None and self._source.reject(sent)
 
 
 class _TokenFile:
@@ -129,6 +119,9 @@ class _TokenFile:
             except (OSError, UnicodeDecodeError) as error:
                 raise Unavailable(f"--rpc_token_file {self._path} cannot be read: {error}") from error
             return self._token
+
+    def reject(self, token: str) -> bool:
+        return self.token() != token  # it has changed since
 
     def _read(self) -> str:
         with open(self._path, encoding="ascii") as file:
@@ -201,6 +194,12 @@ class GoogleToken:
             reason = error if renewal.done() else f"no answer within {self._wait_secs:g} s"
             raise Unavailable(f"{self._failure}: {reason}") from error
 
+    def reject(self, token: str) -> bool:
+        with self._lock:
+            if self._token is not None and self._token.text == token:
+                self._token = None  # whatever its expiry says: the clocks may differ, or it was revoked
+        return True
+
     def _renew(self, now: float) -> "Future[_Token]":
         """Returns the renewal that is under way, or starts one."""
         if self._renewal is not None and not self._renewal.done():
@@ -254,32 +253,6 @@ def _token_of(credentials: GoogleCredentials) -> _Token:
         raise ValueError("its answer has no token")
     expiry = credentials.expiry
     return _Token(credentials.token, expiry.replace(tzinfo=datetime.UTC).timestamp() if expiry else float("inf"))
-
-
-def _google_credentials(options: EndpointOptions) -> GoogleCredentials:
-    import google.auth
-    import google.oauth2.id_token
-    from google.auth.exceptions import GoogleAuthError
-
-    credentials: GoogleCredentials
-    try:
-        if options.google_audience:
-            credentials = google.oauth2.id_token.fetch_id_token_credentials(options.google_audience)
-        else:
-            credentials = google.auth.default(scopes=[_GOOGLE_SCOPE])[0]
-    except (GoogleAuthError, OSError) as error:
-        raise UsageError((_NO_SERVICE_ACCOUNT if options.google_audience else _NO_DEFAULT).format(error)) from error
-    return credentials
-
-
-_NO_DEFAULT = (
-    "--rpc_google_auth: there are no application default credentials: {}; run `gcloud auth application-default login`, "
-    "or name a key file in GOOGLE_APPLICATION_CREDENTIALS"
-)
-_NO_SERVICE_ACCOUNT = (
-    "--rpc_google_audience: there is no service account to get an ID token for: {}; name its key file in "
-    "GOOGLE_APPLICATION_CREDENTIALS, or run on Google Cloud (a user's own login gives no such token)"
-)
 
 
 def _check_header(position: int, name: str, value: str) -> None:

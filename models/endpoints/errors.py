@@ -4,7 +4,9 @@ models.error_table says what the codes mean. Here are the texts that tell more t
 1024 characters.
 """
 
+import math
 import re
+from collections.abc import Mapping
 
 from sluice.models.error_table import BY_NAME, NO_MEMORY, NOT_READY, has_any, kind_of_http
 from sluice.models.errors import (
@@ -91,6 +93,9 @@ _HTTP_ANSWER = re.compile(
     r"(?:received http2 header with status|unexpected http status code received from server): (\d{3})", re.IGNORECASE
 )
 
+# A longer wait is not believed; --max_retry_secs ends it in any case.
+_MOST_WAIT_SECS = 86_400.0
+
 
 def is_not_served(text: str) -> bool:
     """Whether the text says that the server has no such model, version or label (now)."""
@@ -114,6 +119,26 @@ def error_of(code: str, text: str, address: str) -> CallError:
     if kind is ModelFault:
         return kind(f"{code}: {reason(text)}")
     return kind(text if kind in (BatchTooLarge, OutOfMemory) else f"{address}: {code}: {text}")
+
+
+def with_wait(error: CallError, headers: Mapping[str, str]) -> CallError:
+    """Returns the error of an answer over HTTP, with the wait that its header Retry-After asks for, if it has one."""
+    secs = retry_after_secs(headers)
+    if not secs or not isinstance(error, Unavailable):
+        return error
+    if type(error) is Unavailable:  # a server that says when to come again has too much to do
+        error = Overloaded(str(error))
+    error.retry_after_secs = secs
+    return error
+
+
+def retry_after_secs(headers: Mapping[str, str]) -> float:
+    """Returns the seconds of Retry-After; 0: there are none. A date is not read."""
+    try:
+        secs = float(headers.get("retry-after", ""))
+    except ValueError:
+        return 0.0
+    return min(secs, _MOST_WAIT_SECS) if math.isfinite(secs) and secs > 0 else 0.0
 
 
 def _kind(code: str, text: str) -> type[CallError]:

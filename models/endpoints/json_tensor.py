@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -46,16 +46,21 @@ def encode_columns(feeds: Feeds, signature: Signature) -> bytes:
 
 def encode_rows(feeds: Feeds, signature: Signature) -> bytes:
     """Returns the body of a request in the row form: `instances`, an object for each row."""
-    inputs = [spec.name for spec in signature.inputs]
-    columns = [_rows(np.asarray(feeds[name]), name) for name in inputs]
-    values = [column.opening + b"%b" + column.closing for column in columns]
-    if inputs == [_BASE64]:  # an object with this name would be read as a value in base64
-        form = values[0]
+    members, rows = row_members(feeds, signature)
+    if [spec.name for spec in signature.inputs] == [_BASE64]:  # in an object it would be read as a value in base64
+        form = members.removeprefix(_text(_BASE64) + b":")
     else:
-        names = [_text(name).replace(b"%", b"%%") for name in inputs]
-        form = b"{" + b",".join(map(b"%b:%b".__mod__, zip(names, values, strict=True))) + b"}"
-    rows = [form % row for row in zip(*(column.rows for column in columns), strict=True)]
-    return _request(signature, b'"instances":[' + b",".join(rows) + b"]")
+        form = b"{" + members + b"}"
+    return _request(signature, b'"instances":[' + b",".join([form % row for row in rows]) + b"]")
+
+
+def row_members(feeds: Feeds, signature: Signature) -> tuple[bytes, Iterable[tuple[bytes, ...]]]:
+    """Returns the members of a row's object in the row form, as a format of bytes, and what each row fills it with."""
+    columns = [_rows(np.asarray(feeds[spec.name]), spec.name) for spec in signature.inputs]
+    values = [column.opening + b"%b" + column.closing for column in columns]
+    names = [_text(spec.name).replace(b"%", b"%%") for spec in signature.inputs]
+    members = b",".join(map(b"%b:%b".__mod__, zip(names, values, strict=True)))
+    return members, zip(*(column.rows for column in columns), strict=True)
 
 
 def decode_outputs(body: bytes, signature: Signature) -> dict[str, np.ndarray]:
@@ -68,13 +73,18 @@ def decode_outputs(body: bytes, signature: Signature) -> dict[str, np.ndarray]:
       BadOutput: the answer is not JSON, lacks an output, or has one that is not a tensor of the signature's dtype and
         rank.
     """
-    answer = _parse(body)
+    answer = parse_json(body)
     if isinstance(answer, dict) and "outputs" in answer:
         columns = _named_columns(answer["outputs"], signature)
-    elif isinstance(answer, dict) and "predictions" in answer:
-        columns = _named_rows(answer["predictions"], signature)
-    else:
-        raise BadOutput(f"the answer has neither 'outputs' nor 'predictions': {_shown(answer)}")
+        return {spec.name: _to_array(columns[spec.name], spec) for spec in signature.outputs}
+    if isinstance(answer, dict) and "predictions" in answer:
+        return decode_predictions(answer["predictions"], signature)
+    raise BadOutput(f"the answer has neither 'outputs' nor 'predictions': {_shown(answer)}")
+
+
+def decode_predictions(rows: object, signature: Signature) -> dict[str, np.ndarray]:
+    """Returns the outputs of the row form of an answer, a value for each row; see `decode_outputs`."""
+    columns = _named_rows(rows, signature)
     return {spec.name: _to_array(columns[spec.name], spec) for spec in signature.outputs}
 
 
@@ -182,11 +192,12 @@ def _base64(value: bytes) -> bytes:
     return binascii.b2a_base64(value, newline=False)
 
 
-def _parse(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """Returns TF Serving's JSON, which may hold NaN, Infinity and strings that are not UTF-8; or raises BadOutput."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass  # TF Serving writes NaN, Infinity, and strings that are not UTF-8
+        pass
     try:
         return json.loads(body.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:

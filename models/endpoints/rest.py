@@ -18,7 +18,7 @@ from sluice.models.endpoints import not_found
 from sluice.models.endpoints.base import ServedModel
 from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
-from sluice.models.endpoints.errors import error_of, is_not_served
+from sluice.models.endpoints.errors import error_of, is_not_served, with_wait
 from sluice.models.endpoints.http_calls import Answer, Headers, HttpCalls
 from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.error_table import HTTP_CODES
@@ -58,14 +58,26 @@ def fetch_signatures(
     if answer.status != 200:
         raise _not_found(spec, client.endpoint, answer)
     try:
-        metadata = json.loads(answer.data)
+        return read_metadata(answer.data)
+    except ValueError as error:
+        odd = f"{client.endpoint.address} answers, but not with TF Serving's metadata: {cut_text(answer.data)}"
+        raise not_found.wrong_address(client.endpoint, odd) from error
+
+
+def read_metadata(data: bytes) -> tuple[dict[str, Signature], int | None]:
+    """Returns the signatures and the version in an answer of /metadata.
+
+    Raises:
+      ValueError: it is not such an answer.
+    """
+    try:
+        metadata = json.loads(data)
         definitions = message_class("tensorflow.serving.SignatureDefMap")()
         json_format.ParseDict(metadata["metadata"]["signature_def"], definitions, ignore_unknown_fields=True)
         version = metadata["model_spec"].get("version")
-        return _without_json(read_served_signatures(definitions)), None if version is None else int(version)
-    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-        odd = f"{client.endpoint.address} answers, but not with TF Serving's metadata: {_cut(answer.data)}"
-        raise not_found.wrong_address(client.endpoint, odd) from error
+        return without_json(read_served_signatures(definitions)), None if version is None else int(version)
+    except (KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+        raise ValueError(f"it lacks {error}") from error
 
 
 class RestModel(ServedModel):
@@ -86,7 +98,7 @@ class RestModel(ServedModel):
         """
         answer = self._client.predict(self._encode(feeds, self.signature), self._timeout_secs)
         if answer.status != 200:
-            raise _call_error(answer, self._client.endpoint.address)
+            raise with_wait(_call_error(answer, self._client.endpoint.address), answer.headers)
         return Outputs(decode_outputs(answer.data, self.signature), self.version)
 
     def close(self) -> None:
@@ -145,8 +157,8 @@ def _path(endpoint: Endpoint, version: int | None) -> str:
     return f"{path}/labels/{urllib.parse.quote(endpoint.label, safe='')}" if endpoint.label else path
 
 
-def _without_json(signatures: dict[str, Signature]) -> dict[str, Signature]:
-    """Returns the signatures, and marks those that REST cannot serve: its answers have every output."""
+def without_json(signatures: dict[str, Signature]) -> dict[str, Signature]:
+    """Returns the signatures, and marks those that TF Serving's JSON cannot serve: its answers have every output."""
     return {name: dataclasses.replace(each, refusal=_refusal(each)) for name, each in signatures.items()}
 
 
@@ -169,16 +181,16 @@ def _refusal(signature: Signature) -> str:
 
 
 def _call_error(answer: Answer, address: str) -> CallError:
-    text = _serving_text(answer.data)
+    text = serving_text(answer.data)
     if answer.status == 413:
-        return MessageTooLarge(f"{address}: HTTP 413: {text or _cut(answer.data)}")
+        return MessageTooLarge(f"{address}: HTTP 413: {text or cut_text(answer.data)}")
     code = HTTP_CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
     if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving names what it has not found
         code = "UNIMPLEMENTED"
     return error_of(code, text if text is not None else _other_text(answer), address)
 
 
-def _serving_text(body: bytes) -> str | None:
+def serving_text(body: bytes) -> str | None:
     """Returns the text of a TF Serving error; None if another server answered.
 
     TF Serving writes bytes of a text that is not UTF-8 as they are (json_tensor.cc, MakeJsonFromStatus). Before 2.3 it
@@ -202,18 +214,19 @@ def _c_unescaped(escaped: bytes) -> str | None:
 
 def _other_text(answer: Answer) -> str:
     location = answer.headers.get("location")
-    return f"HTTP {answer.status}{f' to {location}' if location else ''}: {_cut(answer.data)}"
+    return f"HTTP {answer.status}{f' to {location}' if location else ''}: {cut_text(answer.data)}"
 
 
-def _cut(body: bytes) -> str:
+def cut_text(body: bytes) -> str:
+    """Returns the start of a body, for error messages."""
     text = " ".join(body.decode(errors="replace").split())
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
 def _not_found(spec: ModelSpec, endpoint: Endpoint, answer: Answer) -> ModelNotFound:
-    text = _serving_text(answer.data)
+    text = serving_text(answer.data)
     if answer.status in (401, 403):
-        return not_found.refused(endpoint, f"HTTP {answer.status}: {text or _cut(answer.data)}")
+        return not_found.refused(endpoint, f"HTTP {answer.status}: {text or cut_text(answer.data)}")
     if text is not None and (answer.status == 404 or is_not_served(text)):
         return not_found.not_served(spec, endpoint, text)
     if answer.status < 500 and text is None:

@@ -14,6 +14,13 @@ _SECRET_HEADER = re.compile(r"(.*-)?(authorization|cookie|token|secret|password|
 # dot are of all hosts under it. https://cloud.google.com/vertex-ai/docs/predictions/use-dedicated-endpoints
 _GOOGLE_HOSTS = ("googleapis.com", ".googleapis.com", ".prediction.vertexai.goog")
 
+# How to encrypt calls, by protocol.
+_ENCRYPTED = {
+    "grpc": "--model grpcs://...",
+    "rest": "--model https://...",
+    "vertex": "--model vertex://... with an https:// --vertex_endpoint or none",
+}
+
 
 def check_secrets(options: EndpointOptions, endpoint: Endpoint, headers: Collection[str]) -> None:
     """Checks that a call carries one token at most, and that its secrets may go to the endpoint.
@@ -29,12 +36,10 @@ def check_secrets(options: EndpointOptions, endpoint: Endpoint, headers: Collect
         raise UsageError(f"{' and '.join(tokens)} are given, and a call carries one token; give one of them")
     if is_loopback(endpoint.host):
         return
-    secrets = tokens + [f"--rpc_headers {name}=..." for name in headers if _SECRET_HEADER.fullmatch(name)]
+    secrets = _secrets(options, headers)
     if secrets and not endpoint.tls:
-        scheme = {"grpc": "grpcs://", "rest": "https://"}[endpoint.protocol]
-        raise UsageError(
-            f"{secrets[0]} would be sent unencrypted to {endpoint.address}; give --model {scheme}..., or no token"
-        )
+        remedy = _ENCRYPTED[endpoint.protocol]
+        raise UsageError(f"{secrets[0]} would be sent unencrypted to {endpoint.address}; give {remedy}, or no token")
     is_access_token = options.google_auth and not options.google_audience
     if is_access_token and not _is_among(endpoint.host, (*_GOOGLE_HOSTS, *options.google_auth_hosts)):
         raise UsageError(
@@ -42,6 +47,24 @@ def check_secrets(options: EndpointOptions, endpoint: Endpoint, headers: Collect
             f"{endpoint.host}, which is none of Google's hosts; name it with --rpc_google_auth_hosts {endpoint.host} "
             "if you trust it, or send it a token of its own with --rpc_google_audience URL"
         )
+
+
+def refuse_secrets(options: EndpointOptions, endpoint: Endpoint) -> None:
+    """Checks that no secret goes to an endpoint, wherever it is.
+
+    Raises:
+      UsageError: one would.
+    """
+    if secrets := _secrets(options, [name.lower() for name, _ in options.headers]):
+        raise UsageError(
+            f"{secrets[0]}: a peering endpoint, such as {endpoint.address}, is called without encryption, so no secret "
+            "may go there; leave it out"
+        )
+
+
+def _secrets(options: EndpointOptions, headers: Collection[str]) -> list[str]:
+    tokens = list(_tokens(options, headers))
+    return tokens + [f"--rpc_headers {name}=..." for name in headers if _SECRET_HEADER.fullmatch(name)]
 
 
 def _tokens(options: EndpointOptions, headers: Collection[str]) -> Iterator[str]:

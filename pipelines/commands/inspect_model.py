@@ -26,7 +26,8 @@ DESCRIPTION = """Shows a model's versions and signatures, a sample row of input,
 BigQuery schema, and a command that scores with it."""
 EPILOG = """examples:
   sluice inspect --model work/model
-  sluice inspect --model grpc://localhost:8500/criteo --json"""
+  sluice inspect --model grpc://localhost:8500/criteo --json
+  sluice inspect --model vertex://projects/P/locations/L/endpoints/E"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="URI",
-        help="SavedModel directory, or one of versions of it; or grpc://HOST:8500/NAME, http://HOST:8501/v1/models/NAME",
+        help="SavedModel directory, or one of versions of it; or grpc://HOST:8500/NAME, "
+        "http://HOST:8501/v1/models/NAME, vertex://projects/P/locations/L/endpoints/E",
     )
     parser.add_argument(
         "--signature",
@@ -61,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _files(uri: str) -> ModelFiles:
     spec = parse_model_uri(uri)
-    if spec.endpoint or "://" not in spec.uri:
+    served = spec.endpoint is not None and spec.endpoint.protocol != "vertex"  # Vertex AI names artifacts in storage
+    if served or "://" not in spec.uri:
         return LocalFiles()
     from sluice.transforms.core.beam_files import BeamFiles  # imports Beam, which takes seconds
 

@@ -54,6 +54,6 @@ def _may_load(model: str, beam_flags: Sequence[str]) -> bool:
     if any(flag.startswith(_ELSEWHERE) for flag in beam_flags):
         return False
     try:
-        return parse_model_uri(model).endpoint is None
+        return parse_model_uri(model).is_here
     except UsageError:  # the plan will say so
         return False

@@ -152,7 +152,7 @@ def set_defaults(
     streaming = bool(options.view_as(StandardOptions).streaming)
     google.job_name = google.job_name or job_name(model, streaming)
     google.labels = [*(google.labels or []), *_missing_labels(google.labels, model_labels(model, version, follows))]
-    _set_processes(options.view_as(DebugOptions), served=model.endpoint is not None)
+    _set_processes(options.view_as(DebugOptions), served=not model.is_here)
     _set_driver(google)
     _set_package(options)
     options.view_as(JobOptions).sluice_options = json.dumps(parameters_of(job), ensure_ascii=False)
@@ -183,8 +183,10 @@ def label_value(text: str) -> str:
 
 def model_name(model: ModelSpec) -> str:
     """Returns the model's name on its server, or the name of its directory without a version."""
+    if model.managed is not None:
+        return model.managed.model
     if model.endpoint is not None:
-        return model.endpoint.name
+        return model.endpoint.name.rpartition("/")[2] if model.endpoint.protocol == "vertex" else model.endpoint.name
     parts = [part for part in model.uri.split("://")[-1].split("/") if part]
     while len(parts) > 1 and parts[-1].isdecimal():
         parts.pop()

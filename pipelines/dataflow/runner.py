@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import sys
+from collections.abc import Iterator
 from typing import TypeVar
 
 import apache_beam as beam
@@ -14,7 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from sluice.models.errors import UsageError
-from sluice.models.uri import ModelSpec, parse_model_uri
+from sluice.models.uri import Endpoint, ModelSpec, parse_base_url, parse_model_uri
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
 
@@ -83,7 +84,7 @@ def is_local(options: PipelineOptions) -> bool:
 def loads_model(options: PipelineOptions, model: ModelSpec) -> bool:
     """Whether a job loads its model into this process. Workers of other processes load theirs."""
     mode = options.view_as(DirectOptions).direct_running_mode
-    return is_local(options) and model.endpoint is None and mode != "multi_processing"
+    return is_local(options) and model.is_here and mode != "multi_processing"
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
@@ -105,10 +106,11 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
     """
     if not is_dataflow(options):
         return
-    endpoint = parse_model_uri(job.model).endpoint
-    if endpoint and endpoint.host in _LOOPBACK:
+    for flag, endpoint in _servers(job):
+        if endpoint.host not in _LOOPBACK:
+            continue
         raise UsageError(
-            f"--model {job.model} is on this machine, which Dataflow's workers cannot reach; give the server's address "
+            f"{flag} is on this machine, which Dataflow's workers cannot reach; give the server's address "
             "in their network"
         )
     for name in ("input", "model", "output", "failures", "failure_payload_dir"):
@@ -117,6 +119,16 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
             raise UsageError(
                 f"--{name} {path} is on this machine, which Dataflow's workers cannot read; give a gs:// path"
             )
+
+
+def _servers(job: BatchOptions | StreamingOptions) -> Iterator[tuple[str, Endpoint]]:
+    """Yields where workers send calls of the model, as the user gave it."""
+    endpoint = parse_model_uri(job.model).endpoint
+    if endpoint is None:
+        return
+    yield f"--model {job.model}", endpoint
+    if endpoint.protocol == "vertex" and job.vertex_endpoint:
+        yield f"--vertex_endpoint {job.vertex_endpoint}", parse_base_url(job.vertex_endpoint, "--vertex_endpoint")
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:

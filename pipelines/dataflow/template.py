@@ -56,7 +56,7 @@ _KINDS = {
     "SUBSCRIPTION": ("PUBSUB_SUBSCRIPTION", r"^projects/[^\n\r/]+/subscriptions/[^\n\r/]+$"),
     "TOPIC": ("PUBSUB_TOPIC", r"^projects/[^\n\r/]+/topics/[^\n\r/]+$"),
     "TABLE": ("BIGQUERY_TABLE", r"^[^\s/]+[.:][^\s/.:]+\.[^\s/.:]+$"),
-    "URI": ("TEXT", r"^(gs|grpcs?|https?|vertex)://[^\n\r]+$"),
+    "URI": ("TEXT", r"^(gs|grpcs?|https?|vertex(\+http)?)://[^\n\r]+$"),
 }
 _NUMBERS = {int: r"^-?[0-9]+$", float: r"^-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$"}
 _ACRONYMS = {"csv": "CSV", "id": "ID", "rpc": "RPC", "rest": "REST", "bigquery": "BigQuery", "google": "Google"}

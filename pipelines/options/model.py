@@ -4,8 +4,9 @@ import dataclasses
 
 from sluice.models.batching.options import ON_UNAVAILABLE, SchedulerOptions
 from sluice.models.errors import UsageError
-from sluice.models.interface import EndpointOptions
+from sluice.models.interface import DEFAULT_RPC_TIMEOUT_SECS, EndpointOptions
 from sluice.models.signature import DEFAULT_SIGNATURE
+from sluice.models.uri import parse_base_url
 from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_headers, parse_names, parse_sizes
 
 REST_FORMATS = ("columns", "rows")
@@ -18,7 +19,10 @@ _MAX_RPC_TIMEOUT_SECS = 86_400.0
 class EndpointFlags:
     """How to reach a served model."""
 
-    rpc_timeout_secs: float = flag("Deadline of one call", 60.0, float, group="Endpoint", metavar="S")
+    rpc_timeout_secs: float | None = flag(
+        "Deadline of one call; default: 60, and for an endpoint of Vertex AI the endpoint's own", None, float,
+        group="Endpoint", metavar="S",
+    )  # fmt: skip
     rpc_ca_file: str = flag(
         "PEM file of certificates to trust instead of the machine's; read at launch", "", group="Endpoint",
         metavar="FILE",
@@ -60,12 +64,32 @@ class EndpointFlags:
         "REST: send one list per input, or one object per row", "columns", choices=REST_FORMATS, group="Endpoint"
     )
     rest_gzip: bool = flag("REST: compress requests", False, parse_bool, group="Endpoint")
+    vertex_endpoint: str = flag(
+        "URL of a proxy or a local service instead of Vertex AI at LOCATION-aiplatform.googleapis.com. An http:// URL "
+        "gets no credentials",
+        "",
+        group="Endpoint",
+        metavar="URL",
+    )
+    signature_from: str = flag(
+        "vertex://: take the signature from this SavedModel directory, saved_model.pb, or JSON file of TF Serving's "
+        "/metadata, instead of the deployed model's artifact; read at launch",
+        "",
+        group="Endpoint",
+        metavar="DIR|FILE",
+    )
 
     def __post_init__(self) -> None:
-        check_number(self, "rpc_timeout_secs", above=0, most=_MAX_RPC_TIMEOUT_SECS)
+        if self.rpc_timeout_secs is not None:
+            check_number(self, "rpc_timeout_secs", above=0, most=_MAX_RPC_TIMEOUT_SECS)
+        if self.vertex_endpoint:
+            parse_base_url(self.vertex_endpoint, "--vertex_endpoint")
 
-    def endpoint_options(self) -> EndpointOptions:
+    def endpoint_options(self, account: str = "") -> EndpointOptions:
         """Returns how to call the endpoint; reads the certificates.
+
+        Args:
+          account: see EndpointOptions.google_account.
 
         Raises:
           UsageError: the file of certificates cannot be read.
@@ -78,15 +102,19 @@ class EndpointFlags:
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"--rpc_ca_file {self.rpc_ca_file} cannot be read: {error}") from error
         return EndpointOptions(
-            rpc_timeout_secs=self.rpc_timeout_secs,
+            rpc_timeout_secs=DEFAULT_RPC_TIMEOUT_SECS if self.rpc_timeout_secs is None else self.rpc_timeout_secs,
+            own_timeout=self.rpc_timeout_secs is None,
             ca_certificates=certificates,
             headers=self.rpc_headers,
             token_file=self.rpc_token_file,
             google_auth=self.rpc_google_auth,
             google_auth_hosts=self.rpc_google_auth_hosts,
             google_audience=self.rpc_google_audience,
+            google_account=account,
             rest_format=self.rest_format,
             rest_gzip=self.rest_gzip,
+            vertex_endpoint=self.vertex_endpoint,
+            signature_from=self.signature_from,
         )
 
 
@@ -97,7 +125,8 @@ class ModelFlags(EndpointFlags):
     model: str = flag(
         "SavedModel directory, or a directory of its numbered versions (the newest complete one is used), local or "
         "gs://; or a model behind TF Serving: grpc://HOST:8500/NAME or http://HOST:8501/v1/models/NAME, optionally "
-        "with /versions/N or /labels/L; grpcs:// and https:// for TLS",
+        "with /versions/N or /labels/L; grpcs:// and https:// for TLS; or an endpoint of Vertex AI: "
+        "vertex://projects/P/locations/L/endpoints/E",
         group="Model",
         metavar="URI",
     )

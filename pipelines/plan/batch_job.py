@@ -75,21 +75,22 @@ class BatchPlan:
     failure_policy: FailurePolicy
 
 
-def plan_batch(options: BatchOptions, project: str = "", temp_location: str = "") -> BatchPlan:
+def plan_batch(options: BatchOptions, project: str = "", temp_location: str = "", account: str = "") -> BatchPlan:
     """Returns the job that the options ask for. Creates the tables that it writes unless they exist.
 
     Args:
       project: is billed for reads from BigQuery; "": the table's own.
       temp_location: a directory for files of load jobs; "": there is none.
+      account: see EndpointOptions.google_account.
 
     Raises:
       UsageError: something does not fit, or cannot be reached; nothing has been written.
     """
     with launch_errors():
-        return _plan(options, project, temp_location)
+        return _plan(options, project, temp_location, account)
 
 
-def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
+def _plan(options: BatchOptions, project: str, temp_location: str, account: str) -> BatchPlan:
     _check_bigquery(options)
     job = f"{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
     destination = parse_output(options.output, options.output_format) if options.output else None
@@ -97,7 +98,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str) -> BatchPlan:
     failure_files = plan_failure_files(options, destination, job)
     _check_targets(options, tuple(filter(None, (target, failure_files))))
     given = _find_input(options, project)
-    endpoint = options.endpoint_options()
+    endpoint = options.endpoint_options(account)
     found, signature, exclude = find_signature(options, given.source.names, endpoint)
     rows = _plan_rows(options, given, signature, exclude, destination)
     defaults = parse_defaults(signature, options.column_defaults)

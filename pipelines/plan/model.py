@@ -1,6 +1,7 @@
 """Decides what batch and streaming jobs have in common: the model, its signature, the user's schema and defaults."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,9 +54,22 @@ def check_devices(options: JobOptions) -> None:
     Raises:
       UsageError: one is not; the text lists those that are.
     """
-    if options.device and parse_model_uri(options.model).endpoint is None:
+    if options.device and parse_model_uri(options.model).is_here:
         check_devices_here(
             SessionOptions(options.intra_op_threads, options.inter_op_threads, devices=options.device_options())
+        )
+
+
+def check_callable(uri: str) -> None:
+    """Checks that a model can be called row by row, as a stream needs it.
+
+    Raises:
+      UsageError: it is for managed jobs.
+    """
+    if parse_model_uri(uri).managed is not None:
+        raise UsageError(
+            f"--model {uri}: a managed model scores data at rest, by `sluice batch`; deploy it, and give "
+            "vertex://projects/P/locations/L/endpoints/E"
         )
 
 
@@ -163,8 +177,17 @@ def make_recipe(
             poll_secs=poll_secs,
         ),
         options.scheduler_options(),
-        signature if spec.endpoint or poll_secs else None,
+        None if spec.is_here and not poll_secs else signature,
     )
+
+
+def without_account(recipe: ModelRecipe) -> ModelRecipe:
+    """Returns the recipe for workers elsewhere, which call the model as themselves.
+
+    Beam keeps --impersonate_service_account to the launcher too.
+    """
+    endpoint = dataclasses.replace(recipe.model.endpoint, google_account="")
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, endpoint=endpoint))
 
 
 def describe_model(recipe: ModelRecipe, version: int | None) -> str:

@@ -7,7 +7,15 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.messages import MessagePlan, MessageWanted, plan_messages
-from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.plan.model import (
+    check_callable,
+    find_signature,
+    launch_errors,
+    make_recipe,
+    parse_defaults,
+    read_input_schema,
+    without_account,
+)
 from sluice.pipelines.plan.output_paths import parse_output
 from sluice.pipelines.plan.streaming_sinks import (
     FailureSinks,
@@ -50,27 +58,32 @@ class StreamingPlan:
     failures: FailureSinks
 
 
-def plan_streaming(options: StreamingOptions, native: bool, temp_location: str = "") -> StreamingPlan:
+def plan_streaming(
+    options: StreamingOptions, native: bool, temp_location: str = "", account: str = ""
+) -> StreamingPlan:
     """Returns the job that the options ask for. Looks at sinks; makes and reads nothing.
 
     Args:
       temp_location: see pipelines.plan.output_paths.payload_directory.
+      account: see EndpointOptions.google_account.
 
     Raises:
       UsageError: something does not fit, or cannot be reached.
     """
     with launch_errors():
-        return _plan(options, native, temp_location)
+        return _plan(options, native, temp_location, account)
 
 
-def _plan(options: StreamingOptions, native: bool, temp_location: str) -> StreamingPlan:
-    endpoint = options.endpoint_options()
+def _plan(options: StreamingOptions, native: bool, temp_location: str, account: str) -> StreamingPlan:
+    check_callable(options.model)
+    endpoint = options.endpoint_options(account)
     found, signature, exclude = find_signature(options, (), endpoint)
     defaults = parse_defaults(signature, options.column_defaults)
     destination = parse_output(options.output, options.output_format) if options.output else None
     messages = _plan_messages(options, signature, exclude, destination.format if destination else "")
     poll_secs = options.model_poll_secs if found.on_disk and found.version is not None else 0.0
     spec = dataclasses.replace(found.spec, version=None) if poll_secs else found.spec  # unpinned where it is followed
+    recipe = make_recipe(options, spec, signature, defaults, endpoint, poll_secs)
     plan = StreamingPlan(
         native=native,
         subscription=options.input_subscription,
@@ -78,7 +91,7 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str) -> Stream
         id_label=options.id_label,
         timestamp_attribute=options.timestamp_attribute,
         max_delivery_attempts=options.max_delivery_attempts,
-        recipe=make_recipe(options, spec, signature, defaults, endpoint, poll_secs),
+        recipe=without_account(recipe) if native else recipe,
         version=found.version,
         output_prefix=options.output_prefix,
         messages=messages,

@@ -10,7 +10,15 @@ from apache_beam.runners.runner import PipelineResult
 
 from sluice.pipelines.plan.batch_job import BatchPlan
 from sluice.pipelines.progress.phases import MODEL_LOAD, RUN, Phases, rounded_phases
-from sluice.pipelines.progress.summary import Count, failure_counts, failures_by_stage, render_table, retry_counts
+from sluice.pipelines.progress.summary import (
+    Count,
+    failure_counts,
+    failures_by_stage,
+    render_table,
+    retry_counts,
+    rows_by_version,
+    version_counts,
+)
 from sluice.transforms.core import metrics
 
 # Stages at which rows fail that have been predicted.
@@ -29,6 +37,7 @@ class Summary:
       failures_by: by stage and error type, e.g. {"decode": {"InvalidRow": 2}}.
       output_table, failures_table: PROJECT.DATASET.TABLE; "": none has been written to.
       version: of the model; None if it has none.
+      versions: rows by the version of a served model that answered.
       model_load_msec, batch_size, predict_latency_msec: None: not known. The last two are means over calls.
       rpc_retries: calls of a served model that were repeated.
       throttled_seconds: how long bundles waited for a server that was unavailable or overloaded.
@@ -52,6 +61,7 @@ class Summary:
     rpc_retries: int = 0
     throttled_seconds: int = 0
     phases: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
@@ -138,6 +148,7 @@ def from_counters(
         rpc_retries=counters.get(metrics.RPC_RETRIES, 0),
         throttled_seconds=counters.get(metrics.THROTTLED_SECS, 0),
         phases=phases,
+        versions=rows_by_version(counters),
     )
 
 
@@ -156,6 +167,7 @@ def to_json(summary: Summary) -> str:
         "failures_table": summary.failures_table,
         "model": summary.model,
         "version": summary.version,
+        "versions": dict(summary.versions),
         "model_load_msec": _tenths(summary.model_load_msec),
         "batch_size": _tenths(summary.batch_size),
         "predict_latency_msec": _tenths(summary.predict_latency_msec),
@@ -188,6 +200,7 @@ def _counts(summary: Summary) -> list[Count]:
     return [
         ("Rows in", f"{summary.rows_in:,}", ""),
         ("Predictions", f"{summary.predictions:,}", ""),
+        *version_counts(summary.versions),
         ("Failures", f"{summary.failures:,}", _share(summary)),
         *failure_counts(summary.failures_by),
         ("Seconds", f"{summary.seconds:,.1f}", ""),

@@ -13,6 +13,8 @@ from sluice.pipelines.progress.summary import (
     render_table,
     retry_counts,
     rounded,
+    rows_by_version,
+    version_counts,
 )
 
 
@@ -24,6 +26,7 @@ class StreamSummary:
       messages: acknowledged, each with its prediction or failure written.
       predictions, failures: rows; their sum is above `messages` if some were retried.
       failures_by: by stage and error type.
+      versions: rows by the version of a served model that answered.
       latency_p50_ms, latency_p99_ms: from publishing until the prediction was written; None without messages.
       restarts: how often messages in work were returned and retried.
       phases: the seconds of each phase; see Phases.
@@ -45,6 +48,7 @@ class StreamSummary:
     model_swaps: int
     model_versions_rejected: int
     phases: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def messages_per_second(self) -> float:
@@ -65,7 +69,8 @@ def stream_summary(
         if hasattr(figures, field.name)
     }
     taken |= {"latency_p50_ms": stats.latency(0.5), "latency_p99_ms": stats.latency(0.99)}
-    return StreamSummary(**taken, failures_by=failures_by_stage(tally), model=model, phases=phases)
+    versions = rows_by_version(tally)
+    return StreamSummary(**taken, failures_by=failures_by_stage(tally), versions=versions, model=model, phases=phases)
 
 
 def to_json(summary: StreamSummary) -> str:
@@ -81,6 +86,7 @@ def render(summary: StreamSummary) -> str:
     counts = [
         ("Messages", f"{summary.messages:,}", "acknowledged"),
         ("Predictions", f"{summary.predictions:,}", ""),
+        *version_counts(summary.versions),
         ("Failures", f"{summary.failures:,}", ""),
         *failure_counts(summary.failures_by),
         ("Seconds", f"{summary.seconds:,.1f}", ""),

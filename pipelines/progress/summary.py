@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sluice.pipelines.progress.table import align
-from sluice.transforms.core.metrics import ROWS_FAILED
+from sluice.transforms.core.metrics import ROWS_FAILED, ROWS_PREDICTED
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,6 +23,19 @@ def failures_by_stage(counters: Mapping[str, int]) -> dict[str, dict[str, int]]:
             _, stage, error_type = name.split("/", 2)
             failures_by.setdefault(stage, {})[error_type] = count
     return failures_by
+
+
+def rows_by_version(counters: Mapping[str, int]) -> dict[str, int]:
+    """Returns rows by the version that answered, from the counters called "rows_predicted/VERSION"."""
+    prefix = f"{ROWS_PREDICTED}/"
+    return {name.removeprefix(prefix): rows for name, rows in sorted(counters.items()) if name.startswith(prefix)}
+
+
+def version_counts(versions: Mapping[str, int]) -> list[Count]:
+    """Returns a line for each version, if several have answered."""
+    if len(versions) < 2:
+        return []
+    return [(f"  version {version}", f"{rows:,}", "rows") for version, rows in versions.items()]
 
 
 def failure_counts(failures_by: Failures) -> list[Count]:

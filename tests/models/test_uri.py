@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sluice.models.errors import UsageError
-from sluice.models.uri import Endpoint, ModelSpec, parse_model_uri
+from sluice.models.uri import Endpoint, ManagedModel, ModelSpec, parse_base_url, parse_model_uri
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,134 @@ def test_addresses(host: str, address: str) -> None:
 def test_endpoints_that_are_none(uri: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         parse_model_uri(uri)
+
+
+ENDPOINT = "projects/p-1/locations/europe-west4/endpoints/42"
+VERTEX = Endpoint("vertex", "europe-west4-aiplatform.googleapis.com", 443, ENDPOINT, True, method="rawPredict")
+MANAGED = ManagedModel("p", "us-central1", "9")
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint"),
+    [
+        (f"vertex://{ENDPOINT}", VERTEX),
+        (f"vertex://{ENDPOINT}?method=rawPredict", VERTEX),
+        (f"vertex://{ENDPOINT}?method=predict", replace(VERTEX, method="predict")),
+        (
+            "vertex://projects/example.com:p/locations/global/endpoints/my-model",
+            replace(VERTEX, host="aiplatform.googleapis.com",
+                    name="projects/example.com:p/locations/global/endpoints/my-model"),
+        ),
+        (f"vertex://42.europe-west4-7.prediction.vertexai.goog/{ENDPOINT}",
+         replace(VERTEX, host="42.europe-west4-7.prediction.vertexai.goog")),
+        (f"vertex://10.0.0.1:8443/{ENDPOINT}", replace(VERTEX, host="10.0.0.1", port=8443)),
+        (f"vertex://[::1]:8443/{ENDPOINT}?method=predict",
+         replace(VERTEX, host="::1", port=8443, method="predict")),
+        (f"vertex+http://proxy:8600/{ENDPOINT}", replace(VERTEX, host="proxy", port=8600, tls=False)),
+    ],
+)  # fmt: skip
+def test_endpoints_of_vertex(uri: str, endpoint: Endpoint) -> None:
+    spec = parse_model_uri(uri)
+    assert spec == ModelSpec(uri, None, endpoint)
+    assert not spec.is_here and spec.managed is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "host", "port", "name", "version"),
+    [
+        (
+            "vertex+http://42.aiplatform.googleapis.com/v1/models/77:predict",
+            "42.aiplatform.googleapis.com",
+            80,
+            "77",
+            77,
+        ),
+        ("vertex+http://127.0.0.1:8600/v1/models/77", "127.0.0.1", 8600, "77", 77),
+        ("vertex+http://h/v1/models/named", "h", 80, "named", None),
+    ],
+)
+def test_a_peering_endpoint_has_no_tls(uri: str, host: str, port: int, name: str, version: int | None) -> None:
+    endpoint = Endpoint("vertex", host, port, name)
+    assert parse_model_uri(uri) == ModelSpec(uri, version, endpoint)
+    assert (endpoint.tls, endpoint.method) == (False, "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "managed", "name"),
+    [
+        ("vertex://projects/p/locations/us-central1/models/9", MANAGED, "projects/p/locations/us-central1/models/9"),
+        (
+            "vertex://projects/p/locations/us-central1/models/9@3",
+            replace(MANAGED, version="3"),
+            "projects/p/locations/us-central1/models/9@3",
+        ),
+        (
+            "vertex://projects/p/locations/us-central1/models/9@golden/",
+            replace(MANAGED, version="golden"),
+            "projects/p/locations/us-central1/models/9@golden",
+        ),
+    ],
+)
+def test_managed_models(uri: str, managed: ManagedModel, name: str) -> None:
+    spec = parse_model_uri(uri)
+    assert spec == ModelSpec(uri.rstrip("/"), managed=managed)
+    assert (spec.endpoint, spec.is_here, managed.name) == (None, False, name)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "vertex://",
+        "vertex://projects/p",
+        "vertex://projects/p/locations/l/endpoints/",
+        "vertex://projects/p/locations/l/endpoints/42/x",
+        "vertex://projects/p/locations/l/endpoints/42@3",
+        "vertex://projects/p/locations/l/endpoints/42?method=explain",
+        "vertex://projects/p/locations/l/endpoints/42?x=1",
+        "vertex://projects/p/locations/l/endpoints/42#x",
+        "vertex://projects/p/locations/evil.example.com/endpoints/42",
+        "vertex://projects/p/locations/l%2Fx/endpoints/42",
+        "vertex://projects/p/locations/L/endpoints/42",
+        "vertex://me:secret@h/projects/p/locations/l/endpoints/42",
+        "vertex://h#x/projects/p/locations/l/endpoints/42",
+        "vertex://h/projects/p/locations/l/models/9",
+        "vertex://projects/p/locations/l/models/9@3?method=predict",
+        "vertex://h/v1/models/77:predict",
+        "vertex+http://projects/p/locations/l/endpoints/42",
+        "vertex+http://projects/p/locations/l/models/9",
+        "vertex+http:///v1/models/77",
+        "vertex+http://h/v1/models/",
+        "vertex+http://h/v1/models/77:explain",
+    ],
+)
+def test_what_is_of_no_form_of_vertex(uri: str) -> None:
+    with pytest.raises(UsageError, match=r"is not of a form of Vertex AI; give vertex://projects/P.*@VERSION") as error:
+        parse_model_uri(uri)
+    assert uri.rstrip("/") in str(error.value)
+
+
+@pytest.mark.parametrize("port", ["port", "65536"])
+def test_a_port_of_vertex_that_is_none(port: str) -> None:
+    with pytest.raises(UsageError, match=r"[Pp]ort .*; give vertex://"):
+        parse_model_uri(f"vertex://h:{port}/{ENDPOINT}")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls"),
+    [
+        ("http://127.0.0.1:8600", "127.0.0.1", 8600, False),
+        ("https://example.com/", "example.com", 443, True),
+        ("HTTP://h", "h", 80, False),
+        ("http://[::1]:80", "::1", 80, False),
+    ],
+)
+def test_base_urls(url: str, host: str, port: int, tls: bool) -> None:
+    assert parse_base_url(url, "--vertex_endpoint") == Endpoint("vertex", host, port, "", tls)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8600", "ftp://h", "http://", "http://h/v1", "http://h?x", "http://u@h", "http://h:x"]
+)
+def test_base_urls_that_are_none(url: str) -> None:
+    with pytest.raises(UsageError, match=r"--vertex_endpoint .*; give http://HOST:PORT or https://HOST:PORT"):
+        parse_base_url(url, "--vertex_endpoint")

@@ -59,6 +59,11 @@ def count_failure(stage: str, error_type: str, value: int = 1) -> None:
     count(f"{ROWS_FAILED}/{stage}/{error_type}", value)
 
 
+def count_version(version: int, value: int) -> None:
+    """Adds to the rows that one version of a served model has predicted. `ROWS_PREDICTED` counts them too."""
+    count(f"{ROWS_PREDICTED}/{version}", value)
+
+
 def tally() -> dict[str, int]:
     """Returns the counters of this process since `reset_tally`."""
     with _lock:

@@ -296,3 +296,39 @@ def test_a_sleep_that_raises_ends_the_call() -> None:
     with pytest.raises(Cancelled):
         world.run(Unavailable("x"))
     assert world.retry.throttled_secs == pytest.approx(0.1)
+
+
+def asking(secs: float, kind: type[Unavailable] = Overloaded) -> Unavailable:
+    """A server that says when to come again."""
+    error = kind("busy")
+    error.retry_after_secs = secs
+    return error
+
+
+def test_a_server_that_says_when_to_come_again_is_left_alone_until_then() -> None:
+    world = World()
+    world.failures = [asking(7.0), asking(0.05)]
+    assert world.retry.run(world.attempt, 1) is ANSWER
+    assert world.sleeps == [7.0, 0.2], "the back-off is the least wait"
+
+
+def test_what_ends_a_wait_early_does_not_end_one_that_the_server_asked_for() -> None:
+    world = World()
+    woken = iter([2.0, 3.0])  # others are answered, and wake this one
+
+    def sleep(secs: float) -> None:
+        world.sleeps.append(secs)
+        world.now += next(woken, secs)
+
+    world.retry = Retry(SchedulerOptions(), lambda: world.now, sleep, longest_backoffs)
+    world.failures = [asking(7.0)]
+    assert world.retry.run(world.attempt, 1) is ANSWER
+    assert world.sleeps == [7.0, 5.0, 2.0] and world.now == 107.0
+
+
+def test_nobody_waits_for_longer_than_the_user_allows() -> None:
+    world = World(max_retry_secs=10)
+    world.failures = [asking(3600.0), asking(3600.0)]
+    with pytest.raises(Overloaded, match=r"gave up after 2 attempts in 10.0 s \(--max_retry_secs\)"):
+        world.retry.run(world.attempt, 1)
+    assert world.sleeps == [10.0]

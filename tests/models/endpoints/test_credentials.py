@@ -510,3 +510,26 @@ def test_a_token_endpoint_that_is_away(monkeypatch: pytest.MonkeyPatch, key_file
         Credentials(EndpointOptions(google_auth=True), LOCAL).headers()
     with pytest.raises(ModelNotFound, match="no access token from Google"):
         fetch_signatures(ModelSpec("grpc://127.0.0.1/m", None, LOCAL), EndpointOptions(google_auth=True), 1)
+
+
+def test_a_token_that_a_server_refuses_is_renewed_whatever_its_expiry_says() -> None:
+    google = FakeGoogle(lifetime_secs=None)
+    credentials = Credentials(EndpointOptions(google_auth=True), LOCAL, google)
+    first = credentials.headers()
+    assert credentials.reject(first), "another one can be had"
+    assert credentials.headers() == [("authorization", "Bearer token-2")]
+    assert credentials.reject(first)
+    assert credentials.headers() == [("authorization", "Bearer token-2")], "this one has not been refused"
+
+
+def test_a_token_of_the_user_is_not_renewed(tmp_path: Path) -> None:
+    assert not Credentials(EndpointOptions(), LOCAL).reject([])
+    given = Credentials(EndpointOptions(headers=(("authorization", "Bearer x"),)), LOCAL)
+    assert not given.reject(given.headers())
+    path = tmp_path / "token"
+    path.write_text("first")
+    credentials = Credentials(token_options(path), LOCAL)
+    sent = credentials.headers()
+    assert not credentials.reject(sent)
+    path.write_text("second")
+    assert credentials.reject(sent), "it has changed meanwhile"

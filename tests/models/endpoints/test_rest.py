@@ -17,7 +17,7 @@ import pytest
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.endpoints import rest
-from sluice.models.endpoints.rest import _serving_text, fetch_signatures
+from sluice.models.endpoints.rest import fetch_signatures, serving_text
 from sluice.models.errors import (
     BadInput,
     BadOutput,
@@ -465,4 +465,12 @@ def test_answers_in_the_form_of_the_request(serve: Any) -> None:
     ],
 )
 def test_the_text_of_an_error_may_hold_any_bytes(body: bytes, text: str | None) -> None:
-    assert _serving_text(body) == text
+    assert serving_text(body) == text
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_may_say_when_to_come_again(serve: Any, status: int) -> None:
+    server = serve(lambda _: Reply(status, b"", {"Retry-After": "7"}))
+    with pytest.raises(Overloaded) as error:
+        opened(server.uri()).call(x_feeds(1))
+    assert error.value.retry_after_secs == 7.0

@@ -30,6 +30,7 @@ from tests.support.dataflow.service import dataflow_service
 
 NEEDED = {"project": "my-project", "region": "us-central1", "temp_location": "gs://bucket/tmp"}
 IN_WORKER, SERVED = "gs://bucket/models/criteo", "grpc://host:8500/criteo/versions/3"
+ON_VERTEX = "vertex://projects/p/locations/l/endpoints/42"
 
 
 def options_of(*flags: str, **needed: str) -> PipelineOptions:
@@ -130,6 +131,7 @@ def test_a_model_in_the_worker_gets_one_process_with_threads() -> None:
 
 def test_a_served_model_gets_dataflows_processes_with_more_threads() -> None:
     assert threads_and_experiments(completed(SERVED)) == (32, [])
+    assert threads_and_experiments(completed(ON_VERTEX)) == (32, [])
 
 
 @pytest.mark.parametrize("model", [IN_WORKER, SERVED])
@@ -141,6 +143,7 @@ def test_threads_and_processes_are_the_users_if_they_are_given(model: str) -> No
 def test_labels_tell_model_and_version() -> None:
     assert labels_of(completed(IN_WORKER)) == ["sluice-model=criteo", "sluice-model-version=1"]
     assert labels_of(completed(SERVED, version=None)) == ["sluice-model=criteo"]
+    assert labels_of(completed(ON_VERTEX, version=None)) == ["sluice-model=42"]
     assert labels_of(completed(IN_WORKER, poll_secs=30.0))[1] == "sluice-model-version=newest"
 
 

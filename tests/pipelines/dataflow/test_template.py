@@ -81,7 +81,16 @@ BY_METAVAR: dict[str, st.SearchStrategy[Any]] = {
     "SUBSCRIPTION": ids.map("projects/p/subscriptions/{}".format),
     "TOPIC": ids.map("projects/p/topics/{}".format),
     "TABLE": ids.map("p.d.{}".format),
-    "URI": st.sampled_from(["gs://b/m", "grpc://h:8500/n", "https://h/v1/models/n/versions/3", "grpcs://h/n/labels/x"]),
+    "URL": st.sampled_from(["https://h", "http://h:8502"]),
+    "URI": st.sampled_from(
+        [
+            "gs://b/m",
+            "grpc://h:8500/n",
+            "https://h/v1/models/n/versions/3",
+            "grpcs://h/n/labels/x",
+            "vertex://projects/p/locations/l/endpoints/4?method=predict",
+        ]
+    ),
     "CHAR": st.characters(codec="ascii", exclude_characters="\0\r\n"),
 }
 BY_PARSE: dict[Any, st.SearchStrategy[Any]] = {

@@ -116,3 +116,18 @@ def test_devices_are_checked_and_named_in_one_way() -> None:
             DeviceFlags(model="m", device=devices)
     with pytest.raises(UsageError, match="--device_placement is hard; give soft or strict"):
         DeviceFlags(model="m", device_placement="hard")
+
+
+def test_the_options_of_vertex() -> None:
+    options = EndpointFlags(vertex_endpoint="http://127.0.0.1:8502", signature_from="gs://b/m").endpoint_options("a@x")
+    assert (options.vertex_endpoint, options.signature_from) == ("http://127.0.0.1:8502", "gs://b/m")
+    assert options.google_account == "a@x"
+    with pytest.raises(UsageError, match=r"--vertex_endpoint 127.0.0.1:8502 is no base URL; give http://HOST:PORT"):
+        EndpointFlags(vertex_endpoint="127.0.0.1:8502")
+
+
+def test_the_deadline_has_a_default_that_an_endpoint_may_replace() -> None:
+    options = EndpointFlags().endpoint_options()
+    assert (options.rpc_timeout_secs, options.own_timeout) == (60.0, True)
+    options = EndpointFlags(rpc_timeout_secs=60.0).endpoint_options()
+    assert (options.rpc_timeout_secs, options.own_timeout) == (60.0, False)

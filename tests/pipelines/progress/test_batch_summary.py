@@ -99,6 +99,7 @@ def test_golden_json() -> None:
         "failures_table": "",
         "model": "work/model",
         "version": 3,
+        "versions": {},
         "model_load_msec": 1234.0,
         "batch_size": 3921.4,
         "predict_latency_msec": 11.2,

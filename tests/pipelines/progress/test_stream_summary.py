@@ -85,6 +85,7 @@ def test_golden_json() -> None:
             "write": {"Refused/by quota": 3},
         },
         "phases": PHASES,
+        "versions": {},
         "messages_per_second": 331.4,
     }
 
