@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from sluice.models.server.vertex.faults import VertexFaults
 from tests.support.certificates import Certificate
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.serving.model_servers import RestClient
@@ -19,10 +20,17 @@ from tests.support.vertex.service import VertexService, vertex_service
 BODY = {"instances": [4.0]}
 
 
-@pytest.fixture
-def service(cases: Callable[[str], str]) -> Iterator[VertexService]:
+@pytest.fixture(scope="module")
+def shared_service(cases: Callable[[str], str]) -> Iterator[VertexService]:
     with vertex_service({"picky": cases("picky")}) as service:
         yield service
+
+
+@pytest.fixture
+def service(shared_service: VertexService) -> VertexService:
+    shared_service.server.gate.faults = VertexFaults()
+    shared_service.calls.clear()
+    return shared_service
 
 
 def raw(service: VertexService, **headers: str) -> tuple[int, Any, Any]:
@@ -52,10 +60,10 @@ def test_errors_in_order_and_what_they_ask(service: VertexService) -> None:
 
 def test_a_share_of_the_calls_fails(service: VertexService) -> None:
     service.faults.full_rate, service.faults.unavailable_rate = 0.3, 0.1
-    found = statuses(service, 200)
-    assert 30 < found.count(429) < 90
-    assert 5 < found.count(503) < 40
-    assert found.count(200) + found.count(429) + found.count(503) == 200
+    found = statuses(service, 100)
+    assert 10 < found.count(429) < 60
+    assert 1 < found.count(503) < 30
+    assert found.count(200) + found.count(429) + found.count(503) == 100
     endpoint = f"/v1/{service.resources.endpoint_name('picky')}"
     service.faults.full_rate = 1.0
     http = RestClient(service.server.port)
