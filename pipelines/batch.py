@@ -14,6 +14,7 @@ from apache_beam.runners.runner import PipelineResult
 from sluice.models.cache import open_ahead
 from sluice.models.errors import TooManyFailures
 from sluice.models.saved_model.tensorflow_import import real_stderr
+from sluice.models.uri import parse_model_uri
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import (
     beam_options,
@@ -68,6 +69,11 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
       UsageError: model, input and output do not fit; nothing has been written.
     """
     phases = phases or Phases()
+    managed = parse_model_uri(options.model).managed
+    if managed is not None and options.vertex_direct:
+        from sluice.pipelines.managed.direct import run_direct  # its clients are slow to import
+
+        return run_direct(options, managed, beam_options(beam_flags), phases)
     with phases.timed(PLAN):
         beam = beam_options(beam_flags)
         check_reachable(options, beam)

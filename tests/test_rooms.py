@@ -34,7 +34,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"cli"},
         {"commands"},
         {"batch", "streaming"},
-        {"segments"},
+        {"managed", "segments"},
         {"graph", "progress"},
         {"plan", "dataflow"},
         {"end", "options", "signals"},

@@ -15,6 +15,7 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import GROUPS, parse_bool
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.options.vertex import VertexFlags
 
 Field = dataclasses.Field[Any]
 Parameter = dict[str, Any]
@@ -44,6 +45,8 @@ _LOCAL = (
     "summary_file",
     "progress",
 )
+# Flags of managed jobs, which the launcher of a template could not wait for.
+_MANAGED = tuple(field.name for field in dataclasses.fields(VertexFlags))
 # Flags for files on the launching machine or on workers, where a template puts none.
 _MACHINE_FILES = ("rpc_ca_file", "rpc_token_file")
 
@@ -120,7 +123,7 @@ def template_fields(pipeline: str) -> list[Field]:
     fields = [
         field
         for field in dataclasses.fields(OPTIONS[pipeline])
-        if not field.metadata["secret"] and field.name not in (*_LOCAL, *_MACHINE_FILES)
+        if not field.metadata["secret"] and field.name not in (*_LOCAL, *_MANAGED, *_MACHINE_FILES)
     ]
     return sorted(fields, key=lambda field: GROUPS.index(field.metadata["group"]))
 

@@ -7,6 +7,7 @@ from sluice.pipelines.options.device import DeviceFlags
 from sluice.pipelines.options.flags import flag, parse_bool, parse_names
 from sluice.pipelines.options.job import JobFlags
 from sluice.pipelines.options.table import FILE_LOADS, STORAGE_WRITE_API, TableFlags
+from sluice.pipelines.options.vertex import NOT_DIRECT, VertexFlags
 from sluice.transforms.core.formats import FORMATS
 
 DISPOSITIONS = ("append", "truncate", "empty")
@@ -84,7 +85,7 @@ class BatchEnds(DeviceFlags, TableFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchOptions(JobFlags, BatchEnds):
+class BatchOptions(VertexFlags, JobFlags, BatchEnds):
     """Options of `sluice batch`. Checks itself: an invalid value raises UsageError."""
 
     overwrite: bool = flag("Replace existing files of --output and --failures", False, parse_bool, group="Output")
@@ -100,6 +101,7 @@ class BatchOptions(JobFlags, BatchEnds):
         super().__post_init__()
         self._check_ends()
         self.check_tables()
+        self.check_vertex(self.model, self.signature)
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max_failure_rate {self.max_failure_rate:g}: it is a share between 0 and 1")
         self._check_dialect()
@@ -120,11 +122,11 @@ class BatchOptions(JobFlags, BatchEnds):
             raise UsageError("give exactly one of --input, --input_table and --input_query")
         if bool(self.output) == bool(self.output_table):
             raise UsageError("give either --output or --output_table")
-        if not (self.output or self.failures or self.failures_table):
+        if not (self.output or self.failures or self.failures_table or self.vertex_direct):
             raise UsageError(
                 "rows that fail need a sink, so that none is lost: give --failures_table or --failures PATH"
             )
-        if self.overwrite and not (self.output or self.failures):
+        if self.overwrite and not (self.output or self.failures or self.vertex_direct):
             raise UsageError("--overwrite applies to files; --write_disposition truncate replaces the rows of a table")
         if self.row_restriction and not self.input_table:
             raise UsageError("--row_restriction applies to --input_table; put the condition of a query in its WHERE")
@@ -135,6 +137,8 @@ class BatchOptions(JobFlags, BatchEnds):
         ):
             if not given:
                 self._check_absent(names, about)
+        if self.vertex_direct:
+            self._check_absent(NOT_DIRECT, "rows that Sluice reads and writes itself, which --vertex_direct rules out")
 
     def _check_absent(self, names: tuple[str, ...], about: str) -> None:
         """Refuses flags that would have no effect."""

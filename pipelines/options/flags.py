@@ -11,7 +11,7 @@ from sluice.models.errors import UsageError
 Options = TypeVar("Options")
 
 # In the order of --help, and of a template's form.
-GROUPS = ("Input", "Model", "Endpoint", "Output", "Failures", "BigQuery", "Run")
+GROUPS = ("Input", "Model", "Endpoint", "Managed job", "Output", "Failures", "BigQuery", "Run")
 
 PROGRESS = ("auto", "bar", "log", "none")
 

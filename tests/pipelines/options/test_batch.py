@@ -79,6 +79,16 @@ FLAGS = {
     "summary_file": "",
     "progress": "auto",
 }
+MANAGED = {
+    "vertex_machine_type": "n1-standard-4",
+    "vertex_accelerator": "",
+    "vertex_replicas": 1,
+    "vertex_batch_size": 0,
+    "vertex_service_account": "",
+    "vertex_direct": False,
+    "detach": False,
+    "cancel_on_interrupt": False,
+}
 REQUIRED = ["--input=i.csv", "--model=m", "--output=o.csv"]
 
 
@@ -93,7 +103,7 @@ def test_the_flags_and_their_defaults() -> None:
         field.name: None if field.default is dataclasses.MISSING else field.default
         for field in dataclasses.fields(BatchOptions)
     }
-    assert found == FLAGS
+    assert found == FLAGS | MANAGED
     assert parse() == BatchOptions(input="i.csv", model="m", output="o.csv")
 
 

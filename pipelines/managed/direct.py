@@ -1,0 +1,166 @@
+"""--vertex_direct: a managed job that reads its input and writes its output by itself.
+
+Sluice checks model and input, follows the job, and sums up what the service says of it and has written.
+"""
+
+import dataclasses
+import itertools
+import json
+import logging
+import sys
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+
+from sluice.models.errors import SluiceError, UsageError
+from sluice.models.uri import ManagedModel
+from sluice.pipelines.managed.direct_output import Counts, count, output_files
+from sluice.pipelines.managed.direct_plan import plan_direct
+from sluice.pipelines.managed.ends import check_end, describe, detached_text, resume_command
+from sluice.pipelines.managed.follow import Jobs, follow, interrupt, obtain
+from sluice.pipelines.managed.job import Job, JobRequest
+from sluice.pipelines.managed.open import is_here, machines, open_client
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.plan.model import launch_errors
+from sluice.pipelines.progress.batch_summary import Summary, render, to_json
+from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_OK
+from sluice.pipelines.progress.phases import PLAN, RUN, Phases
+from sluice.transforms.core.beam_files import match_files, write_text
+
+_LOG = logging.getLogger(__name__)
+
+# A file beside the service's own, which says that this job's results have been reported: with --overwrite, the same
+# command then makes a new job.
+_REPORT = "sluice-summary.json"
+_SHOWN_REASONS = 3
+
+
+def run_direct(options: BatchOptions, model: ManagedModel, beam: PipelineOptions, phases: Phases) -> int:
+    """Runs a job to its end; returns the exit code.
+
+    Raises:
+      UsageError: model, input and output do not fit, or a right is missing.
+    """
+    try:
+        return _direct(options, model, beam.view_as(GoogleCloudOptions), phases)
+    except UsageError:
+        raise
+    except (SluiceError, OSError) as error:
+        sys.stderr.write(f"sluice: {error}\n")
+        return EXIT_FAILED
+
+
+def _direct(options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOptions, phases: Phases) -> int:
+    with phases.timed(PLAN), launch_errors():
+        account = cloud.impersonate_service_account or ""
+        client = open_client(model, options, account)
+        registered = client.model(model.name)
+        request = plan_direct(
+            options, registered, machines(options), cloud.project or "", account, local=is_here(client.url)
+        )
+    command = resume_command(sys.argv)
+    try:
+        with phases.timed(RUN):
+            job = _run(client, request, options)
+        if not job.is_ended:
+            sys.stderr.write(f"{detached_text(job, command, client.url)}\n")
+            return EXIT_OK
+        return _report(job, request, registered.version, options, phases)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{interrupt(client, request.label, options.cancel_on_interrupt, command)}\n")
+        return EXIT_INTERRUPTED
+
+
+def _run(client: Jobs, request: JobRequest, options: BatchOptions) -> Job:
+    """Returns the job when it has ended; with --detach, as it is."""
+
+    def prepare(attempt: int) -> JobRequest:
+        return dataclasses.replace(request, attempt=attempt)
+
+    job = obtain(client, request.label, prepare, lambda job: options.overwrite and _is_reported(job))
+    if job.is_ended or options.detach:
+        return job
+    return follow(client, job, options.progress)
+
+
+def _is_reported(job: Job) -> bool:
+    """Whether the results of a job have been shown. Of a table there is no file that says so: then they have."""
+    return not job.output_directory or bool(match_files(f"{job.output_directory}/{_REPORT}"))
+
+
+def _report(job: Job, request: JobRequest, version: str, options: BatchOptions, phases: Phases) -> int:
+    """Writes the summary; returns the exit code.
+
+    Raises:
+      JobEnded: there is nothing to sum up.
+    """
+    check_end(job)
+    counts = count(job, request.output_format)
+    summary = summarise(job, counts, request.model, job.version or version, phases)
+    sys.stderr.write(render(summary) + "\n")
+    sys.stderr.write("".join(f"{line}\n" for line in _reasons(job, counts)))
+    text = report(summary, job, counts)
+    if options.summary_file:
+        write_text(options.summary_file, text)
+    _note(job, text)
+    allowed = options.max_failure_rate
+    if summary.rows_in and summary.failures / summary.rows_in > allowed:
+        sys.stderr.write(
+            f"sluice: {summary.failures:,} of {summary.rows_in:,} rows failed; --max_failure_rate allows "
+            f"{allowed:.1%}. The service has written its output all the same\n"
+        )
+        return EXIT_FAILURES
+    return EXIT_OK
+
+
+def _note(job: Job, text: str) -> None:
+    """Notes beside the results that they have been reported. An error is logged only: the job is done."""
+    if not job.output_directory:
+        return
+    try:
+        write_text(f"{job.output_directory}/{_REPORT}", text)
+    except Exception as error:  # noqa: BLE001  of whichever file system
+        _LOG.warning("%s cannot be written, so --overwrite will not make a new job: %s", _REPORT, error)
+
+
+def summarise(job: Job, counts: Counts, model: str, version: str, phases: Phases) -> Summary:
+    """Returns the summary of a job, in the form that every other batch job has. Rows without an answer are failures."""
+    kinds = {"Failed": counts.failed, "Incomplete": counts.incomplete or 0}
+    failures_by = {kind: number for kind, number in kinds.items() if number}
+    failures = sum(failures_by.values())
+    return Summary(
+        rows_in=counts.predicted + failures,
+        predictions=counts.predicted,
+        failures=failures,
+        failures_by={"predict": failures_by} if failures_by else {},
+        seconds=phases.seconds()[RUN] or 0.0,
+        output_files=output_files(job),
+        failure_files=(),
+        output_table=job.output_table,
+        model=model,
+        version=int(version) if version.isdecimal() else None,
+        phases=phases.seconds(),
+    )
+
+
+def report(summary: Summary, job: Job, counts: Counts) -> str:
+    """Returns the summary as JSON, with the job's own words added."""
+    more = {
+        "job": job.name,
+        "state": job.state.name,
+        "incomplete": counts.incomplete,
+        "error_reasons": dict(counts.reasons),
+        "partial_failures": list(job.partial_failures),
+    }
+    return json.dumps(json.loads(to_json(summary)) | more, indent=2) + "\n"
+
+
+def _reasons(job: Job, counts: Counts) -> list[str]:
+    """Returns the lines under the summary: why rows failed, and what the service does not know."""
+    lines = [f"Job: {describe(job)}"]
+    if counts.incomplete is None:
+        lines.append("The service does not say how many rows it has left out")
+    shown = itertools.islice(counts.reasons.items(), _SHOWN_REASONS)
+    lines += [f"{number:,} rows failed: {message}" for message, number in shown]
+    if len(counts.reasons) > _SHOWN_REASONS:
+        lines.append(f"{len(counts.reasons) - _SHOWN_REASONS} more reasons are in {job.output_directory}")
+    return lines

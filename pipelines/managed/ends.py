@@ -1,0 +1,120 @@
+"""What users are told at each end of a managed job, and where a command leaves it."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+
+from sluice.models.errors import SluiceError
+from sluice.pipelines.managed.job import Job, State
+
+_LOG = logging.getLogger(__name__)
+
+PAUSED_TEXT = "%s is paused. The command waits until it is resumed: resume or cancel it in the console"
+_AGAIN = "The same command makes a new job"
+_SHOWN_FAILURES = 3
+_GOOGLE = ".googleapis.com"
+_DETACH = "--detach"
+_BOOLEANS = ("true", "false", "yes", "no", "1", "0")
+# Headers of calls of an endpoint; a managed job has none.
+_SECRETS = "--rpc_headers"
+
+# What helps against the reasons that the service gives: words of them, in lower case, and a remedy.
+_REMEDIES = (
+    (
+        ("storage.objects", "storage.buckets", "does not have storage"),
+        "Vertex AI's service agent, service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com, reads the input "
+        "and writes the output: give it roles/storage.objectAdmin on the buckets",
+    ),
+    (
+        ("bigquery.",),
+        "Vertex AI's service agent, service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com, reads and writes "
+        "tables: give it roles/bigquery.dataEditor and roles/bigquery.jobUser",
+    ),
+    (
+        ("quota", "resource_exhausted", "resources are insufficient", "stockout"),
+        "other machines may be free (--vertex_machine_type, --vertex_replicas), or another location",
+    ),
+    (("out of memory", "oom"), "a larger --vertex_machine_type, or a smaller --vertex_batch_size, may help"),
+)
+
+
+class JobEnded(SluiceError):
+    """A job ended without results."""
+
+
+def describe(job: Job) -> str:
+    """Returns the job as messages name it."""
+    return f"batch prediction job {job.name}"
+
+
+def check_end(job: Job) -> None:
+    """Checks that a job that has ended has results; warns if it has some only.
+
+    Raises:
+      JobEnded: it has none. The text says what to do.
+    """
+    if job.state is State.PARTIALLY_SUCCEEDED:
+        _LOG.warning("%s succeeded in part only%s", describe(job), _reasons(job))
+    if not job.has_results:
+        raise JobEnded(_TEXTS[job.state].format(job=describe(job), reasons=_reasons(job), again=_AGAIN) + _remedy(job))
+
+
+_TEXTS = {
+    State.FAILED: "{job} failed{reasons}. {again}, once the cause is mended",
+    State.CANCELLED: "{job} was cancelled{reasons}. {again}",
+    State.EXPIRED: (
+        "{job} expired: it ran for longer than the service allows{reasons}. {again}; with more --vertex_replicas or "
+        "another --vertex_machine_type it takes less time"
+    ),
+}
+
+
+def _reasons(job: Job) -> str:
+    """Returns what the service says, after a colon; "" if it says nothing."""
+    texts = list(dict.fromkeys(filter(None, (job.error.strip(), *job.partial_failures))))
+    shown = "; ".join(texts[:_SHOWN_FAILURES])
+    more = len(texts) - _SHOWN_FAILURES
+    return (f": {shown}" + (f" (and {more} more)" if more > 0 else "")) if texts else ""
+
+
+def _remedy(job: Job) -> str:
+    said = " ".join((job.error, *job.partial_failures)).lower()
+    return next((f". {text}" for words, text in _REMEDIES if any(word in said for word in words)), "")
+
+
+def console_url(job: Job) -> str:
+    """Returns the page of Google's console for a job."""
+    _, project, _, location, _, number = job.name.split("/")
+    return (
+        f"https://console.cloud.google.com/vertex-ai/locations/{location}/batch-predictions/{number}?project={project}"
+    )
+
+
+def resume_command(argv: Sequence[str]) -> str:
+    """Returns the command line that follows the job of this one to its end.
+
+    Args:
+      argv: of this process, its program first.
+    """
+    program, *flags = argv
+    name = "python -m sluice" if program.endswith("__main__.py") else program.rpartition("/")[2]
+    return f"{name} {shlex.join(_kept(flags))}".strip()
+
+
+def _kept(flags: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    for flag, before in zip(flags, ("", *flags), strict=False):
+        is_value = before == _SECRETS or (before == _DETACH and flag.lower() in _BOOLEANS)
+        if not (is_value or flag in (_DETACH, _SECRETS) or flag.startswith((f"{_DETACH}=", f"{_SECRETS}="))):
+            kept.append(flag)
+    return kept
+
+
+def detached_text(job: Job, command: str, url: str) -> str:
+    """Returns what --detach prints: the job, and what to do next.
+
+    Args:
+      url: of the service; only Google's own has a console.
+    """
+    page = f" ({console_url(job)})" if url.endswith(_GOOGLE) else ""
+    return f"sluice: {describe(job)} goes on by itself{page}\nTo follow it and get its output: {command}"

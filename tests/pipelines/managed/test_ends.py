@@ -1,0 +1,62 @@
+"""What users are told at each end of a job, and how they go on."""
+
+import logging
+
+import pytest
+
+from sluice.pipelines.managed.ends import JobEnded, check_end, detached_text, resume_command
+from sluice.pipelines.managed.job import Job, State
+
+NAME = "projects/p/locations/l/batchPredictionJobs/7"
+AGENT = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+
+@pytest.mark.parametrize(
+    "job,words",
+    [
+        (Job(NAME, State.FAILED, error="why."), f"batch prediction job {NAME} failed: why.. The same command makes"),
+        (Job(NAME, State.FAILED), f"{NAME} failed. The same command makes a new job, once the cause is mended"),
+        (Job(NAME, State.CANCELLED), f"{NAME} was cancelled. The same command makes a new job"),
+        (Job(NAME, State.EXPIRED), "expired: it ran for longer than the service allows. The same command makes a new"),
+        (Job(NAME, State.EXPIRED), "more --vertex_replicas"),
+        (Job(NAME, State.FAILED, partial_failures=("a", "b", "a", "c", "d")), "failed: a; b; c (and 1 more)"),
+        (Job(NAME, State.FAILED, error="lacks storage.objects.get access"), AGENT),
+        (Job(NAME, State.FAILED, error="needs bigquery.tables.get"), "roles/bigquery.dataEditor"),
+        (Job(NAME, State.FAILED, error="Quota exceeded for T4"), "--vertex_machine_type, --vertex_replicas"),
+        (Job(NAME, State.FAILED, error="Model server ran out of memory"), "smaller --vertex_batch_size"),
+    ],
+)
+def test_ends_without_results(job: Job, words: str) -> None:
+    with pytest.raises(JobEnded) as error:
+        check_end(job)
+    assert words in str(error.value)
+
+
+def test_ends_with_results(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        check_end(Job(NAME, State.SUCCEEDED))
+        assert not caplog.records
+        check_end(Job(NAME, State.PARTIALLY_SUCCEEDED, partial_failures=("gs://b/x is damaged",)))
+    assert f"batch prediction job {NAME} succeeded in part only: gs://b/x is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "argv,command",
+    [
+        (["/opt/bin/sluice", "batch", "--detach", "--input", "a b"], "sluice batch --input 'a b'"),
+        (["sluice", "batch", "--detach=true", "--x"], "sluice batch --x"),
+        (["sluice", "batch", "--detach", "true", "--x"], "sluice batch --x"),
+        (["sluice", "batch", "--x", "--detach"], "sluice batch --x"),
+        (["/venv/sluice/__main__.py", "batch"], "python -m sluice batch"),
+        (["sluice", "batch", "--rpc_headers=a=s3cret", "--x"], "sluice batch --x"),
+        (["sluice", "batch", "--detach", "--rpc_headers", "a=s3cret", "--x"], "sluice batch --x"),
+    ],
+)
+def test_the_command_that_resumes(argv: list[str], command: str) -> None:
+    assert resume_command(argv) == command
+
+
+def test_what_detach_says() -> None:
+    text = detached_text(Job(NAME, State.QUEUED), "sluice batch --x", "https://l-aiplatform.googleapis.com")
+    assert NAME in text and "https://console.cloud.google.com/" in text and text.endswith(": sluice batch --x")
+    assert "console" not in detached_text(Job(NAME, State.QUEUED), "sluice batch --x", "http://127.0.0.1:1")
