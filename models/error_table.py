@@ -59,28 +59,34 @@ CODES = (
 BY_NUMBER = {code.number: code for code in CODES}
 BY_NAME = {code.name: code for code in CODES}
 
-# What the statuses of HTTP mean where the answer has no text of TF Serving's; and the code that each stands for where
-# it has. Others below 500 are refusals, those above faults of the server.
-BY_HTTP_STATUS: dict[int, type[CallError]] = {
-    408: TimedOut,
-    413: MessageTooLarge,
-    429: Overloaded,
-    502: Unavailable,
-    503: Unavailable,
-    504: Unavailable,
-}
-HTTP_CODES = {
-    400: "INVALID_ARGUMENT",  # also OUT_OF_RANGE, which means the same, and FAILED_PRECONDITION, told by its texts
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    408: "DEADLINE_EXCEEDED",
-    409: "ABORTED",
-    429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED",
-    502: "UNAVAILABLE",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
+
+class HttpStatus(NamedTuple):
+    """What a status of HTTP stands for.
+
+    Attributes:
+      code: of the answer to a REST call.
+      alone: what it means where a server or proxy that knows nothing of models answers a gRPC call with it. Then it never
+        blames rows.
+    """
+
+    code: str
+    alone: type[CallError]
+
+
+_HTTP_STATUSES = {
+    400: HttpStatus("INVALID_ARGUMENT", Refused),  # also OUT_OF_RANGE, and FAILED_PRECONDITION, told by its texts
+    401: HttpStatus("UNAUTHENTICATED", Refused),
+    403: HttpStatus("PERMISSION_DENIED", Refused),
+    404: HttpStatus("NOT_FOUND", Refused),
+    408: HttpStatus("DEADLINE_EXCEEDED", TimedOut),
+    409: HttpStatus("ABORTED", Unavailable),
+    413: HttpStatus("RESOURCE_EXHAUSTED", MessageTooLarge),
+    429: HttpStatus("RESOURCE_EXHAUSTED", Overloaded),
+    499: HttpStatus("CANCELLED", Unavailable),
+    501: HttpStatus("UNIMPLEMENTED", Refused),
+    502: HttpStatus("UNAVAILABLE", Unavailable),
+    503: HttpStatus("UNAVAILABLE", Unavailable),
+    504: HttpStatus("DEADLINE_EXCEEDED", TimedOut),  # of a proxy too: the call took longer than it waits
 }
 
 # Texts that tell more than their code, in lower case.
@@ -123,9 +129,10 @@ def kind_here(number: int, text: str) -> type[CallError]:
     return code.here
 
 
-def kind_of_http(status: int) -> type[CallError]:
-    """Returns what an HTTP status by itself means."""
-    return BY_HTTP_STATUS.get(status, Refused if status < 500 else ServerFault)
+def http_status(number: int) -> HttpStatus:
+    """Returns what a status stands for. One that is not known is a refusal below 500, else a fault of the server."""
+    code = "INTERNAL" if number >= 500 else "UNIMPLEMENTED"
+    return _HTTP_STATUSES.get(number, HttpStatus(code, BY_NAME[code].served))
 
 
 def has_any(text: str, words: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from sluice.models.error_table import BY_NAME, NO_MEMORY, NOT_READY, has_any, kind_of_http
+from sluice.models.error_table import BY_NAME, NO_MEMORY, NOT_READY, has_any, http_status
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
@@ -143,7 +143,7 @@ def retry_after_secs(headers: Mapping[str, str]) -> float:
 
 def _kind(code: str, text: str) -> type[CallError]:
     if answer := _HTTP_ANSWER.match(text):
-        return kind_of_http(int(answer[1]))
+        return http_status(int(answer[1])).alone
     for codes, words, kind in _BY_TEXT:
         if code in codes and has_any(text, words):
             return kind

@@ -21,7 +21,7 @@ from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.errors import error_of, is_not_served, with_wait
 from sluice.models.endpoints.http_calls import Answer, Headers, HttpCalls
 from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
-from sluice.models.error_table import HTTP_CODES
+from sluice.models.error_table import http_status
 from sluice.models.errors import CallError, MessageTooLarge, ModelNotFound, TimedOut
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
 from sluice.models.protos import message_class
@@ -184,8 +184,8 @@ def _call_error(answer: Answer, address: str) -> CallError:
     text = serving_text(answer.data)
     if answer.status == 413:
         return MessageTooLarge(f"{address}: HTTP 413: {text or cut_text(answer.data)}")
-    code = HTTP_CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
-    if answer.status == 501 or (answer.status == 404 and text is None):  # TF Serving names what it has not found
+    code = http_status(answer.status).code
+    if answer.status == 404 and text is None:  # TF Serving names what it has not found
         code = "UNIMPLEMENTED"
     return error_of(code, text if text is not None else _other_text(answer), address)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sluice.models.endpoints.errors import error_of, with_wait
 from sluice.models.endpoints.http_calls import Answer
 from sluice.models.endpoints.rest import cut_text, serving_text
-from sluice.models.error_table import BY_NAME, HTTP_CODES, has_any
+from sluice.models.error_table import BY_NAME, has_any, http_status
 from sluice.models.errors import BatchTooLarge, CallError, MessageTooLarge, Refused, Unavailable
 
 # What the service writes around an error of a container. https://github.com/googleapis/python-aiplatform/issues/190
@@ -55,7 +55,7 @@ def _error(answer: Answer, said: Said, address: str) -> CallError:
 
 def status_of(answer: Answer) -> Said:
     """Returns what an answer says that is an error."""
-    code = HTTP_CODES.get(answer.status, "INTERNAL" if answer.status >= 500 else "UNIMPLEMENTED")
+    code = http_status(answer.status).code
     status = _status(answer.data)
     if status is None:
         text = serving_text(answer.data)

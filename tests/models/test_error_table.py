@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from sluice.models.endpoints.errors import error_of
-from sluice.models.error_table import BY_HTTP_STATUS, BY_NAME, CODES, HTTP_CODES, Code, kind_here, kind_of_http
+from sluice.models.error_table import BY_NAME, CODES, Code, http_status, kind_here
 from sluice.models.errors import (
     BadInput,
     BatchTooLarge,
@@ -18,6 +18,7 @@ from sluice.models.errors import (
     OutOfMemory,
     Refused,
     ServerFault,
+    TimedOut,
     Unavailable,
 )
 from sluice.models.interface import Outputs
@@ -49,11 +50,13 @@ def test_the_rows_are_blamed_by_the_same_codes_everywhere() -> None:
 
 
 def test_statuses_of_http_stand_for_codes_of_the_table() -> None:
-    assert set(HTTP_CODES.values()) <= BY_NAME.keys()
-    for status, kind in BY_HTTP_STATUS.items():
-        assert kind_of_http(status) is kind
-        assert not issubclass(kind, BadInput)
-    assert kind_of_http(418) is Refused and kind_of_http(599) is ServerFault
+    for number in range(200, 600):
+        code, alone = http_status(number)
+        assert not issubclass(alone, BadInput), number
+        served = BY_NAME[code].served
+        assert served in (BadInput, ModelFault) or issubclass(alone, served) or number == 413, "both meanings agree"
+    assert http_status(418) == ("UNIMPLEMENTED", Refused) and http_status(599) == ("INTERNAL", ServerFault)
+    assert http_status(504) == ("DEADLINE_EXCEEDED", TimedOut), "as TF Serving writes it"
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_what_only_sounds_too_large(code: str, text: str, kind: type[CallError])
         ("UNKNOWN", 500, ServerFault),
         ("UNAVAILABLE", 502, Unavailable),
         ("UNKNOWN", 503, Unavailable),
-        ("UNAVAILABLE", 504, Unavailable),
+        ("UNAVAILABLE", 504, TimedOut),
         ("UNKNOWN", 520, ServerFault),
     ],
 )
