@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from google.api_core.retry import exponential_sleep_generator
 
@@ -132,22 +133,34 @@ class _Segments:
 
     def _recover(self, error: Exception) -> None:
         """Returns the messages in work and waits; raises the error if the job cannot go on."""
-        doubtful, paused = is_doubtful(error), is_about_server(error) and not self._source.draining
-        paused = paused and not self._answers()
+        doubtful = is_doubtful(error)
+        answer = self._ask() if is_about_server(error) and not self._source.draining else True
+        paused = answer is False
+        error = answer if isinstance(answer, Exception) else error
         self._source.release(tried=not (doubtful or paused))
         if not doubtful and not paused:
             self._count()
         if self._source.draining or is_final(error) or self._is_over():
-            self._source.drain()
-            if self._next is not None:
-                self._next.join()
-            raise error
+            self._end(error)
         self._failed += 1
         self._on_restart()
         if paused:
             self._await_model(error)
         else:
             self._pause(error, _DOUBT_SECS if doubtful else next(self._waits))
+
+    def _ask(self) -> bool | Exception:
+        """Returns whether the model answers, or why it cannot even be asked, which is no reason to pause."""
+        try:
+            return self._answers()
+        except Exception as error:  # noqa: BLE001  the messages in work have to be returned in any case
+            return error
+
+    def _end(self, error: Exception) -> NoReturn:
+        self._source.drain()
+        if self._next is not None:
+            self._next.join()
+        raise error
 
     def _count(self) -> None:
         if self._source.stats.acknowledged > self._acknowledged:
@@ -177,7 +190,10 @@ class _Segments:
         try:
             while not self._source.draining:
                 self._wait(next(waits))
-                if self._answers():
+                answer = self._ask()
+                if isinstance(answer, Exception) and is_final(answer):
+                    self._end(answer)
+                if answer is True:
                     _LOG.warning("The model answers again, and reading goes on")
                     break
         finally:

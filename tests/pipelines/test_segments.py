@@ -320,3 +320,26 @@ def test_rows_that_fail_before_any_has_passed_are_tried_for_longer_than_restarts
     source.close()
     assert waits == [1.0] * 20
     assert subscription.outstanding == 1
+
+
+@pytest.mark.parametrize(("lost", "asked_before"), [(ModelLost("closed"), 0), (OSError("gone"), 0), (ModelLost("x"), 3)])
+def test_a_model_that_cannot_be_asked_keeps_no_message(lost: Exception, asked_before: int) -> None:
+    """The messages in work go back at once, and not when the process ends; what asking raised ends the job."""
+    subscription = MemorySubscription()
+    subscription.publish([b"x"] * 3)
+    source = open_source(subscription)
+    silent = iter([False] * asked_before)
+
+    def answers() -> bool:
+        for answer in silent:
+            return answer
+        raise lost
+
+    def work(segment: int, payloads: list[bytes]) -> None:
+        raise Unavailable("no GPU")
+
+    with pytest.raises(type(lost)):
+        run_segments(Pipelines(source, work).run, source, max_restarts=2, wait=lambda secs: None, answers=answers)
+    assert (source.in_work, source.draining, source._buffer._held_back) == (0, True, False)
+    source.close()
+    assert (subscription.outstanding, subscription.acknowledged) == (3, [])
