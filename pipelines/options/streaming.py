@@ -56,8 +56,8 @@ class StreamingEnds(DeviceFlags, TableFlags):
         group="Output",
     )
     output: str = flag(
-        "Files for predictions: out/pred.jsonl becomes out/pred-TIME-ID.jsonl, a new file per bundle; local or gs://; "
-        "the ending sets the format",
+        "Files for predictions: out/pred.jsonl becomes out/pred-TIME-ID.jsonl, a new file per bundle, or on Dataflow per "
+        "interval; local or gs://; the ending sets the format",
         "",
         group="Output",
         metavar="PATH",
@@ -70,7 +70,7 @@ class StreamingEnds(DeviceFlags, TableFlags):
     file_interval_secs: float = flag(
         "On Dataflow: rows gather for so long, in the job's state, before they become a file of --output or --failures"
         "; 0: each bundle makes a file",
-        0.0,
+        60.0,
         float,
         group="Run",
         metavar="S",

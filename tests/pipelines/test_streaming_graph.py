@@ -49,7 +49,7 @@ LOCAL, NATIVE = ["Read/Source", "Read/Pull"], ["Read/Pubsub", "Read/Gather"]
 
 @pytest.fixture
 def options(criteo: ZooSample, pubsub: Pubsub, tmp_path: Path) -> StreamingOptions:
-    return dataclasses.replace(every_sink(criteo.model, pubsub, tmp_path), file_interval_secs=60.0)
+    return every_sink(criteo.model, pubsub, tmp_path)
 
 
 @pytest.fixture

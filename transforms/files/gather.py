@@ -5,6 +5,7 @@ them when one dies. A file is written under a hidden name, its name goes through
 a bundle that is repeated writes another hidden file, and never a second one under a final name.
 """
 
+import logging
 import os
 import time
 import uuid
@@ -31,14 +32,13 @@ from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.core.failures import FAILURES, FailedOutput
 from sluice.transforms.files.open_file import BatchOrFailure, Format, OpenFile, WriteElement
 
+_LOG = logging.getLogger(__name__)
+
 # The key of the rows of this process: so an interval makes as many files as there are processes.
 _PROCESS = uuid.uuid4().hex
 
 _ELEMENTS = beam.DoFn.StateParam(BagStateSpec("elements", BytesCoder()))
 _BYTES = beam.DoFn.StateParam(ReadModifyWriteStateSpec("bytes", VarIntCoder()))
-_DUE_TIMER = TimerSpec("due", TimeDomain.REAL_TIME)
-_END_TIMER = TimerSpec("end", TimeDomain.WATERMARK)  # of the window: it comes when a job is drained
-_DUE, _END = beam.DoFn.TimerParam(_DUE_TIMER), beam.DoFn.TimerParam(_END_TIMER)
 
 # Opens a hidden file; returns it with its final name.
 OpenHidden = Callable[[Format[BatchOrFailure]], tuple[OpenFile[BatchOrFailure], str]]
@@ -57,10 +57,8 @@ class Pack(beam.DoFn):
         yield f"{_PROCESS}-{os.getpid()}", self._coder.encode(element)
 
 
-class Gather(beam.DoFn):
-    """Writes the elements of a key to a hidden file, an interval after the first of them, or when there are enough.
-
-    Yields HiddenFiles. Counts: rows_failed.
+class Gathering:
+    """What becomes of the elements of a key in a runner's state. Picklable. Counts: rows_failed.
 
     Args:
       max_bytes: of encoded elements: those that reach it make a file at once.
@@ -80,43 +78,33 @@ class Gather(beam.DoFn):
         self._coder, self._format, self._write, self._open_hidden = coder, format_, write, open_hidden
         self._interval_secs, self._max_bytes, self._clock = interval_secs, max_bytes, clock
 
-    def process(
+    def add(
         self,
-        element: tuple[str, bytes],
-        elements: BagRuntimeState = _ELEMENTS,
-        size: ReadModifyWriteRuntimeState = _BYTES,
-        due: RuntimeTimer = _DUE,
-        end: RuntimeTimer = _END,
-        window: BoundedWindow = beam.DoFn.WindowParam,
+        data: bytes,
+        elements: BagRuntimeState,
+        size: ReadModifyWriteRuntimeState,
+        timers: tuple[RuntimeTimer, RuntimeTimer],
+        window: BoundedWindow,
     ) -> Iterator[HiddenFile | FailedOutput]:
+        """Keeps an encoded element; yields a file if there are enough.
+
+        Args:
+          timers: of the interval, and of the end of the window.
+        """
         held = size.read() or 0
         if not held:
+            due, end = timers
             due.set(Timestamp(self._clock() + self._interval_secs))
             end.set(window.end)
-        elements.add(element[1])
-        size.write(held + len(element[1]))
-        if held + len(element[1]) >= self._max_bytes:
-            yield from self._flush(elements, size)
+        elements.add(data)
+        size.write(held + len(data))
+        if held + len(data) >= self._max_bytes:
+            yield from self.flush(elements, size)
 
-    @on_timer(_DUE_TIMER)
-    def on_due(
-        self,
-        elements: BagRuntimeState = _ELEMENTS,
-        size: ReadModifyWriteRuntimeState = _BYTES,
-    ) -> Iterator[HiddenFile | FailedOutput]:
-        yield from self._flush(elements, size)
-
-    @on_timer(_END_TIMER)
-    def on_end(
-        self,
-        elements: BagRuntimeState = _ELEMENTS,
-        size: ReadModifyWriteRuntimeState = _BYTES,
-    ) -> Iterator[HiddenFile | FailedOutput]:
-        yield from self._flush(elements, size)
-
-    def _flush(
+    def flush(
         self, elements: BagRuntimeState, size: ReadModifyWriteRuntimeState
     ) -> Iterator[HiddenFile | FailedOutput]:
+        """Writes all elements to a hidden file, and forgets them."""
         if not size.read():
             return
         file, name = self._open_hidden(self._format)
@@ -136,8 +124,48 @@ class Gather(beam.DoFn):
         size.clear()
 
 
+def gather_step(step: str, gathering: Gathering) -> beam.DoFn:
+    """Returns the DoFn that writes elements an interval after the first of a key, or when there are enough.
+
+    It yields HiddenFiles. Its timers are named after the step. Beam's FnApiRunner keeps the timers of one name, of all
+    steps that it fuses, in one buffer, and gives them to one of these steps, by the order of a set: timers that are
+    named alike fire in the wrong step, in some processes and not in others, and the rows are never written
+    (fn_api_runner/execution.py, BundleContextManager.get_buffer).
+
+    Args:
+      step: distinguishes it from the others of the graph. Dataflow finds the timers of a running job by it.
+    """
+    due_timer = TimerSpec(f"due-{step}", TimeDomain.REAL_TIME)
+    end_timer = TimerSpec(f"end-{step}", TimeDomain.WATERMARK)  # of the window: it comes when a job is drained
+
+    class Gather(beam.DoFn):
+        def process(
+            self,
+            element: tuple[str, bytes],
+            elements: BagRuntimeState = _ELEMENTS,
+            size: ReadModifyWriteRuntimeState = _BYTES,
+            due: RuntimeTimer = beam.DoFn.TimerParam(due_timer),
+            end: RuntimeTimer = beam.DoFn.TimerParam(end_timer),
+            window: BoundedWindow = beam.DoFn.WindowParam,
+        ) -> Iterator[HiddenFile | FailedOutput]:
+            yield from gathering.add(element[1], elements, size, (due, end), window)
+
+        @on_timer(due_timer)
+        @on_timer(end_timer)
+        def on_time(
+            self, elements: BagRuntimeState = _ELEMENTS, size: ReadModifyWriteRuntimeState = _BYTES
+        ) -> Iterator[HiddenFile | FailedOutput]:
+            yield from gathering.flush(elements, size)
+
+    return Gather()
+
+
 class Rename(beam.DoFn):
-    """Renames HiddenFiles. May be repeated: what is renamed already is left as it is."""
+    """Renames HiddenFiles. May be repeated: what is renamed already is left as it is.
+
+    A hidden name is of one file, and only this step takes it away. Where it is gone, the file had its final name once,
+    and a reader of the files may have taken it away since.
+    """
 
     def __init__(self, rename: Callable[[str, str], None]) -> None:
         self._rename = rename
@@ -147,6 +175,9 @@ class Rename(beam.DoFn):
         try:
             self._rename(path, name)
         except SluiceError:
-            if not FileSystems.exists(name):
+            left, done = FileSystems.exists(path), FileSystems.exists(name)
+            if left and not done:
                 raise
-            delete_files([path] if FileSystems.exists(path) else [])
+            if not done:
+                _LOG.warning("%s is not there any more: it was renamed to %s before, and taken away since", path, name)
+            delete_files([path] if left else [])

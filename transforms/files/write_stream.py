@@ -26,7 +26,7 @@ from sluice.transforms.core.beam_files import HIDDEN, check_name
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FAILURES, FULL, Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.gather import Gather, Pack, Rename
+from sluice.transforms.files.gather import Gathering, Pack, Rename, gather_step
 from sluice.transforms.files.open_file import (
     BatchFormat,
     BatchOrFailure,
@@ -151,11 +151,11 @@ def _gathered(
     interval_secs: float,
 ) -> beam.PCollection[Failure]:
     """Writes elements to files at intervals; returns the failures of those that the format cannot hold."""
-    gather = Gather(
-        coder, format_, write, functools.partial(open_file, target), interval_secs, min(target.max_bytes, _GATHER_BYTES)
-    )
+    open_hidden, max_bytes = functools.partial(open_file, target), min(target.max_bytes, _GATHER_BYTES)
+    gathering = Gathering(coder, format_, write, open_hidden, interval_secs, max_bytes)
+    step = elements.pipeline.transforms_stack[-1].full_label
     packed = elements | "Pack" >> beam.ParDo(Pack(coder))
-    written = packed | "Gather" >> beam.ParDo(gather).with_outputs(FAILURES, main="files")
+    written = packed | "Gather" >> beam.ParDo(gather_step(step, gathering)).with_outputs(FAILURES, main="files")
     written.files | "Stable" >> beam.Reshuffle() | "Rename" >> beam.ParDo(Rename(rename_finished))
     return written[FAILURES]
 

@@ -6,7 +6,6 @@ its name, and what is in flight is read with the new job's coders.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ FLAGS = ["--runner=DataflowRunner", "--dry_run=True", "--project=my-project", "-
 
 @pytest.fixture
 def options(criteo: ZooSample, pubsub: Pubsub, tmp_path: Path) -> StreamingOptions:
-    return dataclasses.replace(every_sink(criteo.model, pubsub, tmp_path), file_interval_secs=60.0)
+    return every_sink(criteo.model, pubsub, tmp_path)
 
 
 def graph_of(options: StreamingOptions) -> dict[str, Any]:

@@ -70,7 +70,7 @@ FLAGS = {
     "failures": "",
     "failure_payload": "full",
     "failure_payload_dir": "",
-    "file_interval_secs": 0.0,
+    "file_interval_secs": 60.0,
     "model_timeout_secs": 600.0,
     "bigquery_endpoint": "",
     "bigquery_storage_endpoint": "",

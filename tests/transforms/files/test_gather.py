@@ -3,18 +3,20 @@
 import csv
 import functools
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.execution import BundleContextManager
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import RecordBatchCoder
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files import write_stream
-from sluice.transforms.files.gather import Gather, Rename
+from sluice.transforms.files.gather import Gathering, Rename
 from sluice.transforms.files.open_file import BatchFormat, OpenFile, write_rows
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles, rename_finished
 
@@ -57,15 +59,15 @@ def test_rows_stay_in_the_state_until_their_file_is_whole(tmp_path: Path, monkey
     """A worker that dies leaves the state as it was, and the next one writes the rows."""
     coder, target = RecordBatchCoder(), write_stream.StreamTarget(f"{tmp_path}/out", ".csv")
     open_hidden = functools.partial(write_stream.open_file, target)
-    gather = Gather(coder, BatchFormat(OutputSpec("csv", SCHEMA)), write_rows, open_hidden, 60.0, 1 << 20)
+    gathering = Gathering(coder, BatchFormat(OutputSpec("csv", SCHEMA)), write_rows, open_hidden, 60.0, 1 << 20)
     elements, size = Held([coder.encode(batch_of(value)) for value in (1, 2)]), Held([b"some"])
     with monkeypatch.context() as broken:
         broken.setattr(OpenFile, "close", lambda *_, **__: pytest.fail("the disk is full"))
         with pytest.raises(pytest.fail.Exception):
-            list(gather._flush(elements, size))  # type: ignore[arg-type]
+            list(gathering.flush(elements, size))  # type: ignore[arg-type]
     assert len(elements.values) == 2
     assert not list(tmp_path.iterdir())
-    ((path, name),) = list(gather._flush(elements, size))  # type: ignore[arg-type,misc]
+    ((path, name),) = list(gathering.flush(elements, size))  # type: ignore[arg-type,misc]
     assert (elements.values, rows_of(tmp_path)) == ([], [])
     Rename(rename_finished).process((path, name))
     assert rows_of(tmp_path) == [[1, 2]]
@@ -79,6 +81,27 @@ def test_failures_are_gathered_too(tmp_path: Path) -> None:
     assert len(file.read_text().splitlines()) == 50
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_rows_of_one_step_of_several_are_written_whatever_the_process(
+    backwards: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beam's local runner goes over the timers of fused steps in the order of a set, which differs between processes."""
+    collect = FnApiRunner._collect_written_timers
+
+    def collect_in_order(manager: BundleContextManager) -> Any:
+        manager.stage.timers = sorted(manager.stage.timers, reverse=backwards)  # type: ignore[assignment]
+        return collect(manager)
+
+    monkeypatch.setattr(FnApiRunner, "_collect_written_timers", staticmethod(collect_in_order))
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        start = pipeline | beam.Create([Failure("bind", "X", "why", "o")])
+        for name in ("a", "b", "c"):
+            failures = start | f"Find {name}" >> beam.Filter(lambda _, found=name == "b": found)
+            failures | f"Write {name}" >> WriteFailureFiles(f"{tmp_path}/{name}", interval_secs=60.0)
+    (file,) = tmp_path.iterdir()
+    assert file.name.startswith("b-") and len(file.read_text().splitlines()) == 1
+
+
 def test_a_rename_that_is_repeated_changes_nothing(tmp_path: Path) -> None:
     hidden, name = tmp_path / "hidden", tmp_path / "name"
     hidden.write_text("rows")
@@ -89,5 +112,19 @@ def test_a_rename_that_is_repeated_changes_nothing(tmp_path: Path) -> None:
     hidden.write_text("rows")  # the first try ended between its two steps
     rename.process((str(hidden), str(name)))
     assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    hidden.write_text("rows")
     with pytest.raises(SluiceError, match="could not be renamed"):
-        rename.process((str(tmp_path / "gone"), str(tmp_path / "other")))
+        rename.process((str(hidden), str(tmp_path / "no such directory" / "name")))
+    assert hidden.exists()
+
+
+def test_a_file_that_a_reader_took_away_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The runner repeats a step whose result it has lost, and the reader of the files may have moved one meanwhile."""
+    hidden, name = tmp_path / "hidden", tmp_path / "name"
+    hidden.write_text("rows")
+    rename = Rename(rename_finished)
+    rename.process((str(hidden), str(name)))
+    name.rename(tmp_path / "taken")
+    rename.process((str(hidden), str(name)))
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert f"{hidden} is not there any more" in caplog.text
