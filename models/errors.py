@@ -5,6 +5,7 @@ SluiceError
 |   +-- ModelNotFound     nothing loadable at the URI, or no server answers there
 |   +-- SignatureError    no such signature, or one that cannot be served from columns
 +-- CorruptFile           a file cannot be read past some point
++-- InputChanged          a file was changed while a job read it
 +-- CallError             a call of the model failed
 |   +-- BadInput          the model rejects some of these rows: bisect to find which
 |   +-- BatchTooLarge     fewer rows may pass: halve and remember
@@ -47,6 +48,10 @@ class SignatureError(UsageError):
 
 class CorruptFile(SluiceError):
     """A file cannot be read past some point; the data before it is good."""
+
+
+class InputChanged(SluiceError):
+    """A file is not what it was when the job began, so rows of it may be missing, or wrong."""
 
 
 class CallError(SluiceError):

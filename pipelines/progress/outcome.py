@@ -29,7 +29,8 @@ _NONE_PASSED = _named(NonePassed)
 
 # Errors whose words are of the command, the model or the place of files, and never of a row.
 _QUOTES_NOTHING = re.compile(
-    r"(^|\bmodels\.errors\.)(TooManyFailures:? [0-9]+ of [0-9]+ rows|ModelNotFound|SignatureError|UsageError)\b"
+    r"(^|\bmodels\.errors\.)(TooManyFailures:? [0-9]+ of [0-9]+ rows|ModelNotFound|SignatureError)\b"
+    r"|(^|\bmodels\.errors\.)(UsageError|InputChanged)\b"
     r"|^(FileNotFoundError|FileExistsError|PermissionError|Forbidden|RefreshError|DefaultCredentialsError)\b"
 )
 

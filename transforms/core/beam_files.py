@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from sluice.models.errors import UsageError
+from sluice.models.errors import InputChanged, UsageError
 from sluice.models.files import copy_directory, within
 
 _COPY_CHUNK_BYTES = 8 << 20
@@ -156,6 +156,33 @@ def delete_files(paths: Iterable[str]) -> None:
             FileSystems.delete([path])
         elif os.path.exists(path):
             os.remove(path)
+
+
+def check_unchanged(path: str, size: int, changed: float) -> None:
+    """Checks that a file is what it was when a job found it.
+
+    Args:
+      size, changed: as it was found: bytes, and seconds since the epoch.
+
+    Raises:
+      InputChanged: it has changed, or is gone.
+    """
+    try:
+        now = FileSystems.get_filesystem(path).metadata(path)
+    except BeamIOError:
+        if FileSystems.exists(path):
+            raise
+        found = "it is not there any more"
+    else:
+        if (now.size_in_bytes, now.last_updated_in_seconds) == (size, changed):
+            return
+        found = f"it had {size} bytes, and has {now.size_in_bytes} now"
+        if now.size_in_bytes == size:
+            found = f"it has {size} bytes as before, and was written anew"
+    raise InputChanged(
+        f"{path} changed while the job read it: {found}. Rows of it may be missing, or of two versions. Start the job "
+        "again when nothing writes to its input"
+    )
 
 
 class BeamFiles:

@@ -130,11 +130,13 @@ def read_avro(file: BinaryIO, header: AvroHeader, start: int, stop: int, spec: I
 
     A block belongs to the range that holds the first byte of the sync marker before it.
 
+    Args:
+      header: has the columns of the job.
+
     Raises:
-      CorruptFile: the file lacks a column of the job; or a block is cut short, does not end with the marker, or does
+      CorruptFile: a block is cut short, does not end with the marker, or does
         not decode.
     """
-    check_columns(spec, arrow_schema(header.schema).names, "the file")
     marker = find_marker(file, header, start, stop)
     if marker is None:
         return

@@ -1,18 +1,20 @@
 """How files are read: the table from each format to its functions, and reading by it. No Beam transforms here."""
 
+import dataclasses
 import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+from apache_beam.io.filesystem import FileMetadata
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.core.beam_files import is_storage_error
+from sluice.transforms.core.beam_files import check_unchanged, is_storage_error
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.avro import look_avro, read_avro_range
 from sluice.transforms.decode.csv_file import look_csv, read_csv_range, split_csv
 from sluice.transforms.decode.json import look_json, read_json_range
 from sluice.transforms.decode.parquet import look_parquet, read_parquet_range
-from sluice.transforms.decode.ranges import RANGE_BYTES, BadBeginning, FileRange, Reader, split_evenly
+from sluice.transforms.decode.ranges import RANGE_BYTES, BadBeginning, FileRange, FileState, Reader, split_evenly
 from sluice.transforms.decode.spec import Decoded, InputSpec, file_failure
 from sluice.transforms.decode.tfrecord import look_tfrecord, read_tfrecord_range
 
@@ -33,13 +35,33 @@ def split_file(path: str, size: int, spec: InputSpec, range_bytes: int = RANGE_B
     return READERS[spec.format].split(path, size, spec, range_bytes) if size else []
 
 
+def split_found(file: FileMetadata, spec: InputSpec) -> list[FileRange]:
+    """Returns the ranges of a file of a job. It is an error if the file has changed when they are read.
+
+    An empty file has an empty range, to see that it is still empty.
+    """
+    found = FileState(file.size_in_bytes, file.last_updated_in_seconds)
+    parts = split_file(file.path, found.size, spec) or [FileRange(file.path, 0, 0)]
+    return [dataclasses.replace(part, found=found) for part in parts]
+
+
 def read_range(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
     """Yields (rows, bytes of the stored file) of a range, in order. Never raises because of a file's contents.
 
     A file that cannot be read to its end yields one failure of stage "read", whose origin is the position reached. The
     rows before it are kept. If its beginning cannot be read, which all ranges need, only the first of them says so.
     Errors of the network and of the disk are raised: the runner retries them.
+
+    Raises:
+      InputChanged: the file is not what it was when it was cut. Whatever was yielded before may be wrong.
     """
+    if part.stop != 0:
+        yield from _read(part, spec)
+    if part.found is not None:
+        check_unchanged(part.path, part.found.size, part.found.changed)
+
+
+def _read(part: FileRange, spec: InputSpec) -> Iterator[tuple[Decoded, int]]:
     reader = READERS[spec.format]
     reached = part.start if reader.unit == "byte" else 0
     try:

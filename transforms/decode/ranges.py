@@ -19,18 +19,33 @@ SAMPLE_ROWS = 100
 
 
 @dataclasses.dataclass(frozen=True)
+class FileState:
+    """What a job finds of a file when it cuts it.
+
+    Attributes:
+      size: bytes, as stored.
+      changed: when the file was last changed, in seconds since the epoch; 0: the storage does not tell.
+    """
+
+    size: int
+    changed: float
+
+
+@dataclasses.dataclass(frozen=True)
 class FileRange:
     """A part of a file that is read on its own.
 
     Attributes:
       start, stop: bytes. stop None: the end of a file that cannot be split.
       stored_bytes: the part of the file's size that a progress display counts for this range.
+      found: of the whole file, when it was cut; None: it is not checked whether the file has changed since.
     """
 
     path: str
     start: int = 0
     stop: int | None = None
     stored_bytes: int = 0
+    found: FileState | None = None
 
 
 class Look(NamedTuple):

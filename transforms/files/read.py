@@ -12,7 +12,7 @@ from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure
 from sluice.transforms.core.prefetch import prefetch_all
-from sluice.transforms.decode.formats import read_range, split_file
+from sluice.transforms.decode.formats import read_range, split_found
 from sluice.transforms.decode.ranges import FileRange
 from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded
 
@@ -72,7 +72,7 @@ class _Split(beam.DoFn):
         files = match_files(pattern)
         if not files:  # at launch there were some: to go on would replace good output with none
             raise UsageError(f"no file matches {pattern} where the job runs; workers elsewhere do not see local files")
-        parts = (part for file in files for part in split_file(file.path, file.size_in_bytes, self._spec))
+        parts = (part for file in files for part in split_found(file, self._spec))
         yield from in_file_groups(parts, min(_GROUP_RANGES, -(-len(files) // _GROUPS)))
 
 

@@ -11,6 +11,7 @@ from google.api_core.exceptions import ServiceUnavailable
 
 from sluice.models.errors import (
     BadInput,
+    InputChanged,
     Overloaded,
     Refused,
     ServerFault,
@@ -141,6 +142,7 @@ def test_what_beams_runner_makes_of_an_error(
         (RuntimeError("x\nsluice.models.errors.ServerFault: bad value Jane [while running 'Predict']"), False),
         (RuntimeError("x\nsluice.models.errors.TooManyFailures: model m has never answered: bad value Jane"), False),
         (TooManyFailures("3 of 8 rows failed (37.5%)"), True),
+        (InputChanged("in.csv changed while the job read it: it is not there any more"), True),
         (RuntimeError("x\nsluice.models.errors.ModelNotFound: --model m: there is no saved_model.pb"), True),
         (ValueError("Could not convert 'Jane'"), False),
     ],

@@ -2,7 +2,9 @@ import csv
 import errno
 import gzip
 import io
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.models.errors import CorruptFile
-from sluice.transforms.core.beam_files import open_binary
+from sluice.models.errors import CorruptFile, InputChanged
+from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.csv_file import csv_head
-from sluice.transforms.decode.formats import is_file_error, read_range, split_file
+from sluice.transforms.decode.formats import is_file_error, read_range, split_file, split_found
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from tests.support.formats.decode_cases import (
     COLUMNS,
@@ -26,6 +28,7 @@ from tests.support.formats.decode_cases import (
     positions_of,
     put,
     read_file,
+    read_parts,
     rows_of,
     sample_rows,
     to_csv,
@@ -255,3 +258,42 @@ def test_a_file_that_has_gone_fails_as_a_file(tmp_path: Path) -> None:
     Path(path).unlink()
     ((decoded, _),) = read_range(part, spec_of(JSONL))
     assert [(f.stage, f.error_type, f.origin) for f in decoded.failures] == [("read", "FileNotFoundError", path)]
+
+
+def longer(path: Path, rows: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(rows)
+
+
+CHANGES: list[tuple[Callable[[Path, bytes], object], str]] = [
+    (longer, r"it had \d+ bytes, and has \d+ now"),
+    (lambda path, rows: path.write_bytes(path.read_bytes()[:-1]), r"it had \d+ bytes, and has \d+ now"),
+    (lambda path, rows: os.utime(path, (1, 1)), r"it has \d+ bytes as before, and was written anew"),
+    (lambda path, rows: path.unlink(), "it is not there any more"),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), CHANGES)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_that_changes_after_it_was_cut_is_an_error_that_names_it(
+    format_: str, change: Callable[[Path, bytes], object], text: str, tmp_path: Path
+) -> None:
+    """Rows that were appended would be lost without a word, and those of a file that is written anew be of both."""
+    data = WRITERS[format_](sample_rows(50))  # type: ignore[operator]
+    path = put(tmp_path, f"f.{format_}", data)
+    (found,) = match_files(path)
+    (part,) = split_found(found, spec_of(format_))
+    assert rows_of(read_parts([part], spec_of(format_))) == sample_rows(50)
+    change(Path(path), data)
+    with pytest.raises(InputChanged, match=f"^{re.escape(path)} changed while the job read it: {text}"):
+        read_parts([part], spec_of(format_))
+
+
+def test_an_empty_file_that_is_filled_is_not_lost(tmp_path: Path) -> None:
+    path = put(tmp_path, "f.jsonl", b"")
+    (found,) = match_files(path)
+    (part,) = split_found(found, spec_of(JSONL))
+    assert read_parts([part], spec_of(JSONL)).rows == 0
+    Path(path).write_bytes(to_jsonl(sample_rows(3)))
+    with pytest.raises(InputChanged, match="it had 0 bytes"):
+        read_parts([part], spec_of(JSONL))

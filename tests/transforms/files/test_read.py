@@ -13,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
+from sluice.models.errors import InputChanged
 from sluice.models.reserved import is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
@@ -109,3 +110,14 @@ def test_files_are_cut_without_being_opened_and_opened_side_by_side(
     found = list(_Decode(InputSpec(CSV, COLUMNS)).process(groups[0]))
     ids = [number for batch in found if isinstance(batch, pa.RecordBatch) for number in batch.column("id").to_pylist()]
     assert ids == list(range(32))
+
+
+def test_rows_that_are_appended_after_a_file_was_cut_fail_the_job(tmp_path: Path) -> None:
+    path = put(tmp_path, "f.csv", b"id,zip\n1,a\n")
+    spec = InputSpec(CSV, COLUMNS)
+    (group,) = _Split(spec).process(path)
+    assert sum(batch.num_rows for batch in _Decode(spec).process(group) if isinstance(batch, pa.RecordBatch)) == 1
+    with open(path, "ab") as file:
+        file.write(b"2,b\n")
+    with pytest.raises(InputChanged, match="it had 11 bytes, and has 15 now"):
+        list(_Decode(spec).process(group))
