@@ -1,6 +1,7 @@
 """The file systems of models: local disk. transforms/core/beam_files.py has Beam's."""
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import os
@@ -55,6 +56,10 @@ class LocalFiles:
         return directory
 
 
+def _private_path() -> str:
+    return os.path.join(tempfile.gettempdir(), f"sluice-models-{os.geteuid()}")
+
+
 def private_directory() -> str:
     """Returns this user's directory for copies of models, which nobody else can write to; makes it if need be.
 
@@ -63,7 +68,7 @@ def private_directory() -> str:
     Raises:
       PermissionError: something else has the name; the text says what to do.
     """
-    path = os.path.join(tempfile.gettempdir(), f"sluice-models-{os.geteuid()}")
+    path = _private_path()
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     found = os.lstat(path)
@@ -101,6 +106,50 @@ def copy_directory(directory: str, fingerprint: str) -> str:
     family = _digest(base if name.isdecimal() else directory)[:12]
     key = _digest(f"{directory}\n{fingerprint}")[:24]
     return os.path.join(private_directory(), f"{family}-{key}")
+
+
+class CopyInUse:
+    """Keeps the local copy of a model from being removed until it is let go, or the process ends.
+
+    A loaded model may be loaded anew, and its ops may read its assets. A directory that is no copy is left alone.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._lock: int | None = None
+        if os.path.dirname(directory) == _private_path():
+            self._lock = open_lock(_use_lock(directory))
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    def let_go(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    __del__ = let_go  # of a model that could not be loaded
+
+
+def is_in_use(directory: str) -> bool:
+    """Whether a model of some process of this machine was loaded from this copy, and is open."""
+    try:
+        lock = os.open(_use_lock(directory), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _use_lock(directory: str) -> str:
+    return f"{directory}.used"
+
+
+def open_lock(path: str) -> int:
+    """Opens a file to be locked; makes it if need be."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _digest(text: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sluice.models.batching.mini_batch import row_count
 from sluice.models.errors import BadInput, ModelLost
-from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.files import CopyInUse, LocalFiles, ModelFiles
 from sluice.models.interface import ModelOptions, Outputs, arrow_values
 from sluice.models.saved_model.reasons import SessionClosed, TensorFlowError, call_error
 from sluice.models.saved_model.signature_reader import pick_signature, read_signatures
@@ -49,6 +49,7 @@ class SavedModel:
         self.signature = read_signature(found.directory, options, files)
         self._defaults = dict(options.defaults)
         directory = files.local_copy(found.directory)
+        self._copy = CopyInUse(directory)
         meta_graph = read_meta_graph(found.directory, files)
         self._load = functools.partial(load, directory, meta_graph, options, self.signature)
         self._abandoned = False
@@ -91,9 +92,10 @@ class SavedModel:
         self._abandoned = True
 
     def close(self) -> None:
-        """Frees the session and its variables."""
+        """Frees the session and its variables, and lets go of the files."""
         if not self._abandoned:
             self._way.close()
+        self._copy.let_go()
 
 
 def read_signature(directory: str, options: ModelOptions, files: ModelFiles) -> Signature:

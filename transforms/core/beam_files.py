@@ -17,10 +17,10 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import InputChanged, UsageError
-from sluice.models.files import copy_directory, within
+from sluice.models.files import copy_directory, is_in_use, open_lock, within
 
 _COPY_CHUNK_BYTES = 8 << 20
-# A model is loaded as soon as its copy is made. Loading takes less than this.
+# A model is loaded as soon as its copy is made, and holds it then. What comes between takes less than this.
 _KEEP_COPY_SECS = 3600.0
 
 # The prefix of directories and files that hold unfinished output.
@@ -224,16 +224,16 @@ def _stamp(files: list[FileMetadata]) -> str:
 
 
 def remove_old_copies(target: str) -> None:
-    """Removes the copies of other versions of a model that no process has requested lately.
+    """Removes the copies of other versions of a model that no process has requested lately, or has loaded a model from.
 
-    They would fill the disk of a job that follows versions. A loaded model needs its files no more.
+    They would fill the disk of a job that follows versions.
     """
     family = os.path.basename(target).partition("-")[0]
     for path in glob.glob(os.path.join(os.path.dirname(target), f"{family}-*")):
         if path == target or "." in os.path.basename(path):  # a lock, or an unfinished copy
             continue
         with contextlib.suppress(OSError), _locked(f"{path}.lock"):  # another process may remove the same
-            if time.time() - os.stat(path).st_mtime > _KEEP_COPY_SECS:
+            if time.time() - os.stat(path).st_mtime > _KEEP_COPY_SECS and not is_in_use(path):
                 doomed = f"{path}.{uuid.uuid4().hex}"  # another process must not find half a copy
                 os.rename(path, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
@@ -242,7 +242,7 @@ def remove_old_copies(target: str) -> None:
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     """Holds a lock among the processes of this machine: one of them copies, and the others wait."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = open_lock(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -6,20 +6,24 @@ import glob
 import io
 import os
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from sluice.models.files import copy_directory
+from sluice.models.files import LocalFiles, copy_directory
 from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.followed import FollowedModel
+from sluice.models.saved_model.loader import open_saved_model
 from sluice.models.uri import ModelSpec
 from sluice.transforms.core import beam_files
 from sluice.transforms.core.beam_files import BeamFiles, remove_old_copies
+from tests.support.saved_models.by_hand import FLOAT, HandMade
 from tests.support.saved_models.followed import SHARD, Opener, write_version
 from tests.support.servers import Gcs
 
@@ -131,6 +135,28 @@ def test_old_copies_of_other_versions_are_removed(tmp_path: Path) -> None:
     remove_old_copies(str(new))
     assert [path.exists() for path in (old, late, new, other, unfinished)] == [False, True, True, True, True]
     assert not [path for path in tmp_path.glob(f"{old.name}.*") if path not in (unfinished, Path(f"{old}.lock"))]
+
+
+def test_the_copy_of_a_model_that_is_open_is_kept(temporary: Path, tmp_path: Path) -> None:
+    """A model whose call hangs is loaded anew, hours after its copy was asked for."""
+    made = HandMade().node("x", "Placeholder", dtype=FLOAT, shape=[-1]).node("y", "Identity", "x", T=FLOAT)
+    stored = made.signature({"x": (FLOAT, "x:0", [-1])}, {"y": (FLOAT, "y:0", [-1])}).write(tmp_path / "m" / "1")
+    copy = Path(copy_directory("gs://b/m/1", ""))
+
+    class Copied(LocalFiles):
+        def local_copy(self, directory: str) -> str:
+            shutil.copytree(stored, copy, dirs_exist_ok=True)
+            os.utime(copy, (1, 1))
+            return str(copy)
+
+    model = open_saved_model(ModelSpec(stored), ModelOptions(), Copied())
+    remove_old_copies(copy_directory("gs://b/m/2", ""))
+    assert copy.exists()
+    model.renew()
+    assert model.call({"x": np.float32([2, 3])}).arrays["y"].tolist() == [2, 3]
+    model.close()
+    remove_old_copies(copy_directory("gs://b/m/2", ""))
+    assert not copy.exists()
 
 
 def test_versions_in_a_bucket_are_followed(gcs: Gcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
