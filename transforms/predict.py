@@ -23,7 +23,7 @@ from sluice.models.saved_model.followed import take_changes
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
 from sluice.transforms.core import metrics
-from sluice.transforms.core.batches import failure_of, without_fed
+from sluice.transforms.core.batches import failure_of, origin_of, without_fed
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
@@ -52,7 +52,7 @@ class Predict(Composite):
       output_prefix: a prefix for the names of the outputs.
       files: read the files of the model; Beam's FileSystems by default.
       is_endless: of a stream, which no failure rate ends. Rows that fail before any row has passed then fail the
-        bundle, because the model may be at fault; after 1,000 of them, or 60 s, by TooManyFailures.
+        bundle, because the model may be at fault; after 1,000 different ones, or 60 s with 10, by TooManyFailures.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class _Predict(beam.DoFn):
             replace_worker(error)
             raise
         if self._is_endless:
-            self._check_proven([prediction for _, prediction in predictions])
+            self._check_proven(work.batch, predictions)
         self._work.popleft()
         self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.batch.nbytes
         model = self._scheduler.model
@@ -176,20 +176,26 @@ class _Predict(beam.DoFn):
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
 
-    def _check_proven(self, predictions: Sequence[Prediction]) -> None:
+    def _check_proven(self, batch: pa.RecordBatch, predictions: Sequence[tuple[Group, Prediction]]) -> None:
         """Checks that failures are those of rows.
 
         Raises:
           NonePassed: no row has passed, so they may be the model's.
           TooManyFailures: so many that waiting is of no use.
         """
-        failure = next(filter(None, (prediction.unproven for prediction in predictions)), None)
-        if failure is None:
+        failed = [
+            (_index(group, row), failure.message)
+            for group, prediction in predictions
+            for row, failure in prediction.failures.items()
+            if not failure.proven
+        ]
+        if not failed:
             return
-        uri = self._scheduler.model.uri
+        uri, (_, reason) = self._scheduler.model.uri, failed[0]
+        self._scheduler.proof.note_failed([origin_of(batch, row) or object() for row, _ in failed], reason)
         if verdict := self._scheduler.proof.verdict():
             raise TooManyFailures(f"model {uri} has never answered: {verdict}")
-        raise NonePassed(f"model {uri} has not answered yet, and fails on rows: {failure.message}")
+        raise NonePassed(f"model {uri} has not answered yet, and fails on rows: {reason}")
 
     def _report_changes(self) -> None:
         """Counts the versions that a followed model has loaded or rejected. The first bundle to ask counts them."""
@@ -225,12 +231,17 @@ def score(
     failed = {row: _failure(BIND, RowFailure("InvalidRow", text), batch, row, uri) for row, text in errors.items()}
     for group, prediction in predictions:
         for row, failure in prediction.failures.items():
-            index = row if group.rows is None else int(group.rows[row])
+            index = _index(group, row)
             failed[index] = _failure(PREDICT, failure, batch, index, uri)
     scored, refused = append_outputs(batch, predictions, signature, uri, prefix)
     for row, text in refused.items():
         failed[row] = _failure(PREDICT, RowFailure("BadOutput", text), batch, row, uri)
     return scored, [failed[row] for row in sorted(failed)]
+
+
+def _index(group: Group, row: int) -> int:
+    """Returns the row of the batch that a row of a group is."""
+    return row if group.rows is None else int(group.rows[row])
 
 
 def _failure(stage: str, failure: RowFailure, batch: pa.RecordBatch, row: int, uri: str) -> Failure:

@@ -4,9 +4,10 @@ If that row fails now, something around the model is at fault, and no row is bla
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
-from sluice.models.batching.mini_batch import ModelBack, Outcome, RowFailure, byte_count, pad, slice_feeds
+from sluice.models.batching.isolation import ModelBack
+from sluice.models.batching.mini_batch import byte_count, pad, slice_feeds
 from sluice.models.batching.padding import Padding
 from sluice.models.batching.retry import Retry
 from sluice.models.errors import BadOutput, Cancelled, ModelLost, Unavailable
@@ -17,9 +18,13 @@ from sluice.models.tensors.binding import Feeds
 _RENEW_SECS = 10.0
 # A larger row is not kept.
 _MOST_BYTES = 8 << 20
-# After so many rows that failed, or so long, without one that passed, a stream ends.
-_MOST_FAILED = 1000
+# After so many rows that failed, or so long, without one that passed, a stream ends. A few rows alone do not end it,
+# however long they are all that comes: they may be bad, and delivered again and again.
+_MOST_FAILED, _SOME_FAILED = 1000, 10
 _MOST_SECS = 60.0
+
+# Calls the model.
+Call = Callable[[Feeds], Outputs]
 
 
 class Proof:
@@ -36,7 +41,7 @@ class Proof:
         self._renewed = clock()
         self._passed = first is not None
         self._lock = threading.Lock()  # guards all that follows
-        self._failed = 0
+        self._failed: set[object] = set()
         self._failing_since: float | None = None
         self._first_reason = ""
 
@@ -55,11 +60,27 @@ class Proof:
         if byte_count(row, exact=True) <= _MOST_BYTES:
             self._feeds, self._renewed = row, now
 
-    def check(self, ask: Callable[[Feeds], Outputs]) -> bool:
-        """Whether the model answers the row; False: no row is known. While it fails, this waits.
+    def answers(self, call: Call, unknown: bool) -> bool:
+        """Whether the model answers the row now; it is tried once.
 
         Args:
-          ask: calls the model.
+          unknown: what is returned if no row is known.
+
+        Raises:
+          ModelLost: the model cannot be called any more.
+        """
+        if self._feeds is None:
+            return unknown
+        try:
+            self._ask(self._feeds, call)
+        except (ModelLost, Cancelled):
+            raise
+        except Exception:  # noqa: BLE001  whatever the model raises, it does not answer
+            return False
+        return True
+
+    def check(self, call: Call) -> bool:
+        """Whether the model answers the row; False: no row is known. While it fails, this waits.
 
         Raises:
           ModelBack: it failed, and answers again.
@@ -67,15 +88,13 @@ class Proof:
         """
         if self._feeds is None:
             return False
-        feeds = pad(self._feeds, self._padding.size(1))
+        feeds = self._feeds
         failed = False
 
         def attempt() -> Outputs:
             nonlocal failed
             try:
-                return ask(feeds)
-            except BadOutput:
-                return Outputs({})
+                return self._ask(feeds, call)
             except (ModelLost, Cancelled):
                 raise
             except Exception as error:
@@ -88,39 +107,32 @@ class Proof:
             raise ModelBack
         return True
 
-    def answers(self, ask: Callable[[Feeds], Outputs]) -> bool:
-        """Whether the model answers the row now; it is tried once. True if no row is known."""
-        if self._feeds is None:
-            return True
+    def _ask(self, feeds: Feeds, call: Call) -> Outputs:
+        """Calls the model with the row; raises what the call raises, unless it is about what was answered."""
         try:
-            ask(pad(self._feeds, self._padding.size(1)))
-        except (ModelLost, Cancelled):
-            raise
+            return call(pad(feeds, self._padding.size(1)))
         except BadOutput:
-            return True
-        except Exception:  # noqa: BLE001  whatever the model raises, it does not answer
-            return False
-        return True
+            return Outputs({})
 
-    def note_failures(self, outcomes: Sequence[Outcome]) -> None:
-        """Notes the rows that failed while no row had passed, which may be the model's fault."""
-        for outcome in outcomes:
-            failure = outcome.result
-            if isinstance(failure, RowFailure) and not failure.proven:
-                self._note_failure(outcome.stop - outcome.start, failure)
+    def note_failed(self, rows: Iterable[object], reason: str) -> None:
+        """Notes rows that failed while no row had passed, which may be the model's fault.
 
-    def _note_failure(self, rows: int, failure: RowFailure) -> None:
+        Args:
+          rows: where each came from: one that is delivered again counts once.
+          reason: why the first of them failed.
+        """
         with self._lock:
-            self._failed += rows
             if self._failing_since is None:
-                self._failing_since, self._first_reason = self._clock(), failure.message
+                self._failing_since, self._first_reason = self._clock(), reason
+            if len(self._failed) < _MOST_FAILED:
+                self._failed.update(rows)
 
     def verdict(self) -> str:
         """Why no more rows should be tried; "" if a row has passed, or few have failed yet."""
         with self._lock:
             if self._passed or self._failing_since is None:
                 return ""
-            secs = self._clock() - self._failing_since
-            if self._failed < _MOST_FAILED and secs < _MOST_SECS:
+            secs, rows = self._clock() - self._failing_since, len(self._failed)
+            if rows < _MOST_FAILED and (secs < _MOST_SECS or rows < _SOME_FAILED):
                 return ""
-            return f"all {self._failed} rows of the first {secs:.0f} s failed, the first with: {self._first_reason}"
+            return f"all {rows} rows of the first {secs:.0f} s failed, the first with: {self._first_reason}"

@@ -12,13 +12,8 @@ from sluice.models.batching.budget import ByteBudget
 from sluice.models.batching.ceiling import Ceiling
 from sluice.models.batching.in_flight import InFlightLimit
 from sluice.models.batching.invoke import Invoker
-from sluice.models.batching.mini_batch import (
-    Isolation,
-    Outcome,
-    byte_count,
-    pad,
-    row_count,
-)
+from sluice.models.batching.isolation import Isolation
+from sluice.models.batching.mini_batch import Outcome, byte_count, pad, row_count
 from sluice.models.batching.options import FAIL, SchedulerOptions
 from sluice.models.batching.padding import Padding
 from sluice.models.batching.proof import Proof
@@ -56,7 +51,9 @@ class Scheduler:
         self._padding = Padding(model.signature, options.allowed_batch_sizes)
         self._closing = threading.Event()
         self._sleep = sleep or self._sleep_until_woken
-        self._retry = Retry(options, clock, self._pause, backoffs, self._wake_sleepers, self._answers_another)
+        self._retry = Retry(
+            options, clock, self._pause, backoffs, self._wake_sleepers, lambda: self.answers(self.proof.passed)
+        )
         self._invoke = Invoker(model, options.call_timeout_secs, clock)
         first = model.first_answered if isinstance(model, LocalModel) else None
         self.proof = Proof(first, self._retry, self._padding, clock)
@@ -94,11 +91,11 @@ class Scheduler:
         """The total time in which some call waited for a model that was away or overloaded; it grows meanwhile."""
         return self._retry.throttled_secs
 
-    def answers(self) -> bool:
-        """Whether the model answers a row that has passed before; True if there is none. Tries it once."""
+    def answers(self, unknown: bool = True) -> bool:
+        """Whether the model answers a row that has passed before; `unknown` if there is none. Tries it once."""
         watchdog: Watchdog[Outputs] = Watchdog()
         try:
-            return self.proof.answers(lambda feeds: self._invoke(feeds, watchdog))
+            return self.proof.answers(lambda feeds: self._invoke(feeds, watchdog), unknown)
         finally:
             watchdog.close()
 
@@ -242,8 +239,9 @@ class Scheduler:
             self._lower_ceiling,
             raised,
             lambda: self.proof.check(lambda feeds: self._ask(feeds, watchdog, segments)),
+            lambda part: self._call_once(part, watchdog, segments),
         )
-        shares = score(segments, isolation.run, self.proof.note_failures)
+        shares = score(segments, isolation.run)
         segments[0].ticket.calls.extend(calls)
         return shares
 
@@ -276,6 +274,11 @@ class Scheduler:
         finally:
             calls.append(CallStats(rows, 1000 * (self._clock() - started), attempts - 1))
 
+    def _call_once(self, feeds: Feeds, watchdog: Watchdog[Outputs], segments: Sequence[Segment]) -> Outputs:
+        check_wanted(segments)
+        size = self._padding.size(row_count(feeds))
+        return self._attempt(pad(feeds, size), size, watchdog)
+
     def _attempt(self, feeds: Feeds, rows: int, watchdog: Watchdog[Outputs]) -> Outputs:
         with self._lock:
             begun, alone = self._begun, self._active == 1
@@ -301,9 +304,6 @@ class Scheduler:
         """Calls the model with a row that has passed before, as long as the rows are wanted for which it is called."""
         check_wanted(segments)
         return self._invoke(feeds, watchdog)
-
-    def _answers_another(self) -> bool:
-        return self.proof.passed and self.answers()
 
     def _note_error(self, error: CallError) -> None:
         if isinstance(error, Overloaded):

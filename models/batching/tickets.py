@@ -48,11 +48,6 @@ class Prediction:
     calls: tuple[CallStats, ...]
     queue_msec: float
 
-    @property
-    def unproven(self) -> RowFailure | None:
-        """A failure that may be the model's fault, for no row has ever passed; None: there is none."""
-        return next((failure for failure in self.failures.values() if not failure.proven), None)
-
 
 class Ticket:
     """A submitted request. `future` returns its Prediction."""
@@ -138,17 +133,11 @@ def complete(ticket: Ticket) -> None:
     ticket.future.set_result(prediction)
 
 
-def score(
-    segments: Sequence[Segment],
-    run: Callable[[Feeds], list[Outcome]],
-    on_outcomes: Callable[[Sequence[Outcome]], None],
-) -> list[list[Outcome]]:
+def score(segments: Sequence[Segment], run: Callable[[Feeds], list[Outcome]]) -> list[list[Outcome]]:
     """Returns the outcomes of each segment, from one run of all their rows. What it raises is the outcome of all."""
     result: SluiceError | RowFailure
     try:
-        outcomes = run(merge([slice_feeds(each.ticket.feeds, each.start, each.stop) for each in segments]))
-        on_outcomes(outcomes)
-        return share(segments, outcomes)
+        return share(segments, run(merge([slice_feeds(each.ticket.feeds, each.start, each.stop) for each in segments])))
     except (Unavailable, Refused, Cancelled) as error:  # not about rows: the requests must raise it
         result = error
     except MemoryError as error:

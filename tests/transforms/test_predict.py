@@ -15,8 +15,9 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.cache import ModelRecipe, clear_cache, shared_scheduler
-from sluice.models.errors import ModelNotFound
+from sluice.models.errors import ModelNotFound, NonePassed, TooManyFailures
 from sluice.models.interface import ModelOptions
+from sluice.models.reserved import FILE, MESSAGE_ID
 from sluice.models.saved_model.followed import Changes, FollowedModel, take_changes
 from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.transforms.core.failures import FAILURES
@@ -120,6 +121,24 @@ def test_failures_show_the_row(recipe: ModelRecipe) -> None:
     assert failure.model == recipe.spec.uri
 
 
+def test_bad_messages_are_counted_once_each_however_often_they_come(recipe: ModelRecipe) -> None:
+    """One bad message on a quiet subscription ends no stream; a thousand, without one that passes, end it."""
+    clear_cache()
+    fn = _started(recipe, is_endless=True)
+
+    def deliver(message: int) -> None:
+        batch = batch_of([-1.0]).append_column(FILE, pa.array(["s"]))
+        fn.start_bundle()
+        list(fn.process(batch.append_column(MESSAGE_ID, pa.array([str(message)])), window=None, timestamp=0))
+        list(fn.finish_bundle())
+
+    for message in (*[0] * 1100, *range(999)):
+        with pytest.raises(NonePassed, match="has not answered yet"):
+            deliver(message)
+    with pytest.raises(TooManyFailures, match="all 1000 rows of the first"):
+        deliver(999)
+
+
 def test_a_model_that_is_not_there_fails_in_setup() -> None:
     with pytest.raises(ModelNotFound, match="/nowhere"):
         _started(ModelRecipe(parse_model_uri("/nowhere")))
@@ -151,10 +170,10 @@ def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[
         clear_cache()  # ends the thread that polls for versions
 
 
-def _started(recipe: ModelRecipe) -> _Predict:
+def _started(recipe: ModelRecipe, is_endless: bool = False) -> _Predict:
     from sluice.models.files import LocalFiles
 
-    fn = _Predict(recipe, "", LocalFiles(), is_endless=False)
+    fn = _Predict(recipe, "", LocalFiles(), is_endless)
     fn.setup()
     fn.start_bundle()
     return fn

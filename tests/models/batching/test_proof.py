@@ -109,7 +109,8 @@ def test_without_a_row_that_ever_passed_failures_are_doubtful(error: Exception) 
         for rows in (1, 100):
             prediction = outcome(scheduler.submit(x_feeds(*range(rows))))
             assert len(prediction.failures) == rows
-            assert prediction.unproven is not None and "no" in prediction.unproven.message
+            assert all(not failure.proven and "no" in failure.message for failure in prediction.failures.values())
+        scheduler.proof.note_failed(map(str, range(101)), "no")
         assert scheduler.proof.verdict() == ""
         clock.advance(61)
         assert scheduler.proof.verdict() == "all 101 rows of the first 61 s failed, the first with: no"
@@ -120,10 +121,21 @@ def test_without_a_row_that_ever_passed_failures_are_doubtful(error: Exception) 
 
 def test_a_thousand_rows_without_one_that_passes_are_enough() -> None:
     with scheduling(FakeModel(failing(BadInput("no"), lambda feeds: True))) as scheduler:
-        outcome(scheduler.submit(x_feeds(*range(999))))
+        scheduler.proof.note_failed(range(999), "no")
         assert scheduler.proof.verdict() == ""
-        outcome(scheduler.submit(x_feeds(1)))
-        assert scheduler.proof.verdict().startswith("all 1000 rows of the first")
+        scheduler.proof.note_failed([*range(999), 999], "another")
+        assert scheduler.proof.verdict() == "all 1000 rows of the first 0 s failed, the first with: no"
+
+
+@pytest.mark.parametrize(("rows", "ends"), [(1, False), (9, False), (10, True)])
+def test_a_few_rows_that_come_again_and_again_end_no_stream(rows: int, ends: bool) -> None:
+    """As one bad message on a quiet subscription, which is delivered every second."""
+    clock = FakeClock()
+    with scheduling(FakeModel(failing(BadInput("no"), lambda feeds: True)), clock) as scheduler:
+        for _ in range(2000):
+            clock.advance(1)
+            scheduler.proof.note_failed(range(rows), "no")
+        assert bool(scheduler.proof.verdict()) == ends
 
 
 def test_a_request_answered_at_load_is_asked_first() -> None:
@@ -139,7 +151,7 @@ def test_a_request_answered_at_load_is_asked_first() -> None:
     model = Loaded(failing(BadInput("no"), negative))
     with scheduling(model, sleep=no_sleep) as scheduler:
         prediction = outcome(scheduler.submit(x_feeds(-1)))
-        assert prediction.failures and prediction.unproven is None
+        assert [failure.proven for failure in prediction.failures.values()] == [True]
         assert [feeds["x"].tolist() for feeds in model.calls] == [[-1], [7], [7], [-1]]
 
 

@@ -186,7 +186,7 @@ def test_a_server_that_breaks_on_everything_fails_the_job_and_not_the_rows(rows:
     model = remote(answer)
     with scheduling(model, sleep=no_sleep) as scheduler, pytest.raises(Unavailable, match=r"no GPU.*whatever the rows"):
         outcome(scheduler.submit(x_feeds(*range(rows))))
-    assert len(model.calls) <= 4 + 8 + 2 * 4  # the whole call, its parts, and two single rows
+    assert len(model.calls) <= 4 + 8 + 2 * 4 + 16  # the whole call, its parts, two single rows, and others
     with scheduling(remote(answer), sleep=no_sleep, on_unavailable="dead_letter") as scheduler:
         failures = outcome(scheduler.submit(x_feeds(*range(rows)))).failures
         assert {failure.type for failure in failures.values()} == {"ServerFault"} and len(failures) == rows
@@ -381,3 +381,18 @@ def test_a_call_that_nobody_waits_for_is_not_repeated() -> None:
         go_on.set()
         assert values(scheduler.submit(x_feeds(2))) == [4]
     assert model.call_rows.count(1) == 2 and len(model.calls) == 2
+
+
+def test_rows_that_break_a_server_fail_alone_though_no_row_has_passed_before() -> None:
+    """Also where the user wants rows to fail while the server is away."""
+
+    def answer(feeds: Feeds) -> Outputs:
+        if (feeds["x"] < 2).any():
+            raise ServerFault("segmentation fault")
+        return double(feeds)
+
+    for policy in ("dead_letter", "fail"):
+        with scheduling(remote(answer), sleep=no_sleep, max_retries=1, on_unavailable=policy) as scheduler:
+            prediction = outcome(scheduler.submit(x_feeds(*range(40))))
+        assert prediction.failures.keys() == {0, 1}
+        assert all("gave up after 2 attempts" in failure.message for failure in prediction.failures.values())
