@@ -17,13 +17,14 @@ import statistics
 import sys
 import time
 import uuid
+from contextlib import closing
 
 from benchmarks import bigquery_read, bigquery_write
 from benchmarks.bigquery_jobs import Cost, Measured, Order, by_turns
 from benchmarks.bigquery_read import SLUICE as READ
 from benchmarks.bigquery_write import BATCH, BEAM, BEAM_UNSIZED, INSERT_ALL, STREAM
 from tests.support.bigquery.cases import load, make_births
-from tests.support.bigquery.proxy import bigquery_proxy
+from tests.support.bigquery.proxy import BigQueryProxy
 from tests.support.servers import BigQuery, bigquery_clients_use, bigquery_emulator
 
 RESULTS = os.path.join(os.path.dirname(__file__), "BIGQUERY.md")
@@ -63,7 +64,7 @@ def read(server: BigQuery, sizes: Sizes) -> dict[str, Measured]:
     def do(order: Order, rows: int) -> Cost:
         return order(tables[rows], rows)
 
-    with bigquery_proxy(server) as proxy, bigquery_clients_use(BigQuery(server.url, proxy.url)):
+    with closing(BigQueryProxy(server)) as proxy, bigquery_clients_use(BigQuery(server.url, proxy.url)):
         proxy.rows_per_answer, proxy.compression = ROWS_PER_ANSWER, COMPRESSION
         return by_turns(bigquery_read.__name__, sizes.read, sizes.read_runs, do, say)
 

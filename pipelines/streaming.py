@@ -203,7 +203,10 @@ def _run_segments(
 
 
 def _settle_memory() -> None:
-    """Excludes imported modules from garbage collection: scanning them stops all messages for a quarter of a second."""
+    """Excludes the plan, the graph and what they have imported from garbage collection, which would stop all messages.
+
+    What came before is excluded already (pipelines.commands.start), so that this collects garbage in little time.
+    """
     gc.collect()
     gc.freeze()
 

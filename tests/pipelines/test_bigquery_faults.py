@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from sluice.pipelines.cli import main
-from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import sluice
 from tests.support.pubsub.streams import wait_until
@@ -25,7 +25,7 @@ ROWS = size(2000, soak=6000)
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
-    with bigquery_proxy(bigquery) as server:
+    with contextlib.closing(BigQueryProxy(bigquery)) as server:
         server.rows_per_answer = 200
         yield server
 
@@ -155,7 +155,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_run_again(
     job.wait()
     assert proxy.requests["AppendRows"]
     assert bigquery.rows(f"{dataset}.scored") == bigquery.rows(f"{dataset}.failed") == []
-    with bigquery_proxy(bigquery) as another:
+    with contextlib.closing(BigQueryProxy(bigquery)) as another:
         assert main(flags_of(births_table, dataset, model, another)) == 0
     check_whole(bigquery, dataset, births)
 

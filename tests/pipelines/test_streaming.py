@@ -9,6 +9,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from sluice.transforms.pubsub.read_local import open_sources
-from tests.support.pubsub.proxy import pubsub_proxy
+from tests.support.pubsub.proxy import PubsubProxy
 from tests.support.pubsub.streams import LocalJob, ask, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
@@ -103,7 +104,7 @@ def test_a_drain_finishes_what_is_in_work_and_leaves_the_rest(
     ends = make_ends(pubsub)
     count = size(3000, soak=20_000)
     ends.publish([b'{"x": 1}'] * count, numbered(count))
-    with pubsub_proxy(pubsub) as proxy, monkeypatch.context() as environment:
+    with closing(PubsubProxy(pubsub)) as proxy, monkeypatch.context() as environment:
         environment.setenv(EMULATOR_VARIABLE, proxy.host)
         acknowledged = itertools.count(1)
 

@@ -21,7 +21,7 @@ from sluice.models.saved_model.followed import FollowedModel
 from sluice.pipelines.cli import main
 from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.pubsub.proxy import pubsub_proxy
+from tests.support.pubsub.proxy import PubsubProxy
 from tests.support.pubsub.streams import Ends, LocalJob, ProcessJob, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
@@ -111,7 +111,7 @@ def test_an_output_topic_that_refuses_for_a_while_costs_nothing(pubsub: Pubsub, 
     ends = make_ends(pubsub)
     publish(ends, criteo, COUNT)
     flags = [f"--model={criteo.model}", *ends.flags, "--max_bundle_messages=500"]
-    with pubsub_proxy(pubsub) as proxy, ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
+    with contextlib.closing(PubsubProxy(pubsub)) as proxy, ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
         proxy.refusing = ends.output_topic
         wait_until(lambda: proxy.refused >= 1, "a refusal")
         until = time.monotonic() + REFUSING_SECS
@@ -136,7 +136,7 @@ def doomed_job(pubsub: Pubsub, flags: list[str]) -> Iterator[ProcessJob]:
         os.kill(job.process.pid, signal.SIGKILL)
         return False
 
-    with pubsub_proxy(pubsub) as proxy:
+    with contextlib.closing(PubsubProxy(pubsub)) as proxy:
         proxy.on_acknowledge = kill
         with ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
             yield job
@@ -189,7 +189,7 @@ def test_a_second_signal_ends_a_drain_and_acknowledges_nothing_more(
     ends = make_ends(pubsub)
     ends.publish([b'{"x": 1}'] * 10, [{"id": str(number)} for number in range(10)])
     flags = [f"--model={cases('picky')}", *ends.flags]
-    with pubsub_proxy(pubsub) as proxy, ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
+    with contextlib.closing(PubsubProxy(pubsub)) as proxy, ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
         proxy.refusing = ends.output_topic
         wait_until(lambda: proxy.refused >= 1, "a refusal")
         job.process.send_signal(signal.SIGTERM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sluice.pipelines.cli import main
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.streaming_job import make_tables, plan_streaming
 from sluice.transforms.bigquery.clients import EMULATOR_VARIABLE, STORAGE_EMULATOR_VARIABLE
-from tests.support.bigquery.proxy import bigquery_proxy
+from tests.support.bigquery.proxy import BigQueryProxy
 from tests.support.pubsub.streams import LocalJob, make_ends, wait_until
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
@@ -69,7 +70,7 @@ def test_rows_are_those_of_the_model_called_directly_though_bigquery_is_away_for
     payloads, half = lines_with_ids(sample), sample.rows // 2
     table = f"{bigquery.make_dataset()}.predictions"
     ends, began = make_ends(pubsub), datetime.datetime.now(datetime.UTC)
-    with bigquery_proxy(bigquery) as proxy:
+    with closing(BigQueryProxy(bigquery)) as proxy:
         flags = [
             f"--model={sample.model}",
             f"--input_subscription={ends.subscription}",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 
 import orjson
 
@@ -81,13 +79,3 @@ class GenerationProxy(LocalServer):
                 return response.status, dict(response.headers.items()), response.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers.items()), error.read()
-
-
-@contextlib.contextmanager
-def generation_proxy(target: str) -> Iterator[GenerationProxy]:
-    """Runs the proxy in front of the emulator at this URL."""
-    proxy = GenerationProxy(target)
-    try:
-        yield proxy
-    finally:
-        proxy.close()

@@ -1,6 +1,6 @@
 """A gRPC server in front of the BigQuery emulator's Storage API that passes calls on, and fails those it is told to.
 
-with bigquery_proxy(bigquery) as proxy:
+with closing(BigQueryProxy(bigquery)) as proxy:
     proxy.fail("ReadRows", after=3)  # the next call that has had 3 answers ends with UNAVAILABLE
     proxy.fail("AppendRows", StatusCode.ABORTED, passed_on=True)  # rows are written, and the client does not learn it
     client = write_client(proxy.url)
@@ -262,13 +262,3 @@ class _AnyMethod(grpc.GenericRpcHandler):
 
 def _bound(handler: Callable[..., Any], method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
     return lambda request, context: handler(method, request, context)
-
-
-@contextlib.contextmanager
-def bigquery_proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
-    """Runs a proxy while the block runs."""
-    proxy = BigQueryProxy(bigquery)
-    try:
-        yield proxy
-    finally:
-        proxy.close()

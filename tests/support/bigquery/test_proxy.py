@@ -14,7 +14,7 @@ from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 from sluice.transforms.bigquery.clients import close, read_client, write_client
-from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy
 from tests.support.pubsub.streams import wait_until
 from tests.support.servers import BigQuery
 
@@ -30,7 +30,7 @@ def table(bigquery: BigQuery) -> str:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
-    with bigquery_proxy(bigquery) as proxy:
+    with contextlib.closing(BigQueryProxy(bigquery)) as proxy:
         yield proxy
 
 

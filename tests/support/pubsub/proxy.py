@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,7 +48,7 @@ class PubsubProxy:
             context.abort(error.code(), error.details())
         return answer
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._server.stop(0).wait()
         self._channel.close()
 
@@ -61,13 +60,3 @@ class _AnyMethod(grpc.GenericRpcHandler):
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         method = details.method
         return grpc.unary_unary_rpc_method_handler(lambda request, context: self._proxy.call(method, request, context))
-
-
-@contextlib.contextmanager
-def pubsub_proxy(pubsub: Pubsub) -> Iterator[PubsubProxy]:
-    """Runs a proxy while the block runs."""
-    proxy = PubsubProxy(pubsub)
-    try:
-        yield proxy
-    finally:
-        proxy.stop()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import orjson
 
@@ -54,13 +52,3 @@ class Proxy(LocalServer):
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
-
-
-@contextlib.contextmanager
-def proxy_of(target: str) -> Iterator[Proxy]:
-    """Runs a Proxy while the block runs."""
-    proxy = Proxy(target)
-    try:
-        yield proxy
-    finally:
-        proxy.close()

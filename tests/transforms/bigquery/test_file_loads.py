@@ -11,6 +11,7 @@ import itertools
 import pickle
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from sluice.transforms.core.failures import ENCODE, Failure
 from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Shard, Target, WriteFailures
 from tests.support.servers import BigQuery, Gcs
-from tests.support.serving.http_proxy import Proxy, proxy_of
+from tests.support.serving.http_proxy import Proxy
 from tests.transforms.bigquery.test_write_inserts import EVERY_TYPE, comparable
 
 UTC = datetime.UTC
@@ -109,7 +110,7 @@ def files(gcs: Gcs) -> Target:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[Proxy]:
-    with proxy_of(bigquery.url) as server:
+    with closing(Proxy(bigquery.url)) as server:
         yield server
 
 

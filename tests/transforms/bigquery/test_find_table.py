@@ -1,6 +1,7 @@
 """`find_table` and `find_query` on the BigQuery emulator."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema
 from sluice.transforms.core.formats import BIGQUERY
 from sluice.transforms.decode.spec import CsvOptions
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
-from tests.support.bigquery.proxy import BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import BigQueryProxy
 from tests.support.servers import BigQuery
 
 
@@ -28,7 +29,7 @@ def table(bigquery: BigQuery) -> str:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
-    with bigquery_proxy(bigquery) as proxy:
+    with closing(BigQueryProxy(bigquery)) as proxy:
         yield proxy
 
 

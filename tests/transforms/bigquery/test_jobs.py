@@ -3,6 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery.clients import open_client
 from sluice.transforms.bigquery.jobs import JobFailed, JobRunner, with_key
 from tests.support.servers import BigQuery
-from tests.support.serving.http_proxy import Proxy, proxy_of
+from tests.support.serving.http_proxy import Proxy
 
 FIELDS = [{"name": "n", "type": "INTEGER"}]
 
@@ -29,7 +30,7 @@ def name() -> str:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[Proxy]:
-    with proxy_of(bigquery.url) as server:
+    with closing(Proxy(bigquery.url)) as server:
         yield server
 
 

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import apache_beam as beam
@@ -25,14 +26,14 @@ from sluice.transforms.core.formats import BIGQUERY
 from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.read import MAX_BATCH_ROWS
 from tests.support.bigquery.cases import FIELDS, SCALARS, kinds_table, read_all, spec_of
-from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy
 from tests.support.servers import BigQuery
 from tests.support.sizes import size
 
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
-    with bigquery_proxy(bigquery) as proxy:
+    with closing(BigQueryProxy(bigquery)) as proxy:
         yield proxy
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
 from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.write import Target, WriteFailures
-from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy, bigquery_proxy
+from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked
 from tests.support.servers import BigQuery
@@ -133,7 +134,7 @@ def target(table: str) -> TableTarget:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[BigQueryProxy]:
-    with bigquery_proxy(bigquery) as server:
+    with closing(BigQueryProxy(bigquery)) as server:
         yield server
 
 

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import apache_beam as beam
@@ -29,7 +30,7 @@ from sluice.transforms.bigquery.write_failures import (
 )
 from sluice.transforms.core.failures import PAYLOAD_MODES, Failure
 from tests.support.servers import BigQuery, free_port
-from tests.support.serving.http_proxy import Proxy, proxy_of
+from tests.support.serving.http_proxy import Proxy
 
 FAILURE = Failure(
     stage="predict",
@@ -98,7 +99,7 @@ def table(bigquery: BigQuery) -> str:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[Proxy]:
-    with proxy_of(bigquery.url) as server:
+    with closing(Proxy(bigquery.url)) as server:
         yield server
 
 

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import apache_beam as beam
@@ -24,7 +25,7 @@ from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from tests.support.servers import BigQuery
-from tests.support.serving.http_proxy import Proxy, proxy_of
+from tests.support.serving.http_proxy import Proxy
 
 UTC = datetime.UTC
 NOW = 1_750_000_000.25
@@ -121,7 +122,7 @@ def table(bigquery: BigQuery) -> str:
 
 @pytest.fixture
 def proxy(bigquery: BigQuery) -> Iterator[Proxy]:
-    with proxy_of(bigquery.url) as server:
+    with closing(Proxy(bigquery.url)) as server:
         yield server
 
 
