@@ -80,6 +80,8 @@ def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sche
     started = time.monotonic()
     model = open_model(recipe.spec, recipe.model, files, recipe.signature)
     options = recipe.scheduler
+    if recipe.model.private:
+        options = dataclasses.replace(options, private=True)
     limit = model.timeout_secs if isinstance(model, ServedModel) else recipe.model.time_limit_secs
     if limit and not options.call_timeout_secs:
         options = dataclasses.replace(options, call_timeout_secs=give_up_after(limit))

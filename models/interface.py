@@ -66,6 +66,7 @@ class ModelOptions:
       devices: where a model in this process runs.
       time_limit_secs: of a call of a model in this process; 0: none.
       poll_secs: how often to look for a newer version under a base path; 0: keep the version found first.
+      private: the log tells of errors only what quotes no row.
       endpoint: how to call the model if it is served.
     """
 
@@ -79,6 +80,7 @@ class ModelOptions:
     devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     time_limit_secs: float = 0.0
     poll_secs: float = 0.0
+    private: bool = False
     endpoint: EndpointOptions = dataclasses.field(default_factory=EndpointOptions)
 
 

@@ -74,3 +74,8 @@ def told(error: BaseException, private: bool) -> str:
     """Returns what is told of an error in the command or its input, which quotes values of rows only in a Message."""
     text = text_of(error)
     return text.public if private and isinstance(text, Message) else str(text)
+
+
+def log_text(error: BaseException, private: bool) -> str:
+    """Returns what a log tells of an error that a model or its server raised: its words may quote rows."""
+    return f"{type(error).__name__}: {public_text(text_of(error))}" if private else str(error)

@@ -160,7 +160,7 @@ class _Predict(beam.DoFn):
         try:
             predictions = [(group, ticket.future.result()) for group, ticket in work.tickets]
         except ModelLost as error:
-            replace_worker(error)
+            replace_worker(error, private=self._recipe.model.private)
             raise
         if self._is_endless:
             self._check_proven(work.batch, predictions)

@@ -5,6 +5,7 @@ import logging
 from sluice.models.batching.mini_batch import byte_count, row_count
 from sluice.models.errors import BatchTooLarge, MessageTooLarge
 from sluice.models.tensors.binding import Feeds
+from sluice.models.wording import log_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,9 +22,11 @@ class Ceiling:
 
     Args:
       rows, size: the most rows and bytes that the options allow.
+      private: the log tells of errors only what quotes no row.
     """
 
-    def __init__(self, rows: int, size: int) -> None:
+    def __init__(self, rows: int, size: int, private: bool = False) -> None:
+        self._private = private
         self._most_rows, self._most_bytes = rows, float(size)
         self.rows, self.bytes = rows, float(size)
         self._passed = 0
@@ -41,12 +44,12 @@ class Ceiling:
             if size >= self.bytes:
                 return
             self.bytes = max(1.0, size)
-            _LOG.warning("Calls are cut to %d bytes of tensors: %s", size, error)
+            _LOG.warning("Calls are cut to %d bytes of tensors: %s", size, log_text(error, self._private))
         else:
             if rows >= self.rows:
                 return
             self.rows = rows
-            _LOG.warning("Calls are cut to %d rows: %s", rows, error)
+            _LOG.warning("Calls are cut to %d rows: %s", rows, log_text(error, self._private))
         self._passed = 0
 
     def on_answer(self, rows: int, size: float) -> None:

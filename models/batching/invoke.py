@@ -10,6 +10,7 @@ from sluice.models.errors import ModelHangs, OutOfMemory, TimedOut
 from sluice.models.interface import LocalModel, Model, Outputs
 from sluice.models.signature import shape_text
 from sluice.models.tensors.binding import Feeds
+from sluice.models.wording import log_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,10 +49,13 @@ class Invoker:
     Args:
       timeout_secs: of a call; 0: none.
       clock: seconds, monotonic.
+      private: the log tells of errors only what quotes no row.
     """
 
-    def __init__(self, model: Model, timeout_secs: float, clock: Callable[[], float]) -> None:
-        self._model, self._timeout_secs, self._clock = model, timeout_secs, clock
+    def __init__(
+        self, model: Model, timeout_secs: float, clock: Callable[[], float], private: bool = False
+    ) -> None:
+        self._model, self._timeout_secs, self._clock, self._private = model, timeout_secs, clock, private
         self._lock = threading.Lock()  # guards all that follows
         self._renewals = 0
         self._lost = ""
@@ -74,7 +78,8 @@ class Invoker:
             ours = watchdog.abandoned > abandoned or 2 * (self._clock() - began) >= self._timeout_secs > 0
             if not ours or not isinstance(self._model, LocalModel):
                 raise
-            _LOG.warning("%s; it is tried once more (%s)", self._words(feeds), error)
+            said = log_text(error, self._private)
+            _LOG.warning("%s; it is tried once more (%s)", self._words(feeds), said)
         try:
             if watchdog.abandoned > abandoned:
                 self._renew(self._model, renewals)

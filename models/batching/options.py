@@ -32,6 +32,7 @@ class SchedulerOptions:
       on_unavailable: what happens to rows after that. "fail": the request raises, and the job fails; "dead_letter": the
         rows become failures.
       call_timeout_secs: when to abandon a call that the model itself does not end; 0: never.
+      private: the log tells of errors only what quotes no row.
     """
 
     max_batch_size: int = 0
@@ -46,6 +47,7 @@ class SchedulerOptions:
     max_retry_secs: float = 300.0
     on_unavailable: str = FAIL
     call_timeout_secs: float = 0.0
+    private: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_in_flight", "max_retries", "max_retry_secs", "call_timeout_secs"):

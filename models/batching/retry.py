@@ -25,6 +25,7 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.interface import Outputs
+from sluice.models.wording import log_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,7 +173,8 @@ class Retry:
             self._last_failure = now
             if not self._is_logged and now - since >= _QUIET_SECS:
                 self._is_logged = True
-                _LOG.warning("%s; waiting for it, up to %g s (--max_retry_secs)", error, self._options.max_retry_secs)
+                said, limit = log_text(error, self._options.private), self._options.max_retry_secs
+                _LOG.warning("%s; waiting for it, up to %g s (--max_retry_secs)", said, limit)
         return since
 
     def _on_answer(self) -> None:

@@ -54,7 +54,7 @@ class Scheduler:
         self._retry = Retry(
             options, clock, self._pause, backoffs, self._wake_sleepers, lambda: self.answers(self.proof.passed)
         )
-        self._invoke = Invoker(model, options.call_timeout_secs, clock)
+        self._invoke = Invoker(model, options.call_timeout_secs, clock, options.private)
         first = model.first_answered if isinstance(model, LocalModel) else None
         self.proof = Proof(first, self._retry, self._padding, clock)
         self._lock = threading.Lock()  # guards all that follows
@@ -62,7 +62,8 @@ class Scheduler:
         self._slot_comes = threading.Condition(self._lock)  # notifies calls that wait to be repeated
         self._woken = threading.Condition(self._lock)  # the model answers again, or the scheduler is closed
         self._budget = ByteBudget(options.max_pending_bytes, self._lock)
-        self._ceiling = Ceiling(self._padding.largest(options.max_batch_size), options.max_batch_bytes)
+        largest = self._padding.largest(options.max_batch_size)
+        self._ceiling = Ceiling(largest, options.max_batch_bytes, options.private)
         self._waiting = Waiting(options)
         self._limit = InFlightLimit(options.max_in_flight, options.adapt_in_flight)
         self._active = 0  # calls in flight

@@ -22,6 +22,7 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.saved_model.reasons import reason
+from sluice.models.wording import message
 
 # Some codes mean several things. Their texts, in lower case, tell which.
 # tensorflow/core/kernels/batching_util/shared_batch_scheduler.h, new and old: more rows than max_batch_size.
@@ -118,7 +119,9 @@ def error_of(code: str, text: str, address: str) -> CallError:
         return kind(reason(text) or code)
     if kind is ModelFault:
         return kind(f"{code}: {reason(text)}")
-    return kind(text if kind in (BatchTooLarge, OutOfMemory) else f"{address}: {code}: {text}")
+    if kind in (BatchTooLarge, OutOfMemory):
+        return kind(text)
+    return kind(message("{address}: {code}: {}", text, address=address, code=code))
 
 
 def with_wait(error: CallError, headers: Mapping[str, str]) -> CallError:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sluice.models.batching.invoke import call_once
 from sluice.models.batching.mini_batch import byte_count, row_count, slice_feeds
-from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError
+from sluice.models.errors import BadOutput, CallError, ModelNotFound, SluiceError, UsageError
 from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import LocalModel, Model, ModelOptions, Outputs, check_outputs
 from sluice.models.saved_model.generations import Generations
@@ -26,6 +26,7 @@ from sluice.models.saved_model.versions import Version, list_versions, read_meta
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Bound, Feeds, bind
 from sluice.models.uri import ModelSpec
+from sluice.models.wording import log_text, message, text_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class FollowedModel:
             if not self._troubled:
                 self._troubled = True
                 text = "Model %s: looking for other versions fails, and version %s stays until it works again: %s: %s"
-                _LOG.warning(text, self.uri, self.version, type(error).__name__, error)
+                _LOG.warning(text, self.uri, self.version, type(error).__name__, self._words(error))
         else:
             if self._troubled:
                 self._troubled = False
@@ -220,7 +221,11 @@ class FollowedModel:
         with self._lock:
             self._changes = dataclasses.replace(self._changes, rejected=self._changes.rejected + 1)
         stays = "" if self.version is None else f", and version {self.version} stays"
-        _LOG.warning("Model %s: version %s is not taken%s: %s", self.uri, version.number, stays, error)
+        _LOG.warning("Model %s: version %s is not taken%s: %s", self.uri, version.number, stays, self._words(error))
+
+    def _words(self, error: Exception) -> str:
+        about_files = isinstance(error, OSError | UsageError)  # which have no rows
+        return log_text(error, self._options.private and not about_files)
 
     def _open_first(self) -> Model:
         """Opens the newest version that can be used: a worker that starts late must not fail on a bad one."""
@@ -289,7 +294,8 @@ class FollowedModel:
                 check_outputs(call_once(self._generations.model, feeds, limit), self.signature.outputs, rows)
             except CallError:
                 return  # both versions fail on so small a call, so the new one is no worse
-            raise BadOutput(f"it fails on {rows} rows that version {self.version} answers: {error}") from error
+            text = "it fails on {rows} rows that version {version} answers: {}"
+            raise BadOutput(message(text, text_of(error), rows=rows, version=self.version)) from error
 
 
 def _sample(feeds: Feeds, signature: Signature) -> Feeds | None:

@@ -56,7 +56,7 @@ class SavedModel:
         self.first_answered: Feeds | None = None
         self.renew()
         if options.warm_up:
-            answered = replay_requests(directory, self, options.time_limit_secs)
+            answered = replay_requests(directory, self, options.time_limit_secs, options.private)
             self.warmed_up = len(answered)
             self.first_answered = next((feeds for feeds in answered if row_count(feeds)), None)
         _LOG.info("%s", start_line(uri, self.version, self._way, options))

@@ -16,6 +16,7 @@ from sluice.models.signature import DEFAULT_SIGNATURE, Signature
 from sluice.models.tensors.binding import Feeds
 from sluice.models.tensors.tensor_proto import from_tensor
 from sluice.models.tensors.tfrecord import read_records
+from sluice.models.wording import log_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,8 +24,13 @@ _WARMUP = "assets.extra/tf_serving_warmup_requests"
 _MAX_WARMUP_RECORDS = 1000
 
 
-def replay_requests(directory: str, model: Model, time_limit_secs: float = 0.0) -> list[Feeds]:
+def replay_requests(
+    directory: str, model: Model, time_limit_secs: float = 0.0, private: bool = False
+) -> list[Feeds]:
     """Calls a model with the recorded requests for its signature; returns those that it has answered.
+
+    Args:
+      private: the log tells of errors only what quotes no request.
 
     Raises:
       ModelHangs: a call has not ended within the limit.
@@ -41,7 +47,8 @@ def replay_requests(directory: str, model: Model, time_limit_secs: float = 0.0) 
         if isinstance(error, TimedOut) and hanging():
             text = f"model {model.uri}: a warm-up request has not ended in time; this process has to be replaced"
             raise ModelHangs(text) from error
-        _LOG.warning("Warm-up of %s stopped after %d requests: %s", model.uri, len(answered), error)
+        said = log_text(error, private)
+        _LOG.warning("Warm-up of %s stopped after %d requests: %s", model.uri, len(answered), said)
     return answered
 
 

@@ -24,6 +24,7 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.bigquery.schema import read_schema_file
 from sluice.transforms.core.beam_files import BeamFiles, open_binary
+from sluice.transforms.core.failures import FULL
 
 # How long a model's server may take to describe what it serves.
 _LAUNCH_TIMEOUT_SECS = 15.0
@@ -175,6 +176,7 @@ def make_recipe(
             devices=options.device_options(),
             endpoint=endpoint,
             poll_secs=poll_secs,
+            private=options.failure_payload != FULL,
         ),
         options.scheduler_options(),
         None if spec.is_here and not poll_secs else signature,

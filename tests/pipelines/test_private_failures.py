@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sluice.models.protos import message_class
+from sluice.models.tensors.tfrecord import write_records
 from sluice.pipelines.cli import main
 from tests.support.saved_models.by_hand import FLOAT, INT64, STRING, HandMade
 
@@ -50,6 +52,28 @@ def test_a_job_tells_nothing_of_its_rows(quoting: str, tmp_path: Path, capfd: py
     said = capfd.readouterr()
     assert SECRET not in written + said.out + said.err
     assert "First failure: " in said.err
+
+
+def test_a_warm_up_that_fails_tells_nothing_of_its_requests(
+    quoting: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = message_class("tensorflow.serving.PredictionLog")()
+    for name, dtype in (("age", INT64), ("s", STRING)):
+        tensor = log.predict_log.request.inputs[name]
+        tensor.dtype = dtype
+        tensor.tensor_shape.dim.add(size=1)
+    log.predict_log.request.inputs["age"].int64_val.append(1)
+    log.predict_log.request.inputs["s"].string_val.append(SECRET.encode())
+    (Path(quoting) / "assets.extra").mkdir()
+    with open(Path(quoting) / "assets.extra/tf_serving_warmup_requests", "wb") as file:
+        write_records(file, [log.SerializeToString()])
+    (tmp_path / "rows.csv").write_text("age,s\n1,2\n")
+    flags = ["--model", quoting, "--input", f"{tmp_path}/rows.csv", "--output", f"{tmp_path}/out.csv", "--progress=none"]
+    for mode, told in (("none", False), ("full", True)):
+        assert main(["batch", *flags, f"--failure_payload={mode}", "--overwrite"]) == 0
+        said = capfd.readouterr()
+        assert "stopped after 0 requests: " in said.err
+        assert (SECRET in said.out + said.err) == told
 
 
 def test_a_refused_launch_tells_nothing_of_the_rows(

@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from sluice.models.wording import log_text
+
 _LOG = logging.getLogger(__name__)
 
 _WORKER_MODULE = "apache_beam.runners.worker.sdk_worker_main"
@@ -21,12 +23,19 @@ def is_worker() -> bool:
 
 
 def replace_worker(
-    error: Exception, is_worker: Callable[[], bool] = is_worker, end: Callable[[int], object] = os._exit
+    error: Exception,
+    is_worker: Callable[[], bool] = is_worker,
+    end: Callable[[int], object] = os._exit,
+    private: bool = False,
 ) -> threading.Timer | None:
-    """Ends this process soon if it is a runner's, because of an error that stays as long as the process."""
+    """Ends this process soon if it is a runner's, because of an error that stays as long as the process.
+
+    Args:
+      private: the log tells of the error only what quotes no row.
+    """
     if not is_worker():
         return None
-    _LOG.critical("This worker ends, to be replaced: %s", error)
+    _LOG.critical("This worker ends, to be replaced: %s", log_text(error, private))
     timer = threading.Timer(_LAST_SECS, end, [_EXIT_CODE])
     timer.daemon = True
     timer.start()

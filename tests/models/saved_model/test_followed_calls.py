@@ -207,3 +207,13 @@ def test_closing_ends_a_thread_that_waits(setting: Setting) -> None:
 
 def test_other_models_have_no_changes() -> None:
     assert take_changes(FakeModel()) == Changes()
+
+
+def test_a_version_that_is_rejected_tells_no_row_that_is_private(setting: Setting) -> None:
+    setting.model._options = dataclasses.replace(setting.model._options, private=True)
+    setting.model.call(x_feeds(3, 4, 5))
+    setting.opener.answers[2] = refusing(frozenset({5}))
+    setting.write("2")
+    assert setting.poll() == 1
+    why = "BadOutput: it fails on 3 rows that version 1 answers: [withheld]"
+    assert setting.logged() == [f"WARNING Model BASE: version 2 is not taken, and version 1 stays: {why}"]

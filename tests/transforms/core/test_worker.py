@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from sluice.models.errors import ModelHangs
 from sluice.transforms.core import worker
 from tests.support.fakes import PATIENCE_SECS
@@ -20,3 +22,11 @@ def test_a_worker_ends_after_its_error_has_been_reported() -> None:
     timer.function(*timer.args)
     assert codes == [1]
     timer.join(PATIENCE_SECS)
+
+
+def test_a_worker_tells_no_row_that_is_private(caplog: pytest.LogCaptureFixture) -> None:
+    for private in (False, True):
+        timer = worker.replace_worker(ModelHangs("row Jane"), lambda: True, lambda code: None, private)
+        assert timer is not None
+        timer.cancel()
+    assert ["Jane" in text for text in caplog.messages] == [True, False]
