@@ -4,9 +4,9 @@ Blocks take 3.3 us a row of 13 integers, 26 strings and a float; `orjson.loads` 
 """
 
 import contextlib
-import functools
+import decimal
 import json
-import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,17 @@ from sluice.models.errors import CorruptFile
 from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode.convert import EXACT, ROUNDED, rounds
-from sluice.transforms.decode.json_values import Json, coerce, form_of, from_form, holds_rounded, read_objects
+from sluice.transforms.decode.convert import ROUNDED, rounds
+from sluice.transforms.decode.json_text import as_python_reads, may_hold
+from sluice.transforms.decode.json_values import (
+    Json,
+    coerce,
+    form_of,
+    from_form,
+    holds_decimal,
+    holds_rounded,
+    read_objects,
+)
 from sluice.transforms.decode.lines import LineBlock, is_utf8, read_blocks
 from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened
 from sluice.transforms.decode.spec import (
@@ -38,8 +47,8 @@ _SPACES = b" \t\r\n"
 _IS_SPACE = np.isin(np.arange(256), list(_SPACES))
 # The spaces around an object, its line end included, that the check of a block steps over.
 _MAX_SPACES = 8
-# A string, and the colon that makes it a key. Found one after the other, they begin where strings begin.
-_STRINGS = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*+:)?', re.DOTALL)
+# The least whole number that orjson returns as a float, but for its sign.
+_LEAST_FLOAT = 1 << 63
 # A block of so few rows is decoded row by row, not halved again.
 _FEW_ROWS = 64
 
@@ -84,11 +93,9 @@ def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
     Args:
       origin: the origin of a row up to its byte offset, e.g. "data.jsonl#byte=".
     """
-    # A float cannot hold every decimal, so pyarrow parses decimals down to the single row.
-    few = 1 if any(pa.types.is_decimal(kind) for _, kind in spec.columns) else _FEW_ROWS
 
     def decode(start: int, stop: int) -> Decoded:
-        return _decode_together(block.slice(start, stop), spec, origin, few)
+        return _decode_together(block.slice(start, stop), spec, origin)
 
     def fail(line: int, reason: str) -> Failure:
         return row_failure(reason, f"{origin}{block.positions[line]}", block.line(line))
@@ -96,8 +103,8 @@ def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
     return decode_isolated(len(block), decode, fail)
 
 
-def _decode_together(block: LineBlock, spec: InputSpec, origin: str, few: int) -> Decoded:
-    """Returns the rows of a block; up to `few` of them are decoded row by row if they do not fit together.
+def _decode_together(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
+    """Returns the rows of a block; a few of them are decoded row by row if they do not fit together.
 
     Raises:
       Undecodable: more rows do not fit together.
@@ -105,10 +112,10 @@ def _decode_together(block: LineBlock, spec: InputSpec, origin: str, few: int) -
     rows = np.flatnonzero(~block.blank())
     if not len(rows):
         return Decoded()
-    arrays = None if _may_hold_added(block, spec) else _parse(block, rows, spec)
+    arrays = None if may_hold(block.data, spec.added) else _parse(block, rows, spec)
     if arrays is not None:
         return _finish(block, rows, arrays, spec, origin)
-    if len(rows) > few:
+    if len(rows) > _FEW_ROWS:
         raise Undecodable("the rows do not fit the columns together")
     return _decode_rows(block, rows, spec, origin)
 
@@ -136,32 +143,6 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         return None
     exact = (array for array, (name, _) in zip(arrays, spec.columns, strict=True) if name in spec.exact)
     return None if any(map(holds_rounded, exact)) else arrays
-
-
-def _may_hold_added(block: LineBlock, spec: InputSpec) -> bool:
-    """Whether a row may have a key that the output adds; JSON has several spellings of most names."""
-    if not spec.added:
-        return False
-    if any(orjson.dumps(name) in block.data for name in spec.added):
-        return True
-    if not _spelled_otherwise(spec.added).search(block.data):
-        return False
-    keys = (match[1] for match in _STRINGS.finditer(block.data) if match[2] and b"\\" in match[1])
-    return any(_unescaped(key) in spec.added for key in keys)
-
-
-@functools.cache
-def _spelled_otherwise(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """Returns a pattern that is in every text that spells a character of these names as an escape."""
-    units = {f"{unit:04x}" for name in names for unit in np.frombuffer(name.encode("utf-16-le"), "<u2").tolist()}
-    return re.compile(rb"\\(?:[^u]|u(?i:%s))" % "|".join(sorted(units)).encode())
-
-
-def _unescaped(text: bytes) -> object:
-    try:
-        return orjson.loads(b'"%s"' % text)
-    except orjson.JSONDecodeError:
-        return None
 
 
 def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:
@@ -224,12 +205,22 @@ def _decode_alone(block: LineBlock, spec: InputSpec) -> list[pa.Array]:
     """Returns the columns of the one row of a block."""
     try:
         values = decode_object(block.line(0), spec)
-        return [pa.array([value], kind) for value, (_, kind) in zip(values, spec.columns, strict=True)]
     except _NotJson:  # among other rows pyarrow accepts "Inf" and any depth, so a single row must pass, too
-        arrays = _parse(block, np.zeros(1, np.int64), spec)
-        if arrays is None or _may_hold_added(block, spec):
+        if not _is_pyarrows(block):
             raise
-        return arrays
+        names = {name for name, _ in spec.columns}.union(spec.added)
+        values = decode_object(as_python_reads(block.line(0), names), spec)
+    return [pa.array([value], kind) for value, (_, kind) in zip(values, spec.columns, strict=True)]
+
+
+def _is_pyarrows(block: LineBlock) -> bool:
+    """Whether pyarrow takes the one row of a block for an object."""
+    if not _framed(block, np.zeros(1, np.int64)) or not is_utf8(block.data):
+        return False
+    try:
+        return read_objects(block.data, pa.schema([]), "ignore").num_rows == 1
+    except (ValueError, pa.ArrowException):
+        return False
 
 
 class _NotJson(ValueError):
@@ -261,23 +252,37 @@ def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
         if name in value:
             text = "the row has a value '{name}', and so has the model; give --output_prefix TEXT"
             raise ValueError(message(text, name=name))
-    values = []
+    values, decimals = [], {name for name, kind in spec.columns if holds_decimal(kind)}
+    exact = _exactly(line, decimals) if decimals else {}
     for name, kind in spec.columns:
         try:
-            values.append(coerce(value.get(name), kind))
+            values.append(coerce(exact.get(name, value.get(name)), kind))
         except (ValueError, pa.ArrowException) as error:
             text = message("column '{name}': {}{hint}", text_of(error), name=name, hint=spec.hint(name))
             raise ValueError(text) from error
-    # orjson returns whole numbers of more than 64 bits as floats.
-    if spec.exact and any(map(_is_large, map(value.get, spec.exact))):
-        value = json.loads(line)
+    if any(map(_is_large, map(value.get, spec.exact))):
+        value = _exactly(line, spec.exact)
     for name in spec.exact:
         if rounds(value.get(name)):
             raise ValueError(message("column '{name}': {rounded}", name=name, rounded=ROUNDED))
     return values
 
 
+def _exactly(line: bytes, names: Collection[str]) -> dict[str, Any]:
+    """Returns the values of these keys, with whole numbers of any length and all others as Decimals.
+
+    Raises:
+      ValueError: a value is beyond the limits of Python.
+    """
+    try:
+        values: dict[str, Any] = json.loads(as_python_reads(line, names), parse_float=decimal.Decimal)
+    except RecursionError as error:
+        raise ValueError("hundreds of lists or objects within another") from error
+    return values
+
+
 def _is_large(value: Json) -> bool:
+    """Whether a float may be a whole number in the source: orjson returns those of more than 64 bits as floats."""
     if isinstance(value, list):
         return any(map(_is_large, value))
-    return isinstance(value, float) and abs(value) >= EXACT
+    return isinstance(value, float) and abs(value) >= _LEAST_FLOAT

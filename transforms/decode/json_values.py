@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import decimal
 import json
 import math
 import reprlib
@@ -172,6 +173,15 @@ def holds_rounded(array: pa.Array) -> bool:
     return pa.types.is_floating(array.type) and bool(pc.any(may_round(array)).as_py())
 
 
+def holds_decimal(kind: pa.DataType) -> bool:
+    """Whether values of a type have decimals among them, which no float holds."""
+    if pa.types.is_list(kind):
+        return holds_decimal(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(holds_decimal(field.type) for field in kind)
+    return pa.types.is_decimal(kind)
+
+
 def coerce(value: Json, kind: pa.DataType) -> Any:
     """Returns a JSON value in the form that `pa.array` accepts for this type.
 
@@ -190,6 +200,8 @@ def coerce(value: Json, kind: pa.DataType) -> Any:
         value = value[0]
     if value is None:
         return None
+    if isinstance(value, decimal.Decimal) and not pa.types.is_decimal(kind):
+        value = float(value)
     for fits, convert in _COERCIONS:
         if fits(kind):
             return convert(value, kind)
@@ -261,7 +273,7 @@ def _time(value: Json, kind: pa.DataType) -> object:
 
 
 def _decimal(value: Json, kind: pa.DataType) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | decimal.Decimal):
         raise _expected(kind, value)
     return pa.array([str(value)]).cast(kind)[0].as_py()
 

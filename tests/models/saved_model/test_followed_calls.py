@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from sluice.models.interface import Outputs
 from sluice.models.saved_model.followed import Changes, _sample, take_changes
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import Feeds
-from tests.support.fakes import PATIENCE_SECS, X_TO_Y, FakeModel, double, x_feeds
+from tests.support.fakes import PATIENCE_SECS, X_TO_Y, FakeModel, double, refusing, x_feeds
 from tests.support.saved_models.followed import FLOAT, SHARD, Setting
 
 

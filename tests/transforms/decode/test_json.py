@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluice.transforms.core.formats import JSONL
@@ -100,6 +100,15 @@ JUNK = st.sampled_from(
     ]
 )
 
+WANTED = st.fixed_dictionaries({}, optional={name: st.sampled_from(VALUES[name]) for name, _ in COLUMNS})
+# What only pyarrow reads, beside values of every form.
+PYARROWS = st.builds(
+    lambda row, other, first: (b"{%s}" % b", ".join(sorted([*row, b'"other": ' + other], reverse=first))),
+    WANTED.map(lambda row: [b"%s: %s" % (json.dumps(k).encode(), json.dumps(v).encode()) for k, v in row.items()]),
+    st.sampled_from([b"-NaN", b"Inf", b"-Inf", b'[Infinity, "Inf", -NaN]', b"[" * 1100 + b"]" * 1100, b'{"id": Inf}']),
+    st.booleans(),
+)
+
 
 @examples(60)
 @given(st.lists(LINES, max_size=12), st.sampled_from([b"\n", b"\r\n"]), st.booleans())
@@ -120,12 +129,32 @@ def test_rows_are_those_that_python_reads(lines: list[bytes], end: bytes, ends: 
 
 
 @examples(60)
-@given(st.lists(st.one_of(LINES, JUNK), max_size=10))
+@example([b'{"other": -NaN, "id": 1.0}', b'{"id": 2.0}'])
+@example([b'{"other": Inf, "tags": [null, 1.0]}', b'{"tags": [2.0]}'])
+@example([b'{"other": Inf, "name": {"b64": "YQ=="}}', b'{"name": {"b64": "Yg=="}}'])
+@example([b'{"x": Inf}', b'{"x": -Inf, "n\\u0061me": "Inf"}', b'{"\\u006eame": "a", "other": {"name": -NaN}}'])
+@given(st.lists(st.one_of(LINES, JUNK, PYARROWS), max_size=10))
 def test_a_row_does_not_depend_on_those_beside_it(lines: list[bytes]) -> None:
+    check_alone(lines, SPEC)
+
+
+DECIMALS = [b"0.12345678901234567891", b"1", b"1e2", b'"0.5"', b"[1.5]", b"NaN", b"1e999", b"null", b"9" * 5000]
+
+
+@examples(60)
+@example([(b'{"other": -NaN, "id": 1.0', DECIMALS[0]), (b'{"id": 2.0', b"1")])
+@example([(b'{"tags": [null, 1.0]', DECIMALS[0]), (b'{"tags": [2.0]', b"1")])
+@given(st.lists(st.tuples(st.one_of(LINES, PYARROWS).map(lambda line: line.strip()[:-1]), st.sampled_from(DECIMALS))))
+def test_a_decimal_does_not_depend_on_the_rows_beside_it(rows: list[tuple[bytes, bytes]]) -> None:
+    lines = [b'%s%s"d": %s}' % (start, b", " if start != b"{" else b"", number) for start, number in rows]
+    check_alone(lines, InputSpec(JSONL, (*COLUMNS, ("d", pa.decimal128(38, 20)))))
+
+
+def check_alone(lines: list[bytes], spec: InputSpec) -> None:
     data = b"".join(line + b"\n" for line in lines)
-    decoded, alone, at = decode(data), Decoded(), 0
+    decoded, alone, at = decode(data, spec), Decoded(), 0
     for line in lines:
-        one = decode(line + b"\n", at=at)
+        one = decode(line + b"\n", spec, at)
         assert one.rows == bool(line.strip())
         alone.add(one)
         at += len(line) + 1
@@ -225,3 +254,12 @@ def test_any_name_that_the_output_adds_is_found(name: str, ascii_only: bool) -> 
     spec = InputSpec(JSONL, (), added=(name,))
     spelled = json.dumps(name, ensure_ascii=ascii_only).replace("/", "\\/" if ascii_only else "/")
     assert len(decode(f'{{"x": 1, {spelled}: 5}}\n{{"x": 1}}\n'.encode(), spec).failures) == 1
+
+
+def test_a_row_is_parsed_once_unless_a_number_may_be_a_long_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = InputSpec(JSONL, (("x", pa.float64()),), exact=("x",))
+    with pytest.raises(ValueError, match="float64 can only hold it rounded"):
+        decode_object(b'{"x": -18446744073709551617}', spec)
+    assert decode_object(b'{"x": 1e300}', spec) == [1e300]
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it is parsed again"))
+    assert decode_object(b'{"x": 1.7e18}', spec) == [1.7e18]
