@@ -65,8 +65,8 @@ class HttpStatus(NamedTuple):
 
     Attributes:
       code: of the answer to a REST call.
-      alone: what it means where a server or proxy that knows nothing of models answers a gRPC call with it. Then it never
-        blames rows.
+      alone: what it means where a server or proxy that knows nothing of models answers a gRPC call with it: rows are
+        never to blame.
     """
 
     code: str

@@ -56,8 +56,8 @@ class StreamingEnds(DeviceFlags, TableFlags):
         group="Output",
     )
     output: str = flag(
-        "Files for predictions: out/pred.jsonl becomes out/pred-TIME-ID.jsonl, a new file per bundle, or on Dataflow per "
-        "interval; local or gs://; the ending sets the format",
+        "Files for predictions: out/pred.jsonl becomes out/pred-TIME-ID.jsonl, a new file per bundle, or on Dataflow "
+        "per interval; local or gs://; the ending sets the format",
         "",
         group="Output",
         metavar="PATH",

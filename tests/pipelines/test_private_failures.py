@@ -68,9 +68,9 @@ def test_a_warm_up_that_fails_tells_nothing_of_its_requests(
     with open(Path(quoting) / "assets.extra/tf_serving_warmup_requests", "wb") as file:
         write_records(file, [log.SerializeToString()])
     (tmp_path / "rows.csv").write_text("age,s\n1,2\n")
-    flags = ["--model", quoting, "--input", f"{tmp_path}/rows.csv", "--output", f"{tmp_path}/out.csv", "--progress=none"]
+    flags = ["--model", quoting, "--input", f"{tmp_path}/rows.csv", "--output", f"{tmp_path}/out.csv", "--overwrite"]
     for mode, told in (("none", False), ("full", True)):
-        assert main(["batch", *flags, f"--failure_payload={mode}", "--overwrite"]) == 0
+        assert main(["batch", *flags, f"--failure_payload={mode}", "--progress=none"]) == 0
         said = capfd.readouterr()
         assert "stopped after 0 requests: " in said.err
         assert (SECRET in said.out + said.err) == told

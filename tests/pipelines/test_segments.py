@@ -322,7 +322,7 @@ def test_rows_that_fail_before_any_has_passed_are_tried_for_longer_than_restarts
     assert subscription.outstanding == 1
 
 
-@pytest.mark.parametrize(("lost", "asked_before"), [(ModelLost("closed"), 0), (OSError("gone"), 0), (ModelLost("x"), 3)])
+@pytest.mark.parametrize(("lost", "asked_before"), [(ModelLost("x"), 0), (OSError("x"), 0), (ModelLost("x"), 3)])
 def test_a_model_that_cannot_be_asked_keeps_no_message(lost: Exception, asked_before: int) -> None:
     """The messages in work go back at once, and not when the process ends; what asking raised ends the job."""
     subscription = MemorySubscription()

@@ -85,7 +85,7 @@ def test_failures_are_gathered_too(tmp_path: Path) -> None:
 def test_rows_of_one_step_of_several_are_written_whatever_the_process(
     backwards: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beam's local runner goes over the timers of fused steps in the order of a set, which differs between processes."""
+    """Beam's local runner goes over timers of fused steps in the order of a set, which differs between processes."""
     collect = FnApiRunner._collect_written_timers
 
     def collect_in_order(manager: BundleContextManager) -> Any:
