@@ -52,9 +52,7 @@ class Invoker:
       private: the log tells of errors only what quotes no row.
     """
 
-    def __init__(
-        self, model: Model, timeout_secs: float, clock: Callable[[], float], private: bool = False
-    ) -> None:
+    def __init__(self, model: Model, timeout_secs: float, clock: Callable[[], float], private: bool = False) -> None:
         self._model, self._timeout_secs, self._clock, self._private = model, timeout_secs, clock, private
         self._lock = threading.Lock()  # guards all that follows
         self._renewals = 0

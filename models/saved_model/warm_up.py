@@ -24,9 +24,7 @@ _WARMUP = "assets.extra/tf_serving_warmup_requests"
 _MAX_WARMUP_RECORDS = 1000
 
 
-def replay_requests(
-    directory: str, model: Model, time_limit_secs: float = 0.0, private: bool = False
-) -> list[Feeds]:
+def replay_requests(directory: str, model: Model, time_limit_secs: float = 0.0, private: bool = False) -> list[Feeds]:
     """Calls a model with the recorded requests for its signature; returns those that it has answered.
 
     Args:

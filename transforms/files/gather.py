@@ -138,14 +138,16 @@ def gather_step(step: str, gathering: Gathering) -> beam.DoFn:
     due_timer = TimerSpec(f"due-{step}", TimeDomain.REAL_TIME)
     end_timer = TimerSpec(f"end-{step}", TimeDomain.WATERMARK)  # of the window: it comes when a job is drained
 
+    due_param, end_param = beam.DoFn.TimerParam(due_timer), beam.DoFn.TimerParam(end_timer)
+
     class Gather(beam.DoFn):
         def process(
             self,
             element: tuple[str, bytes],
             elements: BagRuntimeState = _ELEMENTS,
             size: ReadModifyWriteRuntimeState = _BYTES,
-            due: RuntimeTimer = beam.DoFn.TimerParam(due_timer),
-            end: RuntimeTimer = beam.DoFn.TimerParam(end_timer),
+            due: RuntimeTimer = due_param,
+            end: RuntimeTimer = end_param,
             window: BoundedWindow = beam.DoFn.WindowParam,
         ) -> Iterator[HiddenFile | FailedOutput]:
             yield from gathering.add(element[1], elements, size, (due, end), window)

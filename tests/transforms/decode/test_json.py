@@ -103,7 +103,7 @@ JUNK = st.sampled_from(
 WANTED = st.fixed_dictionaries({}, optional={name: st.sampled_from(VALUES[name]) for name, _ in COLUMNS})
 # What only pyarrow reads, beside values of every form.
 PYARROWS = st.builds(
-    lambda row, other, first: (b"{%s}" % b", ".join(sorted([*row, b'"other": ' + other], reverse=first))),
+    lambda row, other, first: b"{%s}" % b", ".join(sorted([*row, b'"other": ' + other], reverse=first)),
     WANTED.map(lambda row: [b"%s: %s" % (json.dumps(k).encode(), json.dumps(v).encode()) for k, v in row.items()]),
     st.sampled_from([b"-NaN", b"Inf", b"-Inf", b'[Infinity, "Inf", -NaN]', b"[" * 1100 + b"]" * 1100, b'{"id": Inf}']),
     st.booleans(),
