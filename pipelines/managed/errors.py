@@ -6,7 +6,7 @@ from typing import NamedTuple
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError, InvalidOperation, TransportError
 
-from sluice.models.error_table import kind_of_http
+from sluice.models.error_table import http_status
 from sluice.models.errors import Overloaded, ServerFault, SluiceError, TimedOut, Unavailable, UsageError
 
 
@@ -43,7 +43,7 @@ _REQUEST = re.compile(r"^(GET|POST) \S+: ")
 def kind_of(error: Exception) -> type[SluiceError]:
     """Returns what an error of a call means, by the table of all backends. UsageError: repeating it is of no use."""
     if isinstance(error, GoogleAPICallError) and error.code:
-        kind = kind_of_http(int(error.code))
+        kind = http_status(int(error.code)).alone
         may_pass = issubclass(kind, Unavailable | ServerFault) and error.code != _UNIMPLEMENTED
         return kind if may_pass else UsageError
     if isinstance(error, GoogleAuthError):
