@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.pipelines.commands.serve import DESCRIPTION
+from tests.support.pubsub.streams import wait_until
 from tests.support.servers import free_port
 from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, served
+from tests.support.vertex.clients import write_lines
 
 
 @pytest.mark.job
@@ -102,7 +105,7 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(
 
 
 @pytest.mark.job
-def test_it_offers_a_local_vertex_ai(cases: Callable[[str], str]) -> None:
+def test_it_offers_a_local_vertex_ai(cases: Callable[[str], str], tmp_path: Path) -> None:
     port = free_port()
     with served({"picky": cases("picky")}, "--vertex", "--vertex_port", str(port)) as server:
         assert server.ready.startswith("serving on grpc ")
@@ -117,5 +120,15 @@ def test_it_offers_a_local_vertex_ai(cases: Callable[[str], str]) -> None:
         path = "/v1/projects/local/locations/us-central1"
         response = rest.request("POST", f"{path}/endpoints/picky:rawPredict", {"instances": [4.0]})
         assert (response.status, json.loads(response.data)) == (200, {"predictions": [2.0]})
-        assert rest.request("GET", f"{path}/batchPredictionJobs").data == b"{}"
+        job = {
+            "displayName": "a job",
+            "model": f"{path.removeprefix('/v1/')}/models/picky",
+            "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [write_lines(tmp_path / "in", [4.0])]}},
+            "outputConfig": {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": str(tmp_path)}},
+            "dedicatedResources": {"machineSpec": {"machineType": "n1-standard-4"}},
+        }
+        made = rest.request("POST", f"{path}/batchPredictionJobs", job)
+        url = f"/v1/{json.loads(made.data)['name']}"
+        wait_until(lambda: "endTime" in json.loads(rest.request("GET", url).data))
+        assert json.loads(rest.request("GET", url).data)["state"] == "JOB_STATE_SUCCEEDED"
         rest.close()
