@@ -56,7 +56,8 @@ demo-streaming: $(VENV)/.installed
 test: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(PYTEST)
 
-# What needs no server, builds no pipeline and runs no whole job, on a quarter of the hypothesis examples.
+# What needs no server, no Python TensorFlow and no other process of Python, builds no pipeline and runs no whole job, on a
+# quarter of the hypothesis examples. The first run builds the models of the tests, which are kept in .pytest_cache.
 test-fast: $(VENV)/.installed-test
 	FAST=1 $(PYTEST) -m "not slow"
 
@@ -100,4 +101,4 @@ soak: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
 clean:
-	rm -rf $(VENV) $(BIGQUERY) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(BIGQUERY) .pytest_cache demo-output build dist *.egg-info

@@ -1,13 +1,17 @@
 """What is set for all tests: order, markers, hypothesis. Their common fixtures are in tests.support.fixtures."""
 
+import gc
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.fast import refuse_tensorflow
 from tests.support.paths import ROOT
+from tests.support.quiet_worker import send_less
 from tests.support.selection import reaches
 from tests.support.sizes import example_count
 
@@ -24,8 +28,11 @@ _SERVERS = {"gcs", "pubsub", "bigquery", "zoo_samples", "zoo_uris", "uris"}
 _SOAKED = {"births", "births_table"}
 # Its files run whole jobs; a test of another folder that does is marked `job`.
 _JOBS = ROOT / "tests" / "pipelines"
-# What a test names, itself or by the functions of its file, that builds a pipeline of Beam.
-_PIPELINES = frozenset({"Pipeline", "FnApiRunner"})
+# What the code of a test, or of what it uses of the tests, names if it builds a pipeline of Beam, imports Python's
+# TensorFlow (6 s of CPU in each worker), or starts another Python (`sys.executable`). `twin` is the one of Twins.
+_DEAR = frozenset(
+    {"Pipeline", "FnApiRunner", "tensorflow", "tensorflow_serving", "tfx_bsl", "twin", "Forked", "executable"}
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +44,20 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # The process that hands out tests to the workers of pytest-xdist runs none. It begins without Beam and the clients.
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        gc.disable()  # until all is imported
+        send_less(config)
         config.pluginmanager.import_plugin("tests.support.fixtures")
+        if _is_fast(config):
+            refuse_tensorflow()
+
+
+def _is_fast(config: pytest.Config) -> bool:
+    return bool(config.getoption("markexpr") == "not slow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of which every test would be left out are not imported."""
+    return True if _is_fast(config) and collection_path.parent == _JOBS and collection_path.suffix else None
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
@@ -49,9 +69,9 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what takes long, and puts it first, so that no worker is left with it at the end."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
+        fixtures = _fixtures(item)
         job = item.path.parent == _JOBS or item.get_closest_marker("job")
-        if fixtures & _SERVERS or job or reaches(getattr(item, "obj", None), _PIPELINES):
+        if fixtures & _SERVERS or job or reaches(item, _DEAR):
             item.add_marker("slow")
         if fixtures & _SOAKED or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("soak")
@@ -60,5 +80,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         draw = random.Random(seed)
         places = {path: draw.random() for path in sorted({item.path for item in items})}
         items.sort(key=lambda item: (places[item.path], draw.random()))
+    elif _is_fast(config):
+        sizes = {path: path.stat().st_size for path in {item.path for item in items}}
+        items.sort(key=lambda item: -sizes[item.path])
     else:
         items.sort(key=lambda item: item.path not in slow)
+
+
+def _fixtures(item: pytest.Item) -> set[str]:
+    """Returns the fixtures of a test. Where a model is loaded in this process, `uris` starts no server."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    in_process = {"uris"} if params.get("backend") == "saved_model" else set()
+    return set(getattr(item, "fixturenames", ())) - in_process
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays, so the garbage collector need not look at it after each test."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()

@@ -1,7 +1,6 @@
 """What may import Beam and TensorFlow, and what workers need installed; test_rooms.py holds our own imports."""
 
 import ast
-import functools
 import importlib.metadata
 import re
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.imports import imports_of
 from tests.support.paths import ROOT
 
 PACKAGES = ("models", "transforms", "pipelines")
@@ -44,22 +44,15 @@ def imports(path: Path, at_top: bool = False) -> set[str]:
     first three.
     """
     found = set()
-    for node in _statements(path, at_top):
+    for node, is_at_top in imports_of(path):
+        if at_top and not is_at_top:
+            continue
         if isinstance(node, ast.Import):
             found |= {_root(alias.name) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0 and node.module, f"{path}: relative import"
             found |= {_root(f"{node.module}.{alias.name}") for alias in node.names}
     return found
-
-
-def _statements(path: Path, at_top: bool) -> list[ast.Import | ast.ImportFrom]:
-    return [node for node in _all_statements(path) if not at_top or not node.col_offset]
-
-
-@functools.cache
-def _all_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _root(module: str) -> str:
@@ -94,7 +87,7 @@ def test_all_that_is_imported_is_declared() -> None:
 def test_nothing_imports_the_short_names(package: str) -> None:
     """As packages of their own, the three folders would take names that a user's own folders have."""
     for path in modules(package):
-        for node in _statements(path, at_top=False):
+        for node, _ in imports_of(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.split(".")[0] in PACKAGES], path

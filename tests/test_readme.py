@@ -13,6 +13,7 @@ def examples(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_pipeline_in_the_readme(cases: Callable[[str], str], capfd: pytest.CaptureFixture[str]) -> None:
     (code,) = examples("README.md")
     exec(compile(code.replace("path/to/saved_model", cases("picky")), "README.md", "exec"), {})
@@ -27,6 +28,7 @@ def test_a_model_without_beam(cases: Callable[[str], str], capsys: pytest.Captur
     assert "{}" in capsys.readouterr().out, "no row has an error"
 
 
+@pytest.mark.slow
 def test_a_model_in_run_inference(cases: Callable[[str], str], capfd: pytest.CaptureFixture[str]) -> None:
     (code,) = examples("docs/serving.md")
     exec(compile(code.replace("path/to/saved_model", cases("picky")), "docs/serving.md", "exec"), {})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.imports import imports_of
 from tests.support.paths import ROOT
 
 # The floors of each package, from the top. A room imports only rooms of lower floors.
@@ -63,10 +64,10 @@ def imported(path: Path) -> tuple[str, ...]:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node, _ in imports_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("sluice"))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sluice"):
+        elif (node.module or "").startswith("sluice"):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 

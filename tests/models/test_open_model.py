@@ -1,8 +1,9 @@
-"""Every kind of SavedModel, from its URI to its predictions: open_model, bind, Scheduler. This imports TensorFlow."""
+"""Every kind of SavedModel, from its URI to its predictions: open_model, bind, Scheduler."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,6 @@ from sluice.models.protos import message_class
 from sluice.models.signature import ColumnSpec
 from sluice.models.tensors import tfrecord
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.saved_models.case import save_function
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.saved_models.rows import batch_of
 from tests.support.serving.backends import BACKENDS, Uris, is_refused, servable_outputs
@@ -163,7 +163,6 @@ def test_outputs_that_are_not_asked_for_are_not_given(backend: str, uris: Uris) 
         assert set(answers[0]) == {"points"}
 
 
-@pytest.mark.job  # trains an estimator
 def test_the_features_of_an_estimators_examples_are_columns(cases: Directories) -> None:
     with opened(cases("tf1_estimator")) as model:
         assert model.signature.columns == (
@@ -177,38 +176,8 @@ def test_the_features_of_an_estimators_examples_are_columns(cases: Directories) 
         assert answers.keys() == {0} and "column 'plan' is null" in failures[1]
 
 
-def save_parser(directory: str) -> None:
-    """Parses tf.Examples in a function that a function calls, with features of every kind."""
-    import tensorflow as tf
-
-    spec = {
-        "age": tf.io.FixedLenFeature([], tf.int64),
-        "income": tf.io.FixedLenFeature([], tf.float32, default_value=10.0),
-        "pair": tf.io.FixedLenFeature([2], tf.float32),
-        "tags": tf.io.VarLenFeature(tf.string),
-        "clicks": tf.io.RaggedFeature(tf.int64),
-        "steps": tf.io.FixedLenSequenceFeature([2], tf.float32, allow_missing=True),
-    }
-
-    @tf.function
-    def parse(serialized):
-        parsed = tf.io.parse_example(serialized, spec)
-        ones = parsed["tags"].with_values(tf.ones_like(parsed["tags"].values, tf.int64))
-        tags = tf.reduce_sum(tf.sparse.to_dense(ones), 1)
-        return {
-            "sum": parsed["income"] + tf.reduce_sum(parsed["pair"], 1) + tf.reduce_sum(parsed["steps"], [1, 2]),
-            "count": parsed["age"] + tags + tf.reduce_sum(parsed["clicks"], 1),
-        }
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-    def serve(examples):
-        return parse(tf.identity(examples))
-
-    save_function(directory, serve, parse=parse)
-
-
-def test_the_features_of_a_nested_parser_are_columns(tmp_path: Path) -> None:
-    save_parser(str(tmp_path / "1"))
+def test_the_features_of_a_nested_parser_are_columns(tmp_path: Path, cases: Directories) -> None:
+    shutil.copytree(cases("parser"), tmp_path / "1")
     columns = {
         "age": pa.array([1, 2, 3]),
         "income": pa.array([None, 5.0, 0.0]),
@@ -232,9 +201,8 @@ def test_the_features_of_a_nested_parser_are_columns(tmp_path: Path) -> None:
         assert failures.keys() == {2} and "column 'pair' is null" in failures[2]
 
 
-def test_warm_up_requests_are_replayed(tmp_path: Path) -> None:
-    case = BY_NAME["picky"]
-    case.build(str(tmp_path / "3"))
+def test_warm_up_requests_are_replayed(tmp_path: Path, cases: Directories) -> None:
+    shutil.copytree(cases("picky"), tmp_path / "3")
     log = message_class("tensorflow.serving.PredictionLog")()
     request = log.predict_log.request
     request.model_spec.signature_name = "serving_default"

@@ -8,6 +8,7 @@ from sluice.models.protos import message_class
 from tools.make_protos import TARGET, descriptor_set
 
 
+@pytest.mark.slow
 def test_the_descriptors_are_those_of_the_installed_tensorflow_serving_api() -> None:
     assert TARGET.read_bytes() == descriptor_set().SerializeToString(deterministic=True), (
         "run `python tools/make_protos.py`"

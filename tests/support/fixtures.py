@@ -7,6 +7,7 @@ import pytest
 
 from sluice.models import zoo
 from tests.support.bigquery.cases import load, make_births
+from tests.support.saved_models.built import BuiltModels
 from tests.support.saved_models.cases import CASES
 from tests.support.saved_models.zoo import ZooSample, ZooSamples
 from tests.support.servers import (
@@ -89,10 +90,10 @@ def criteo(zoo_samples: Mapping[str, ZooSample]) -> ZooSample:
 
 
 @pytest.fixture(scope="session")
-def cases(shared: SharedDirectory) -> Callable[[str], str]:
-    """Builds a SavedModel of tests.support.saved_models.cases by name, once; returns its directory."""
-    by_name = {case.name: case for case in CASES}
-    return lambda name: str(shared.made(name, lambda directory: by_name[name].build(str(directory))))
+def cases(pytestconfig: pytest.Config) -> Callable[[str], str]:
+    """Returns the directory of a SavedModel of tests.support.saved_models.built by its name."""
+    assert pytestconfig.cache is not None
+    return BuiltModels(pytestconfig.cache.mkdir("saved_models"))
 
 
 @pytest.fixture(scope="session")

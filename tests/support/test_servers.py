@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from sluice.pipelines.commands.inspect_model import describe
 from sluice.transforms.core import beam_files
 from sluice.transforms.core.beam_files import BeamFiles, match_files
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.saved_models.cases import CASES, build_case
 from tests.support.servers import (
     BigQuery,
     Gcs,
@@ -34,8 +34,6 @@ from tests.support.servers import (
     require,
     running,
 )
-
-ORDER = next(case for case in CASES if case.name == "tf2_function")  # with variables and an asset
 
 
 def write(path: str, data: bytes) -> None:
@@ -61,8 +59,8 @@ def upload(directory: str, target: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def order_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return build_case(ORDER, tmp_path_factory.mktemp("models"))
+def order_model(cases: Callable[[str], str]) -> str:
+    return cases("tf2_function")  # with variables and an asset
 
 
 def test_a_server_that_is_there_is_given_back() -> None:

@@ -37,11 +37,13 @@ from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.paths import ROOT
-from tests.support.saved_models.case import save_function
 from tests.support.saved_models.cases import CASES
 from tests.support.saved_models.rows import feeds_of
 from tests.support.saved_models.traces import traced
 from tests.support.saved_models.twins import same
+
+# Python TensorFlow is the second loader.
+LOADERS = [pytest.param(True, id="native"), pytest.param(False, id="python", marks=pytest.mark.slow)]
 
 
 def three_cpus(*devices: str, **options: Any) -> ModelOptions:
@@ -72,7 +74,7 @@ PLACED = ("tf1_estimator_predict", "tf1_predict", "multi_label", "string_only", 
 
 @pytest.mark.parametrize("name", PLACED)
 @pytest.mark.parametrize("placement", ["soft", "strict"])
-@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("native", LOADERS)
 def test_every_op_of_a_call_runs_on_the_device(
     name: str, placement: str, native: bool, cases: Callable[[str], str]
 ) -> None:
@@ -83,7 +85,7 @@ def test_every_op_of_a_call_runs_on_the_device(
     assert list(found) == ["CPU:2"] and found["CPU:2"]
 
 
-@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("native", LOADERS)
 def test_a_copy_is_loaded_on_each_device_and_called_in_turn(native: bool, cases: Callable[[str], str]) -> None:
     case = next(case for case in CASES if case.name == "tf1_predict")
     way, signature = opened(cases(case.name), three_cpus("CPU:1", "CPU:2"), native, case.signature)
@@ -136,7 +138,7 @@ def test_a_scheduler_has_as_many_calls_in_flight_as_copies(cases: Callable[[str]
         scheduler.close()
 
 
-@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("native", LOADERS)
 @pytest.mark.parametrize("placement", ["soft", "strict"])
 def test_a_device_that_is_not_there(native: bool, placement: str, cases: Callable[[str], str]) -> None:
     options = three_cpus("CPU:1", "GPU:0", "CPU:3", placement=placement)
@@ -144,29 +146,10 @@ def test_a_device_that_is_not_there(native: bool, placement: str, cases: Callabl
         opened(cases("multi_label"), options, native)
 
 
-def save_on_gpu(directory: str, in_body: bool) -> None:
-    """A model whose exporter has named a GPU, in its graph or in a function."""
-    import tensorflow as tf
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def serve(x: Any) -> dict[str, Any]:
-        with tf.device("/device:GPU:3") if in_body else contextlib.nullcontext():
-            return {"y": x * 2.0}
-
-    save_function(directory, serve)
-    if not in_body:
-        path = Path(directory, "saved_model.pb")
-        saved_model = message_class("tensorflow.SavedModel").FromString(path.read_bytes())
-        for node in saved_model.meta_graphs[0].graph_def.node:
-            node.device = "/device:GPU:3"
-        path.write_bytes(saved_model.SerializeToString())
-
-
-@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
-@pytest.mark.parametrize("in_body", [True, False], ids=["function", "graph"])
-def test_a_graph_that_names_a_device_which_is_not_there(native: bool, in_body: bool, tmp_path: Path) -> None:
-    directory = str(tmp_path / "model")
-    save_on_gpu(directory, in_body)
+@pytest.mark.parametrize("native", LOADERS)
+@pytest.mark.parametrize("name", ["gpu_in_function", "gpu_in_graph"])
+def test_a_graph_that_names_a_device_which_is_not_there(native: bool, name: str, cases: Callable[[str], str]) -> None:
+    directory = cases(name)
     with pytest.raises(
         ModelNotFound, match=r"its node '.+' is on GPU:3, and TensorFlow has CPU:0, CPU:1, CPU:2; --dev"
     ):
@@ -239,24 +222,7 @@ def test_a_line_says_where_and_how_a_model_runs(cases: Callable[[str], str], cap
         )
 
 
-def save_unrestored(directory: str) -> None:
-    """A model like those of Keras 3 by `tf.saved_model.save`: its graph does not restore its variable."""
-    import tensorflow as tf
-
-    weight = tf.Variable(2.5)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def serve(x: Any) -> dict[str, Any]:
-        return {"y": x * weight}
-
-    save_function(directory, serve, weight=weight)
-    path = Path(directory, "saved_model.pb")
-    saved_model = message_class("tensorflow.SavedModel").FromString(path.read_bytes())
-    saved_model.meta_graphs[0].saver_def.restore_op_name = ""
-    path.write_bytes(saved_model.SerializeToString())
-
-
-# Calls such a model, which Python TensorFlow runs, and says where its variable is; ops that read it follow.
+# Calls a model whose graph does not restore its variable, so Python TensorFlow runs it, and says where the variable is.
 _RESTORED = """
 import sys
 import numpy as np
@@ -274,9 +240,9 @@ except Exception as error:
 """
 
 
-def test_a_model_that_python_restores_runs_on_its_devices_too(tmp_path: Path) -> None:
-    save_unrestored(str(tmp_path / "model"))
-    command = [sys.executable, "-c", _RESTORED, str(tmp_path / "model")]
+@pytest.mark.slow
+def test_a_model_that_python_restores_runs_on_its_devices_too(cases: Callable[[str], str]) -> None:
+    command = [sys.executable, "-c", _RESTORED, cases("unrestored")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.splitlines() == [
         "{'CPU:2'} [2.5, 2.5]",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sluice.models.errors import UsageError
+from sluice.models.protos import message_class
 from sluice.models.server.faults import Faults, Gate
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.status import StatusError
@@ -131,13 +132,11 @@ def test_larger_messages_are_refused_by_grpc_itself(server: ReferenceServer, cli
 
 
 def test_what_there_is_not_is_unimplemented(client: GrpcClient) -> None:
-    from tensorflow_serving.apis import classification_pb2, inference_pb2, model_management_pb2, regression_pb2
-
     asked = [
-        (client.predictions.Classify, classification_pb2.ClassificationRequest()),
-        (client.predictions.Regress, regression_pb2.RegressionRequest()),
-        (client.predictions.MultiInference, inference_pb2.MultiInferenceRequest()),
-        (client.models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
+        (client.predictions.Classify, message_class("tensorflow.serving.ClassificationRequest")()),
+        (client.predictions.Regress, message_class("tensorflow.serving.RegressionRequest")()),
+        (client.predictions.MultiInference, message_class("tensorflow.serving.MultiInferenceRequest")()),
+        (client.models.HandleReloadConfigRequest, b""),
     ]
     for method, request in asked:
         with pytest.raises(grpc.RpcError, match="the reference server of Sluice has no") as error:

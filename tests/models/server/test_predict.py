@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
+from sluice.models.protos import message_class
 from tests.models.saved_model.test_saved_models import feed_row
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.cases import CASES, ModelCase
@@ -60,14 +61,12 @@ def clients(request: pytest.FixtureRequest, cases: Callable[[str], str]) -> Iter
 
 @pytest.fixture(scope="module")
 def signatures(clients: Clients) -> Callable[[ModelCase], Any]:
-    from tensorflow_serving.apis import get_model_metadata_pb2
-
     def of(case: ModelCase) -> Any:
-        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request = message_class("tensorflow.serving.GetModelMetadataRequest")(metadata_field=["signature_def"])
         request.model_spec.name = case.name
-        definitions = get_model_metadata_pb2.SignatureDefMap()
-        clients.grpc.predictions.GetModelMetadata(request, timeout=PATIENCE_SECS).metadata["signature_def"].Unpack(
-            definitions
+        response = clients.grpc.predictions.GetModelMetadata(request, timeout=PATIENCE_SECS)
+        definitions = message_class("tensorflow.serving.SignatureDefMap").FromString(
+            response.metadata["signature_def"].value
         )
         return definitions.signature_def[case.signature]
 
@@ -90,6 +89,25 @@ def test_grpc_answers_what_the_model_should(name: str, clients: Clients, signatu
     assert set(found) - set(expected) <= {"threshold"}
     for output, values in expected.items():
         assert_same(found[output].tolist(), values)
+
+
+def test_the_stubs_and_tensors_of_tensorflow_serving_agree(clients: Clients, signatures: Callable[..., Any]) -> None:
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(clients.grpc.channel)
+    for name in KINDS:
+        case = BY_NAME[name]
+        inputs = stack(case, signatures(case))
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = name, case.signature
+        for key, array in inputs.items():
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
+        found = stub.Predict(request, timeout=PATIENCE_SECS).outputs
+        wanted = arrays(clients.grpc.predict(name, inputs, signature=case.signature))
+        assert {key: tf.make_ndarray(tensor).tolist() for key, tensor in found.items()} == {
+            key: array.tolist() for key, array in wanted.items()
+        }
 
 
 @pytest.mark.parametrize("form", ["instances", "inputs"])
@@ -255,10 +273,8 @@ def test_a_tensor_that_does_not_parse_is_named(clients: Clients) -> None:
 
 
 def test_a_request_without_a_model_is_refused(clients: Clients) -> None:
-    from tensorflow_serving.apis import predict_pb2
-
     with pytest.raises(grpc.RpcError) as error:
-        clients.grpc.predictions.Predict(predict_pb2.PredictRequest(), timeout=PATIENCE_SECS)
+        clients.grpc.predictions.Predict(message_class("tensorflow.serving.PredictRequest")(), timeout=PATIENCE_SECS)
     assert (error.value.code().name, error.value.details()) == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 
@@ -300,9 +316,7 @@ def test_metadata_has_every_signature_and_the_version(clients: Clients) -> None:
     ],
 )
 def test_metadata_refuses(fields: list[str], name: str, code: str, text: str | None, clients: Clients) -> None:
-    from tensorflow_serving.apis import get_model_metadata_pb2
-
-    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
+    request = message_class("tensorflow.serving.GetModelMetadataRequest")(metadata_field=fields)
     request.model_spec.name = name
     with pytest.raises(grpc.RpcError) as error:
         clients.grpc.predictions.GetModelMetadata(request, timeout=PATIENCE_SECS)
@@ -311,12 +325,10 @@ def test_metadata_refuses(fields: list[str], name: str, code: str, text: str | N
 
 
 def test_status_tells_the_versions(clients: Clients) -> None:
-    from tensorflow_serving.apis import get_model_status_pb2
-
-    request = get_model_status_pb2.GetModelStatusRequest()
+    request = message_class("tensorflow.serving.GetModelStatusRequest")()
     request.model_spec.name = "picky"
     (entry,) = clients.grpc.models.GetModelStatus(request, timeout=PATIENCE_SECS).model_version_status
-    assert (entry.version, entry.state) == (1, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
+    assert (entry.version, entry.state) == (1, message_class("tensorflow.serving.ModelVersionStatus").AVAILABLE)
     available = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for path in ("picky", "picky/versions/1", "picky/labels/stable"):
         assert clients.rest.get(path) == (200, {"model_version_status": [available]})

@@ -16,7 +16,6 @@ from sluice.models.protos import message_class
 from sluice.models.server.reference import ReferenceServer
 from sluice.models.server.store import ModelConfig, Spec
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.saved_models.case import save_function
 from tests.support.serving.model_servers import GrpcClient, RestClient, arrays, model_server
 
 CELSIUS = {"celsius": np.array([100.0])}
@@ -199,47 +198,20 @@ def test_a_version_is_unloaded_when_its_last_call_is_done(base: Base) -> None:
         assert server.store.loaded() == {"m": [1]}
 
 
-def test_signatures_of_a_version_share_its_variables(tmp_path: Path, connect: Callable[..., GrpcClient]) -> None:
-    import tensorflow as tf
-
-    module = tf.Module()
-    module.count = tf.Variable(0.0)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def add(x):
-        return {"count": module.count.assign_add(tf.reduce_sum(x)) + tf.zeros_like(x)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def read(x):
-        return {"count": module.count + tf.zeros_like(x)}
-
-    tf.saved_model.save(module, str(tmp_path / "m" / "1"), signatures={"serving_default": read, "add": add})
+def test_signatures_of_a_version_share_its_variables(
+    cases: Callable[[str], str], connect: Callable[..., GrpcClient]
+) -> None:
     one = {"x": np.array([1.0], np.float32)}
-    with model_server({"m": str(tmp_path / "m")}) as server:
+    with model_server({"m": cases("counter")}) as server:
         client = connect(server)
         for _ in range(2):
             client.predict("m", one, signature="add")
         assert arrays(client.predict("m", one))["count"].tolist() == [2.0]
 
 
-def test_inputs_with_defaults_may_be_left_out(tmp_path: Path, connect: Callable[..., GrpcClient]) -> None:
-    import tensorflow as tf
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.float32, name="x"), tf.TensorSpec([None], tf.float32, name="y")]
-    )
-    def serve(x, y):
-        return {"sum": x + y}
-
-    directory = tmp_path / "1"
-    save_function(str(directory), serve)
-    model = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-    signature = model.meta_graphs[0].signature_def["serving_default"]
-    signature.defaults["y"].CopyFrom(tf.make_tensor_proto([10.0], tf.float32))
-    (directory / "saved_model.pb").write_bytes(model.SerializeToString())
+def test_inputs_with_defaults_may_be_left_out(cases: Callable[[str], str], connect: Callable[..., GrpcClient]) -> None:
     x = np.array([1.0, 2.0], np.float32)
-    with model_server({"m": str(tmp_path)}) as server:
+    with model_server({"m": cases("defaults")}) as server:
         client = connect(server)
         assert arrays(client.predict("m", {"x": x}))["sum"].tolist() == [11.0, 12.0]
         assert arrays(client.predict("m", {"x": x, "y": x}))["sum"].tolist() == [2.0, 4.0]

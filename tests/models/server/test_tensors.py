@@ -9,6 +9,7 @@ import pytest
 from sluice.models.protos import message_class
 from sluice.models.server.status import StatusError
 from sluice.models.server.tensors import read_tensor, write_tensor
+from tests.support.serving.messages import plain_array
 
 ARRAYS = [
     *(np.array([[0, 1, 2], [7, 100, 127]], dtype) for dtype in ("int8", "uint8", "int16", "uint16", "int32", "uint32")),
@@ -42,10 +43,21 @@ def test_what_is_written_can_be_read(array: np.ndarray, as_content: bool) -> Non
     np.testing.assert_array_equal(in_cpp, array)
 
 
-def broken(**fields: Any) -> Any:
-    from tensorflow.core.framework import tensor_pb2
+@pytest.mark.parametrize("as_content", [False, True])
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{list(array.shape)}")
+def test_a_plain_reader_agrees(array: np.ndarray, as_content: bool) -> None:
+    """As TensorFlow's, above, but without importing it."""
+    if array.dtype == np.complex64:
+        return
+    proto = message_class("tensorflow.TensorProto")()
+    write_tensor(array, proto, as_content)
+    for found in (plain_array(proto), read_tensor("x", proto)):
+        assert (found.dtype, found.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(found, array)
 
-    proto = tensor_pb2.TensorProto(**fields)
+
+def broken(**fields: Any) -> Any:
+    proto = message_class("tensorflow.TensorProto")(**fields)
     proto.tensor_shape.dim.add().size = 2
     return proto
 

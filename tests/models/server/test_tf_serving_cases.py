@@ -21,8 +21,10 @@ from sluice.models.server.status import StatusError
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.saved_models.by_hand import FLOAT, STRING, half_plus_two
 from tests.support.serving.model_servers import GrpcClient, RestClient, model_server
+from tests.support.sizes import size
 
 DOUBLE, INT32 = 2, 3
+DEPTH = size(50_000, soak=500_000)  # far beyond the depth of Python's stack
 MAX, MIN = 1.7976931348623157e308, 2.2250738585072014e-308
 INT, INTS = {"default": INT32}, {"int_tensor": INT32, "str_tensor": STRING}
 BOTH_ROWS = {"int_tensor": [[1, 2], [3, 4], [5, 6]], "str_tensor": ["foo", "bar"]}
@@ -40,7 +42,7 @@ def parse(body: Any, dtypes: dict[str, int]) -> tuple[str, dict[str, Any], str]:
     [
         ({"instances": [[1, 2], [3, 4], [5, 6]]}, INT, {"default": [[1, 2], [3, 4], [5, 6]]}),  # SingleUnnamedTensor
         (  # DeeplyNestedWellFormed
-            b'{"instances":[1], "nested":' + b"[" * 500_000 + b"]" * 500_000 + b"}",
+            b'{"instances":[1], "nested":' + b"[" * DEPTH + b"]" * DEPTH + b"}",
             INT,
             {"default": [1]},
         ),
@@ -83,6 +85,7 @@ def parse(body: Any, dtypes: dict[str, int]) -> tuple[str, dict[str, Any], str]:
         ),
     ],
 )
+@pytest.mark.soak
 def test_requests(body: Any, dtypes: dict[str, int], inputs: dict[str, Any]) -> None:
     assert parse(body, dtypes)[1] == inputs
 
@@ -99,7 +102,7 @@ def test_a_request_names_its_signature_and_its_form() -> None:  # SingleUnnamedT
     [
         (b"", INT, "document is empty"),
         (
-            b'{"signature_name":' + b"[" * 500_000 + b"]" * 500_000 + b"}",
+            b'{"signature_name":' + b"[" * DEPTH + b"]" * DEPTH + b"}",
             INT,
             "key must be a string value",
         ),
@@ -127,6 +130,7 @@ def test_a_request_names_its_signature_and_its_form() -> None:  # SingleUnnamedT
         ),
     ],
 )
+@pytest.mark.soak
 def test_requests_that_are_wrong(body: Any, dtypes: dict[str, int], text: str) -> None:
     with pytest.raises(StatusError, match=text) as error:
         parse(body, dtypes)

@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 from sluice.models.errors import BadOutput
 from sluice.models.protos import message_class, packed_class
 from sluice.models.signature import numpy_dtype
+from sluice.models.tensors.strings import Tensor
 from sluice.models.tensors.tensor_proto import from_tensor, tensor_parts
 from sluice.models.tensors.wire import delimited, varint
-from tests.support.serving.messages import tensor_bytes, to_tensor
+from tests.support.serving.messages import plain_array, plain_tensor, tensor_bytes, to_tensor
 
 TensorProto = message_class("tensorflow.TensorProto")
 
@@ -61,7 +62,7 @@ def parse(tf: Any, data: bytes) -> Any:
     return type(tf.make_tensor_proto(0)).FromString(data)
 
 
-def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+def assert_same(ours: Tensor, theirs: np.ndarray) -> None:
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
     same = ours.tolist() == theirs.tolist() if ours.dtype == object else ours.tobytes() == theirs.tobytes()
@@ -223,3 +224,12 @@ def test_packed_numbers_that_are_cut_short(fields: dict[str, Any], words: str) -
 
 def test_a_bool_is_true_if_any_bit_is_set() -> None:
     assert from_tensor(tensor(10, [3], tensor_content=b"\x00\x01\x02")).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("number", FIELDS)
+@given(data=st.data())
+def test_a_plain_writer_and_reader_agree(number: int, data: st.DataObject) -> None:
+    """As TensorFlow's, above, but without importing it."""
+    array = draw_array(data, FIELDS[number][0], data.draw(SHAPES))
+    assert_same(plain_array(TensorProto.FromString(tensor_bytes(array))), array)
+    assert_same(from_tensor(plain_tensor(array)), array)

@@ -13,6 +13,7 @@ import pytest
 
 from sluice.models import zoo
 from sluice.models.errors import UsageError
+from sluice.models.protos import message_class
 from sluice.models.tensors import tfrecord
 from sluice.models.zoo.base import ZooModel
 from sluice.models.zoo.sample import WRITERS, sample_chunks, write_samples
@@ -53,12 +54,10 @@ def read_avro(path: str) -> list[dict[str, Any]]:
 
 def read_tfrecord(path: str) -> list[dict[str, Any]]:
     """Reads tf.Examples; a feature of one value stands for a scalar."""
-    import tensorflow as tf
-
     rows = []
     with open(path, "rb") as file:
         for _, record in tfrecord.read_records(file):
-            features = tf.train.Example.FromString(record).features.feature
+            features = message_class("tensorflow.Example").FromString(record).features.feature
             lists = {name: list(getattr(f, f.WhichOneof("kind")).value) for name, f in features.items()}
             rows.append({name: values[0] if len(values) == 1 else values for name, values in lists.items()})
     return rows

@@ -1,15 +1,10 @@
 """Small SavedModels of the kinds that users have, with sample rows and the right answers.
 
-    for case in CASES:
-        directory = build_case(case, tmp_path)
-
 Nothing here imports TensorFlow before a case is built. `test_saved_models.py` proves the answers with TensorFlow alone,
 so a test that disagrees with `case.expected` has found a fault in our code.
 """
 
 from __future__ import annotations
-
-import os
 
 from tests.support.saved_models import (
     columns as saved_models_columns,
@@ -25,7 +20,7 @@ from tests.support.saved_models import (
 )
 from tests.support.saved_models.case import ModelCase
 
-__all__ = ["CASES", "ModelCase", "build_case"]
+__all__ = ["CASES", "ModelCase"]
 
 CASES: tuple[ModelCase, ...] = (
     *saved_models_tf1.CASES,
@@ -33,13 +28,3 @@ CASES: tuple[ModelCase, ...] = (
     *saved_models_shapes.CASES,
     *saved_models_keras.CASES,
 )
-
-
-def build_case(case: ModelCase, base_dir: str | os.PathLike[str]) -> str:
-    """Builds the SavedModel in `base_dir/NAME` unless an earlier call did; returns that directory."""
-    directory = os.path.join(base_dir, case.name)
-    if not os.path.exists(directory):
-        unfinished = f"{directory}.unfinished"
-        case.build(unfinished)
-        os.rename(unfinished, directory)
-    return directory

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sluice.models.devices import short_name
 from sluice.models.protos import message_class
-from sluice.models.saved_model.native.session import Call, Session
+from sluice.models.saved_model.native.session import Session
 from sluice.models.saved_model.native.tensors import memory_of
 from sluice.models.saved_model.python_ways import PythonSession
 from sluice.models.saved_model.way import Way
@@ -23,11 +23,7 @@ _HANDOVER = ("_arg_", "_retval_", "_SOURCE", "_SINK", "_send", "_recv")
 
 def traced(way: Way, feeds: Sequence[str], fetches: Sequence[str], tensors: Sequence[Tensor]) -> dict[str, list[str]]:
     """Returns the ops that a call of a model runs, by device."""
-    if isinstance(way, PythonSession):
-        stats = _python_stats(way, feeds, fetches, tensors)
-    else:
-        assert isinstance(way, Session)
-        stats = _native_stats(way.prepare(feeds, fetches), tensors)
+    stats = _STATS[type(way)](way, feeds, fetches, tensors)
     found: dict[str, list[str]] = {}
     for device in stats.dev_stats:
         ops = [each.node_name for each in device.node_stats if not each.node_name.startswith(_HANDOVER)]
@@ -36,7 +32,8 @@ def traced(way: Way, feeds: Sequence[str], fetches: Sequence[str], tensors: Sequ
     return found
 
 
-def _native_stats(call: Call, tensors: Sequence[Tensor]) -> Any:
+def _native_stats(way: Session, feeds: Sequence[str], fetches: Sequence[str], tensors: Sequence[Tensor]) -> Any:
+    call = way.prepare(feeds, fetches)
     library = call._library
     content = message_class("tensorflow.RunOptions")(trace_level=_FULL_TRACE).SerializeToString()
     options, metadata = library.TF_NewBufferFromString(content, len(content)), library.TF_NewBuffer()
@@ -65,3 +62,6 @@ def _python_stats(way: PythonSession, feeds: Sequence[str], fetches: Sequence[st
     options = config_pb2.RunOptions(trace_level=_FULL_TRACE)
     way._session.run(list(fetches), given, options=options, run_metadata=metadata)
     return metadata.step_stats
+
+
+_STATS: dict[type, Callable[..., Any]] = {Session: _native_stats, PythonSession: _python_stats}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,33 +16,41 @@ from sluice.models.saved_model.python_ways import PythonSession
 from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.signature_reader import read_signatures
 from sluice.models.saved_model.versions import read_meta_graph
+from sluice.models.saved_model.way import Run
 from sluice.models.tensors.strings import Strings, Tensor
 
 _GARBAGE = 0xDD
 
 
 class Twins:
-    """Both, with the same feeds and fetches.
+    """Both, with the same feeds and fetches. A test that does not use `twin` does without Python TensorFlow.
 
     Attributes:
       feeds, fetches: names of the graph's tensors.
     """
 
     def __init__(self, directory: str, signature: str = "serving_default", **options: Any) -> None:
+        self._directory, self._options = directory, SessionOptions(**options)
+        self._python: PythonSession | None = None
         meta_graph = read_meta_graph(directory, LocalFiles())
         self.signature = read_signatures(meta_graph)[signature]
         self.feeds = [spec.tensors[0] for spec in self.signature.inputs]
         self.fetches = [name for spec in self.signature.outputs for name in spec.tensors]
         library = load_library()
         assert library is not None
-        self.session = Session(library, directory, meta_graph.graph_def, SessionOptions(**options))
-        self.python = PythonSession(directory, SessionOptions(**options))
+        self.session = Session(library, directory, meta_graph.graph_def, self._options)
         self.native: Call = self.session.prepare(self.feeds, self.fetches)
-        self.twin = self.python.prepare(self.feeds, self.fetches)
+
+    @functools.cached_property
+    def twin(self) -> Run:
+        """Calls the Session of Python TensorFlow, which the first use of it imports and opens."""
+        self._python = PythonSession(self._directory, self._options)
+        return self._python.prepare(self.feeds, self.fetches)
 
     def close(self) -> None:
         self.session.close()
-        self.python.close()
+        if self._python is not None:
+            self._python.close()
 
 
 class Lent:

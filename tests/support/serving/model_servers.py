@@ -13,17 +13,21 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import IO, Any
 
+import grpc
 import numpy as np
 import urllib3
 
+from sluice.models.protos import message_class
 from sluice.models.server.faults import Faults
 from sluice.models.server.reference import ReferenceServer, ServerOptions
 from sluice.models.server.store import ModelConfig
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked, sluice
 from tests.support.servers import answers, free_port, running
+from tests.support.serving.messages import plain_array, plain_tensor
 
 HAS_TENSORFLOW_MODEL_SERVER = shutil.which("tensorflow_model_server") is not None
 
@@ -171,17 +175,43 @@ def _config(bases: Mapping[str, str], labels: Mapping[str, int]) -> str:
     return f"model_config_list {{ {' '.join(configs)} }}"
 
 
+# Methods of TF Serving's services: the messages that they take and give. Without: they are not in our descriptors.
+_PREDICTION_SERVICE = {
+    "Predict": ("PredictRequest", "PredictResponse"),
+    "GetModelMetadata": ("GetModelMetadataRequest", "GetModelMetadataResponse"),
+    "Classify": ("ClassificationRequest", "ClassificationResponse"),
+    "Regress": ("RegressionRequest", "RegressionResponse"),
+    "MultiInference": ("MultiInferenceRequest", "MultiInferenceResponse"),
+}
+_MODEL_SERVICE = {
+    "GetModelStatus": ("GetModelStatusRequest", "GetModelStatusResponse"),
+    "HandleReloadConfigRequest": None,
+}
+
+
+def _stub(channel: grpc.Channel, service: str, methods: Mapping[str, tuple[str, str] | None]) -> SimpleNamespace:
+    """Returns the service's methods; one without messages takes and gives bytes."""
+    stub = SimpleNamespace()
+    for name, messages in methods.items():
+        form = {}
+        if messages:
+            request, response = (message_class(f"tensorflow.serving.{each}") for each in messages)
+            form = {"request_serializer": request.SerializeToString, "response_deserializer": response.FromString}
+        setattr(stub, name, channel.unary_unary(f"/tensorflow.serving.{service}/{name}", **form))
+    return stub
+
+
 class GrpcClient:
-    """TF Serving's own stubs, on their own channel, without a limit on message size."""
+    """TF Serving's services on a channel of its own, without a limit on message size.
+
+    The messages are those of tensorflow-serving-api, by their descriptors: its own modules import TensorFlow.
+    """
 
     def __init__(self, port: int) -> None:
-        import grpc
-        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", unlimited)
-        self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.predictions = _stub(self.channel, "PredictionService", _PREDICTION_SERVICE)
+        self.models = _stub(self.channel, "ModelService", _MODEL_SERVICE)
 
     def predict(self, name: str, inputs: Mapping[str, Any], timeout: float = PATIENCE_SECS, **fields: Any) -> Any:
         """Returns the PredictResponse to arrays or TensorProtos; `fields` are those of `predict_request`."""
@@ -200,10 +230,7 @@ def predict_request(
     outputs: Sequence[str] = (),
 ) -> Any:
     """Returns a PredictRequest."""
-    import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2
-
-    request = predict_pb2.PredictRequest(output_filter=outputs)
+    request = message_class("tensorflow.serving.PredictRequest")(output_filter=outputs)
     request.model_spec.name = name
     request.model_spec.signature_name = signature
     if version is not None:
@@ -211,15 +238,13 @@ def predict_request(
     if label is not None:
         request.model_spec.version_label = label
     for key, value in inputs.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value) if isinstance(value, np.ndarray) else value)
+        request.inputs[key].CopyFrom(plain_tensor(value) if isinstance(value, np.ndarray) else value)
     return request
 
 
 def arrays(response: Any) -> dict[str, np.ndarray]:
     """Returns the outputs of a PredictResponse."""
-    import tensorflow as tf
-
-    return {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
+    return {name: plain_array(tensor) for name, tensor in response.outputs.items()}
 
 
 class RestClient:

@@ -22,6 +22,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from fastavro import reader
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.models.protos import message_class
 from sluice.models.tensors.tfrecord import read_records
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.failures import Failure
@@ -88,9 +89,7 @@ def values(data: bytes, suffix: str) -> list[int]:
 
 
 def _example_value(record: bytes) -> int:
-    from tensorflow.core.example.example_pb2 import Example
-
-    return int(Example.FromString(record).features.feature["a"].int64_list.value[0])
+    return int(message_class("tensorflow.Example").FromString(record).features.feature["a"].int64_list.value[0])
 
 
 @pytest.mark.parametrize("suffix", FORMATS.values(), ids=FORMATS)

@@ -30,25 +30,12 @@ PROPERTY = settings(max_examples=example_count(24), deadline=None, suppress_heal
 _TEXTS = st.one_of(st.binary(max_size=40), st.sampled_from([b"", b"x" * 22, b"x" * 23, b"y" * 3000]))
 
 
-@pytest.fixture(scope="module")
-def stateful(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    built: dict[str, str] = {}
-
-    def build(name: str) -> str:
-        if name not in built:
-            built[name] = str(tmp_path_factory.mktemp("stateful") / name)
-            STATEFUL[name][0](built[name])
-        return built[name]
-
-    return build
-
-
 @pytest.fixture
-def opened(stateful: Callable[[str], str]) -> Iterator[Open]:
+def opened(cases: Callable[[str], str]) -> Iterator[Open]:
     twins: list[Twins] = []
 
     def open_(name: str, **options: Any) -> Twins:
-        twins.append(Twins(stateful(name), **options))
+        twins.append(Twins(cases(name), **options))
         return twins[-1]
 
     yield open_

@@ -29,8 +29,6 @@ from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.ways import load
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.paths import ROOT
-from tests.support.saved_models.case import save_function
-from tests.support.saved_models.keras import save_keras3
 from tests.support.saved_models.twins import same
 
 # Opens a model, binds a column of text and one of numbers, calls it, and says which modules it has imported.
@@ -46,6 +44,7 @@ print({"tensorflow", "keras"} & sys.modules.keys())
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_opened_and_called_without_python_tensorflow(cases: Callable[[str], str]) -> None:
     command = [sys.executable, "-c", _SCRIPT, cases("string_only")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -184,12 +183,12 @@ def call(model: Model, **columns: Any) -> dict[str, Any]:
     return {name: np.asarray(array).tolist() for name, array in model.call(group.feeds).arrays.items()}
 
 
+@pytest.mark.slow
 def test_a_model_whose_graph_leaves_variables_unset_is_run_by_python(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cases: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    save_keras3(str(tmp_path / "1"))
     with caplog.at_level(logging.INFO, "sluice"):
-        model = open_model(str(tmp_path))
+        model = open_model(cases("keras3_saved"))
     assert "is run by Python TensorFlow: its graph does not restore 2 of its variables" in caplog.text
     (given,), (output,) = model.signature.inputs, model.signature.outputs
     assert call(model, **{given.name: [1.0, -4.0]})[output.name] == [[2.5], [-7.5]]
@@ -236,6 +235,7 @@ def test_a_library_that_is_not_known_is_not_used(
     assert re.search(f"TensorFlow's C API is not used, and its Python API is.*{words}", caplog.text)
 
 
+@pytest.mark.slow
 def test_without_the_c_api_the_python_session_serves(cases: Callable[[str], str]) -> None:
     directory = cases("multi_label")
     meta_graph = read_meta_graph(directory, LocalFiles())
@@ -266,21 +266,8 @@ def test_a_library_of_ops_that_cannot_be_loaded(
         open_model(cases("picky"), ModelOptions(op_libraries=(str(path),)))
 
 
-def test_a_call_that_passes_the_time_limit(tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def serve(x: Any) -> dict[str, Any]:
-        turns = tf.cast(tf.reduce_max(x), tf.int64)
-        return {
-            "y": x
-            + tf.while_loop(
-                lambda i, _: i < turns, lambda i, s: (i + 1, s + tf.reduce_sum(x)), [tf.constant(0, tf.int64), 0.0]
-            )[1]
-        }
-
-    save_function(str(tmp_path / "1"), serve)
-    model = open_model(str(tmp_path), ModelOptions(time_limit_secs=0.2))
+def test_a_call_that_passes_the_time_limit(cases: Callable[[str], str]) -> None:
+    model = open_model(cases("loop"), ModelOptions(time_limit_secs=0.2))
     with pytest.raises(TimedOut):
         call(model, x=[1e9])
     give_up = time.monotonic() + PATIENCE_SECS
