@@ -20,6 +20,7 @@ import fastavro
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.decode.ranges import BlockTooLarge
 
 # A schema as JSON has it: the name of a type, a union, or a type with its parameters.
 AvroSchema: TypeAlias = str | list[Any] | dict[str, Any]
@@ -158,10 +159,6 @@ def find_marker(file: BinaryIO, header: AvroHeader, start: int, stop: int) -> in
 class AvroBlock:
     rows: list[Any]
     size: int
-
-
-class BlockTooLarge(CorruptFile):
-    """A block has more rows or bytes than are read at once. The file can be read on behind it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,21 +12,28 @@ import pyarrow.parquet as pq
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode.conform import conform
+from sluice.transforms.decode.parquet_pages import PageGuard
 from sluice.transforms.decode.ranges import FileRange, Look, Read, beginning, opened, typed_look
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns
 
 BATCH_ROWS = 4096
+# Fewer rows are read at once if they take more than this, by what the footer says of their row groups.
+MAX_BATCH_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
 def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """Opens a file. The checksums of pages, where the file has them, are verified."""
+    """Opens a file. The checksums of pages, where the file has them, are verified, and how far pages unpack is."""
     with open_binary(path) as file:
         yield _as_parquet(file)
 
 
 def _as_parquet(file: BinaryIO) -> pq.ParquetFile:
-    return pq.ParquetFile(pa.PythonFile(file, mode="r"), page_checksum_verification=True)
+    guard = PageGuard(file)
+    # Reading ahead would hide where chunks of columns begin. Files on gs:// have a buffer of their own.
+    parquet = pq.ParquetFile(pa.PythonFile(guard, mode="r"), page_checksum_verification=True, pre_buffer=False)
+    guard.watches = True
+    return parquet
 
 
 def look_parquet(path: str, _: CsvOptions) -> Look:
@@ -86,15 +93,24 @@ def read_parquet(
 
     Raises:
       CorruptFile: the file has fewer rows than its footer says.
+      BlockTooLarge: a page would unpack too far.
     """
-    rows, _ = group_shares(file)
+    rows, unpacked = group_shares(file)
     position, end = int(rows[:first].sum()), int(rows[:last].sum())
     row_bytes = stored_bytes / max(1, end - position)
-    # If no column is requested, one is read: batches must have their numbers of rows.
-    wanted = spec.schema.names or file.schema_arrow.names[:1]
-    for batch in file.iter_batches(BATCH_ROWS, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
+    # In the order of the file, which is then read forwards. If no column is requested, one is read: batches must have
+    # their numbers of rows.
+    names = file.schema_arrow.names
+    wanted = [name for name in names if name in set(spec.schema.names)] or names[:1]
+    batch_rows = _batch_rows(end - position, int(unpacked[first:last].sum()))
+    for batch in file.iter_batches(batch_rows, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
         decoded = conform(batch, spec, f"{path}#row=", position)
         position += batch.num_rows
         yield decoded, round(batch.num_rows * row_bytes), position
     if position != end:
         raise CorruptFile(f"the row groups end at row {position}, and the footer counts {end}")
+
+
+def _batch_rows(rows: int, size: int) -> int:
+    """Returns how many rows are read at once, of so many with so many bytes in all."""
+    return min(BATCH_ROWS, max(1, MAX_BATCH_BYTES * rows // max(1, size)))

@@ -92,6 +92,10 @@ def split_evenly(path: str, size: int, _: InputSpec, range_bytes: int) -> list[F
     return [FileRange(path, start, stop, stop - start) for start, stop in itertools.pairwise(edges)]
 
 
+class BlockTooLarge(CorruptFile):
+    """A part of a file that is read at once would take more memory than it may. What is behind it can be read."""
+
+
 class BadBeginning(Exception):
     """The beginning of a file, which each of its ranges has to read, cannot be read. Its cause says why."""
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.transforms.core.formats import PARQUET
+from sluice.transforms.decode import parquet
 from sluice.transforms.decode.parquet import group_shares, open_parquet, read_parquet
 from sluice.transforms.decode.spec import Decoded, InputSpec
 from tests.support.formats.decode_cases import COLUMNS, origins_of, put, read_file, rows_of, sample_rows, to_parquet
@@ -115,6 +116,16 @@ def test_the_share_of_each_row_group(tmp_path: Path) -> None:
         rows, sizes = group_shares(file)
     assert rows.tolist() == [1000, 1000, 500]
     assert sizes[0] > sizes[2] > 0
+
+
+def test_fewer_rows_are_read_at_once_where_they_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MAX_BATCH_BYTES", 1 << 16)
+    values = [bytes([number]) * 5_000 for number in range(100)]
+    path = str(tmp_path / "large.parquet")
+    pq.write_table(pa.table({"v": pa.array(values, pa.binary())}), path, use_dictionary=False)
+    decoded = read(path, InputSpec(PARQUET, (("v", pa.binary()),)))
+    assert [row["v"] for row in rows_of(decoded)] == values
+    assert max(batch.num_rows for batch in decoded.batches) == (1 << 16) // 5_000
 
 
 @pytest.mark.parametrize("nested", [False, True])
