@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError
 from google.api_core.retry import exponential_sleep_generator
-from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
 from google.cloud.bigquery_storage_v1.types import AppendRowsResponse
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.bigquery.append_connection import Connection, code_name, storage_codes
+from sluice.transforms.bigquery.append_connection import code_name, storage_codes
+from sluice.transforms.bigquery.append_lane import Lane
+from sluice.transforms.bigquery.append_pool import AppendPool
 from sluice.transforms.bigquery.append_requests import REQUEST_BYTES, Part, Request, RequestQueue, Source, cut_part
 from sluice.transforms.bigquery.table import MAX_ROW_BYTES, NO_SUCH_FIELD, ROW_TOO_LARGE
 from sluice.transforms.core.transient import TRANSIENT_CODES
@@ -56,7 +57,7 @@ class AppendOptions:
 
     Attributes:
       retry_secs: how long a request is repeated; every request that succeeds begins the time anew.
-      request_secs: a request without an answer for so long is sent again, over another connection.
+      request_secs: a connection without an answer for so long is ended, and what it owes is sent over another.
       settle_secs: instead of `retry_secs`, where a table, or a column of it, may be so new that BigQuery does not see
         it yet; that takes some minutes.
     """
@@ -91,7 +92,7 @@ class AppendStream(Generic[Source]):
     table's default stream, it is there one or more times.
 
     Args:
-      client: see transforms.bigquery.clients.write_client.
+      pool: whose connections it uses.
       name: projects/P/datasets/D/tables/T/streams/S.
       schema: of all batches.
       clock: seconds, monotonic.
@@ -105,7 +106,7 @@ class AppendStream(Generic[Source]):
 
     def __init__(
         self,
-        client: BigQueryWriteClient,
+        pool: AppendPool,
         name: str,
         schema: pa.Schema,
         options: AppendOptions,
@@ -116,10 +117,10 @@ class AppendStream(Generic[Source]):
         backoff: Callable[[], Iterator[float]] = _backoff,
     ) -> None:
         self.rows = self.size = 0
-        self._client, self._schema = client, schema.serialize().to_pybytes()
+        self._pool, self._schema = pool, schema.serialize().to_pybytes()
         self._name, self._options, self._offsets = name, options, offsets
         self._clock, self._pause, self._backoff = clock, pause, backoff
-        self._connection: Connection | None = None
+        self._lane: Lane | None = None
         self._queue: RequestQueue[Source] = RequestQueue()
         self.drop()
 
@@ -165,10 +166,10 @@ class AppendStream(Generic[Source]):
         self._recovered()
 
     def close(self) -> None:
-        """Ends the connection."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        """Leaves the connection, and ends one that is of this stream alone."""
+        if self._lane is not None:
+            self._lane.close()
+        self._lane = None
         self._queue.take_back()
 
     def _take_refused(self) -> list[Refused[Source]]:
@@ -182,21 +183,20 @@ class AppendStream(Generic[Source]):
         while len(self._queue) >= _MAX_UNDER_WAY:
             self._receive()
 
-    def _push(self) -> Connection:
-        """Sends what waits, as far as it may be under way; returns the connection."""
-        if self._connection is not None and self._queue.is_idle and self._connection.has_ended:
-            self.close()
-        if self._connection is None:
-            self._connection = Connection(self._client, self._name, self._schema)
+    def _push(self) -> Lane:
+        """Sends what waits, as far as it may be under way; returns where the answers come from."""
+        if self._lane is None:
+            secs = self._options.request_secs
+            self._lane = self._pool.lane(self._name, self._schema, secs, is_own=self._offsets)
         for request, ahead in self._queue.send(_MAX_UNDER_WAY):
-            self._connection.send(request.data, self.rows + ahead if self._offsets else None)
-        return self._connection
+            self._lane.send(request.data, self.rows + ahead if self._offsets else None)
+        return self._lane
 
     def _receive(self) -> None:
         """Waits for one answer, and does what it asks for."""
-        connection = self._push()
+        lane = self._push()
         try:
-            answer = connection.receive(self._options.request_secs)
+            answer = lane.receive()
         except GoogleAPICallError as error:
             self.close()
             code = error.grpc_status_code.name if error.grpc_status_code else type(error).__name__

@@ -170,13 +170,18 @@ def _is_googles(endpoint: str) -> bool:
     return not endpoint or host.partition("/")[0].partition(":")[0].endswith(_GOOGLE)
 
 
+def storage_endpoint(endpoint: str | None = None) -> str | None:
+    """Returns the server that a client of the Storage API goes to; None: Google's."""
+    return endpoint or _storage_emulator()
+
+
 def _storage_emulator() -> str | None:
     emulator = os.environ.get(STORAGE_EMULATOR_VARIABLE)
     return _PLAIN + emulator.removeprefix(_PLAIN) if emulator else None
 
 
 def _storage_client(kind: type[StorageClient], endpoint: str | None) -> StorageClient:
-    endpoint = endpoint or _storage_emulator()
+    endpoint = storage_endpoint(endpoint)
     transport = kind.get_transport_class("grpc")
     if endpoint and endpoint.startswith(_PLAIN):
         host = endpoint.removeprefix(_PLAIN).rstrip("/")

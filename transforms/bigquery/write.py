@@ -21,7 +21,7 @@ from google.api_core.retry import Retry, if_exception_type
 from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
 from google.cloud.bigquery_storage_v1.types import WriteStream
 
-from sluice.transforms.bigquery import clients
+from sluice.transforms.bigquery import append_pool, clients
 from sluice.transforms.bigquery.append_requests import Source
 from sluice.transforms.bigquery.append_rows import AppendOptions, AppendStream, Refused
 from sluice.transforms.bigquery.sink import TableSink, WriteBatches
@@ -134,20 +134,21 @@ class AppendRows(beam.DoFn, Generic[Source]):
         self._stream: AppendStream[Source] | None = None
 
     def setup(self) -> None:
-        self._client = clients.write_client(self._endpoint)
+        self._pool = append_pool.join(self._endpoint)
 
     def teardown(self) -> None:
         if self._stream is not None:
             self._stream.close()
-        if hasattr(self, "_client"):  # setup may have failed
-            clients.close(self._client)
+        if hasattr(self, "_pool"):  # setup may have failed
+            append_pool.leave(self._pool)
+            del self._pool
 
     def _open(self) -> AppendStream[Source]:
         """Returns the stream that rows go to."""
         if self._stream is None:
             name, offsets = self._make_stream()
             options = AppendOptions(self._retry_secs)
-            self._stream = AppendStream(self._client, name, self._schema, options, offsets=offsets)
+            self._stream = AppendStream(self._pool, name, self._schema, options, offsets=offsets)
         return self._stream
 
     def _make_stream(self) -> tuple[str, bool]:
@@ -163,7 +164,7 @@ class PendingRows(AppendRows[Source]):
     """Makes a stream for each bundle, on its first row; yields its `RowStream` at the bundle's end."""
 
     def _make_stream(self) -> tuple[str, bool]:
-        self._name = make_stream(self._client, self._table, self._retry_secs)
+        self._name = make_stream(self._pool.client, self._table, self._retry_secs)
         return self._name, True
 
     def start_bundle(self) -> None:
@@ -210,7 +211,7 @@ class _WritePending(_AppendBatches, PendingRows[WindowedValue]):
 
 @beam.typehints.with_output_types(Failure)
 class _WriteDefault(_AppendBatches):
-    """Its connection outlives bundles, as BigQuery asks for."""
+    """Its connection outlives bundles, as BigQuery asks for, and is that of other threads too."""
 
     def _make_stream(self) -> tuple[str, bool]:
         return f"{self._table}/streams/_default", False

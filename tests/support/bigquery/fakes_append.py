@@ -5,6 +5,7 @@ The emulator accepts any row into a pending stream, and drops those that do not 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 from google.cloud.bigquery_storage_v1.types import AppendRowsRequest, AppendRowsResponse, RowError, StorageError
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
+
+from tests.support.fakes import PATIENCE_SECS
 
 Code = grpc.StatusCode
 
@@ -46,22 +49,36 @@ class AppendService:
       storage_error: the StorageError code of refusals.
       row_message: what refusals say of a row; "": that its id is negative.
       connections: how many there were.
+      calls: those that have not ended.
       requests: all of them, in order.
+      gate: no request is looked at while it is closed (cleared).
     """
 
-    def __init__(self, faults: list[Any] | None = None, names_rows: int = 100) -> None:
+    def __init__(
+        self, faults: list[Any] | None = None, names_rows: int = 100, name: str = "projects/p/streams/s"
+    ) -> None:
         self.ids: list[int] = []
         self.faults = faults or []
         self.names_rows = names_rows
+        self.name = name
         self.storage_error = self.row_message = ""
         self.connections = 0
+        self.calls: list[_Call] = []
         self.requests: list[Any] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.lock = threading.RLock()
         self.transport = self
 
     def append_rows(self, requests: Iterator[AppendRowsRequest], metadata: Any) -> _Call:
-        assert dict(metadata)["x-goog-request-params"] == "write_stream=projects/p/streams/s"
-        self.connections += 1
-        return _Call(self, requests)
+        assert dict(metadata)["x-goog-request-params"] == f"write_stream={self.name}"
+        with self.lock:
+            self.connections += 1
+            self.calls.append(_Call(self, requests))
+            return self.calls[-1]
+
+    def close(self) -> None:
+        """What a transport has."""
 
     def take(self, request: Any, schema: pa.Schema) -> AppendRowsResponse:
         self.requests.append(request)
@@ -78,34 +95,66 @@ class AppendService:
         return AppendRowsResponse(append_result={"offset": len(self.ids)})
 
 
+class AppendServices:
+    """Any number of streams, each an AppendService.
+
+    Attributes:
+      streams: by name.
+      most_calls: how many were open at the same time.
+    """
+
+    def __init__(self) -> None:
+        self.streams: dict[str, AppendService] = {}
+        self.most_calls = 0
+        self.lock = threading.Lock()
+        self.transport = self
+
+    def append_rows(self, requests: Iterator[AppendRowsRequest], metadata: Any) -> _Call:
+        name = dict(metadata)["x-goog-request-params"].partition("=")[2]
+        with self.lock:
+            service = self.streams.setdefault(name, AppendService(name=name))
+            call = service.append_rows(requests, metadata)
+            self.most_calls = max(self.most_calls, sum(len(each.calls) for each in self.streams.values()))
+        return call
+
+    def close(self) -> None:
+        """What a transport has."""
+
+
 class _Call:
     def __init__(self, service: AppendService, requests: Iterator[AppendRowsRequest]) -> None:
         self._service, self._requests = service, requests
-        self._ended = False
 
     def is_active(self) -> bool:
-        return not self._ended
+        return self in self._service.calls
 
     def cancel(self) -> None:
-        self._ended = True
+        with self._service.lock:
+            if self in self._service.calls:
+                self._service.calls.remove(self)
 
     def __iter__(self) -> Iterator[AppendRowsResponse]:
         schema: pa.Schema | None = None
         for request in (AppendRowsRequest.pb(each) for each in self._requests):
             if schema is None:
-                assert request.write_stream == "projects/p/streams/s"
+                assert request.write_stream == self._service.name
                 schema = pa.ipc.read_schema(pa.py_buffer(request.arrow_rows.writer_schema.serialized_schema))
-            fault = self._service.faults.pop(0) if self._service.faults else None
-            if isinstance(fault, tuple) and len(fault) == 1:
-                yield _error(fault[0])
-                continue
-            answer = None if isinstance(fault, Code) else self._service.take(request, schema)
+            assert self._service.gate.wait(PATIENCE_SECS)
+            fault, answer = self._happen(request, schema)
             if fault == "silence":
                 continue
-            if fault is not None:
-                self._ended = True
+            if isinstance(fault, Code) or (isinstance(fault, tuple) and len(fault) == 2):
+                self.cancel()
                 raise Broken(fault if isinstance(fault, Code) else fault[0])
             yield answer
+
+    def _happen(self, request: Any, schema: pa.Schema) -> tuple[Any, AppendRowsResponse | None]:
+        """Returns the fault of a request, and its answer."""
+        with self._service.lock:
+            fault = self._service.faults.pop(0) if self._service.faults else None
+            if isinstance(fault, tuple) and len(fault) == 1:
+                return fault, _error(fault[0])
+            return fault, None if isinstance(fault, Code) else self._service.take(request, schema)
 
 
 def _error(code: grpc.StatusCode, row_errors: list[RowError] | None = None, storage: str = "") -> AppendRowsResponse:

@@ -63,6 +63,7 @@ class BigQueryProxy:
     Attributes:
       url: http://127.0.0.1:PORT, as the clients of `transforms.bigquery.clients` accept it.
       requests: the requests that came, by method; for AppendRows, every append.
+      append_calls: how many AppendRows calls there were; each is a connection, as the quota counts.
       faults: those still to happen; each waits for a call of its method that has had `after` answers.
       happened: how many faults have happened.
       rows_per_answer: for reads as Arrow; 0: as the emulator sends them, a whole stream in one answer.
@@ -73,6 +74,7 @@ class BigQueryProxy:
         self.requests: dict[str, list[bytes]] = collections.defaultdict(list)
         self.faults: list[Fault] = []
         self.happened = 0
+        self.append_calls = 0
         self.rows_per_answer = 0
         self.compression: str | None = None
         self._lock = threading.Lock()
@@ -147,6 +149,8 @@ class BigQueryProxy:
                 yield answer
 
     def append(self, method: str, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        with self._lock:
+            self.append_calls += 1
         sent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         try:
             with _passing_errors(context):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery import append_requests, append_rows
+from sluice.transforms.bigquery.append_pool import AppendPool
 from sluice.transforms.bigquery.append_rows import AppendOptions, AppendStream, Refused
 from tests.support.bigquery.fakes_append import AppendService
 from tests.support.sizes import examples
@@ -46,7 +47,7 @@ def ids(*numbers: int) -> pa.RecordBatch:
 def stream_to(service: Any, clock: Clock | None = None, offsets: bool = True, **options: Any) -> AppendStream:
     clock = clock or Clock()
     return AppendStream(
-        service, "projects/p/streams/s", SCHEMA, AppendOptions(**options),
+        AppendPool(service), "projects/p/streams/s", SCHEMA, AppendOptions(**options),
         offsets=offsets, clock=clock, pause=clock.pause, backoff=doubling,
     )  # fmt: skip
 
@@ -92,6 +93,7 @@ def test_every_row_is_written_or_refused(
             refused += stream.append(ids(*batch), number)
         refused += stream.flush()
         stream.close()
+        stream._pool.close()
     good = [number for batch in batches for number in batch if number >= 0]
     bad = [(number, row) for number, batch in enumerate(batches) for row, each in enumerate(batch) if each < 0]
     assert sorted((each.source, each.row) for each in refused) == bad
@@ -235,7 +237,7 @@ def test_a_connection_that_ended_while_idle_is_replaced_silently() -> None:
     for _ in range(2):
         stream.append(ids(1), "a")
         assert stream.flush() == []
-    stream._connection._call.cancel()  # type: ignore[union-attr]
+    service.calls[0].cancel()
     stream.append(ids(1), "a")
     assert stream.flush() == []
     assert (service.connections, clock.pauses) == (2, [])

@@ -4,8 +4,10 @@ import collections
 import datetime
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -726,6 +728,26 @@ def test_bundles_share_a_connection(bigquery: BigQuery, table: str, proxy: BigQu
     sent = proxy.requests["AppendRows"]
     assert [b"projects/" in each for each in sent] == [True] + [False] * 4  # the first names the stream
     assert ids_in(bigquery, table) == list(range(5))
+
+
+def test_threads_share_a_connection(bigquery: BigQuery, table: str, proxy: BigQueryProxy) -> None:
+    schema = append_schema(SCHEMA, ensure_table(table, SCHEMA))
+    together = threading.Barrier(6)
+
+    def bundles(thread: int) -> None:
+        fn = stream_sink(table, schema, proxy.url)
+        for number in range(3):
+            fn.start_bundle()
+            process(fn, batch_of([10 * thread + number]))
+            together.wait(PATIENCE_SECS)
+            assert finish(fn) == []
+        together.wait(PATIENCE_SECS)
+        fn.teardown()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(bundles, range(6)))
+    assert proxy.append_calls == 1
+    assert ids_in(bigquery, table) == [10 * thread + number for thread in range(6) for number in range(3)]
 
 
 def test_a_column_that_the_table_lacks_fails_the_bundle(bigquery: BigQuery) -> None:
