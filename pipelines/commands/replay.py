@@ -11,13 +11,15 @@ DESCRIPTION = """Publishes the message of each failure to a topic again, with th
 attribute sluice_attempt counts the attempts; a streaming job copies it into a new failure of the message. A failure
 goes to --final instead if it has been tried --max_attempts times, if its payload was not kept, or if the topic
 refuses it. Nothing is dropped, and a replayed message may arrive twice."""
-EPILOG = """Files are left as they are: replaying a file again sends its messages again, so delete it or move it away
-afterwards. A failure in a subscription is acknowledged after it is sent or written. Failures that are published after
-the start are left, so that replayed messages which fail again do not go round and round.
+EPILOG = """Files and tables are left as they are: what is replayed again is sent again. So delete a file or move it
+away afterwards, and give --row_restriction for a table. A failure in a subscription is acknowledged after it is sent
+or written. Failures that are published or inserted after the start are left, so that replayed messages which fail
+again do not go round and round.
 
 examples:
   sluice replay --failures 'gs://bucket/failures-*.jsonl' --to projects/P/topics/input
-  sluice replay --failures projects/P/subscriptions/failures --to projects/P/topics/input --stages predict"""
+  sluice replay --failures projects/P/subscriptions/failures --to projects/P/topics/input --stages predict
+  sluice replay --failures_table P.D.failed --row_restriction "timestamp > '2026-01-31'" --to projects/P/topics/input"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

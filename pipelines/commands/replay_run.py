@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.commands.replay_table import FailureTable
 from sluice.pipelines.options.stream_tools import ReplayOptions
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
@@ -37,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 _STAGES = (failures.READ, failures.DECODE, failures.BIND, failures.PREDICT, failures.ENCODE, failures.WRITE)
 
-Source = FailureFiles | FailureMessages
+Source = FailureFiles | FailureMessages | FailureTable
 Counts = collections.Counter[str]
 
 
@@ -68,6 +69,8 @@ def replay_failures(options: ReplayOptions) -> int:
 def _open_source(options: ReplayOptions) -> Source:
     if options.from_subscription:
         return open_messages(options.failures, options.to, options.idle_secs)
+    if options.failures_table:
+        return FailureTable(options)
     return FailureFiles(options.failures)
 
 
@@ -114,7 +117,7 @@ def _replay(
 def _report(options: ReplayOptions, source: Source, final: FinalSink | None, counts: Counts) -> None:
     where = f"; in {final.name}" if final else ""
     lines = [
-        ("Read", counts[READ], options.failures, True),
+        ("Read", counts[READ], options.source, True),
         ("Would be sent" if options.dry_run else "Sent", counts[SENT], f"to {options.to}", True),
         ("Tried too often", counts[TRIED], f"{options.max_attempts} times or more{where}", False),
         ("Not replayable", counts[ABSENT], f"no payload of a row was kept{where}", False),
@@ -126,4 +129,5 @@ def _report(options: ReplayOptions, source: Source, final: FinalSink | None, cou
     shown = [(label, f"{count:,}", note) for label, count, note, always in lines if count or always]
     sys.stderr.writelines(f"{line}\n" for line in align(shown, "<><"))
     if counts[SENT] and not options.dry_run and not options.from_subscription:
-        sys.stderr.write(f"Delete {options.failures} or move it away: replayed again, it is sent again\n")
+        remedy = "Give --row_restriction the next time" if options.failures_table else "Delete it or move it away"
+        sys.stderr.write(f"{options.source} stays as it is. {remedy}: what is replayed again is sent again\n")

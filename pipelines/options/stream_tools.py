@@ -6,6 +6,7 @@ import re
 from sluice.models import zoo
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_names, progress_flag
+from sluice.pipelines.options.table import BigQueryFlags
 
 _TOPIC = re.compile(r"projects/[^/]+/topics/[^/]+")
 _SUBSCRIPTION = re.compile(r"projects/[^/]+/subscriptions/[^/]+")
@@ -63,15 +64,26 @@ class LatencyOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplayOptions:
+class ReplayOptions(BigQueryFlags):
     """Options of `sluice replay`. Checks itself: an invalid value raises UsageError."""
 
     failures: str = flag(
         "Failures of a streaming job: a path or glob of --failures files, local or gs://, also .gz; or a subscription "
         "to its --failures_topic, projects/P/subscriptions/S",
+        "",
         group="Input",
         metavar="SOURCE",
     )
+    failures_table: str = flag(
+        "Failures of a streaming job: the BigQuery table of its --failures_table, PROJECT.DATASET.TABLE",
+        "",
+        group="Input",
+        metavar="TABLE",
+    )
+    row_restriction: str = flag(
+        "Read only the rows of --failures_table that meet this condition, as after WHERE: timestamp > '...'", "",
+        group="Input", metavar="SQL",
+    )  # fmt: skip
     stages: tuple[str, ...] = flag(
         "Replay only failures of these stages (read, decode, bind, predict, encode, write)", (), parse_names,
         group="Input", metavar="A,B,...",
@@ -97,12 +109,21 @@ class ReplayOptions:
     def __post_init__(self) -> None:
         if not _TOPIC.fullmatch(self.to):
             raise UsageError(f"--to {self.to}: a topic is expected, as projects/P/topics/T")
+        if bool(self.failures) == bool(self.failures_table):
+            raise UsageError("Give either --failures or --failures_table: where the failures are read")
+        if self.row_restriction and not self.failures_table:
+            raise UsageError("--row_restriction applies to --failures_table, which is not given")
         if self.failures.startswith("projects/") and not self.from_subscription:
             raise UsageError(f"--failures {self.failures}: a subscription is projects/P/subscriptions/S")
         if self.max_attempts < 1 or self.limit < 0:
             raise UsageError("--max_attempts is 1 or more, and --limit 0 or more; 0: no limit")
         if not self.idle_secs > 0:
             raise UsageError(f"--idle_secs is above 0, found {self.idle_secs:g}")
+
+    @property
+    def source(self) -> str:
+        """Where the failures are read, as it was given."""
+        return self.failures or self.failures_table
 
     @property
     def from_subscription(self) -> bool:

@@ -9,7 +9,27 @@ STORAGE_WRITE_API, FILE_LOADS, STREAMING_INSERTS = "storage_write_api", "file_lo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableFlags:
+class BigQueryFlags:
+    """How BigQuery is reached."""
+
+    bigquery_endpoint: str = flag(
+        "URL of a proxy or an emulator instead of Google's BigQuery; default: $BIGQUERY_EMULATOR_HOST, if it is set. "
+        "An http:// URL gets no credentials",
+        "",
+        group="BigQuery",
+        metavar="URL",
+    )
+    bigquery_storage_endpoint: str = flag(
+        "HOST:PORT of its Storage API (gRPC), or http://HOST:PORT for one without TLS and credentials; "
+        "default: $BIGQUERY_STORAGE_EMULATOR_HOST, if it is set",
+        "",
+        group="BigQuery",
+        metavar="HOST:PORT",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableFlags(BigQueryFlags):
     """Which tables a job writes."""
 
     output_table: str = flag(
@@ -31,20 +51,6 @@ class TableFlags:
         "BigQuery table for failed rows: PROJECT.DATASET.TABLE; created unless it exists", "", group="Failures",
         metavar="TABLE",
     )  # fmt: skip
-    bigquery_endpoint: str = flag(
-        "URL of a proxy or an emulator instead of Google's BigQuery; default: $BIGQUERY_EMULATOR_HOST, if it is set. "
-        "An http:// URL gets no credentials",
-        "",
-        group="BigQuery",
-        metavar="URL",
-    )
-    bigquery_storage_endpoint: str = flag(
-        "HOST:PORT of its Storage API (gRPC), or http://HOST:PORT for one without TLS and credentials; "
-        "default: $BIGQUERY_STORAGE_EMULATOR_HOST, if it is set",
-        "",
-        group="BigQuery",
-        metavar="HOST:PORT",
-    )
 
     def check_tables(self) -> None:
         """Checks the flags of tables.

@@ -50,6 +50,7 @@ def find_table(
     storage_endpoint: str | None = None,
     retry_secs: float = 30.0,
     clock: Callable[[], float] = time.time,
+    label: str = "",
 ) -> FoundTable:
     """Inspects a table.
 
@@ -65,6 +66,7 @@ def find_table(
       storage_endpoint: see transforms.bigquery.clients.read_client.
       retry_secs: how long a request that BigQuery does not answer is repeated.
       clock: seconds since the epoch.
+      label: its name in messages; "": that of --input_table.
 
     Raises:
       UsageError: there is no such table, it cannot be read, or the restriction is wrong.
@@ -72,7 +74,7 @@ def find_table(
     reference = parse_table_id(table_id)
     name, _, partition = reference.table_id.partition("$")
     table = TableInput(
-        label=f"--input_table {table_id}",
+        label=label or f"--input_table {table_id}",
         origin=f"{reference.project}.{reference.dataset_id}.{reference.table_id}",
         project=project or reference.project,
         table=f"{reference.project}.{reference.dataset_id}.{name}",

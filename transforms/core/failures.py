@@ -18,6 +18,7 @@ from sluice.transforms.core.render import clean_text
 
 FULL, HASH, NONE = "full", "hash", "none"
 PAYLOAD_MODES = (FULL, HASH, NONE)
+_HASHED = "sha256:"
 
 # The stages at which a row can fail, in the order in which a row passes them.
 READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
@@ -149,8 +150,13 @@ def show_payload(payload: bytes, mode: str) -> str | None:
     return base64.b64encode(payload).decode()
 
 
+def is_hash(shown: str) -> bool:
+    """Whether what a failure shows as its payload is a hash: no base64 holds a colon."""
+    return shown.startswith(_HASHED)
+
+
 def _hash(value: bytes) -> str:
-    return f"sha256:{hashlib.sha256(value).hexdigest()}"
+    return f"{_HASHED}{hashlib.sha256(value).hexdigest()}"
 
 
 def _hash_text(value: str) -> str:

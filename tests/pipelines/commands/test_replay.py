@@ -2,8 +2,10 @@
 
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -12,15 +14,17 @@ from typing import Any
 import pytest
 
 from sluice.pipelines.cli import main
+from sluice.transforms.bigquery import write_failures
+from sluice.transforms.bigquery.write_failures import ensure_failure_table, failure_row
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, write_text
-from sluice.transforms.core.failures import Failure, to_json
+from sluice.transforms.core.failures import FIELDS, Failure, show_payload, to_json
 from sluice.transforms.pubsub.replay.failure_messages import FailureMessages
 from sluice.transforms.pubsub.replay.final_sink import FinalFile
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
-from tests.support.servers import Gcs, Pubsub
+from tests.support.servers import BigQuery, Gcs, Pubsub
 
 FAILURE = Failure("predict", "Unavailable", "gone", "s#message_id=1", b"{}", (("k", "v"),))
 
@@ -295,3 +299,79 @@ def test_killed_half_way_loses_nothing(pubsub: Pubsub, tmp_path: Path) -> None:
         assert set(numbers(pubsub, out, 100)) == {each.payload for each in good}
         assert sorted(final.read_bytes().splitlines()) == sorted(map(to_json, tried))
         assert is_empty(pubsub, source)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(bigquery: BigQuery) -> str:
+    name = f"{bigquery.make_dataset()}.failed"
+    ensure_failure_table(name)
+    return name
+
+
+def test_a_table_is_sent_with_payloads_that_are_files(
+    bigquery: BigQuery,
+    pubsub: Pubsub,
+    topic: str,
+    out: str,
+    table: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(write_failures, "MAX_ROW_BYTES", 1_000)
+    small, large, lost = (
+        dataclasses.replace(FAILURE, payload=payload, attempt=2) for payload in (b"\xff", b"l" * 2_000, b"m" * 2_000)
+    )
+    cut, hidden = (dataclasses.replace(FAILURE, payload=payload) for payload in (b"c" * 2_000, b"secret"))
+    rows = [failure_row(each, payload_dir=str(tmp_path / "payloads")) for each in (small, large, lost)]
+    rows += [failure_row(cut), failure_row(hidden, "hash"), failure_row(hidden, "none")]
+    assert bigquery.client.insert_rows_json(table, rows) == []
+    (tmp_path / "payloads" / hashlib.sha256(lost.payload).hexdigest()).unlink()
+    final = tmp_path / "final.jsonl"
+    source = ["replay", "--failures_table", table, "--to", topic, "--final", str(final), "--progress=none"]
+    assert main(source) == 0
+    received = pubsub.pull_all(out, 2)
+    assert sorted(each.message.data for each in received) == [b"l" * 2_000, b"\xff"]
+    assert {tuple(sorted(each.message.attributes.items())) for each in received} == {
+        (("k", "v"), (ATTEMPT_ATTRIBUTE, "3"))
+    }
+    assert is_empty(pubsub, out)
+    records = [json.loads(line) for line in final.read_text().splitlines()]
+    shown = {record["payload"] for record in records}
+    assert len(records) == 4
+    assert {show_payload(cut.payload, "hash"), show_payload(hidden.payload, "hash"), None} < shown
+    assert records[0].keys() == set(FIELDS)
+    assert re.search("Not replayable +4 ", capsys.readouterr().err)
+
+
+def test_rows_of_a_table_are_chosen(
+    bigquery: BigQuery, pubsub: Pubsub, topic: str, out: str, table: str, tmp_path: Path
+) -> None:
+    rows = [failure_row(dataclasses.replace(each, timestamp=1e9 + n)) for n, each in enumerate(failures(4))]
+    assert bigquery.client.insert_rows_json(table, rows) == []
+    source = ["replay", "--failures_table", table, "--to", topic, "--final", str(tmp_path / "f"), "--progress=none"]
+    assert main([*source, "--row_restriction", "timestamp > TIMESTAMP '2001-09-09 01:46:41'"]) == 0
+    assert numbers(pubsub, out, 2) == {b'{"n":2}': 1, b'{"n":3}': 1}
+    assert is_empty(pubsub, out)
+
+
+def test_another_table_is_refused(bigquery: BigQuery, topic: str, capsys: pytest.CaptureFixture) -> None:
+    other = bigquery.make_table([{"name": "x", "type": "INTEGER"}])
+    assert main(["replay", "--failures_table", other, "--to", topic]) == 2
+    assert "is not a table of failures: it has no column 'timestamp'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ([], "either --failures or --failures_table"),
+        (["--failures", "f.jsonl", "--failures_table", "p.d.t"], "either --failures or --failures_table"),
+        (["--failures", "f.jsonl", "--row_restriction", "x"], "--row_restriction applies to --failures_table"),
+    ],
+)
+def test_there_is_one_source(flags: list[str], problem: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["replay", *flags, "--to", "projects/p/topics/t"]) == 2
+    assert problem in capsys.readouterr().err

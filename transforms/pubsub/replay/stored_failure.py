@@ -9,11 +9,8 @@ from typing import Protocol
 import orjson
 
 from sluice.models.errors import SluiceError
-from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES
+from sluice.transforms.core.failures import READ, TOO_MANY_DELIVERIES, is_hash
 from sluice.transforms.core.payload_files import is_payload_uri
-
-# The prefix that `transforms.core.failures.to_record` puts before the hash of a private payload.
-_HASHED = "sha256:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +69,7 @@ def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
 
 def _payload(stage: str, error_type: str | None, shown: str | None) -> bytes | None:
     is_row = stage != READ or error_type == TOO_MANY_DELIVERIES  # other failures of that stage are of files
-    if shown is None or not is_row or shown.startswith(_HASHED):
+    if shown is None or not is_row or is_hash(shown):
         return None
     if is_payload_uri(shown):
         return b""
