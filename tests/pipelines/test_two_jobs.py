@@ -1,7 +1,6 @@
 """Two batch jobs that were started with one --output."""
 
-import subprocess
-import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,12 @@ from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import plan_batch
+from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.files.claim import claim
 from sluice.transforms.files.write import Target
+from tests.support.gcs_proxy import strict_emulator
+from tests.support.processes import Forked
+from tests.support.servers import Gcs, beam_uses
 from tests.support.sizes import size
 
 
@@ -53,18 +56,53 @@ def test_a_claim_stops_the_launch_and_overwrite_takes_it_over(cases: Callable[[s
     assert not list(tmp_path.glob(".sluice*"))
 
 
+def run_on(gcs: Gcs, arguments: list[str]) -> int:
+    """Runs a command in a fork; its gs:// is the emulator's."""
+    with beam_uses(gcs):
+        return main(arguments)
+
+
+def run_pair(job: Callable[[str], Forked], errors: Path) -> None:
+    """Runs two jobs at the same time: one succeeds, and the other says why it stopped.
+
+    Args:
+      job: starts one; its standard error goes to the file.
+      errors: a directory for these files.
+    """
+    files = [errors / f"{number}.txt" for number in range(2)]
+    jobs = [job(str(file)) for file in files]
+    codes = [each.wait() for each in jobs]
+    said = [file.read_text() for file in files]
+    assert sorted(codes) in ([0, 1], [0, 2]), said
+    assert "--overwrite" in said[codes.index(max(codes))]
+
+
 @pytest.mark.soak
 def test_pairs_of_jobs_end_with_one_complete_output(cases: Callable[[str], str], tmp_path: Path) -> None:
     for number in range(size(1, soak=5)):
-        directory = tmp_path / str(number)
+        directory, errors = tmp_path / str(number), tmp_path / f"errors{number}"
         directory.mkdir()
-        command = [sys.executable, "-m", "sluice", *flags(cases("picky"), directory)]
-        jobs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-        errors = [job.communicate()[1] for job in jobs]
-        codes = [job.returncode for job in jobs]
-        assert sorted(codes)[0] == 0
-        assert sorted(codes)[1] in (1, 2)
-        assert "--overwrite" in errors[codes.index(max(codes))]
+        errors.mkdir()
+        command = flags(cases("picky"), directory)
+        run_pair(lambda file: Forked(main, command, errors=file), errors)  # noqa: B023
         assert len(visible(directory)) == 2
         assert visible(directory)["out-00000-of-00001.csv"].count(b"\n") == 1001
         assert not list(directory.glob(".sluice*"))
+
+
+@pytest.mark.soak
+def test_pairs_of_jobs_on_gcs_end_with_one_complete_output(
+    gcs: Gcs, cases: Callable[[str], str], tmp_path: Path
+) -> None:
+    command = flags(cases("picky"), tmp_path)
+    with strict_emulator(gcs) as strict:
+        for number in range(size(1, soak=5)):
+            errors = tmp_path / str(number)
+            errors.mkdir()
+            directory = strict.path(uuid.uuid4().hex)
+            command[-1] = f"{directory}/out.csv"
+            run_pair(lambda file: Forked(run_on, strict, command, errors=file), errors)
+            found = {file.path.removeprefix(f"{directory}/"): file for file in match_files(f"{directory}/**")}
+            assert found.keys() == {"out-00000-of-00001.csv", "out.failures-00000-of-00001.jsonl"}
+            with open_binary(found["out-00000-of-00001.csv"].path) as file:
+                assert file.read().count(b"\n") == 1001

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 
 import orjson
 
+from tests.support.servers import Gcs, beam_uses
 from tests.support.serving.local_server import Handler, LocalServer
 
 _TIMEOUT_SECS = 60
@@ -79,3 +82,12 @@ class GenerationProxy(LocalServer):
                 return response.status, dict(response.headers.items()), response.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers.items()), error.read()
+
+
+@contextlib.contextmanager
+def strict_emulator(gcs: Gcs) -> Iterator[Gcs]:
+    """Sends gs:// of this process to the emulator, by way of the proxy."""
+    with contextlib.closing(GenerationProxy(gcs.url)) as proxy:
+        strict = Gcs(proxy.url, gcs.bucket)
+        with beam_uses(strict):
+            yield strict

@@ -4,7 +4,6 @@ import concurrent.futures
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,8 +17,8 @@ from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.claim import claim, claim_path, read_claim, release
 from sluice.transforms.files.commit import FilesCommitter, rename_shards
 from sluice.transforms.files.write import Shard, Target
-from tests.support.gcs_proxy import GenerationProxy
-from tests.support.servers import Gcs, beam_uses
+from tests.support.gcs_proxy import strict_emulator
+from tests.support.servers import Gcs
 from tests.support.sizes import size
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
@@ -93,10 +92,8 @@ def test_of_two_jobs_at_once_one_publishes(tmp_path: Path) -> None:
 @pytest.fixture
 def strict_gcs(gcs: Gcs) -> Iterator[Gcs]:
     """The emulator, with conditions on generations."""
-    with closing(GenerationProxy(gcs.url)) as proxy:
-        strict = Gcs(proxy.url, gcs.bucket)
-        with beam_uses(strict):
-            yield strict
+    with strict_emulator(gcs) as strict:
+        yield strict
 
 
 def test_of_two_jobs_at_once_one_publishes_on_gcs(strict_gcs: Gcs) -> None:
