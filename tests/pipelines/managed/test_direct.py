@@ -18,9 +18,10 @@ from sluice.pipelines.cli import main
 from sluice.pipelines.managed.direct_plan import plan_direct
 from sluice.pipelines.managed.job import RegisteredModel, State
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.transforms.core.beam_files import write_text
 from tests.support.bigquery.cases import load
 from tests.support.processes import Forked
-from tests.support.servers import BigQuery
+from tests.support.servers import BigQuery, Gcs
 from tests.support.vertex.jobs import MACHINES, lengths, plus_two, states
 from tests.support.vertex.service import VertexService, vertex_service
 
@@ -111,6 +112,18 @@ def test_gzipped_records(command: Command, tmp_path: Path) -> None:
     data = gzip.compress(b"".join(record(b"a" * x) for x in ROWS))
     code, summary = command("text", write(tmp_path, "rows.tfrecord.gz", data))
     assert (code, sorted(predictions(summary))) == (0, ROWS)
+
+
+def test_on_cloud_storage(command: Command, gcs: Gcs, tmp_path: Path) -> None:
+    base = f"gs://{gcs.bucket}/{tmp_path.name}"
+    write_text(f"{base}/in/rows.jsonl", lines([{"x": x} for x in ROWS]))
+    code, summary = command("scalar", f"{base}/in/*.jsonl", output=f"{base}/out")
+    assert (code, summary["predictions"]) == (0, 10)
+    assert all(path.startswith(f"{base}/out/prediction-scalar-") for path in summary["output_files"])
+    code, again = command("scalar", f"{base}/in/*.jsonl", output=f"{base}/out")
+    assert (code, again["job"]) == (0, summary["job"])
+    code, new = command("scalar", f"{base}/in/*.jsonl", output=f"{base}/out", overwrite="true")
+    assert code == 0 and new["job"] != summary["job"]
 
 
 def test_results_as_csv(command: Command, tmp_path: Path) -> None:
@@ -247,17 +260,16 @@ def test_ctrl_c(service: VertexService, tmp_path: Path, cancel: bool) -> None:
         assert states(service)[-1] in (State.PENDING, State.RUNNING)
 
 
-def test_killed_twice_and_started_again_it_is_one_job(command: Command, service: VertexService, tmp_path: Path) -> None:
+def test_killed_and_started_again_it_is_one_job(command: Command, service: VertexService, tmp_path: Path) -> None:
     service.faults.hold_jobs = True
     given = write(tmp_path, "rows.jsonl", lines([{"x": x} for x in ROWS]))
     arguments = flags(service, "scalar", input=given, output=str(tmp_path / "out"))
     before = len(states(service))
-    for _ in range(2):
-        service.calls.clear()
-        process = Forked(_command, arguments)
-        assert service.calls.wait(1, "getJob", WAIT_SECS)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(WAIT_SECS)
+    service.calls.clear()
+    process = Forked(_command, arguments)
+    assert service.calls.wait(1, "getJob", WAIT_SECS)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(WAIT_SECS)
     service.faults.hold_jobs = False
     code, summary = command("scalar", given)
     assert (code, summary["predictions"]) == (0, 10)
