@@ -13,7 +13,7 @@ import pytest
 from sluice.pipelines.cli import main
 from tests.support.saved_models.cases import CASES, ModelCase
 from tests.support.saved_models.zoo import plain
-from tests.support.serving.backends import NOT_OVER_REST, SAVED_MODEL, SERVED, Uris, is_refused
+from tests.support.serving.backends import NOT_OVER_REST, SAVED_MODEL, SERVED, Uris, is_refused, tells_features
 
 # Outputs that cannot be a column, which the launch check refuses by name; of a server, all that is not dense.
 _LEFT_OUT = {"scalar_output": ["threshold"], "ragged_output": ["letters"]}
@@ -47,7 +47,7 @@ def test_json_in_parquet_out(case: ModelCase, backend: str, uris: Uris, tmp_path
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     uri = uris(backend, case.name)
     flags = ["--signature", case.signature, "--output_prefix=p_", "--progress=none", "--model", uri]
-    if case.example_spec is not None and backend != SAVED_MODEL:  # a server does not say which features it reads
+    if case.example_spec is not None and not tells_features(backend):
         assert main(["batch", *flags, "--input", str(source), "--output", str(output)]) == 2
         flags.append(f"--input_schema={write_schema(tmp_path, case.example_spec)}")
     left_out = (_LEFT_OUT if backend == SAVED_MODEL else _LEFT_OUT_SERVED).get(case.name, [])

@@ -34,6 +34,7 @@ from tests.support.paths import ROOT
 from tests.support.pubsub.streams import Ends, make_ends
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Gcs, Pubsub
+from tests.support.vertex.service import vertex_service
 
 IMAGE = "example.com/sluice:1"
 # What run_dataflow.sh runs instead of `sluice`: the same, and it says at its end whether it has loaded TensorFlow.
@@ -62,8 +63,9 @@ def inputs(gcs: Gcs, zoo_samples: dict[str, ZooSample]) -> Gcs:
 
 
 @pytest.fixture(scope="module")
-def places(inputs: Gcs, bigquery: BigQuery) -> Places:
-    return Places(inputs, bigquery, load(bigquery, make_births(300)), bigquery.make_dataset())
+def places(inputs: Gcs, bigquery: BigQuery, criteo: ZooSample) -> Iterator[Places]:
+    with vertex_service({"criteo": criteo.model}) as vertex:
+        yield Places(inputs, bigquery, load(bigquery, make_births(300)), bigquery.make_dataset(), vertex)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ to GCS, where the service finds it, instead of asking the service to start it.
 import json
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 from sluice.transforms.core.beam_files import open_binary, write_text
 from tests.support.paths import ROOT
 from tests.support.servers import Gcs, Pubsub
+from tests.support.vertex.service import vertex_service
 
 DEPLOY = ROOT / "deploy"
 
@@ -93,6 +94,39 @@ def test_a_streaming_template(
         "output_topic": pubsub.make_topic(),
         "failures": f"{place}/failed",
         "input_format": "",
+    }
+    code, job = launch("streaming", place, parameters, monkeypatch)
+    assert code == 0
+    check_job(job, "JOB_TYPE_STREAMING")
+
+
+@pytest.fixture
+def on_vertex(cases: Callable[[str], str]) -> Iterator[dict[str, str]]:
+    """The parameters of a model behind an endpoint. 0.0.0.0 is this machine, which the launch check does not know."""
+    with vertex_service({"picky": cases("picky")}) as service:
+        yield {"model": service.endpoint_uri("picky"), "vertex_endpoint": f"http://0.0.0.0:{service.server.port}"}
+        assert service.calls.statuses() == {200: 2}, "the launcher looks up endpoint and model, once"
+
+
+def test_a_batch_template_with_an_endpoint_of_vertex(
+    gcs: Gcs, on_vertex: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = gcs.path("template_batch_vertex")
+    write_text(f"{place}/in.csv", "x\n1\n2\n")
+    parameters = on_vertex | {"input": f"{place}/in.csv", "output": f"{place}/out/pred.csv"}
+    code, job = launch("batch", place, parameters, monkeypatch)
+    assert code == 0
+    check_job(job, "JOB_TYPE_BATCH")
+
+
+def test_a_streaming_template_with_an_endpoint_of_vertex(
+    gcs: Gcs, pubsub: Pubsub, on_vertex: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = gcs.path("template_streaming_vertex")
+    parameters = on_vertex | {
+        "input_subscription": pubsub.make_subscription(pubsub.make_topic()),
+        "output_topic": pubsub.make_topic(),
+        "failures": f"{place}/failed",
     }
     code, job = launch("streaming", place, parameters, monkeypatch)
     assert code == 0

@@ -9,6 +9,8 @@ from typing import Any
 from sluice.transforms.core.beam_files import open_binary
 from tests.pipelines.test_batch_gcs import names
 from tests.support.servers import BigQuery, Gcs
+from tests.support.sizes import SOAK
+from tests.support.vertex.service import VertexService
 
 LOCALLY, REMOTELY = "locally", "remotely"
 
@@ -25,12 +27,14 @@ class Places:
     Attributes:
       births: a table of rows for the model `natality`; some of them fail.
       dataset: for the tables that jobs make.
+      vertex: a local Vertex AI with the model `criteo`.
     """
 
     gcs: Gcs
     bigquery: BigQuery
     births: str
     dataset: str
+    vertex: VertexService
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +83,29 @@ def table_case() -> Case:
     return Case(flags, read)
 
 
+def endpoint_case() -> Case:
+    """From a file on GCS to files on GCS, through an endpoint of Vertex AI.
+
+    0.0.0.0 is this machine too, which the check that workers can reach a server does not know.
+    """
+
+    def flags(places: Places, where: str) -> list[str]:
+        path = places.gcs.path
+        flags = [f"--input={path('jobs/in/criteo.csv')}", f"--output={path(f'jobs/vertex-{where}/pred.csv')}"]
+        model = f"--model={places.vertex.endpoint_uri('criteo')}"
+        return [*flags, "--columns=id", model, f"--vertex_endpoint=http://0.0.0.0:{places.vertex.server.port}"]
+
+    def read(places: Places, where: str) -> dict[str, bytes]:
+        start = places.gcs.path(f"jobs/vertex-{where}/")
+        return {path.removeprefix(start): read_file(path) for path in names(f"{start}*")}
+
+    return Case(flags, read)
+
+
 # Each case is submitted, run by the worker, run here, and compared. tf.Examples are what needs tfx-bsl.
 CASES = {
     "csv": files_case("csv", columns="id"),
     "tfrecord": files_case("tfrecord", columns=""),
     "table": table_case(),
+    **({"vertex": endpoint_case()} if SOAK else {}),
 }
