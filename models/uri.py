@@ -73,12 +73,14 @@ class Deployed:
       host: a dedicated endpoint's own; empty: none.
       timeout_secs: how long the endpoint lets a call take.
       versions: (id of a deployed model, version of the rows that it answers).
+      by_column: names of signatures that TF Serving answers in its column form only.
     """
 
     kind: str
     host: str
     timeout_secs: float
     versions: tuple[tuple[str, int], ...] = ()
+    by_column: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A model behind an online endpoint of Vertex AI.
 
 By default it is called by rawPredict, whose bodies are the container's own: those of TF Serving's REST API, in the row
-form, which all of Google's containers take. https://cloud.google.com/vertex-ai/docs/predictions/get-online-predictions
+form, which all of Google's containers take, unless an output has no batch dimension.
+https://cloud.google.com/vertex-ai/docs/predictions/get-online-predictions
 """
 
 import dataclasses
@@ -13,12 +14,12 @@ from sluice.models.endpoints.base import ServedModel
 from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.http_calls import Answer, HttpCalls
-from sluice.models.endpoints.json_tensor import decode_outputs, encode_rows
+from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.endpoints.secrets import refuse_secrets
 from sluice.models.endpoints.vertex_errors import call_error
 from sluice.models.endpoints.vertex_lookup import SHARED, look_up_versions, with_google_token
 from sluice.models.endpoints.vertex_predict import decode_answer, encode_instances
-from sluice.models.endpoints.vertex_signatures import describe_endpoint, find_endpoint
+from sluice.models.endpoints.vertex_signatures import describe_endpoint, find_endpoint, needs_columns
 from sluice.models.errors import MessageTooLarge, UsageError
 from sluice.models.files import ModelFiles
 from sluice.models.interface import EndpointOptions, ModelOptions, Outputs
@@ -60,6 +61,8 @@ class VertexModel(ServedModel):
         super().__init__(spec, options, signature)
         assert spec.endpoint is not None and spec.deployed is not None
         self._predicts = spec.endpoint.method == PREDICT
+        columns = signature.name in spec.deployed.by_column or needs_columns(signature)
+        self._encode = encode_instances if self._predicts else encode_columns if columns else encode_rows
         self._versions = _Versions(spec, endpoint)
         self._client = _Client(spec, endpoint)
         self._kind = spec.deployed.kind
@@ -75,7 +78,7 @@ class VertexModel(ServedModel):
           MessageTooLarge: the request is larger than the endpoint takes; it is not sent.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
-        body = encode_instances(feeds, self.signature) if self._predicts else encode_rows(feeds, self.signature)
+        body = self._encode(feeds, self.signature)
         if len(body) > self.max_bytes:
             raise MessageTooLarge(
                 f"{self._client.endpoint.address}: the request has {len(body)} bytes, and a {self._kind} endpoint of "

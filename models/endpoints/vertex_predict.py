@@ -54,6 +54,8 @@ def decode_answer(body: bytes, signature: Signature) -> tuple[dict[str, np.ndarr
 
 def refusal(signature: Signature) -> str:
     """Returns why predict cannot call a signature; empty if it can."""
+    if any(output.shape == () for output in signature.outputs):
+        return f"an output has no batch dimension, and predict answers row by row; {_REMEDY}"
     if signature.name == DEFAULT_SIGNATURE:
         return ""
     return f"predict calls '{DEFAULT_SIGNATURE}' only, and no request can name another; {_REMEDY}"

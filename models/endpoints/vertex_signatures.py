@@ -77,7 +77,14 @@ def find_endpoint(spec: ModelSpec, files: ModelFiles, options: EndpointOptions, 
     if spec.endpoint.method == PREDICT:
         signatures = {name: _or_refused(each, refusal(each)) for name, each in signatures.items()}
     version = dict(deployed.versions).get(models[0].id) if len(models) == 1 else spec.version
+    by_column = tuple(name for name, each in signatures.items() if needs_columns(each))
+    deployed = dataclasses.replace(deployed, by_column=by_column)
     return Found(dataclasses.replace(spec, deployed=deployed), signatures, version)
+
+
+def needs_columns(signature: Signature) -> bool:
+    """Whether some output has no batch dimension: TF Serving cannot write it row by row."""
+    return any(output.shape == () for output in signature.outputs)
 
 
 def describe_endpoint(

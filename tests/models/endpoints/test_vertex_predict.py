@@ -113,3 +113,9 @@ def test_an_answer_without_predictions(body: bytes) -> None:
 def test_only_the_default_signature_can_be_called() -> None:
     assert refusal(X_TO_Y) == ""
     assert "predict calls 'serving_default' only" in refusal(signature({"x": "int64"}, {"y": "int64"}, "other"))
+
+
+def test_an_output_without_rows_cannot_be_predicted() -> None:
+    scalar = TensorSpec("limit", "float32", (), ("limit:0",))
+    limited = Signature("serving_default", "m", X_TO_Y.inputs, (*X_TO_Y.outputs, scalar))
+    assert "an output has no batch dimension, and predict answers row by row" in refusal(limited)
