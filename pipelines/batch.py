@@ -1,62 +1,25 @@
 """Runs a batch job: rows of files or of BigQuery in, the rows with their predictions out."""
 
 import dataclasses
-import json
 import logging
-import signal
-import sys
-import time
-from types import FrameType
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
-from apache_beam.runners.runner import PipelineResult
 
 from sluice.models.cache import open_ahead
-from sluice.models.errors import TooManyFailures
-from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
-from sluice.pipelines.dataflow.runner import (
-    beam_options,
-    check_reachable,
-    is_local,
-    is_started_later,
-    loads_model,
-    make_pipeline,
-)
+from sluice.pipelines.dataflow.runner import beam_options, check_reachable, is_local, loads_model, make_pipeline
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
 from sluice.pipelines.plan.model import check_devices, describe_model, without_account
-from sluice.pipelines.progress.batch_progress import BatchProgress
-from sluice.pipelines.progress.batch_summary import render, summarise, to_json
-from sluice.pipelines.progress.display import NONE, Display
-from sluice.pipelines.progress.outcome import (
-    EXIT_FAILED,
-    EXIT_FAILURES,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    error_text,
-    failure_text,
-    reason,
-)
-from sluice.pipelines.progress.phases import COMMIT, PLAN, RUN, Phases
-from sluice.pipelines.signals import Handler, handling
+from sluice.pipelines.progress.phases import PLAN, Phases
+from sluice.pipelines.running import run_pipeline
 from sluice.transforms.core import metrics
-from sluice.transforms.core.beam_files import BeamFiles, open_binary, write_text
-from sluice.transforms.core.commit import clean_up
-from sluice.transforms.core.commit_gate import CommitGate, CommitState
-from sluice.transforms.core.failures import FULL
+from sluice.transforms.core.beam_files import BeamFiles
+from sluice.transforms.core.commit_gate import CommitGate
 
 _LOG = logging.getLogger(__name__)
-
-# What a job that fails has left; None: the job runs elsewhere.
-_OUTCOMES = {
-    CommitState.NOT_BEGUN: "no output was published",
-    CommitState.UNDER_WAY: "its output was being published: check what {output} holds before you run it again",
-    CommitState.DONE: "its output is published: {output}",
-    None: "no output is published unless the job continues where it runs",
-}
 
 
 def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = None) -> int:
@@ -69,11 +32,10 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
       UsageError: model, input and output do not fit; nothing has been written.
     """
     phases = phases or Phases()
-    managed = parse_model_uri(options.model).managed
-    if managed is not None and options.vertex_direct:
-        from sluice.pipelines.managed.direct import run_direct  # its clients are slow to import
+    if managed := parse_model_uri(options.model).managed:
+        from sluice.pipelines.managed.run import run_managed  # its clients are slow to import
 
-        return run_direct(options, managed, beam_options(beam_flags), phases)
+        return run_managed(options, managed, beam_flags, phases)
     with phases.timed(PLAN):
         beam = beam_options(beam_flags)
         check_reachable(options, beam)
@@ -98,94 +60,4 @@ def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions, phases: 
     gate = CommitGate()
     pipeline = make_pipeline(beam)
     build_batch(pipeline, plan, gate)
-    started = time.monotonic()
-    local = is_local(beam)
-    error: BaseException | None = None
-    result: PipelineResult | None = None
-    try:
-        progress = BatchProgress(metrics.tally, plan.input.total, plan.input.counter)
-        with real_stderr():  # to see whether it is a terminal
-            display = Display(progress, options.progress if local else NONE)
-        with handling(_interrupt_handler(gate), signal.SIGINT), display:
-            result = pipeline.run()
-            result.wait_until_finish()
-    except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and its text is printed
-        error = raised
-    if error is None and is_started_later(result):
-        return EXIT_OK
-    state = _state(error, gate) if local else None
-    if local and state is not CommitState.UNDER_WAY:  # elsewhere the job may live on, and needs its files
-        clean_up((plan.output.committer, *(sink.committer for sink in plan.failures)))
-    phases.note(RUN, time.monotonic() - started)
-    phases.note(COMMIT, gate.secs)
-    try:
-        _summarise(options, plan, result, phases, error)
-    except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
-        _LOG.warning("The summary could not be made or written: %s", problem)
-    output = options.output_table or options.output
-    return _exit_code(error, state, output, private=options.failure_payload != FULL)
-
-
-def _state(error: BaseException | None, gate: CommitGate) -> CommitState:
-    """Returns how far the commit of a local job has come. A job that was interrupted does not begin to commit."""
-    if _is_interrupt(error):
-        gate.close()
-    return gate.state
-
-
-def _interrupt_handler(gate: CommitGate) -> Handler:
-    """Returns a handler for ctrl-C. While output is being published, the first one waits for that; a second aborts."""
-    waiting = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal waiting
-        if waiting or gate.state is not CommitState.UNDER_WAY:
-            signal.default_int_handler(number, frame)
-        waiting = True
-        sys.stderr.write("sluice: waiting until the output is published; press ctrl-C again to abort\n")
-
-    return interrupt
-
-
-def _summarise(
-    options: BatchOptions, plan: BatchPlan, result: PipelineResult | None, phases: Phases, error: BaseException | None
-) -> None:
-    judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures are published, then
-    summary = summarise(plan, result, phases, done=error is None, judged=judged)
-    _LOG.debug("Phases: %s", phases.text())
-    sys.stderr.write(render(summary) + "\n")
-    if summary.failure_files:
-        _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
-    if options.summary_file:
-        write_text(options.summary_file, to_json(summary) + "\n")
-
-
-def _explain(path: str, files: int) -> None:
-    """Shows the first failure, and warns of files that could not be read to the end."""
-    with open_binary(path) as file:
-        failure = json.loads(file.readline())
-    sys.stderr.write(f"First failure: {failure['error_message']} ({failure['origin']})\n")
-    if files:
-        sys.stderr.write(f"{files} file(s) could not be read to the end: their further rows are NOT in the output\n")
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    return error is not None and KeyboardInterrupt.__name__ in error_text(error)
-
-
-def _exit_code(error: BaseException | None, state: CommitState | None, output: str, private: bool) -> int:
-    if error is None:
-        return EXIT_OK
-    outcome = _OUTCOMES[state].format(output=output)
-    if _is_interrupt(error):
-        if state is None:
-            outcome = "the job itself goes on; cancel it where it runs"
-        sys.stderr.write(f"sluice: interrupted; {outcome}\n")
-        return EXIT_INTERRUPTED
-    if TooManyFailures.__name__ in error_text(error):
-        sys.stderr.write(f"sluice: {reason(error, private)}\n")
-        return EXIT_FAILURES
-    sys.stderr.write(f"sluice: the job failed; {outcome}: {failure_text(error, private)}\n")
-    if not private:  # a traceback has the texts of errors
-        _LOG.debug("The job failed", exc_info=error)
-    return EXIT_FAILED
+    return run_pipeline(options, plan, pipeline, is_local(beam), gate, phases)

@@ -16,6 +16,7 @@ from sluice.transforms.core.commit_gate import CommitGate
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
+from sluice.transforms.managed.joined import Joined
 from sluice.transforms.predict import Predict
 from sluice.transforms.pubsub.decode_messages import DecodeMessages
 from sluice.transforms.pubsub.read import ReadMessages
@@ -30,11 +31,20 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | Non
     """
     read = pipeline | "Read" >> plan.input.reader
     scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
+    return _publish(plan, Joined(scored.rows, scored.failures, read.failures, read.tally), gate)
+
+
+def build_join(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | None = None) -> beam.PCollection:
+    """Wires the last part of a managed job, whose input has been scored elsewhere; see `build_batch`."""
+    return _publish(plan, pipeline | "Join" >> plan.input.reader, gate)
+
+
+def _publish(plan: BatchPlan, scored: Joined, gate: CommitGate | None) -> beam.PCollection:
     written, refused = scored.rows | plan.output.label >> plan.output.writer
-    failures = (read.failures, scored.failures, refused)
+    failures = (scored.earlier, scored.failures, refused)
     failures_written = [failures | sink.label >> WriteBatchFailures(sink.writer) for sink in plan.failures]
     commit = Commit(plan.output.committer, [sink.committer for sink in plan.failures], plan.failure_policy, gate)
-    return (written, *failures_written, read.tally) | "Commit" >> commit
+    return (written, *failures_written, scored.tally) | "Commit" >> commit
 
 
 class WriteBatchFailures(Composite):

@@ -26,7 +26,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"errors", "files", "isolate", "protos", "reserved", "wording"},
     ],
     "transforms": [
-        {"pubsub", "bigquery"},
+        {"pubsub", "bigquery", "managed"},
         {"files"},
         {"decode", "encode", "predict", "model_handler", "window_rows"},
         {"core"},
@@ -35,7 +35,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"cli"},
         {"commands"},
         {"batch", "streaming"},
-        {"managed", "segments"},
+        {"managed"},
+        {"segments", "running"},
         {"graph", "progress"},
         {"plan", "dataflow"},
         {"end", "options", "signals"},

@@ -49,12 +49,14 @@ class Input:
       reader: reads the rows.
       counter: the metric that counts what has been read: bytes of files, rows of a table.
       total: what `counter` comes to in the end; 0: not known.
+      table: what is read; None: it is files.
     """
 
     description: str
     reader: beam.PTransform
     counter: str
     total: int
+    table: TableInput | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
         return Input(description, ReadFiles(options.input, spec), BYTES_READ, source.size)
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
-    return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0)
+    return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0, found.table)
 
 
 def _check_sample(found: _Found, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:

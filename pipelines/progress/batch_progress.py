@@ -134,6 +134,7 @@ class BatchProgress:
       tally: what this process has counted, by the names in transforms.core.metrics.
       total: of the input; 0: not known.
       counter: the count in the tally that reaches the total: bytes_read, or rows_read.
+      rows: the count of the rows that have been handled and have not failed.
       clock: seconds, monotonic.
     """
 
@@ -142,10 +143,11 @@ class BatchProgress:
         tally: Callable[[], Mapping[str, int]],
         total: int,
         counter: str = BYTES_READ,
+        rows: str = ROWS_PREDICTED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tally = tally
-        self._counter = counter
+        self._counter, self._rows = counter, rows
         self._clock = clock
         self._meter = Meter(self._read(), total)
 
@@ -158,5 +160,5 @@ class BatchProgress:
     def _read(self) -> Reading:
         tally = self._tally()
         failed = tally.get(ROWS_FAILED, 0)
-        rows = tally.get(ROWS_PREDICTED, 0) + failed
+        rows = tally.get(self._rows, 0) + failed
         return Reading(self._clock(), rows, failed, tally.get(self._counter, 0))

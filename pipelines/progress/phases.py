@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 IMPORTS, PLAN, MODEL_LOAD, RUN, COMMIT = "imports", "plan", "model_load", "run", "commit"
+# Of a managed job only: rows become instances, the service scores them, answers are joined to the rows.
+PREPARE, SCORE, JOIN = "prepare", "score", "join"
 
 
 class Phases:
@@ -39,8 +41,12 @@ class Phases:
             self._seconds[name] = seconds
 
     def seconds(self) -> Mapping[str, float | None]:
-        """Returns the seconds of every phase; None where they are not known here, or the phase did not come."""
-        return {name: self._seconds.get(name) for name in (IMPORTS, PLAN, MODEL_LOAD, RUN, COMMIT)}
+        """Returns the seconds of every phase; None where they are not known here, or the phase did not come.
+
+        The phases of a managed job are left out where they did not come.
+        """
+        managed = [name for name in (PREPARE, SCORE, JOIN) if name in self._seconds]
+        return {name: self._seconds.get(name) for name in (IMPORTS, PLAN, MODEL_LOAD, *managed, RUN, COMMIT)}
 
     def text(self) -> str:
         """Returns the phases that are known, for the log."""

@@ -185,6 +185,11 @@ def check_unchanged(path: str, size: int, changed: float) -> None:
     )
 
 
+def delete_tree(directory: str) -> None:
+    """Deletes a directory with all that is in it. The name must hold no glob characters."""
+    FileSystems.delete([f"{directory}/" if "://" in directory else directory])
+
+
 class BeamFiles:
     """The files of a model, wherever Beam can read; implements models.files.ModelFiles."""
 

@@ -12,6 +12,8 @@ from apache_beam.metrics import Metrics
 NAMESPACE = "sluice"
 
 ROWS_READ = "rows_read"
+# Rows that are ready for a managed job of a service.
+ROWS_PREPARED = "rows_prepared"
 ROWS_PREDICTED = "rows_predicted"
 ROWS_FAILED = "rows_failed"
 BYTES_READ = "bytes_read"

@@ -20,7 +20,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import UsageError
-from sluice.transforms.core.beam_files import match_files
+from sluice.transforms.core.beam_files import delete_tree, match_files
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FAILURES, FULL, FailedOutput, Failure
 from sluice.transforms.encode.base import OutputSpec
@@ -107,12 +107,13 @@ class WriteFailures(beam.PTransform):
     """Writes failures as JSON Lines; returns `Shard`s, which `FilesCommitter` renames.
 
     Args:
-      payload_mode: see transforms.core.failures.to_record.
+      payload_mode: see transforms.core.failures.to_record; or the `Format` that writes them.
     """
 
-    def __init__(self, target: Target, payload_mode: str = FULL) -> None:
+    def __init__(self, target: Target, payload_mode: str | Format[Failure] = FULL) -> None:
         super().__init__()
-        self._fn = _WriteShards(target, FailureFormat(payload_mode), write_whole)
+        format_ = FailureFormat(payload_mode) if isinstance(payload_mode, str) else payload_mode
+        self._fn = _WriteShards(target, format_, write_whole)
 
     def expand(self, failures: beam.PCollection[Failure]) -> beam.PCollection[Shard]:
         return failures | "Shards" >> beam.ParDo(self._fn)
@@ -166,7 +167,7 @@ class OpenShard(OpenFile[Element]):
 def remove_temp(target: Target) -> None:
     """Deletes the temporary directory, with the files of failed bundles in it."""
     try:
-        FileSystems.delete([f"{target.temp}/" if "://" in target.temp else target.temp])
+        delete_tree(target.temp)
     except Exception as error:  # noqa: BLE001  the outcome of the job is known by now
         _LOG.debug("%s is not removed: %s", target.temp, error)
 

@@ -12,7 +12,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from sluice.models.errors import SluiceError, TooManyFailures
-from sluice.pipelines import batch
+from sluice.pipelines import running
 from sluice.transforms.core import metrics
 from sluice.transforms.core.commit import Commit, Committed, FailurePolicy, clean_up
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
@@ -96,22 +96,22 @@ def test_an_error_of_the_clean_up_does_not_fail_a_job_whose_rows_are_published()
 def test_an_interrupted_job_does_not_begin_to_commit() -> None:
     calls: list[str] = []
     gate = CommitGate()
-    assert batch._state(KeyboardInterrupt(), gate) is CommitState.NOT_BEGUN
+    assert running.state_of(KeyboardInterrupt(), gate) is CommitState.NOT_BEGUN
     with pytest.raises(SluiceError, match="the job was interrupted before its output was put in place"):
         commit(calls, gate=gate)
     assert "put rows" not in calls
-    assert batch._state(None, gate) is CommitState.NOT_BEGUN, "a commit that was refused does not count as begun"
+    assert running.state_of(None, gate) is CommitState.NOT_BEGUN, "a commit that was refused does not count as begun"
     assert metrics.tally() == {}
 
 
 def test_an_interrupted_job_keeps_no_other_job_from_its_commit() -> None:
     interrupted, other = CommitGate(), CommitGate()
-    batch._state(KeyboardInterrupt(), interrupted)
+    running.state_of(KeyboardInterrupt(), interrupted)
     calls: list[str] = []
     commit(calls, gate=other)
     commit(calls)
     assert calls.count("put rows") == 2
-    assert (batch._state(None, other), interrupted.state) == (CommitState.DONE, CommitState.NOT_BEGUN)
+    assert (running.state_of(None, other), interrupted.state) == (CommitState.DONE, CommitState.NOT_BEGUN)
 
 
 def test_a_commit_that_fails_remains_under_way_for_its_own_job_alone() -> None:
@@ -137,7 +137,7 @@ def test_copies_of_a_gate_are_the_same_gate_whichever_job_holds_them() -> None:
 
 def test_a_library_pipeline_commits_after_an_interrupted_job_of_the_same_process(tmp_path: Path) -> None:
     interrupted = CommitGate()
-    batch._state(KeyboardInterrupt(), interrupted)
+    running.state_of(KeyboardInterrupt(), interrupted)
     with pytest.raises(Exception, match="the job was interrupted before its output was put in place"):
         write_rows(tmp_path / "interrupted", interrupted)
     assert not list(tmp_path.glob("interrupted-*"))

@@ -1,0 +1,261 @@
+"""`sluice batch` with a managed model: prepares rows, has the service score them, joins the answers.
+
+The command may be interrupted anywhere and started again. What it has done lies in files under the label of the job,
+each stage with a record written last, and in the service's own list of jobs.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import sys
+import time
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+from sluice.models.errors import SluiceError, UsageError
+from sluice.models.uri import ManagedModel
+from sluice.models.wording import message
+from sluice.pipelines.dataflow.defaults import check_settings
+from sluice.pipelines.dataflow.runner import beam_options, check_reachable
+from sluice.pipelines.managed.client import JobClient
+from sluice.pipelines.managed.direct import run_direct
+from sluice.pipelines.managed.direct_output import error_reasons
+from sluice.pipelines.managed.ends import JobEnded, check_end, describe, detached_text, resume_command
+from sluice.pipelines.managed.follow import follow, interrupt, obtain
+from sluice.pipelines.managed.job import Job, JobRequest, State
+from sluice.pipelines.managed.open import is_here, open_client
+from sluice.pipelines.managed.plan import ManagedPlan, place_of, plan_managed
+from sluice.pipelines.managed.stages import Stages
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.plan.model import describe_model
+from sluice.pipelines.progress.outcome import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    failure_text,
+    reason,
+)
+from sluice.pipelines.progress.phases import PLAN, PREPARE, SCORE, Phases
+from sluice.transforms.core.beam_files import match_files
+from sluice.transforms.core.commit import FailurePolicy
+from sluice.transforms.core.failures import FULL
+from sluice.transforms.managed.find_answers import read_prepared
+from sluice.transforms.managed.place import Place
+from sluice.transforms.managed.policy import UnpaidPolicy
+
+_LOG = logging.getLogger(__name__)
+
+# If the service answers no row of more than so many, the model is at fault, and a second job would be paid for nothing.
+_FEW_ROWS = 1000
+_SHOWN_REASONS, _REASON_LENGTH = 3, 500
+
+
+def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], phases: Phases) -> int:
+    """Runs a managed job to its end; returns the exit code.
+
+    Args:
+      flags: Beam's.
+
+    Raises:
+      UsageError: model, input and output do not fit, or a right is missing.
+    """
+    beam = beam_options(flags)
+    if options.vertex_direct:
+        return run_direct(options, model, beam, phases)
+    check_reachable(options, beam)
+    check_settings(beam)
+    try:
+        with phases.timed(PLAN):
+            client, plan = _plan(options, model, beam.view_as(GoogleCloudOptions))
+    except UsageError:
+        raise
+    except SluiceError as error:
+        sys.stderr.write(f"sluice: {error}\n")
+        return EXIT_FAILED
+    _LOG.info("Model %s", describe_model(plan.batch.recipe, plan.batch.version))
+    _LOG.info("Input %s", plan.batch.input.description)
+    return _ManagedRun(options, plan, client, Stages(options, plan, flags), phases).run()
+
+
+def _plan(options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOptions) -> tuple[JobClient, ManagedPlan]:
+    account = cloud.impersonate_service_account or ""
+    client = open_client(model, options, account)
+    registered = client.model(model.name)
+    project, temp_location = cloud.project or "", cloud.temp_location or ""
+    return client, plan_managed(options, registered, project, temp_location, account, local=is_here(client.url))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answered:
+    """What there is to join.
+
+    Attributes:
+      jobs: the IDs of the jobs that have answered; (): there was nothing to pay for.
+      unanswered: the reason of a row without an answer.
+    """
+
+    place: Place
+    policy: FailurePolicy
+    jobs: tuple[str, ...] = ()
+    unanswered: str = ""
+
+
+class _NothingToPay(Exception):
+    """There are no rows to score, or too many have failed before."""
+
+    def __init__(self, answered: _Answered) -> None:
+        super().__init__()
+        self.answered = answered
+
+
+class _Detached(Exception):
+    """The command ends here, and the job goes on."""
+
+
+class _ManagedRun:
+    """One command's run of a managed job."""
+
+    def __init__(
+        self, options: BatchOptions, plan: ManagedPlan, client: JobClient, stages: Stages, phases: Phases
+    ) -> None:
+        self._options, self._plan, self._client = options, plan, client
+        self._stages, self._phases = stages, phases
+        self._label = plan.label
+        self._started = time.monotonic()
+        self._prepare_secs = 0.0
+        self._command = resume_command(sys.argv)
+
+    def run(self) -> int:
+        """Runs the job to its end, and says how it ended; returns the exit code."""
+        try:
+            code = self._run()
+        except _Detached:
+            return EXIT_OK
+        except KeyboardInterrupt:
+            text = interrupt(self._client, self._label, self._options.cancel_on_interrupt, self._command)
+            sys.stderr.write(f"{text}\n")
+            code = EXIT_INTERRUPTED
+        except UsageError:
+            self._end(EXIT_USAGE)
+            raise
+        except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
+            private = self._options.failure_payload != FULL
+            told = reason(error, private) if isinstance(error, SluiceError) else failure_text(error, private)
+            sys.stderr.write(f"sluice: the job failed: {told}\n")
+            _LOG.debug("The job failed", exc_info=None if private else error)
+            code = EXIT_FAILED
+        self._end(code)
+        return code
+
+    def _run(self) -> int:
+        try:
+            answered = self._score()
+        except _NothingToPay as nothing:
+            answered = nothing.answered
+        self._phases.note(SCORE, time.monotonic() - self._started - self._prepare_secs)
+        return self._stages.join(
+            answered.place, answered.jobs, answered.unanswered, answered.policy, self._phases, self._started
+        )
+
+    def _end(self, code: int) -> None:
+        """Deletes the files of a job that is done, and names those of one that is not."""
+        if code == EXIT_OK:
+            self._stages.clean_up()
+        elif match_files(f"{self._plan.directory}/*/prepared.json"):
+            sys.stderr.write(
+                f"sluice: the files of this job stay in {self._plan.directory}: the same command goes on from there, "
+                "and nothing is prepared or paid for twice. Delete the directory if you give the job up\n"
+            )
+
+    def _score(self) -> _Answered:
+        """Has the service score the rows; returns what it has answered."""
+        first = self._followed(obtain(self._client, self._label, self._first_request, _is_used))
+        place, policy = place_of(first), FailurePolicy(self._options.max_failure_rate)
+        small = read_prepared(place).rows <= _FEW_ROWS
+        if first.has_results or not (small and _is_about_rows(first)):
+            check_end(first)
+        answers = self._stages.find(place, first, again=True)
+        if not answers.missing:
+            return _Answered(place, policy, (first.short_name,))
+        if not answers.answered and answers.missing > _FEW_ROWS:
+            raise JobEnded(f"{describe(first)} answered none of {answers.missing:,} rows{_because(_words(first))}")
+        _LOG.warning(
+            "%s rows have no answer: a row that fails takes its batch with it. They are scored again, one by one",
+            f"{answers.missing:,}",
+        )
+        second = self._second(place, first)
+        return _Answered(place, policy, (first.short_name, second.short_name), _unanswered(second))
+
+    def _first_request(self, attempt: int) -> JobRequest:
+        """Prepares the rows; returns the request for the first job."""
+        begun = time.monotonic()
+        place, prepared = self._stages.prepare()
+        self._prepare_secs = time.monotonic() - begun
+        self._phases.note(PREPARE, self._prepare_secs)
+        allowed, failed = self._options.max_failure_rate, prepared.rows_in - prepared.rows
+        if failed and failed / prepared.rows_in > allowed:
+            raise _NothingToPay(_Answered(place, UnpaidPolicy(allowed)))
+        if not prepared.rows:
+            raise _NothingToPay(_Answered(place, FailurePolicy(allowed)))
+        _LOG.info("%s rows are prepared, and %s have failed", f"{prepared.rows:,}", f"{failed:,}")
+        return self._plan.request(self._label, attempt, place, place.instances)
+
+    def _second(self, place: Place, first: Job) -> Job:
+        """Returns the job that scores again, one by one, the rows that the first one has not answered."""
+        self._label = "s" + hashlib.sha256(f"{self._plan.label} {first.name}".encode()).hexdigest()[:40]
+
+        def request(attempt: int) -> JobRequest:
+            return self._plan.request(self._label, attempt, place, place.again, batch_size=1)
+
+        second = self._followed(obtain(self._client, self._label, request, _is_used))
+        if second.has_results or not _is_about_rows(second):
+            check_end(second)
+        self._stages.find(place, second, again=False)
+        return second
+
+    def _followed(self, job: Job) -> Job:
+        """Returns the job when it has ended.
+
+        Raises:
+          _Detached: it has not, and the command does not wait for it.
+        """
+        if job.is_ended:
+            return job
+        if self._options.detach:
+            sys.stderr.write(f"{detached_text(job, self._command, self._client.url)}\n")
+            raise _Detached
+        return follow(self._client, job, self._options.progress)
+
+
+def _is_used(job: Job) -> bool:
+    """Whether the answers of a job have been joined: its files are gone."""
+    return not match_files(place_of(job).prepared)
+
+
+def _is_about_rows(job: Job) -> bool:
+    """Whether a job that failed did so because of its rows: it has tried them."""
+    return job.state is State.FAILED and (bool(job.stats.failed) or bool(_reasons(job)))
+
+
+def _reasons(job: Job) -> list[str]:
+    return list(error_reasons(job.output_directory)) if job.output_directory else []
+
+
+def _words(job: Job) -> list[str]:
+    """Returns what the service says of the rows without an answer, the most frequent first."""
+    texts = dict.fromkeys(filter(None, (*_reasons(job), *job.partial_failures, job.error)))
+    return [text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "..." for text in texts]
+
+
+def _because(words: list[str]) -> str:
+    more = len(words) - _SHOWN_REASONS
+    return f": {'; '.join(words[:_SHOWN_REASONS])}{f' (and {more} more)' if more > 0 else ''}" if words else ""
+
+
+def _unanswered(job: Job) -> str:
+    """Returns the reason of a row that the service does not answer. Its words may quote any row."""
+    words = _words(job)
+    if not words:
+        return message("the service gives no answer to this row, not even alone, and no reason")
+    return message("the service gives no answer to this row, not even alone{}", _because(words))

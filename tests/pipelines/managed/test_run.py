@@ -1,0 +1,379 @@
+"""`sluice batch` with a managed model, end to end on the local service: what comes out, and what happens on the way."""
+
+import base64
+import glob
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sluice.models import zoo
+from sluice.models.zoo.sample import write_samples
+from sluice.pipelines.cli import main
+from sluice.transforms.core.beam_files import match_files, open_binary
+from tests.support.bigquery.cases import load, make_births
+from tests.support.processes import Forked, sluice
+from tests.support.pubsub.streams import wait_until
+from tests.support.saved_models.zoo import FORMATS, ZooSample, plain, read_output
+from tests.support.servers import BigQuery, Gcs
+from tests.support.sizes import size
+from tests.support.vertex.jobs import plus_two
+from tests.support.vertex.service import VertexService, vertex_service
+
+WAIT_SECS = 120
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, zoo_samples: dict[str, ZooSample]) -> Iterator[VertexService]:
+    small = plus_two([-1]).write(tmp_path_factory.mktemp("managed") / "small" / "1")
+    models = {"small": str(Path(small).parent), **{name: zoo_samples[name].model for name in ("criteo", "natality")}}
+    with vertex_service(models) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_faults(service: VertexService) -> Iterator[None]:
+    yield
+    faults = service.faults
+    faults.hold_jobs, faults.is_bad, faults.lost_shard, faults.polls = False, None, None, 2
+    faults.end_states.clear()
+
+
+def flags(service: VertexService, model: str, source: str, output: Path | str, *more: str) -> list[str]:
+    managed = ["--model", service.model_uri(model), "--vertex_endpoint", service.url]
+    return ["batch", "--progress=none", *managed, "--input", source, "--output", str(output), *more]
+
+
+def numbers(path: Path, rows: int, bad: tuple[int, ...] = ()) -> str:
+    """Writes rows for the model `small`; those at the bad places do not fit it."""
+    lines = [json.dumps({"x": "no number" if n in bad else float(n), "id": n}) + "\n" for n in range(rows)]
+    path.write_text("".join(lines))
+    return str(path)
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    paths = sorted(glob.glob(f"{output.with_suffix('')}-*{output.suffix}"))
+    return [row for path in paths for row in read_output(path)]
+
+
+def failures_of(output: Path) -> list[dict[str, Any]]:
+    paths = sorted(glob.glob(f"{output.with_suffix('')}.failures-*.jsonl"))
+    return [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
+
+
+def jobs_since(service: VertexService, before: int) -> list[str]:
+    """Returns the states of the jobs that were created since there were so many."""
+    return list(service.jobs.states().values())[before:]
+
+
+def left(directory: Path) -> list[Path]:
+    """Returns the files of managed jobs that are left."""
+    return [path for path in directory.glob("sluice-managed/**/*") if path.is_file()]
+
+
+def refuses(*values: float) -> Callable[[Any], bool]:
+    return lambda instance: instance["x"] in values
+
+
+@pytest.fixture(scope="session")
+def bad_criteo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Criteo rows, 20 of them bad: too few or too many fields, no numbers, numbers out of range, no values."""
+    directory, rows = tmp_path_factory.mktemp("bad"), size(5000, soak=50_000)
+    (path,) = write_samples(zoo.get("criteo"), str(directory), rows, ("csv",))
+    lines = Path(path).read_bytes().splitlines()
+    for number in range(20):
+        row = 1 + number * (rows // 20) + number
+        fields = lines[row].split(b",")
+        kinds = [fields[:3], [*fields, b"more"], [fields[0], b"twelve", *fields[2:]], [fields[0], b"", *fields[2:]],
+                 [fields[0], b"99999999999999999999", *fields[2:]]]  # fmt: skip
+        lines[row] = b",".join(kinds[number % 5])
+    Path(path).write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def assert_same_rows(found: list[dict[str, Any]], wanted: list[dict[str, Any]], outputs: tuple[str, ...]) -> None:
+    """Checks that rows are equal, and outputs within 1e-6; the order of the rows is free."""
+    found, wanted = (sorted(rows, key=lambda row: str(plain(row["id"]))) for rows in (found, wanted))
+    assert [set(row) for row in found] == [set(row) for row in wanted]
+    others = [name for name in wanted[0] if name not in (*outputs, "_model")]
+    assert [[row[name] for name in others] for row in found] == [[row[name] for name in others] for row in wanted]
+    for name in outputs:
+        values = [np.array([row[name] for row in rows], np.float64) for rows in (found, wanted)]
+        np.testing.assert_allclose(*values, rtol=1e-6)
+
+
+def told(failures: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Returns what failures say, but for the time and the model's name."""
+    names = ("stage", "error_type", "error_message", "origin", "payload", "attributes", "version", "attempt")
+    return sorted(tuple(str(each[name]) for name in names) for each in failures)
+
+
+@pytest.mark.soak
+def test_a_managed_job_gives_the_rows_and_failures_of_a_job_in_process(
+    service: VertexService, criteo: ZooSample, bad_criteo: str, tmp_path: Path
+) -> None:
+    here, managed, summaries = tmp_path / "here.csv", tmp_path / "managed.csv", []
+    for model, output in ((["--model", criteo.model], here), (flags(service, "criteo", "", "")[2:6], managed)):
+        summary = tmp_path / "summary.json"
+        more = ["--add_model_columns", "--summary_file", str(summary)]
+        code = main(["batch", "--progress=none", *model, "--input", bad_criteo, "--output", str(output), *more])
+        assert code == 0
+        summaries.append(json.loads(summary.read_text()))
+    assert_same_rows(rows_of(managed), rows_of(here), ("score",))
+    assert {row["_model"] for row in rows_of(managed)} == {service.model_uri("criteo")}
+    assert told(failures_of(managed)) == told(failures_of(here))
+    assert len(failures_of(managed)) == 20
+    same = ("rows_in", "predictions", "failures", "failures_by_stage", "version")
+    assert [summaries[1][name] for name in same] == [summaries[0][name] for name in same]
+    assert summaries[1]["output_files"] == [str(tmp_path / "managed-00000-of-00001.csv")]
+    phases = summaries[1]["phases"]
+    assert list(phases) == ["imports", "plan", "model_load", "prepare", "score", "join", "run", "commit"]
+    assert phases["run"] >= phases["prepare"] + phases["score"] + phases["join"] - 0.01
+    assert not (tmp_path / "sluice-managed").exists() or left(tmp_path) == []
+
+
+@pytest.mark.soak
+def test_rows_of_a_table_go_into_files_as_in_process(
+    service: VertexService, zoo_samples: dict[str, ZooSample], bigquery: BigQuery, tmp_path: Path
+) -> None:
+    table = load(bigquery, make_births(size(500, soak=5000)))
+    outputs = tmp_path / "here.parquet", tmp_path / "managed.parquet"
+    models = ["--model", zoo_samples["natality"].model], flags(service, "natality", "", "")[2:6]
+    for model, output in zip(models, outputs, strict=True):
+        command = ["batch", "--progress=none", *model, "--input_table", table, "--output", str(output)]
+        assert main([*command, "--max_failure_rate=1"]) == 0
+    names = tuple(zoo_samples["natality"].expected())
+    assert rows_of(outputs[0])
+    assert_same_rows(rows_of(outputs[1]), rows_of(outputs[0]), names)
+    found, wanted = ([(each["stage"], each["payload"]) for each in failures_of(output)] for output in outputs)
+    assert sorted(found) == sorted(wanted)
+
+
+def test_rows_of_a_table_go_into_a_table(service: VertexService, bigquery: BigQuery, gcs: Gcs, tmp_path: Path) -> None:
+    table = load(bigquery, pa.table({"id": [1, 2, 3], "x": [1.5, None, 4.0]}))
+    output, failures = f"{bigquery.make_dataset()}.scored", f"{bigquery.make_dataset()}.failed"
+    command = ["batch", "--progress=none", *flags(service, "small", "", "")[2:6], "--input_table", table]
+    ends = ["--output_table", output, "--failures_table", failures, "--max_failure_rate=0.5"]
+    assert main([*command, *ends]) == 2, "there is no directory for the rows under way"
+    assert main([*command, *ends, "--temp_location", gcs.path("managed")]) == 0
+    assert sorted((row["id"], row["y"], row["_version"]) for row in bigquery.rows(output)) == [
+        (1, 2.75, 1),
+        (3, 4.0, 1),
+    ]
+    assert [row["stage"] for row in bigquery.rows(failures)] == ["bind"]
+    assert match_files(gcs.path("managed/**")) == []
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_is_prepared_and_joined(
+    format_: str, service: VertexService, criteo: ZooSample, tmp_path: Path
+) -> None:
+    output = tmp_path / f"out.{format_}"
+    assert main(flags(service, "criteo", criteo.path(format_), output)) == 0
+    rows = sorted(rows_of(output), key=lambda row: plain(row["id"]))
+    assert [plain(row["id"]) for row in rows] == [f"{number:07d}" for number in range(criteo.rows)]
+    scores = np.array([plain(row["score"]) for row in rows], np.float64)
+    np.testing.assert_allclose(scores, criteo.expected()["score"], rtol=1e-6)
+
+
+def test_everything_on_gcs(service: VertexService, gcs: Gcs, tmp_path: Path) -> None:
+    before = len(service.jobs.states())
+    output = gcs.path("managed-out/pred.jsonl")
+    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 300), output)) == 0
+    (found,) = match_files(gcs.path("managed-out/**"))
+    with open_binary(found.path) as file:
+        assert len(file.read().splitlines()) == 300
+    (job,) = service.jobs.messages()[before:]
+    assert job.input_config.gcs_source.uris[0].startswith(gcs.path("managed-out/sluice-managed/"))
+
+
+def test_a_row_that_fails_takes_no_other_with_it_in_the_end(service: VertexService, tmp_path: Path) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    service.faults.is_bad = refuses(70.0, 71.0, 500.0)
+    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 600), output)) == 0
+    assert sorted(row["id"] for row in rows_of(output)) == [n for n in range(600) if n not in (70, 71, 500)]
+    failures = failures_of(output)
+    assert sorted(json.loads(base64.b64decode(each["payload"]))["id"] for each in failures) == [70, 71, 500]
+    assert {(each["stage"], each["error_type"], each["model"]) for each in failures} == {
+        ("predict", "Unanswered", service.model_uri("small"))
+    }
+    assert all("an instance that the local service was told to refuse" in each["error_message"] for each in failures)
+    first, second = service.jobs.messages()[before:]
+    assert second.manual_batch_tuning_parameters.batch_size == 1
+    assert (first.completion_stats.failed_count, second.completion_stats.failed_count) == (128, 3)
+    assert left(tmp_path) == []
+
+
+def test_a_job_of_few_rows_that_fail_all_together_is_mended_too(service: VertexService, tmp_path: Path) -> None:
+    """The service says FAILED where no row has an answer."""
+    output = tmp_path / "out.jsonl"
+    service.faults.is_bad = refuses(3.0)
+    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 20), output)) == 0
+    assert (len(rows_of(output)), len(failures_of(output))) == (19, 1)
+
+
+def test_a_lost_file_of_results_is_scored_again(service: VertexService, tmp_path: Path) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    service.faults.lost_shard = 1
+    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 400), output)) == 0
+    assert sorted(row["id"] for row in rows_of(output)) == list(range(400))
+    assert [row["y"] for row in rows_of(output)] == [row["x"] / 2 + 2 for row in rows_of(output)]
+    assert failures_of(output) == [] and len(jobs_since(service, before)) == 2
+
+
+def test_words_of_the_service_are_withheld_where_rows_are_private(service: VertexService, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    service.faults.is_bad = refuses(7.0)
+    source = numbers(tmp_path / "in.jsonl", 100, bad=(50,))
+    assert main(flags(service, "small", source, output, "--failure_payload=none")) == 0
+    texts = {each["stage"]: each["error_message"] for each in failures_of(output)}
+    assert "no number" not in texts["decode"] and "refuse" not in texts["predict"]
+    assert texts["predict"] == "the service gives no answer to this row, not even alone[withheld]"
+
+
+def test_too_many_failures_before_the_job_are_not_paid_for(
+    service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 50, bad=tuple(range(10, 20))), output)
+    summary = tmp_path / "summary.json"
+    assert main([*command, "--max_failure_rate=0.1", "--summary_file", str(summary)]) == 3
+    said = capsys.readouterr().err
+    assert "10 of 50 rows failed (20.0%), more than --max_failure_rate 0.1 allows" in said
+    assert (rows_of(output), len(failures_of(output)), jobs_since(service, before)) == ([], 10, [])
+    assert json.loads(summary.read_text())["rows_in"] == 50
+    assert f"{tmp_path}/sluice-managed/" in said
+    assert main([*command, "--max_failure_rate=0.2", "--overwrite"]) == 0
+    assert (len(rows_of(output)), len(failures_of(output))) == (40, 10)
+    assert left(tmp_path) == []
+
+
+def test_too_many_failures_after_the_job_keep_what_was_paid_for(service: VertexService, tmp_path: Path) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    service.faults.is_bad = lambda instance: instance["x"] >= 150
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 200), output)
+    assert main([*command, "--max_failure_rate=0.1"]) == 3
+    assert (rows_of(output), len(failures_of(output))) == ([], 50)
+    assert main([*command, "--max_failure_rate=0.5", "--overwrite"]) == 0
+    assert (len(rows_of(output)), len(failures_of(output))) == (150, 50)
+    assert len(jobs_since(service, before)) == 2, "a first job, and a second one row by row: nothing is paid twice"
+
+
+@pytest.mark.parametrize("text", ["", '{"x": null}\n'])
+def test_no_rows_to_score_are_no_job(service: VertexService, tmp_path: Path, text: str) -> None:
+    source, output, before = tmp_path / "in.jsonl", tmp_path / "out.jsonl", len(service.jobs.states())
+    source.write_text(text)
+    assert main(flags(service, "small", str(source), output, "--max_failure_rate=1")) == 0
+    assert rows_of(output) == [] and len(failures_of(output)) == len(text.splitlines())
+    assert jobs_since(service, before) == []
+
+
+def test_a_model_that_answers_nothing_is_not_asked_again_row_by_row(
+    service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    service.faults.is_bad = lambda instance: True
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 1100), output)
+    assert main([*command, "--max_failure_rate=1"]) == 1
+    assert "too many predictions failed" in capsys.readouterr().err
+    assert len(jobs_since(service, before)) == 1 and not output.exists()
+    service.faults.is_bad = None
+    assert main(command) == 0, "a new attempt over the rows that are prepared"
+    assert len(rows_of(output)) == 1100
+
+
+def killed_when(job: Forked, condition: Callable[[], bool]) -> None:
+    wait_until(lambda: condition() or job.poll() is not None, "what the job is killed after")
+    assert job.poll() is None
+    job.kill()
+    job.wait(WAIT_SECS)
+
+
+def test_a_command_killed_twice_after_it_has_asked_for_the_job_finds_it_again(
+    service: VertexService, tmp_path: Path
+) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 300, bad=(7,)), output)
+    service.faults.hold_jobs = True
+    killed_when(sluice(*command), lambda: len(jobs_since(service, before)) == 1)
+    asked = service.calls.count("getJob")
+    killed_when(sluice(*command), lambda: service.calls.count("getJob") > asked)
+    prepared = sorted(tmp_path.glob("sluice-managed/*/*/prepared.json"))
+    assert len(prepared) == 1 and not output.exists()
+    service.faults.hold_jobs = False
+    job = sluice(*command)
+    assert job.wait(WAIT_SECS) == 0
+    assert (len(rows_of(output)), len(failures_of(output))) == (299, 1)
+    assert jobs_since(service, before) == ["JOB_STATE_SUCCEEDED"]
+    assert left(tmp_path) == []
+
+
+def test_a_command_that_was_interrupted_says_how_to_go_on(service: VertexService, tmp_path: Path) -> None:
+    output, before, errors = tmp_path / "out.jsonl", len(service.jobs.states()), tmp_path / "errors"
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 100), output)
+    service.faults.hold_jobs = True
+    asked = service.calls.count("getJob")
+    job = sluice(*command, errors=str(errors))
+    wait_until(lambda: service.calls.count("getJob") > asked or job.poll() is not None, "the job")
+    job.send_signal(signal.SIGINT)
+    assert job.wait(WAIT_SECS) == 130
+    said = errors.read_text()
+    assert "goes on. To follow it and get its output: sluice batch --progress=none" in said
+    assert f"stay in {tmp_path}/sluice-managed/" in said
+    service.faults.hold_jobs = False
+    assert main(command) == 0
+    assert (len(rows_of(output)), jobs_since(service, before)) == (100, ["JOB_STATE_SUCCEEDED"])
+
+
+def test_a_detached_job_is_followed_by_the_command_that_it_names(
+    service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 100), output)
+    assert main([*command, "--detach"]) == 0
+    assert "goes on by itself" in capsys.readouterr().err
+    assert not output.exists() and left(tmp_path)
+    assert main(command) == 0
+    assert (len(rows_of(output)), len(jobs_since(service, before))) == (100, 1)
+    assert left(tmp_path) == []
+    assert main(command) == 2, "its output is there"
+    assert main([*command, "--overwrite"]) == 0, "what was joined is not joined again, but scored anew"
+    assert (len(rows_of(output)), len(jobs_since(service, before))) == (100, 2)
+
+
+@pytest.mark.parametrize("state", ["JOB_STATE_FAILED", "JOB_STATE_EXPIRED"])
+def test_a_job_that_ends_without_results_is_replaced_and_its_rows_are_not_prepared_again(
+    service: VertexService, tmp_path: Path, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 1200), output)
+    service.faults.end_states.append(state)
+    assert main(command) == 1
+    assert "The same command makes a new job" in capsys.readouterr().err
+    prepared = sorted(tmp_path.glob("sluice-managed/*/*/prepared.json"))
+    assert len(prepared) == 1
+    written = prepared[0].stat().st_mtime_ns
+    service.faults.hold_jobs = True
+    assert main([*command, "--detach"]) == 0
+    assert prepared[0].stat().st_mtime_ns == written
+    service.faults.hold_jobs = False
+    assert main(command) == 0
+    assert (len(rows_of(output)), jobs_since(service, before)) == (1200, [state, "JOB_STATE_SUCCEEDED"])
+
+
+def test_what_a_job_that_succeeded_in_part_left_out_is_scored_again(service: VertexService, tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    service.faults.end_states.append("JOB_STATE_PARTIALLY_SUCCEEDED")
+    assert main(flags(service, "small", _parquet(tmp_path / "in.parquet", 200), output)) == 0
+    assert sorted(row["id"] for row in rows_of(output)) == list(range(200))
+
+
+def _parquet(path: Path, rows: int) -> str:
+    pq.write_table(pa.table({"id": list(range(rows)), "x": [float(n) for n in range(rows)]}), path)
+    return str(path)

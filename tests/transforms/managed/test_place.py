@@ -1,0 +1,19 @@
+"""The records of a managed job."""
+
+from pathlib import Path
+
+from sluice.transforms.managed.place import Answers, InstanceShard, Place, Prepared, Stretch
+
+
+def test_records_come_back_and_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = Place(str(tmp_path))
+    prepared = Prepared(7, (InstanceShard("a", 3, 40), InstanceShard("b", 2, 30)), ("f1", "f2"))
+    answers = Answers(4, 1, {"a": (Stretch("results-0", 0, 9), Stretch("results-1", 5, 9))})
+    assert (Prepared.read(place), Answers.read(place, "12")) == (None, None)
+    (tmp_path / "prepared.json.partial").write_text("half a rec")
+    assert Prepared.read(place) is None
+    prepared.write(place)
+    answers.write(place, "12")
+    assert (Prepared.read(place), Answers.read(place, "12"), Answers.read(place, "13")) == (prepared, answers, None)
+    assert prepared.rows == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers-12.json", "prepared.json"]
