@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import sys
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
@@ -13,6 +14,8 @@ from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
 from sluice.pipelines.plan.model import check_devices, describe_model, without_account
+from sluice.pipelines.progress.check_report import render_check
+from sluice.pipelines.progress.outcome import EXIT_OK
 from sluice.pipelines.progress.phases import PLAN, Phases
 from sluice.pipelines.running import run_pipeline
 from sluice.transforms.core import metrics
@@ -47,6 +50,9 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
         plan = plan_batch(options, cloud.project or "", cloud.temp_location or "", account)
         if not is_local(beam):
             plan = dataclasses.replace(plan, recipe=without_account(plan.recipe))
+    if options.check:
+        sys.stdout.write(render_check(plan))
+        return EXIT_OK
     set_defaults(beam, options, plan.recipe, plan.version)
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.input.description)

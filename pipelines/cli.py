@@ -22,6 +22,7 @@ from sluice.pipelines.commands import (
 )
 from sluice.pipelines.dataflow import template
 from sluice.pipelines.end import end_process
+from sluice.pipelines.options.parser import Parser, VersionAction
 from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
@@ -75,9 +76,10 @@ _WITH_BEAM_FLAGS = ("batch", "streaming")
 
 def _parser() -> argparse.ArgumentParser:
     shown = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=shown)
+    parser = Parser("sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=shown)
+    parser.add_argument("--version", action=VersionAction, help="show versions, and exit")
     parser.add_argument("--verbose", action="store_true", help="log what happens, and the tracebacks of failed jobs")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, module in _COMMANDS.items():
         command = commands.add_parser(
             name,
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         module.add_arguments(command)
+        command.set_defaults(parser=command)
         # Accepted after the command too: users add it to a command line that failed.
         command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
@@ -99,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     args.beam_flags = rest
     if rest and args.command not in _WITH_BEAM_FLAGS:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     _set_up_logging(args.verbose)
     try:
         return _COMMANDS[args.command].run(args)

@@ -13,6 +13,7 @@ from typing import Any
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import ModelFiles
 from sluice.models.protos import message_class
+from sluice.models.saved_model.not_a_model import explain
 
 _SAVED_MODEL = "saved_model.pb"
 _SHARD = re.compile(r"variables\.data-(\d+)-of-(\d+)$")
@@ -156,7 +157,4 @@ def _find_version(base: str, files: ModelFiles, wanted: int | None) -> Version:
     if wanted is not None:
         numbers = [version.number for version in found]
         raise ModelNotFound(f"--model {base} has no version {wanted}; it has {numbers or 'none'}")
-    raise ModelNotFound(
-        f"--model {base}: there is no saved_model.pb in it, nor in a numbered directory under it "
-        f"(such as {base}/1/saved_model.pb); give the directory that `tf.saved_model.save` wrote, or its parent"
-    )
+    raise ModelNotFound(f"--model {base}: {explain(base, files)}")

@@ -63,4 +63,4 @@ def leaf_fits(kind: pa.DataType, spec: ColumnSpec) -> bool:
         return pa.types.is_boolean(kind)
     if pa.types.is_decimal(kind):
         return spec.dtype.startswith(("float", "bfloat"))
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)

@@ -226,6 +226,8 @@ def _zero(kind: pa.DataType) -> pa.Scalar:
 
 def _changed(values: np.ndarray, cast: np.ndarray, spec: ColumnSpec) -> np.ndarray | None:
     """Returns bool [n]: which numbers the target's range excludes (another integer, or infinite). None: none can be."""
+    if values.dtype.kind == "b":
+        return None
     if spec.dtype.startswith(("float", "bfloat")):
         if values.dtype.kind in "iu" and spec.dtype in ("float32", "float64"):
             return None

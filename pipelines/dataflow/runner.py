@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ def beam_options(flags: list[str]) -> PipelineOptions:
             _add_all(options, parser)
     _, unknown = parser.parse_known_args(flags)
     for flag in unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
+        if not flag.startswith("-"):
+            raise UsageError(f"'{flag}' is no flag; give a glob in quotes, and --input again for each further path")
+        ours = {f"--{field.name}" for job in (BatchOptions, StreamingOptions) for field in dataclasses.fields(job)}
+        known = [*sorted(ours), *(option for action in parser._actions for option in action.option_strings)]
         near = difflib.get_close_matches(flag.split("=")[0], known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"{flag}: neither Sluice nor Beam has such a flag{hint}")
@@ -114,8 +118,10 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
             "in their network"
         )
     for name in ("input", "model", "output", "failures", "failure_payload_dir"):
-        path = getattr(job, name, "")
-        if path and "://" not in path:
+        value = getattr(job, name, "")
+        paths = (value,) if isinstance(value, str) else value
+        path = next((path for path in paths if path and "://" not in path), "")
+        if path:
             raise UsageError(
                 f"--{name} {path} is on this machine, which Dataflow's workers cannot read; give a gs:// path"
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.options.flags import GROUPS, parse_bool
+from sluice.pipelines.options.flags import GROUPS, join_list, parse_bool
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.vertex import VertexFlags
 
@@ -42,6 +42,7 @@ _LOCAL = (
     "max_delivery_attempts",
     "max_restarts",
     "health_port",
+    "check",
     "summary_file",
     "progress",
 )
@@ -175,7 +176,7 @@ def to_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
+        return join_list(["=".join(item) if isinstance(item, tuple) else str(item) for item in value])
     return "" if value is None else str(value)
 
 

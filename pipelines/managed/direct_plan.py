@@ -15,7 +15,8 @@ from sluice.models.signature import ColumnSpec, Signature, TensorSpec
 from sluice.pipelines.managed.job import JobRequest, Machines, RegisteredModel
 from sluice.pipelines.managed.label import files_state, job_label, table_state
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan.input_columns import Wanted, check_rows, check_sample, plan_input
+from sluice.pipelines.plan.first_rows import check_rows, check_sample
+from sluice.pipelines.plan.input_columns import Wanted, plan_input
 from sluice.pipelines.plan.model import find_signature
 from sluice.transforms.bigquery.find_table import find_table
 from sluice.transforms.bigquery.read import read_sample
@@ -73,8 +74,8 @@ def plan_direct(
     Raises:
       UsageError: model and input do not fit, or the service cannot read or write them.
     """
-    if options.input:
-        _check_storage("input", options.input, local)
+    for path in options.inputs:
+        _check_storage("input", path, local)
     output, output_format = _output(options, local)
     endpoint = dataclasses.replace(options.endpoint_options(), google_account=account)
     _, signature, _ = find_signature(options, (), endpoint)
@@ -97,17 +98,37 @@ def plan_direct(
 
 
 def _files(options: BatchOptions, signature: Signature) -> _Input:
-    files = match_files(options.input)
-    kind = options.input_format or input_format(files[0].path if files else options.input)
+    pattern, *others = options.inputs
+    if others:
+        raise UsageError(f"--input {others[0]}: with --vertex_direct one glob names all files; {_INSTEAD}")
+    files = match_files(pattern)
+    kind = options.input_format or input_format(files[0].path if files else pattern)
     if kind and kind not in _INSTANCES:
-        raise UsageError(f"--input {options.input}: the service reads no {kind} files; {_INSTEAD}")
+        raise UsageError(f"--input {pattern}: the service reads no {kind} files; {_INSTEAD}")
     paths = tuple(file.path for file in files)
     if files and kind == TFRECORD and not signature.takes_examples:  # records of any bytes
         source = Source(kind, paths[0], len(paths), sum(file.size_in_bytes for file in files), ())
     else:
-        source = find_source(options.input, options.input_format, CsvOptions())
-    format_ = _packed_format(options.input, source.format, paths)
-    return _Input(source, format_, paths, (format_, *files_state(options.input)))
+        source = find_source(pattern, options.input_format, CsvOptions())
+        _check_readable(pattern, source, paths)
+    format_ = _packed_format(pattern, source.format, paths)
+    return _Input(source, format_, paths, (format_, *files_state(pattern)))
+
+
+def _check_readable(pattern: str, source: Source, paths: Sequence[str]) -> None:
+    """Refuses what Sluice reads and the service does not."""
+    if source.patterns != (pattern,):
+        raise UsageError(f"--input {pattern} is a directory: give a glob of its files; or {_INSTEAD}")
+    other = [path for path in paths if path.endswith((".bz2", ".zst", ".tsv"))]
+    if other or source.arrays or source.csv.cr_ends:
+        what = (
+            other[0]
+            if other
+            else f"{source.path}, a JSON array"
+            if source.arrays
+            else f"{source.path}, without newlines"
+        )
+        raise UsageError(f"--input {pattern} matches {what}: the service does not read such files; {_INSTEAD}")
 
 
 def _packed_format(pattern: str, kind: str, paths: Sequence[str]) -> str:

@@ -3,8 +3,9 @@
 import dataclasses
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.options.csv import CSV_FLAGS, CsvFlags
 from sluice.pipelines.options.device import DeviceFlags
-from sluice.pipelines.options.flags import flag, parse_bool, parse_names
+from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_paths
 from sluice.pipelines.options.job import JobFlags
 from sluice.pipelines.options.table import FILE_LOADS, STORAGE_WRITE_API, TableFlags
 from sluice.pipelines.options.vertex import NOT_DIRECT, VertexFlags
@@ -13,7 +14,7 @@ from sluice.transforms.core.formats import FORMATS
 DISPOSITIONS = ("append", "truncate", "empty")
 
 # Flags that apply to one kind of input or output only.
-_FOR_INPUT_FILES = ("input_format", "column_names", "csv_delimiter", "csv_quote_char", "allow_quoted_newlines")
+_FOR_INPUT_FILES = ("input_format", "limit", *CSV_FLAGS)
 _FOR_OUTPUT_FILES = ("output_format", "flatten")
 _FOR_OUTPUT_TABLES = ("write_disposition", "write_method")
 
@@ -22,7 +23,14 @@ _FOR_OUTPUT_TABLES = ("write_disposition", "write_method")
 class BatchEnds(DeviceFlags, TableFlags):
     """Where a batch job reads and writes. A class of its own, so that --help shows these flags before JobFlags."""
 
-    input: str = flag("Files to score: a path or glob, local or gs://", "", group="Input", metavar="GLOB")
+    input: str | tuple[str, ...] = flag(
+        "Files to score: a path, a glob or a directory, local or gs://; may be repeated, and commas separate URIs",
+        (),
+        parse_paths,
+        group="Input",
+        metavar="GLOB",
+        repeated=True,
+    )
     input_table: str = flag(
         "BigQuery table to score: PROJECT.DATASET.TABLE, as it is at launch; TABLE$PARTITION reads one partition, "
         "TABLE* all tables whose names begin with TABLE",
@@ -45,15 +53,6 @@ class BatchEnds(DeviceFlags, TableFlags):
         metavar="PATH",
     )
     input_format: str = flag("Format of the input; default: by the file's ending", "", choices=FORMATS, group="Input")
-    column_names: tuple[str, ...] = flag(
-        "CSV without a header line: names of its columns", (), parse_names, group="Input", metavar="A,B,..."
-    )
-    csv_delimiter: str = flag("CSV: delimiter between fields", ",", group="Input", metavar="CHAR")
-    csv_quote_char: str = flag("CSV: quote character; may be empty", '"', group="Input", metavar="CHAR")
-    allow_quoted_newlines: bool = flag(
-        "CSV: quoted values may contain newlines (each file is then read by one worker)", False, parse_bool,
-        group="Input",
-    )  # fmt: skip
     input_schema: str = flag(
         "JSON file in BigQuery's schema form with the types of columns; needed to carry columns of JSON or TFRecord "
         "input into another format",
@@ -85,10 +84,18 @@ class BatchEnds(DeviceFlags, TableFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchOptions(VertexFlags, JobFlags, BatchEnds):
+class BatchOptions(VertexFlags, JobFlags, CsvFlags, BatchEnds):
     """Options of `sluice batch`. Checks itself: an invalid value raises UsageError."""
 
+    check: bool = flag(
+        "Check model, input, first rows and outputs, print what becomes of each column, and do not run the job", False,
+        parse_bool, group="Run",
+    )  # fmt: skip
     overwrite: bool = flag("Replace existing files of --output and --failures", False, parse_bool, group="Output")
+    limit: int = flag(
+        "Score only so many rows, the first of the files (one worker reads them); 0: all", 0, int, group="Input",
+        metavar="ROWS",
+    )  # fmt: skip
     max_failure_rate: float = flag(
         "Share of rows that may fail; above it the job ends with exit code 3 and writes no predictions",
         0.1,
@@ -99,23 +106,20 @@ class BatchOptions(VertexFlags, JobFlags, BatchEnds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.input, str):  # as code gives it
+            object.__setattr__(self, "input", parse_paths(self.input))
         self._check_ends()
         self.check_tables()
         self.check_vertex(self.model, self.signature)
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max_failure_rate {self.max_failure_rate:g}: it is a share between 0 and 1")
-        self._check_dialect()
+        check_number(self, "limit", whole=True)
+        self.check_csv()
 
-    def _check_dialect(self) -> None:
-        ascii_only = "one ASCII character that ends no line"
-        if not _is_mark(self.csv_delimiter):
-            raise UsageError(f"--csv_delimiter {self.csv_delimiter!r}: it is {ascii_only} (in a shell, tab is $'\\t')")
-        if self.csv_quote_char and not _is_mark(self.csv_quote_char):
-            raise UsageError(f"--csv_quote_char {self.csv_quote_char!r}: it is {ascii_only}, or empty")
-        if self.csv_delimiter == self.csv_quote_char:
-            raise UsageError(
-                f"--csv_delimiter and --csv_quote_char are both {self.csv_delimiter!r}; give different ones"
-            )
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The paths, globs and directories of --input."""
+        return (self.input,) if isinstance(self.input, str) else self.input
 
     def _check_ends(self) -> None:
         if sum(map(bool, (self.input, self.input_table, self.input_query))) != 1:
@@ -146,8 +150,3 @@ class BatchOptions(VertexFlags, JobFlags, BatchEnds):
         for name in names:
             if getattr(self, name) != defaults[name]:
                 raise UsageError(f"--{name} applies to {about}; leave it out")
-
-
-def _is_mark(text: str) -> bool:
-    """Whether CSV can have this between fields or around them: the parser looks for single bytes."""
-    return len(text) == 1 and text.isascii() and text not in "\r\n"

@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sluice.models.errors import UsageError
 
@@ -24,6 +25,7 @@ def flag(
     group: str = "",
     metavar: str = "",
     secret: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """Returns a dataclass field that becomes a command-line flag of its name. Without a default it is required.
 
@@ -34,9 +36,10 @@ def flag(
       group: one of GROUPS.
       metavar: what --help shows for the value; a template takes the parameter's type from it.
       secret: the options' repr hides the value, and templates have no parameter for it.
+      repeated: the flag may be given several times; its values, tuples, are joined.
     """
     metadata = {"help": help, "parse": parse, "choices": tuple(choices), "group": group, "metavar": metavar}
-    metadata["secret"] = secret
+    metadata |= {"secret": secret, "repeated": repeated}
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -56,9 +59,32 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
 
 
+# A comma that is part of a name or value is written so in a list.
+_ESCAPED = "\\,"
+
+
+def split_list(text: str) -> list[str]:
+    r"""Returns the parts of a comma-separated list, as they are; `\,` is a comma within a part."""
+    return [part.replace("\0", ",") for part in text.replace(_ESCAPED, "\0").split(",")]
+
+
+def join_list(parts: Sequence[str]) -> str:
+    """Returns the list whose parts `split_list` returns."""
+    return ",".join(part.replace(",", _ESCAPED) for part in parts)
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """Returns the parts of a comma-separated list; () for an empty text."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(part.strip() for part in split_list(text) if part.strip())
+
+
+# A comma between two paths. A comma within one is left alone unless a URI follows it, or is written \,.
+_BETWEEN_PATHS = re.compile(r"(?<!\\),[ ]*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+
+
+def parse_paths(text: str) -> tuple[str, ...]:
+    """Returns the path in a text; or several, if they are URIs with commas between them, as in a template's form."""
+    return tuple(part.replace(_ESCAPED, ",") for part in _BETWEEN_PATHS.split(text) if part)
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -71,13 +97,19 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
     """Returns (name, value) pairs from NAME=VALUE,NAME=VALUE."""
-    pairs = []
-    for part in parse_names(text):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {part!r}")
-        pairs.append((name, value))
-    return tuple(pairs)
+    return tuple(_split_pair(part) for part in parse_names(text))
+
+
+def parse_map(text: str) -> tuple[tuple[str, str], ...]:
+    """Returns (input, column) pairs from INPUT=COLUMN,INPUT=COLUMN. Spaces are part of a column's name."""
+    return tuple((name.strip(), column) for name, column in map(_split_pair, filter(str.strip, split_list(text))))
+
+
+def _split_pair(part: str) -> tuple[str, str]:
+    name, equals, value = part.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {part!r}")
+    return name, value
 
 
 def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
@@ -123,6 +155,21 @@ def add_arguments(parser: argparse.ArgumentParser, options: type) -> None:
                 section.add_argument(f"--{field.name}", **_argument(field))
 
 
+class _Joined(argparse.Action):
+    """Adds the values of a flag that is given several times; they replace the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        earlier = getattr(namespace, self.dest)
+        earlier = () if earlier is self.default else earlier
+        setattr(namespace, self.dest, (*earlier, *cast(Sequence[object], values)))
+
+
 def _argument(field: "dataclasses.Field[Any]") -> dict[str, Any]:
     meta = field.metadata
     text = meta["help"].replace("%", "%%")
@@ -133,6 +180,8 @@ def _argument(field: "dataclasses.Field[Any]") -> dict[str, Any]:
         arguments["default"] = field.default
         if field.default not in ("", (), None, False) and field.type is not bool:
             text += f" (default: {field.default})"
+    if meta["repeated"]:
+        arguments["action"] = _Joined
     if meta["parse"] is parse_bool:
         arguments |= {"nargs": "?", "const": True, "metavar": "true|false"}
         text += f" (default: {str(field.default).lower()})"

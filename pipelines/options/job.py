@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sluice.pipelines.options.flags import flag, parse_bool, parse_names, parse_pairs, progress_flag
+from sluice.pipelines.options.flags import flag, parse_bool, parse_map, parse_names, parse_pairs, progress_flag
 from sluice.transforms.core.formats import FORMATS
 
 # The directory of payloads in files, where none is given: beside other files of the job. It is named here, because
@@ -16,7 +16,16 @@ class JobFlags:
     """What a job carries from input to output, in which form, and what it reports."""
 
     column_defaults: tuple[tuple[str, str], ...] = flag(
-        "Values for nulls in columns of the model", (), parse_pairs, group="Input", metavar="A=0,B=x"
+        "Values for nulls in columns of the model; may be repeated", (), parse_pairs, group="Input", metavar="A=0,B=x",
+        repeated=True,
+    )  # fmt: skip
+    map: tuple[tuple[str, str], ...] = flag(
+        "Columns that the model's inputs take their values from, where the names differ; may be repeated",
+        (),
+        parse_map,
+        group="Input",
+        metavar="INPUT=COLUMN,...",
+        repeated=True,
     )
     output_format: str = flag(
         "Format of the output files; default: by their ending", "", choices=FORMATS, group="Output"

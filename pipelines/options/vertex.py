@@ -16,7 +16,8 @@ NOT_DIRECT = (
     "input_query", "row_restriction", "column_names", "csv_delimiter", "csv_quote_char", "allow_quoted_newlines",
     "input_schema", "column_defaults", "columns", "exclude_columns", "output_prefix", "add_model_columns", "flatten",
     "write_disposition", "write_method", "allow_schema_update", "partition_by", "cluster_by", "failures",
-    "failures_table", "failure_payload", "failure_payload_dir",
+    "failures_table", "failure_payload", "failure_payload_dir", "csv_encoding", "csv_skip_lines",
+    "rename_duplicate_columns", "null_values", "null_strings", "map", "limit", "check",
 )  # fmt: skip
 # An int32 in the service's protos.
 _MAX_INT32 = 2**31 - 1

@@ -1,5 +1,6 @@
 """Plans a batch job: checks model, input and output against each other before it starts."""
 
+import codecs
 import dataclasses
 import datetime
 import os
@@ -21,23 +22,28 @@ from sluice.pipelines.plan.batch_sinks import (
     plan_output_files,
     plan_output_table,
 )
-from sluice.pipelines.plan.input_columns import InputPlan, Wanted, check_rows, check_sample, plan_input
+from sluice.pipelines.plan.first_rows import check_rows, check_sample
+from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
 from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
 from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_columns
 from sluice.pipelines.plan.output_paths import Destination, parse_output
+from sluice.pipelines.plan.review import Review, review
 from sluice.transforms.bigquery.clients import check_endpoints
 from sluice.transforms.bigquery.find_table import find_query, find_table
 from sluice.transforms.bigquery.read import ReadTable, read_sample
 from sluice.transforms.bigquery.read_session import TableInput
-from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.formats import JSONL
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_READ
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
+from sluice.transforms.files.find_files import match_all
 from sluice.transforms.files.find_source import Source, find_source
 from sluice.transforms.files.read import ReadFiles
 from sluice.transforms.files.write import Target, existing_files
+
+# Encodings whose files are read as they are.
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,7 @@ class BatchPlan:
     Attributes:
       version: of the model, as found at launch; a server may move to another one unless it is pinned.
       failures: each sink gets all failures.
+      review: what becomes of each column.
     """
 
     input: Input
@@ -75,10 +82,17 @@ class BatchPlan:
     output_prefix: str
     failures: tuple[Sink, ...]
     failure_policy: FailurePolicy
+    review: Review
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """The sinks of predictions, and of failures."""
+        return (self.output, *self.failures)
 
 
 def plan_batch(options: BatchOptions, project: str = "", temp_location: str = "", account: str = "") -> BatchPlan:
-    """Returns the job that the options ask for. Creates the tables that it writes unless they exist.
+    """Returns the job that the options ask for. Creates the tables that it writes unless they exist, or
+    the options only ask for a check.
 
     Args:
       project: is billed for reads from BigQuery; "": the table's own.
@@ -98,8 +112,11 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
     destination = parse_output(options.output, options.output_format) if options.output else None
     target = destination.target(job) if destination else None
     failure_files = plan_failure_files(options, destination, job)
-    _check_targets(options, tuple(filter(None, (target, failure_files))))
+    targets = tuple(filter(None, (target, failure_files)))
+    for each in targets:
+        check_files(each, options.overwrite)
     given = _find_input(options, project)
+    _check_overlap(given.source.patterns, targets)
     endpoint = options.endpoint_options(account)
     found, signature, exclude = find_signature(options, given.source.names, endpoint)
     rows = _plan_rows(options, given, signature, exclude, destination)
@@ -117,6 +134,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
         output_prefix=options.output_prefix,
         failures=tuple(plan_failure_sinks(options, failure_files, job, temp_location)),
         failure_policy=FailurePolicy(options.max_failure_rate),
+        review=_review(given.source, rows, signature, defaults),
     )
 
 
@@ -141,9 +159,10 @@ class _Found:
 
 
 def _find_input(options: BatchOptions, project: str) -> _Found:
-    csv = CsvOptions(options.csv_delimiter, options.csv_quote_char, options.column_names, options.allow_quoted_newlines)
+    csv = _csv_options(options)
     if options.input:
-        return _Found(find_source(options.input, options.input_format, csv), csv)
+        source = find_source(options.inputs, options.input_format, csv)
+        return _Found(source, source.csv)
     endpoints = options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None
     if options.input_query:
         found = find_query(options.input_query, project, *endpoints)
@@ -153,11 +172,27 @@ def _find_input(options: BatchOptions, project: str) -> _Found:
     return _Found(found.source, csv, found.table, found.rows if whole else None)
 
 
+def _csv_options(options: BatchOptions) -> CsvOptions:
+    encoding = options.csv_encoding or "utf-8"
+    return CsvOptions(
+        options.csv_delimiter,
+        options.csv_quote_char,
+        options.column_names,
+        options.allow_quoted_newlines,
+        null_values=options.null_values,
+        null_strings=options.null_strings,
+        encoding="" if codecs.lookup(encoding).name in _UTF8 else encoding,
+        skip_lines=options.csv_skip_lines,
+        rename_duplicates=options.rename_duplicate_columns,
+    )
+
+
 def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
     source, size = found.source, f"{found.source.size / 1e6:.1f} MB"
     if found.table is None:
-        description = f"{options.input}: {source.files} {source.format} file(s), {size}"
-        return Input(description, ReadFiles(options.input, spec), BYTES_READ, source.size)
+        description = f"{', '.join(options.inputs)}: {source.files} {source.format} file(s), {size}"
+        reader = ReadFiles(source.patterns, spec, options.limit)
+        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size)
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
     return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0, found.table)
@@ -189,7 +224,7 @@ def _plan_rows(
     raw = destination is not None and is_raw(source, destination.format, given.csv, options.columns, exclude)
     schema = read_input_schema(options.input_schema)
     output = destination.format if destination else ""
-    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw, output)
+    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw, output, options.map)
     plan = plan_input(source, signature, wanted, given.csv)
     if destination is None:
         return _Rows(plan, None, table_columns(plan, signature, options.output_prefix))
@@ -208,19 +243,19 @@ def _plan_rows(
     return _Rows(plan, files, None)
 
 
-def _check_targets(options: BatchOptions, targets: tuple[Target, ...]) -> None:
-    for target in targets:
-        check_files(target, options.overwrite)
-    if options.input:
-        _check_overlap(options.input, targets)
+def _review(source: Source, rows: _Rows, signature: Signature, defaults: dict[str, Any]) -> Review:
+    if rows.files is None:
+        return review(source, rows.plan, signature, defaults, rows.table or pa.schema([]), ())
+    return review(source, rows.plan, signature, defaults, rows.files.schema, source.names if rows.files.raw else ())
 
 
-def _check_overlap(pattern: str, targets: tuple[Target, ...]) -> None:
+def _check_overlap(patterns: tuple[str, ...], targets: tuple[Target, ...]) -> None:
     """Refuses to read files that the job would replace."""
-    inputs = {_absolute(file.path) for file in match_files(pattern)}
-    for path in (path for target in targets for path in existing_files(target)):
-        if _absolute(path) in inputs:
-            raise UsageError(f"--input {pattern} matches {path}, which the job would replace; give another --output")
+    there = [path for target in targets for path in existing_files(target)]
+    read = {_absolute(file.path) for file in match_all(patterns)} if there else set()
+    for path in there:
+        if _absolute(path) in read:
+            raise UsageError(f"--input matches {path}, which the job would replace; give another --output")
 
 
 def _absolute(path: str) -> str:

@@ -76,7 +76,9 @@ def plan_output_table(options: BatchOptions, schema: pa.Schema, job: str, temp_l
         schema,
         job,
         options.write_disposition,
-        TableOptions(parse_layout(options.partition_by, options.cluster_by), options.allow_schema_update),
+        TableOptions(
+            parse_layout(options.partition_by, options.cluster_by), options.allow_schema_update, dry=options.check
+        ),
         options.bigquery_endpoint or None,
         loaded=files is not None,
     )
@@ -114,7 +116,8 @@ def plan_failure_sinks(
     if files:
         yield Sink("WriteFailures", WriteFailures(files, options.failure_payload), _committer(options, files), files)
     if options.failures_table:
-        target = plan_failure_table(options.failures_table, f"{job}-failures", options.bigquery_endpoint or None)
+        endpoint = options.bigquery_endpoint or None
+        target = plan_failure_table(options.failures_table, f"{job}-failures", endpoint, dry=options.check)
         endpoint = options.bigquery_storage_endpoint or None
         payload_dir = payload_directory(options, (options.failures, options.output), temp_location)
         writer = WriteFailureRows(target, options.failure_payload, endpoint=endpoint, payload_dir=payload_dir)

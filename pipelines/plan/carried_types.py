@@ -7,15 +7,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.transforms.core.beam_files import open_text
+from sluice.pipelines.plan.csv_texts import read_texts
 from sluice.transforms.core.formats import CSV, JSONL, TFRECORD, TYPED_FORMATS
-from sluice.transforms.decode.formats import read_range, split_file
-from sluice.transforms.decode.lines import read_blocks
-from sluice.transforms.decode.spec import CsvOptions, InputSpec
+from sluice.transforms.decode.json import first_block
+from sluice.transforms.decode.null_markers import with_nulls
+from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source
 
-# How much of a file is read to see whether its rows fit, and whether a column holds whole numbers.
-SAMPLE_BYTES = 1 << 20
 # Texts that int64 holds, whatever their digits are.
 _WHOLE = r"^\s*[+-]?[0-9]{1,18}\s*$"
 
@@ -26,7 +24,7 @@ class CarriedTypes:
 
     Attributes:
       types: by name.
-      fed: of columns that are carried as text: what the model is fed of them.
+      fed: (column, type) of columns that are carried as text: what the model is fed of them.
       guessed: columns that are whole numbers in the first rows.
     """
 
@@ -49,7 +47,7 @@ def carried_types(source: Source, needed: Mapping[str, pa.DataType], output: str
     if source.format not in (CSV, JSONL) or output == TFRECORD:
         return CarriedTypes(needed)
     if source.format == CSV and output == CSV:
-        fed = tuple((name, kind) for name, kind in needed.items() if not pa.types.is_string(kind))
+        fed = tuple((name, kind) for name, kind in needed.items() if csv.null_strings or not pa.types.is_string(kind))
         return CarriedTypes(dict.fromkeys(needed, pa.string()), fed)
     floats = [name for name, kind in needed.items() if pa.types.is_floating(kind)]
     guessed = whole_numbers(source, floats, csv) if output and floats else ()
@@ -86,26 +84,17 @@ def whole_numbers(source: Source, names: Collection[str], csv: CsvOptions) -> tu
 
 
 def _whole_in_csv(source: Source, names: Collection[str], csv: CsvOptions) -> tuple[str, ...]:
-    spec = InputSpec(CSV, tuple((name, pa.string()) for name in names if name in source.names), csv, payload=False)
-    parts = split_file(source.path, source.size, spec)
-    if not parts:
-        return ()
-    stop = None if parts[0].stop is None else min(parts[0].stop, parts[0].start + SAMPLE_BYTES)
-    decoded = next((each for each, *_ in read_range(dataclasses.replace(parts[0], stop=stop), spec)), None)
-    if decoded is None or not decoded.batches:
-        return ()
-    table = pa.Table.from_batches(decoded.batches)
-    return tuple(name for name, _ in spec.columns if _are_whole(table.column(name)))
+    texts = read_texts(source, names, csv)
+    return tuple(name for name in texts.column_names if _are_whole(texts.column(name), csv))
 
 
-def _are_whole(texts: pa.ChunkedArray) -> bool:
-    present = texts.filter(pc.not_equal(texts, ""))
+def _are_whole(texts: pa.ChunkedArray, csv: CsvOptions) -> bool:
+    present = with_nulls(texts.combine_chunks(), csv.null_texts).drop_null()
     return len(present) > 0 and bool(pc.all(pc.match_substring_regex(present, _WHOLE)).as_py())
 
 
 def _whole_in_json(source: Source, names: Collection[str], _: CsvOptions) -> tuple[str, ...]:
-    with open_text(source.path) as file:
-        block = next(read_blocks(file), None)
+    block = first_block(source.path)
     values: dict[str, list[object]] = {name: [] for name in names}
     for line in block.data.splitlines() if block else ():
         try:

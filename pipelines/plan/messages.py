@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
-from sluice.pipelines.plan.input_columns import InputPlan, Wanted, near_name, plan_input, some_names
+from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
+from sluice.pipelines.plan.names import near_name, some_names
 from sluice.pipelines.plan.output_columns import added_columns, table_columns
 from sluice.transforms.core.formats import AVRO as AVRO_FILE
 from sluice.transforms.core.formats import JSONL, TFRECORD
@@ -37,6 +38,7 @@ class MessageWanted:
       columns: --columns: names of the input columns to carry into the sinks; None: all.
       exclude: names of input columns to leave out.
       defaults: --column_defaults: values for nulls, by column, as text.
+      mapped: --map: (input of the model, column).
       model_columns: write `_model` and `_version` to the topic and to files; tables always have them.
       topic, table: whether the job has such a sink.
       files_format: of the files; "": none are written.
@@ -55,6 +57,7 @@ class MessageWanted:
     table: bool = False
     files_format: str = ""
     flatten: bool = False
+    mapped: tuple[tuple[str, str], ...] = ()
 
     def is_raw(self, sink_format: str) -> bool:
         """Whether messages go into a sink as they are: same row format in and out, no choice among columns."""
@@ -97,7 +100,10 @@ def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
     # Tf.Examples have no wider floats than the model's, unless another sink gets the same columns.
     output = TFRECORD if wanted.typed_sinks == [f"{TFRECORD} files"] else ""
     plan = plan_input(
-        source, signature, Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw, output), CsvOptions()
+        source,
+        signature,
+        Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw, output, wanted.mapped),
+        CsvOptions(),
     )
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
@@ -160,9 +166,14 @@ def _known_types(signature: Signature, wanted: MessageWanted) -> dict[str, pa.Da
     return features | wanted.schema
 
 
+def _taken(signature: Signature, wanted: MessageWanted) -> list[str]:
+    """Returns the columns that the model's inputs take."""
+    return [dict(wanted.mapped).get(spec.name, spec.name) for spec in signature.columns]
+
+
 def _check_untyped(signature: Signature, wanted: MessageWanted, schema: dict[str, pa.DataType]) -> None:
     """Checks that the columns for typed sinks have types, for messages that do not declare any."""
-    known = {*schema, *(spec.name for spec in signature.columns)}
+    known = {*schema, *_taken(signature, wanted)}
     for name in wanted.columns or ():
         if name not in known:
             raise UsageError(
@@ -192,7 +203,7 @@ def _why_typed(wanted: MessageWanted) -> str:
 def _output(format_: str, plan: InputPlan, signature: Signature, wanted: MessageWanted) -> OutputSpec:
     raw = wanted.is_raw(format_)
     columns = [] if raw else [pa.field(name, kind) for name, kind in plan.columns]
-    known = {*wanted.schema, *(spec.name for spec in signature.columns)}
+    known = {*wanted.schema, *_taken(signature, wanted)}
     present = known if raw else {field.name for field in columns}
     added = added_columns(signature, wanted.output_prefix, wanted.model_columns, present)
     spec = OutputSpec(format_, pa.schema(columns + added), raw, wanted.flatten)

@@ -115,6 +115,7 @@ def _plan_messages(
         columns=options.columns,
         exclude=exclude,
         defaults=options.column_defaults,
+        mapped=options.map,
         output_prefix=options.output_prefix,
         model_columns=options.add_model_columns,
         topic=bool(options.output_topic),

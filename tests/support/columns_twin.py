@@ -74,7 +74,7 @@ _LEAVES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
 @st.composite
 def leaves(draw: st.DrawFn, dtype: str) -> tuple[pa.DataType, st.SearchStrategy[Any]]:
     """An Arrow type of single values; usually one that can hold values of the dtype."""
-    group = "bool" if dtype == "bool" else "string binary" if dtype == "string" else "int float decimal"
+    group = "bool" if dtype == "bool" else "string binary" if dtype == "string" else "int float decimal bool"
     likely = [leaf for leaf in _LEAVES if any(name in str(leaf[0]) for name in group.split())]
     return draw(st.sampled_from(likely) | st.sampled_from(_LEAVES))
 
@@ -210,7 +210,7 @@ def may_hold(kind: pa.DataType, dtype: str) -> bool:
         return kind == pa.bool_()
     if pa.types.is_decimal(kind):
         return "float" in dtype
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()
 
 
 def _leaf(value: Any, kind: pa.DataType, dtype: str) -> Any:
@@ -220,6 +220,8 @@ def _leaf(value: Any, kind: pa.DataType, dtype: str) -> Any:
         return value.encode() if isinstance(value, str) else value
     if dtype == "bool":
         return value
+    if isinstance(value, bool):
+        value, kind = int(value), pa.int8()
     if "float" in dtype:
         wide = float(value) if isinstance(value, decimal.Decimal) else value
         source = np.float64 if isinstance(value, decimal.Decimal) else kind.to_pandas_dtype()

@@ -83,12 +83,14 @@ class TableOptions:
       exact: the table must accept every row, whatever is null in it: its types are the same, and no field is REQUIRED
         that is not REQUIRED here. Else single rows may turn out not to fit.
       partitions: the id may name one of the table's partitions, TABLE$PARTITION. Only load jobs write to one.
+      dry: a table that is not there is not made, and one that is there is not changed: only looked at.
     """
 
     layout: TableLayout = dataclasses.field(default_factory=TableLayout)
     allow_schema_update: bool = False
     exact: bool = False
     partitions: bool = False
+    dry: bool = False
 
 
 def ensure_table(
@@ -131,11 +133,11 @@ def ensure_fields(
     client = open_client(reference.project, endpoint)
     call = call_options(retry_secs, _REQUEST_SECS)
     try:
-        table = _get_or_make(client, reference, fields, options.layout, call)
+        table = _get_or_make(client, reference, fields, options, call)
         _check_kind(table)
         options.layout.check(table)
         if options.allow_schema_update:
-            table = _with_fields(client, table, fields, call)
+            table = _with_fields(client, table, fields, options.dry, call)
     except RetryError as error:
         raise UsageError(f"table {reference}: BigQuery does not answer: {error.cause}") from error
     except GoogleAPICallError as error:
@@ -165,15 +167,18 @@ def _get_or_make(
     client: bigquery.Client,
     reference: bigquery.TableReference,
     fields: Sequence[Field],
-    layout: TableLayout,
+    options: TableOptions,
     call: dict[str, Any],
 ) -> bigquery.Table:
     try:
         return client.get_table(reference, **call)
     except NotFound:
         table = bigquery.Table(reference, [bigquery.SchemaField.from_api_repr(field) for field in fields])
-        layout.lay_out(table, fields)
+        options.layout.lay_out(table, fields)
     try:
+        if options.dry:
+            client.get_dataset(bigquery.DatasetReference(reference.project, reference.dataset_id), **call)
+            return table
         return client.create_table(table, exists_ok=True, **call)
     except NotFound as error:
         dataset = f"{reference.project}:{reference.dataset_id}"
@@ -183,7 +188,7 @@ def _get_or_make(
 
 
 def _with_fields(
-    client: bigquery.Client, table: bigquery.Table, fields: Sequence[Field], call: dict[str, Any]
+    client: bigquery.Client, table: bigquery.Table, fields: Sequence[Field], dry: bool, call: dict[str, Any]
 ) -> bigquery.Table:
     """Adds the fields that the table lacks; returns the table. Fails if somebody else changes it meanwhile."""
     found = [field.to_api_repr() for field in table.schema]
@@ -191,7 +196,7 @@ def _with_fields(
     if wanted == found:
         return table
     table.schema = [bigquery.SchemaField.from_api_repr(field) for field in wanted]
-    return client.update_table(table, ["schema"], **call)
+    return table if dry else client.update_table(table, ["schema"], **call)
 
 
 def _joined(found: Iterable[Field], fields: Iterable[Field]) -> list[dict[str, Any]]:

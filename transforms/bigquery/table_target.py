@@ -104,7 +104,7 @@ def plan_table(
     target = TableTarget.appended(table_id, append_schema(schema, fields), job, endpoint)
     if queried:
         _check_nullable(target.table, fields)
-    if disposition == EMPTY and has_rows(target.table, endpoint, retry_secs):
+    if disposition == EMPTY and not options.dry and has_rows(target.table, endpoint, retry_secs):
         raise UsageError(
             f"table {target.table} has rows, and --write_disposition empty says that it has none; give append or "
             "truncate"
@@ -113,7 +113,8 @@ def plan_table(
         check_loadable(schema, fields)
     elif queried:
         target = dataclasses.replace(target, rows_table=staging_id(target.table, job))
-        _make_staging(target, retry_secs)
+        if not options.dry:
+            _make_staging(target, retry_secs)
     return dataclasses.replace(target, disposition=disposition)
 
 

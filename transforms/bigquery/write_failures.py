@@ -62,15 +62,17 @@ _BATCH_ROWS = 500
 _BATCH_BYTES = 3_000_000
 
 
-def ensure_failure_table(table_id: str, endpoint: str | None = None, retry_secs: float = 30.0) -> None:
+def ensure_failure_table(
+    table_id: str, endpoint: str | None = None, retry_secs: float = 30.0, dry: bool = False
+) -> None:
     """Makes the table unless it exists; else checks that it accepts every failure.
 
-    For the arguments, and for what is raised, see transforms.bigquery.table.ensure_fields.
+    For the arguments, and for what is raised, see transforms.bigquery.table.ensure_fields and TableOptions.
     """
-    ensure_fields(table_id, FIELDS, endpoint, retry_secs, TableOptions(exact=True))
+    ensure_fields(table_id, FIELDS, endpoint, retry_secs, TableOptions(exact=True, dry=dry))
 
 
-def plan_failure_table(table_id: str, job: str, endpoint: str | None = None) -> TableTarget:
+def plan_failure_table(table_id: str, job: str, endpoint: str | None = None, dry: bool = False) -> TableTarget:
     """Returns the target of a batch job's failures, after `ensure_failure_table`.
 
     For the arguments see transforms.bigquery.table_target.plan_table.
@@ -78,7 +80,7 @@ def plan_failure_table(table_id: str, job: str, endpoint: str | None = None) -> 
     Raises:
       UsageError: see transforms.bigquery.table.ensure_fields.
     """
-    ensure_failure_table(table_id, endpoint)
+    ensure_failure_table(table_id, endpoint, dry=dry)
     return TableTarget.appended(table_id, SCHEMA, job, endpoint)
 
 

@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import InputChanged, UsageError
 from sluice.models.files import copy_directory, is_in_use, open_lock, within
+from sluice.transforms.core.made_files import CODECS, unpacked
 
 _COPY_CHUNK_BYTES = 8 << 20
 # A model is loaded as soon as its copy is made, and holds it then. What comes between takes less than this.
@@ -88,9 +89,15 @@ def _storage_errors() -> Iterator[None]:
 
 
 def open_text(path: str) -> BinaryIO:
-    """Opens a file to read, unpacked if its name ends in .gz. A truncated gzip stream raises EOFError."""
+    """Opens a file to read, unpacked if its name says that it is packed.
+
+    A truncated gzip stream raises EOFError, others OSError.
+    """
     file = open_binary(path)
-    return cast(BinaryIO, _GzipFile(file)) if path.endswith(".gz") else file
+    if path.endswith(".gz"):
+        return cast(BinaryIO, _GzipFile(file))
+    codec = next((codec for ending, codec in CODECS.items() if path.endswith(ending)), "")
+    return unpacked(file, codec) if codec else file
 
 
 class _GzipFile(gzip.GzipFile):

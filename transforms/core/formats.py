@@ -23,11 +23,22 @@ ENDINGS = {
     ".tfrecord": TFRECORD,
     ".tfrecords": TFRECORD,
 }
+# .tsv is CSV with tabs. We write none.
+INPUT_ENDINGS = ENDINGS | {".tsv": CSV}
+# The endings of packed files, after those.
+PACKED = (".gz", ".bz2", ".zst")
 # The endings of output files. Parquet and Avro compress inside, so only the others are gzipped.
 OUTPUT_ENDINGS = ENDINGS | {f"{ending}.gz": name for ending, name in ENDINGS.items() if name in RAW_FORMATS}
 
 
+def input_ending(path: str) -> str:
+    """Returns the end of an input file's name that shows its format, and that it is packed; "" if none does."""
+    packing = next((ending for ending in PACKED if path.endswith(ending)), "")
+    plain = path.removesuffix(packing)
+    return next((ending + packing for ending in INPUT_ENDINGS if plain.endswith(ending)), "")
+
+
 def input_format(path: str) -> str:
-    """Returns the format of an input file, gzipped or not, by its name; "" if the name does not show it."""
-    plain = path.removesuffix(".gz")
-    return next((name for ending, name in ENDINGS.items() if plain.endswith(ending)), "")
+    """Returns the format of an input file, packed or not, by its name; "" if the name does not show it."""
+    ending = input_ending(path)
+    return next((name for plain, name in INPUT_ENDINGS.items() if ending in (plain, *map(plain.__add__, PACKED))), "")

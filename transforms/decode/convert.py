@@ -77,11 +77,38 @@ def _steps(kind: pa.DataType) -> tuple[_Convert, _Convert]:
         convert = _parse_floats
     elif pa.types.is_boolean(kind):
         convert = _parse_booleans
+    elif pa.types.is_integer(kind):
+        convert = _parse_integers
     return _trimmed, lambda array: convert(array, kind)
 
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return array.cast(kind)
+
+
+# A whole number as other programs write it: with a plus, or with a fraction of zeros.
+_WHOLE = r"^(?:\+|(-))?([0-9]+)(?:\.0*)?$"
+_INTEGER = r"^-?[0-9]+$"
+# R writes 100000 as 1e+05.
+_FLOAT = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+# A double below shows a fraction of 1/256 or more.
+SURELY_WHOLE = 1 << 45
+
+
+def _parse_integers(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Parses whole numbers: also 20.0 and +9, and others, such as 1e+05, if a double shows that they are whole."""
+    try:
+        return array.cast(kind)
+    except pa.ArrowInvalid:
+        texts = pc.replace_substring_regex(array, _WHOLE, r"\1\2")
+    plain = pc.match_substring_regex(texts, _INTEGER)
+    floats = pc.and_not(pc.match_substring_regex(texts, _FLOAT), plain)
+    if not pc.any(floats).as_py():
+        return texts.cast(kind)
+    values = _parse_floats(pc.if_else(floats, texts, "0"), pa.float64())
+    if pc.any(pc.greater_equal(pc.abs(values), SURELY_WHOLE)).as_py():
+        raise ValueError("a whole number that a double may hold rounded")
+    return pc.if_else(floats, values.cast(kind), pc.if_else(floats, "0", texts).cast(kind))
 
 
 def _parse_booleans(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -101,7 +128,10 @@ def _empty_to_null(array: pa.Array) -> pa.Array:
 
 
 def _parse_floats(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    values = array.cast(kind)
+    try:
+        values = array.cast(kind)
+    except pa.ArrowInvalid:
+        values = pc.replace_substring_regex(array, r"^\+([0-9.])", r"\1").cast(kind)
     infinite = pc.is_inf(values)
     if not pc.any(infinite).as_py():
         return values

@@ -8,11 +8,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from sluice.models.errors import CorruptFile
+from sluice.models.tensors.column_types import is_text
 from sluice.models.wording import message
 from sluice.transforms.core.failures import Failure
-from sluice.transforms.decode.convert import ROUNDED, convert_or_mark, may_round, parse_texts
+from sluice.transforms.decode.convert import ROUNDED, SURELY_WHOLE, convert_or_mark, may_round, parse_texts
 from sluice.transforms.decode.json_values import parse_json
 from sluice.transforms.decode.lines import BOM, LineBlock, is_utf8, open_quotes, stray_returns, unpaired_quotes
+from sluice.transforms.decode.null_markers import hint, with_nulls
 from sluice.transforms.decode.spec import (
     CsvOptions,
     Decoded,
@@ -132,7 +134,7 @@ def _decode_together(block: LineBlock, names: Sequence[str], spec: InputSpec, or
     for typed in (True, False):
         wrong.clear()
         table = _parse(block, names, spec, wrong, typed)
-        if table is not None and not (typed and _differs(table, spec.exact)):
+        if table is not None and not (typed and _differs(table, spec)):
             break
     if table is None or table.num_rows + len(wrong) != len(rows):
         raise Undecodable(message("the line cannot be parsed as one row of CSV"))
@@ -149,7 +151,7 @@ def _parse(
         wrong.append((row.number - 1, message(text, wanted=row.expected_columns, found=row.actual_columns)))
         return "skip"
 
-    kinds = {name: _parsed_type(kind) if typed else pa.binary() for name, kind in spec.columns}
+    kinds = {name: _parsed_type(name, kind, spec) if typed else pa.binary() for name, kind in spec.columns}
     # pyarrow drops a byte order mark from the beginning of its data, which is not the beginning of the file.
     data = block.data if not block.data.startswith(BOM) else b"\n" + block.data
     options = (
@@ -164,8 +166,8 @@ def _parse(
             # If no column is requested, pyarrow converts every one.
             include_columns=list(kinds) or list(names[:1]),
             column_types=kinds or {names[0]: pa.binary()},
-            null_values=[""],
-            strings_can_be_null=False,
+            null_values=spec.csv.null_texts,
+            strings_can_be_null=spec.csv.null_strings,
         ),
     )
     try:
@@ -174,21 +176,34 @@ def _parse(
         return None
 
 
-def _parsed_type(kind: pa.DataType) -> pa.DataType:
+def _parsed_type(name: str, kind: pa.DataType, spec: InputSpec) -> pa.DataType:
     """Returns the type to parse a column as: string if pyarrow cannot parse it, or parses it unlike `parse_texts`."""
+    if name in spec.decimals:
+        return pa.float64()
     types = pa.types
     native = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal128)
     return kind if any(is_kind(kind) for is_kind in native) else pa.string()
 
 
-def _differs(table: pa.Table, exact: Sequence[str]) -> bool:
-    """Whether a float may be another number than its text: infinite, or a large whole number where these are exact."""
+def _differs(table: pa.Table, spec: InputSpec) -> bool:
+    """Whether a float may be another number than its text: infinite, or a large whole number where these are exact.
+
+    Or it is no whole number, and of a column of these.
+    """
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py():
             return True
-        if name in exact and pa.types.is_floating(column.type) and pc.any(may_round(column)).as_py():
+        if name in spec.decimals and not _are_whole(column):
+            return True
+        if name in spec.exact and pa.types.is_floating(column.type) and pc.any(may_round(column)).as_py():
             return True
     return False
+
+
+def _are_whole(floats: pa.ChunkedArray) -> bool:
+    """Whether all floats are whole numbers that no rounding can have made."""
+    small = pc.less(pc.abs(floats), SURELY_WHOLE)
+    return bool(pc.all(pc.and_(small, pc.equal(floats, pc.floor(floats))), min_count=0).as_py())
 
 
 def _finish(
@@ -199,9 +214,11 @@ def _finish(
     parsed = rows if not wrong else np.delete(rows, [row for row, _ in wrong])
     arrays = []
     bad = np.zeros(len(parsed), bool)
-    for name, kind in (*spec.columns, *spec.fed):
+    sources = [*spec.columns, *((spec.source_of(name), kind) for name, kind in spec.fed)]
+    for place, (name, kind) in enumerate(sources):
         texts = _joined(table.column(name))
-        array, misfits = _convert(texts, kind, name in spec.exact)
+        present = _without_markers(texts, kind, spec, fed=place >= len(spec.columns))
+        array, misfits = _convert(present, kind, name in spec.exact)
         if misfits is not None:
             for row in np.flatnonzero(misfits & ~bad):
                 reasons[int(parsed[row])] = _misfit(texts[row], name, kind, spec)
@@ -218,10 +235,21 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies even a single one
 
 
+def _without_markers(texts: pa.Array, kind: pa.DataType, spec: InputSpec, fed: bool) -> pa.Array:
+    """Returns a parsed column with nulls for what stands for no value; the parser has seen to columns with a type."""
+    if not is_text(texts.type):
+        return texts
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return with_nulls(texts, spec.csv.null_texts) if fed and pa.types.is_string(kind) else texts
+    return with_nulls(texts, spec.csv.null_texts) if spec.csv.null_values else texts
+
+
 def _convert(array: pa.Array, kind: pa.DataType, exact: bool) -> tuple[pa.Array, np.ndarray | None]:
     """Returns a parsed column in the job's type, null where a value does not fit, and the misfits (bool [n])."""
     if array.type == kind and not pa.types.is_binary(kind):
         return array, None
+    if pa.types.is_floating(array.type):  # of whole numbers, see InputSpec.decimals
+        return convert_or_mark(array, lambda part: part.cast(kind), kind)
     if pa.types.is_nested(kind):
         return convert_or_mark(array, lambda part: parse_json(part, kind, exact), kind)
     return parse_texts(array, kind, exact)
@@ -235,12 +263,17 @@ def _failures(block: LineBlock, reasons: Mapping[int, str], origin: str) -> list
 def _misfit(text: pa.Scalar, name: str, kind: pa.DataType, spec: InputSpec) -> str:
     if name in spec.exact and _convert(pa.array([text.as_py()], text.type), kind, exact=False)[1] is None:
         return message("column '{name}': {}: {rounded}", _quoted(text.as_py()), name=name, rounded=ROUNDED)
-    wanted = f"{_named(kind)}{spec.hint(name)}"
+    marker = "" if pa.types.is_binary(kind) else hint(_text(text.as_py()))
+    wanted = f"{_named(kind)}{spec.hint(name)}{marker}"
     return message("column '{name}': {} is not {wanted}", _quoted(text.as_py()), name=name, wanted=wanted)
 
 
-def _quoted(value: bytes | str | None) -> str:
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value or "")
+def _text(value: object) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value or "")
+
+
+def _quoted(value: object) -> str:
+    text = _text(value)
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 

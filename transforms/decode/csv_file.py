@@ -4,18 +4,22 @@ The ranges are cut here because no library cuts CSV: pyarrow reads one stream fr
 positions, and a text source that splits at newlines reads the lines of a quoted value as rows.
 """
 
+import codecs
 import csv
+import functools
 import io
-from collections.abc import Iterator
-from typing import BinaryIO
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_text
+from sluice.transforms.core.made_files import CrFile, in_utf8
 from sluice.transforms.decode.csv import check_header, decode_csv, find_open_quote, open_quote_failures
 from sluice.transforms.decode.lines import LineBlock, open_quotes, read_blocks, stray_returns
-from sluice.transforms.decode.ranges import RANGE_BYTES, FileRange, Look, Read, beginning, opened, split_evenly
+from sluice.transforms.decode.ranges import RANGE_BYTES, FileRange, Look, Read, beginning, opened, split_evenly, unsplit
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 
 # The bytes of a file that are read at a time to find its header.
@@ -33,23 +37,37 @@ def look_csv(path: str, options: CsvOptions) -> Look:
     return Look(csv_head(path, options)[0], {}, ())
 
 
+def open_csv(path: str, options: CsvOptions) -> BinaryIO:
+    """Opens a CSV file to read it as UTF-8, with newlines at the ends of lines."""
+    file = open_text(path)
+    file = in_utf8(file, options.encoding) if options.encoding else file
+    return cast(BinaryIO, CrFile(file)) if options.cr_ends else file
+
+
+def has_cr_ends(path: str, options: CsvOptions) -> bool:
+    """Whether the lines of a file end with a carriage return alone, as far as its beginning shows."""
+    with open_csv(path, options) as file:
+        head = file.read(_HEAD_BYTES)
+    return b"\r" in head and b"\n" not in head
+
+
 def split_csv(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
-    """Returns the ranges of a file; a single one if values may hold newlines."""
-    if spec.csv.allow_quoted_newlines:
-        return [FileRange(path, 0, None, size)]
+    """Returns the ranges of a file; a single one if values may hold newlines, or if it is not UTF-8."""
+    if spec.csv.allow_quoted_newlines or spec.csv.encoding:
+        return unsplit(path, size)
     return split_evenly(path, size, spec, range_bytes)
 
 
 def csv_head(path: str, options: CsvOptions) -> tuple[tuple[str, ...], int]:
     """Returns what `read_head` finds in a file."""
-    with open_text(path) as file:
+    with open_csv(path, options) as file:
         return read_head(file, options)
 
 
 def read_head(file: BinaryIO, options: CsvOptions) -> tuple[tuple[str, ...], int]:
     """Returns the names of the fields, and the (uncompressed) byte at which the lines after the header begin.
 
-    The header is the first line that is not blank. The names are () if there is none.
+    The header is the first line that is not blank, after those to skip. The names are () if there is none.
 
     Args:
       file: at byte 0.
@@ -57,16 +75,31 @@ def read_head(file: BinaryIO, options: CsvOptions) -> tuple[tuple[str, ...], int
     Raises:
       CorruptFile: see `look_csv`; or the header is too long.
     """
+    begin = _skip_lines(file, options.skip_lines) if options.skip_lines else 0
     if options.column_names:
-        return options.column_names, 0
+        return options.column_names, begin
     joining, delimiter = options.quote if options.allow_quoted_newlines else b"", options.delimiter.encode()
-    for block in read_blocks(file, 0, None, joining, delimiter, _HEAD_BYTES, MAX_HEAD_BYTES):
+    for block in read_blocks(file, begin, None, joining, delimiter, _HEAD_BYTES, MAX_HEAD_BYTES):
         for line in np.flatnonzero(~block.blank())[:1].tolist():
             _check_header(block.slice(line, line + 1), options)
             return parse_header(block.line(line), options), block.offset + int(block.ends[line])
-        if block.offset > MAX_HEAD_BYTES:
+        if block.offset > begin + MAX_HEAD_BYTES:
             raise CorruptFile(f"the first {MAX_HEAD_BYTES} bytes hold no header, only blank lines")
     return (), 0
+
+
+def _skip_lines(file: BinaryIO, count: int) -> int:
+    """Returns the byte after the first lines of a file, which is at byte 0; its end, if it has no more."""
+    position = 0
+    while chunk := file.read(_HEAD_BYTES):
+        ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n"))
+        if len(ends) >= count:
+            return position + int(ends[count - 1]) + 1
+        count -= len(ends)
+        position += len(chunk)
+        if position > MAX_HEAD_BYTES:
+            raise CorruptFile(f"the lines to skip are longer than {MAX_HEAD_BYTES} bytes; check --csv_skip_lines")
+    return position
 
 
 def _check_header(header: LineBlock, options: CsvOptions) -> None:
@@ -85,7 +118,9 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CorruptFile(f"the header is not UTF-8: {error}; give --column_names for files without one") from error
+        raise CorruptFile(f"the header is not UTF-8: {error}; give its encoding, {_guess(line)}") from error
+    if "\0" in text:
+        raise CorruptFile("the header holds zero bytes; if it is UTF-16, give --csv_encoding utf-16-le (or utf-16-be)")
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=options.delimiter,
@@ -96,16 +131,37 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
         names = tuple(next(reader, ()))
     except csv.Error as error:
         raise CorruptFile(f"the header is not a line of CSV: {error}") from error
+    if options.rename_duplicates:
+        names = renamed(names)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CorruptFile(f"the header names {', '.join(map(repr, twice))} more than once")
+        text = ", ".join(map(repr, twice))
+        raise CorruptFile(f"the header names {text} more than once; give --rename_duplicate_columns to number them")
     return names
+
+
+def _guess(header: bytes) -> str:
+    """Returns the flag for an encoding that a header which is not UTF-8 may have."""
+    if header.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "--csv_encoding utf-16"
+    return "for example --csv_encoding cp1252 (Windows, western) or latin-1"
+
+
+def renamed(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns names that differ: the second `a` becomes `a_2`, and a blank name in the third place `column_3`."""
+    found: list[str] = []
+    for place, name in enumerate(names, 1):
+        base = name if name.strip() else f"column_{place}"
+        taken = {*found, *(other for other in names if other != name)}
+        numbered = (f"{base}_{number}" for number in itertools.count(2))
+        found.append(next(free for free in itertools.chain([base], numbered) if free not in taken))
+    return tuple(found)
 
 
 def read_csv_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of a range. If a line in a segment leaves a quote open, all its rows are failures."""
     origin = f"{part.path}#byte="
-    with opened(part.path, open_text) as file:
+    with opened(part.path, functools.partial(open_csv, options=spec.csv)) as file:
         with beginning():
             names, begin = read_head(file, spec.csv)
             if names:

@@ -18,6 +18,7 @@ from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import ROUNDED, rounds
+from sluice.transforms.decode.json_array import begins_array, read_array
 from sluice.transforms.decode.json_text import as_python_reads, may_hold
 from sluice.transforms.decode.json_values import (
     Json,
@@ -29,7 +30,7 @@ from sluice.transforms.decode.json_values import (
     read_objects,
 )
 from sluice.transforms.decode.lines import LineBlock, is_utf8, read_blocks
-from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened
+from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened, split_evenly, unsplit
 from sluice.transforms.decode.spec import (
     CsvOptions,
     Decoded,
@@ -54,13 +55,12 @@ _FEW_ROWS = 64
 
 
 def look_json(path: str, _: CsvOptions) -> Look:
-    """Returns the first rows of a file and their keys; a line that is no JSON object is left out.
+    """Returns the first rows of a file and their keys; a line, or value of an array, that is no object is left out.
 
     Raises:
-      CorruptFile: none of the first lines is a JSON object.
+      CorruptFile: none of the first is a JSON object.
     """
-    with open_text(path) as file:
-        block = next(read_blocks(file), None)
+    block = first_block(path)
     lines = [block.line(number) for number in range(min(len(block), SAMPLE_ROWS))] if block else []
     lines = [line for line in lines if line.strip()]
     rows = tuple(row for row in map(_json_object, lines) if row is not None)
@@ -68,6 +68,23 @@ def look_json(path: str, _: CsvOptions) -> Look:
         text = "none of its first {count} lines is a JSON object; the first begins {!r}"
         raise CorruptFile(message(text, lines[0][:40], count=len(lines)))
     return Look(tuple(dict.fromkeys(name for row in rows for name in row)), {}, rows)
+
+
+def first_block(path: str) -> LineBlock | None:
+    """Returns the first lines of a file, or the first values of an array; None if there are none."""
+    with open_text(path) as file:
+        return next(read_array(file) if begins_array(file) else read_blocks(file), None)
+
+
+def is_array(path: str) -> bool:
+    """Whether a file holds a JSON array."""
+    with open_text(path) as file:
+        return begins_array(file)
+
+
+def split_json(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
+    """Returns the ranges of a file; a single one if it may be an array."""
+    return unsplit(path, size) if spec.arrays else split_evenly(path, size, spec, range_bytes)
 
 
 def _json_object(line: bytes) -> dict[str, Json] | None:
@@ -81,8 +98,12 @@ def _json_object(line: bytes) -> dict[str, Json] | None:
 def read_json_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of a range."""
     with opened(part.path, open_text) as file:
-        for block in read_blocks(file, part.start, part.stop):
-            yield decode_json(block, spec, f"{part.path}#byte="), len(block.data), block.offset + len(block.data)
+        array = spec.arrays and begins_array(file)
+        for block in read_array(file) if array else read_blocks(file, part.start, part.stop):
+            end = block.offset + len(block.data)
+            if array:  # whose lines are not those of the file
+                end = int(block.positions[-1]) + len(block.line(len(block) - 1))
+            yield decode_json(block, spec, f"{part.path}#byte="), len(block.data), end
 
 
 def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:

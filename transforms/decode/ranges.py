@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
+from sluice.transforms.core.formats import PACKED
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
 
 # One range is some hundred milliseconds of work: enough to be worth a shuffle, small enough to spread over workers.
@@ -84,10 +85,15 @@ class Reader(NamedTuple):
     unit: str = "byte"
 
 
+def unsplit(path: str, size: int) -> list[FileRange]:
+    """Returns the one range of a file that is read from its beginning only."""
+    return [FileRange(path, 0, None, size)]
+
+
 def split_evenly(path: str, size: int, _: InputSpec, range_bytes: int) -> list[FileRange]:
-    """The `split` where ranges may begin at any byte: they are of nearly equal size, and a gzipped file is one."""
-    if path.endswith(".gz"):
-        return [FileRange(path, 0, None, size)]
+    """The `split` where ranges may begin at any byte: they are of nearly equal size, and a packed file is one."""
+    if path.endswith(PACKED):
+        return unsplit(path, size)
     edges = np.linspace(0, size, -(-size // range_bytes) + 1).astype(int).tolist()
     return [FileRange(path, start, stop, stop - start) for start, stop in itertools.pairwise(edges)]
 

@@ -1,6 +1,7 @@
 """The input of decoding, which a job decides at launch, and its output."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from sluice.models.errors import CorruptFile
 from sluice.models.isolate import isolate
-from sluice.models.reserved import FED
+from sluice.models.reserved import FED, POSITION
 from sluice.models.wording import message, text_of
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import with_origin, with_payload
@@ -27,16 +28,35 @@ class CsvOptions:
       column_names: the fields of files without a header line; empty: the first line of each file is its header.
       quote_char: "" if quotes have no meaning.
       allow_quoted_newlines: values may hold newlines. Files are then read unsplit.
+      encoding: of the files, by a name of Python's; "": UTF-8. Others are read unsplit, with positions as in UTF-8.
+      skip_lines: how many lines of each file come before its header, or its first row.
+      rename_duplicates: give numbers to names that come again, and names to columns that have none.
+      cr_ends: lines end with a carriage return alone.
+      null_values: texts that stand for no value, besides the empty field, in all columns but those of strings.
+      null_strings: they, and the empty field, do so in columns of strings, too; not in what is fed (`InputSpec.fed`),
+        where they always do.
     """
 
     delimiter: str = ","
     quote_char: str = '"'
     column_names: tuple[str, ...] = ()
     allow_quoted_newlines: bool = False
+    null_values: tuple[str, ...] = ()
+    null_strings: bool = False
+    encoding: str = ""
+    skip_lines: int = 0
+    rename_duplicates: bool = False
+    cr_ends: bool = False
 
     @property
     def quote(self) -> bytes:
         return self.quote_char.encode()
+
+    @functools.cached_property
+    def null_texts(self) -> tuple[str, ...]:
+        """All texts that stand for no value. Spaces are often left around those of null_values."""
+        spaced = (f"{left}{text}{right}" for text in self.null_values for left in ("", " ") for right in ("", " "))
+        return ("", *spaced)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +66,24 @@ class InputSpec:
     Attributes:
       format: a name of transforms.core.formats.
       columns: (name, type) of each column to read, in order. In text formats a binary column is base64.
-      fed: for CSV: (name, type) of columns whose text is carried: what the model is fed of them, each in a column of
-        its own after the others (models.reserved.FED).
+      fed: for CSV: (input, type) of inputs whose columns are carried as text: what the model is fed of them, each in a
+        column of its own after the others (models.reserved.FED).
+      mapped: (input, column) of inputs that take a column of another name.
+      decimals: for CSV: columns of whole numbers that are written with a fraction of zeros.
       exact: columns of floats that are written: a number that they would round fails its row; of text, a whole number.
       guessed: columns whose type is that of the first rows.
       examples: for TFRecords of a model that parses tf.Examples itself: the column of the whole records.
       payload: carry the source text of each row, for failures and for writers of raw rows.
       header: for CSV whose lines are written as they are: the header that every file must have.
       added: for JSON objects that are written as they are: the names that the output adds to them.
+      arrays: for JSON: files may be arrays of objects. They are read unsplit.
     """
 
     format: str
     columns: tuple[tuple[str, pa.DataType], ...]
     fed: tuple[tuple[str, pa.DataType], ...] = dataclasses.field(default=(), kw_only=True)
+    mapped: tuple[tuple[str, str], ...] = dataclasses.field(default=(), kw_only=True)
+    decimals: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     exact: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     guessed: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     csv: CsvOptions = dataclasses.field(default_factory=CsvOptions)
@@ -66,10 +91,23 @@ class InputSpec:
     payload: bool = True
     header: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+    arrays: bool = False
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([*self.columns, *((FED + name, kind) for name, kind in self.fed)])
+        kinds = dict(self.columns)
+        fed = [*self.fed, *((name, kinds[column]) for name, column in self.aliases)]
+        return pa.schema([*self.columns, *((FED + name, kind) for name, kind in fed)])
+
+    @property
+    def aliases(self) -> list[tuple[str, str]]:
+        """(input, column) of `mapped` whose column is fed as it is."""
+        fed = dict(self.fed)
+        return [(name, column) for name, column in self.mapped if name not in fed]
+
+    def source_of(self, name: str) -> str:
+        """Returns the column that an input takes."""
+        return dict(self.mapped).get(name, name)
 
     def hint(self, name: str) -> str:
         """Returns the end of the error for a value that is not of the type of this column: the remedy, if any."""
@@ -106,6 +144,17 @@ class Decoded:
         self.failures += other.failures
 
 
+def first_rows(decoded: Decoded, count: int) -> Decoded:
+    """Returns the first rows, good and bad, by their positions. There must be more."""
+    joined = decoded.joined()
+    places = [batch.column(POSITION).to_numpy() for batch in joined.batches]
+    failed = [int(failure.origin.rpartition("=")[2]) for failure in joined.failures]
+    end = np.sort(np.concatenate([*places, np.array(failed, np.int64)]))[count]
+    good = [batch.filter(pa.array(place < end)) for batch, place in zip(joined.batches, places, strict=True)]
+    bad = [failure for failure, place in zip(joined.failures, failed, strict=True) if place < end]
+    return Decoded([batch for batch in good if batch.num_rows], bad)
+
+
 def row_failure(message: str, origin: str, payload: bytes) -> Failure:
     """Returns the failure of a row that cannot be decoded."""
     return Failure(DECODE, INVALID_ROW, message, origin, payload)
@@ -125,8 +174,14 @@ def finish(
     positions: np.ndarray,
     payload: pa.Array | None,
 ) -> pa.RecordBatch:
-    """Returns the batch of the job's columns with the reserved ones after them."""
-    batch = pa.RecordBatch.from_arrays(list(arrays), schema=spec.schema)
+    """Returns the batch of the job's columns with the reserved ones after them.
+
+    Args:
+      arrays: of `spec.columns`, then of `spec.fed`.
+    """
+    places = {name: place for place, (name, _) in enumerate(spec.columns)}
+    aliases = [arrays[places[column]] for _, column in spec.aliases]
+    batch = pa.RecordBatch.from_arrays([*arrays, *aliases], schema=spec.schema)
     batch = with_origin(batch, origin, positions)
     return with_payload(batch, payload) if spec.payload and payload is not None else batch
 

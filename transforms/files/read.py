@@ -1,6 +1,7 @@
 """Files to RecordBatches: split into ranges, spread over the workers, read and decoded."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
@@ -8,13 +9,13 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.transforms.core.batches import slices
-from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure
 from sluice.transforms.core.prefetch import prefetch_all
 from sluice.transforms.decode.formats import read_range, split_found
 from sluice.transforms.decode.ranges import FileRange
-from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded
+from sluice.transforms.decode.spec import Decoded, InputSpec, count_decoded, first_rows
+from sluice.transforms.files.find_files import match_all
 
 # The rows of a batch: enough for vectorised work, few enough that several batches are in work at once.
 MAX_BATCH_ROWS = 4096
@@ -41,19 +42,22 @@ class ReadFiles(Composite):
     """Reads files into RecordBatches of the columns in `spec`, with the origin and payload of each row beside them.
 
     Args:
-      pattern: a glob.
+      patterns: globs, or one of them.
       spec: the contents of the files. `pipelines.plan.batch_job` derives it from a model and a sample of the input.
+      limit: read so many rows, the first in the order of the files' names, by one worker; 0: all.
     """
 
-    def __init__(self, pattern: str, spec: InputSpec) -> None:
+    def __init__(self, patterns: str | Sequence[str], spec: InputSpec, limit: int = 0) -> None:
         super().__init__()
-        self._pattern = pattern
-        self._spec = spec
+        self._patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        self._spec, self._limit = spec, limit
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> Read:
-        groups = pbegin | "Pattern" >> beam.Create([self._pattern]) | "Split" >> beam.ParDo(_Split(self._spec))
+        split = _Split(self._spec, self._limit)
+        groups = pbegin | "Pattern" >> beam.Create([self._patterns]) | "Split" >> beam.ParDo(split)
         spread = groups | "Spread" >> beam.Reshuffle()
-        read = spread | "Decode" >> beam.ParDo(_Decode(self._spec)).with_outputs(FAILURES, TALLY, main="rows")
+        decode = _Decode(self._spec, self._limit)
+        read = spread | "Decode" >> beam.ParDo(decode).with_outputs(FAILURES, TALLY, main="rows")
         return Read(read.rows, read[FAILURES], read[TALLY])
 
 
@@ -65,14 +69,18 @@ FileGroup: TypeAlias = tuple[FileRange, ...]
 class _Split(beam.DoFn):
     """Cuts files by their sizes alone. Whoever reads a range opens its file, so that all workers open files."""
 
-    def __init__(self, spec: InputSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: InputSpec, limit: int = 0) -> None:
+        self._spec, self._limit = spec, limit
 
-    def process(self, pattern: str) -> Iterator[FileGroup]:
-        files = match_files(pattern)
+    def process(self, patterns: tuple[str, ...]) -> Iterator[FileGroup]:
+        files = match_all(patterns)
         if not files:  # at launch there were some: to go on would replace good output with none
-            raise UsageError(f"no file matches {pattern} where the job runs; workers elsewhere do not see local files")
+            named = ", ".join(patterns)
+            raise UsageError(f"no file matches {named} where the job runs; workers elsewhere do not see local files")
         parts = (part for file in files for part in split_found(file, self._spec))
+        if self._limit:
+            yield tuple(parts)
+            return
         yield from in_file_groups(parts, min(_GROUP_RANGES, -(-len(files) // _GROUPS)))
 
 
@@ -95,11 +103,24 @@ def _bytes(group: Iterable[FileRange]) -> int:
 class _Decode(beam.DoFn):
     """Counts: rows_read, bytes_read, rows_failed."""
 
-    def __init__(self, spec: InputSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: InputSpec, limit: int = 0) -> None:
+        self._spec, self._limit = spec, limit
 
     def process(self, group: FileGroup) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:
-        return emit_decoded(*(read_range(part, self._spec) for part in group))
+        sources = (read_range(part, self._spec) for part in group)
+        if self._limit:
+            return emit_decoded(_limited(itertools.chain.from_iterable(sources), self._limit))
+        return emit_decoded(*sources)
+
+
+def _limited(source: Iterator[tuple[Decoded, int]], limit: int) -> Iterator[tuple[Decoded, int]]:
+    """Yields what a source yields, up to `limit` rows, good and bad."""
+    for decoded, size in source:
+        some = decoded if decoded.rows <= limit else first_rows(decoded, limit)
+        limit -= some.rows
+        yield some, size
+        if not limit:
+            return
 
 
 def emit_decoded(*sources: Iterator[tuple[Decoded, int]]) -> Iterator[pa.RecordBatch | FailedOutput | _Tallied]:

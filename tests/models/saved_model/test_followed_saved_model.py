@@ -174,5 +174,5 @@ def test_what_is_not_followed(publish: Callable[[int], Path], tmp_path: Path) ->
         model = open_model(uri, options)
         assert isinstance(model, SavedModel)
         model.close()
-    with pytest.raises(ModelNotFound, match=r"there is no saved_model.pb in it, nor in a numbered directory"):
+    with pytest.raises(ModelNotFound, match=r"there is nothing at this path"):
         open_model(f"{base}/none", OPTIONS)

@@ -295,7 +295,7 @@ def test_which_signature_is_shown(tmp_path: Path) -> None:
     [
         ("", UsageError, "--model is empty"),
         ("ftp://host/model", UsageError, "'ftp://' is not a scheme"),
-        ("/nowhere/model", ModelNotFound, "--model /nowhere/model: there is no saved_model.pb"),
+        ("/nowhere/model", ModelNotFound, "--model /nowhere/model: there is nothing at this path"),
     ],
 )
 def test_what_is_no_model_is_the_users_error(uri: str, error: type[Exception], message: str) -> None:

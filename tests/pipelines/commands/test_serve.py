@@ -61,7 +61,7 @@ MODEL = ["--model", "nothing", "--name", "m"]
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (MODEL, "there is no saved_model.pb in it"),
+        (MODEL, "there is nothing at this path"),
         ([*MODEL, "--name", "n"], "1 --model and 2 different --name; each model needs its own name"),
         ([*MODEL, *MODEL], "2 --model and 1 different --name"),
         ([*MODEL, "--versions", "1", "--versions", "2"], "--versions is given 2 times for 1 models"),

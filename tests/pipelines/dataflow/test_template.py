@@ -29,6 +29,7 @@ from sluice.pipelines.options.flags import (
     from_namespace,
     parse_bool,
     parse_headers,
+    parse_map,
     parse_names,
     parse_pairs,
     parse_sizes,
@@ -45,6 +46,7 @@ MACHINE_FILES = {"rpc_ca_file", "rpc_token_file"}
 WAITED_FOR = {"summary_file", "progress"}
 # The launcher of a template cannot wait for a managed job.
 MANAGED = {field.name for field in dataclasses.fields(VertexFlags)}
+CHECKED = {"check"}
 LOCAL = {"max_bundle_messages", "max_bundle_delay_ms", "max_delivery_attempts", "max_restarts", "health_port"}
 # https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata
 PARAM_TYPES = {"TEXT", "GCS_READ_FILE", "GCS_WRITE_FILE", "PUBSUB_TOPIC", "PUBSUB_SUBSCRIPTION", "BIGQUERY_TABLE"}
@@ -78,7 +80,8 @@ names = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_si
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=12)
 ids = st.from_regex(r"\A[a-z][a-z0-9-]{2,12}\Z")
 BY_METAVAR: dict[str, st.SearchStrategy[Any]] = {
-    "GLOB": texts.map("gs://b/{}".format),
+    "GLOB": st.lists(texts.map(lambda text: "gs://b/" + text.rstrip("\\")), min_size=1, max_size=2).map(tuple),
+    "ENCODING": st.sampled_from(["cp1252", "UTF-8", "utf-16"]),
     "FILE": texts.map("gs://b/{}".format),
     "PATH": names.map("gs://b/{}.csv".format),
     "SUBSCRIPTION": ids.map("projects/p/subscriptions/{}".format),
@@ -103,6 +106,7 @@ BY_PARSE: dict[Any, st.SearchStrategy[Any]] = {
     parse_names: st.lists(names, max_size=3).map(tuple),
     parse_sizes: st.lists(st.integers(1, 9999), max_size=3).map(sorted).map(tuple),
     parse_pairs: st.lists(st.tuples(names, names | st.just("a=b")), max_size=3).map(tuple),
+    parse_map: st.lists(st.tuples(names, names | st.sampled_from(["a, b", " c", "x=y"])), max_size=3).map(tuple),
 }
 
 
@@ -221,7 +225,8 @@ def test_the_committed_metadata_is_current(pipeline: str) -> None:
 def test_which_options_are_parameters(pipeline: str) -> None:
     all_names = {field.name for field in dataclasses.fields(OPTIONS[pipeline])}
     left_out = all_names - {each["name"] for each in metadata(pipeline)["parameters"]}
-    assert left_out == SECRETS | MACHINE_FILES | WAITED_FOR | (LOCAL if pipeline == "streaming" else MANAGED)
+    batch_only = MANAGED | CHECKED
+    assert left_out == SECRETS | MACHINE_FILES | WAITED_FOR | (LOCAL if pipeline == "streaming" else batch_only)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

@@ -20,7 +20,7 @@ FLAGS = {
     "failures_table": "",
     "bigquery_endpoint": "",
     "bigquery_storage_endpoint": "",
-    "input": "",
+    "input": (),
     "input_table": "",
     "row_restriction": "",
     "input_query": "",
@@ -30,11 +30,17 @@ FLAGS = {
     "write_method": "storage_write_api",
     "input_format": "",
     "column_names": (),
-    "csv_delimiter": ",",
+    "csv_delimiter": "",
     "csv_quote_char": '"',
     "allow_quoted_newlines": False,
+    "csv_encoding": "",
+    "csv_skip_lines": 0,
+    "rename_duplicate_columns": False,
+    "null_values": (),
+    "null_strings": False,
     "input_schema": "",
     "column_defaults": (),
+    "map": (),
     "signature": "serving_default",
     "max_batch_size": 0,
     "max_batch_bytes": 67108864,
@@ -71,6 +77,8 @@ FLAGS = {
     "add_model_columns": False,
     "flatten": False,
     "overwrite": False,
+    "limit": 0,
+    "check": False,
     "failures": "",
     "failure_payload": "full",
     "failure_payload_dir": "",
@@ -118,12 +126,24 @@ def test_the_flags_and_their_defaults() -> None:
         ("--allowed_batch_sizes=64,8", "allowed_batch_sizes", (8, 64)),
         ("--column_defaults=a=1,b=x=y", "column_defaults", (("a", "1"), ("b", "x=y"))),
         ("--csv_quote_char=", "csv_quote_char", ""),
+        ("--input=a, b.csv", "input", ("i.csv", "a, b.csv")),
+        ("--input=gs://a/b,gs://a/c, d, gs://e\\, f", "input", ("i.csv", "gs://a/b", "gs://a/c, d", "gs://e, f")),
+        ("--csv_delimiter=\\t", "csv_delimiter", "\t"),
+        ("--null_values=NA, n\\,a,N/A", "null_values", ("NA", "n,a", "N/A")),
+        ("--map=a=b c,d= e\\, f", "map", (("a", "b c"), ("d", " e, f"))),
         ("--rpc_headers=", "rpc_headers", ()),
         ("--rpc_headers=a=1, B =x=y: z,c=", "rpc_headers", (("a", "1"), ("B", "x=y: z"), ("c", ""))),
     ],
 )
 def test_values(flag: str, name: str, value: object) -> None:
     assert getattr(parse(flag), name) == value
+
+
+def test_flags_that_are_given_again_add_to_what_was_given() -> None:
+    found = parse("--map=a=b", "--column_defaults=a=1", "--map=c=d,e=f", "--column_defaults=c=2", "--null_values=NA")
+    assert found.map == (("a", "b"), ("c", "d"), ("e", "f"))
+    assert found.column_defaults == (("a", "1"), ("c", "2"))
+    assert parse().map == () == BatchOptions(**FILES).map
 
 
 @pytest.mark.parametrize("flag", ["--overwrite=maybe", "--failure_payload=some", "--allowed_batch_sizes=0", "--inp=x"])
@@ -176,6 +196,11 @@ def test_ends_that_go_together(flags: dict[str, object]) -> None:
         (FILES | {"csv_delimiter": "§"}, "--csv_delimiter '§': it is one ASCII character"),
         (FILES | {"csv_delimiter": "||"}, "--csv_delimiter '||': it is one ASCII character"),
         (FILES | {"csv_delimiter": "\n"}, "it is one ASCII character that ends no line"),
+        (FILES | {"csv_encoding": "utf-9"}, "--csv_encoding utf-9: there is no such encoding"),
+        (FILES | {"csv_encoding": "hex"}, "--csv_encoding hex: there is no such encoding"),
+        (FILES | {"csv_skip_lines": -1}, "--csv_skip_lines -1: it is a whole number, 0 or more"),
+        (FILES | {"limit": -1}, "--limit -1: it is a whole number, 0 or more"),
+        (TABLE | {"limit": 1}, "--limit applies to files of --input; leave it out"),
         (FILES | {"csv_quote_char": "“"}, "--csv_quote_char '“': it is one ASCII character"),
         (FILES | {"csv_quote_char": ","}, "--csv_delimiter and --csv_quote_char are both ','"),
         (TABLE | {"csv_delimiter": ";"}, "--csv_delimiter applies to files of --input; leave it out"),

@@ -18,6 +18,7 @@ FLAGS = {
     "input_schema": "",
     "avro_schema": "",
     "column_defaults": (),
+    "map": (),
     "timestamp_attribute": "",
     "id_label": "",
     "max_delivery_attempts": 0,

@@ -8,7 +8,8 @@ import pytest
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
-from sluice.pipelines.plan.input_columns import InputPlan, Wanted, check_sample, plan_input
+from sluice.pipelines.plan.first_rows import check_sample
+from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source
@@ -151,11 +152,12 @@ UNKNOWN_FEATURES = example_signature()
 CASES: list[tuple[str, Source, Signature, dict[str, Any], str]] = [
     (
         "a missing column",
-        source(CSV, "Age", "height", "name"),
+        source(CSV, "ages", "height", "name"),
         MODEL,
         {},
-        "the model takes column 'age' (int64), and the input data has no such column (did you mean 'Age'?); it has "
-        "Age, height, name. Rename it in the input, or give a value for it with --column_defaults age=VALUE",
+        "the model takes column 'age' (int64), and the input data has no such column (did you mean 'ages'?); it has "
+        "ages, height, name. Name the column that it is with --map age=COLUMN, or give a value for it with "
+        "--column_defaults age=VALUE.",
     ),
     ("a near name", source(CSV, "age", "heigth", "name"), MODEL, {}, "(did you mean 'heigth'?)"),
     (

@@ -275,7 +275,7 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "avro",
         MODEL,
         {"avro_schema": avro(Age="int", height="float", name="string")},
-        "the model takes column 'age' (int64), and the input (Avro messages) has no such column (did you mean 'Age'?)",
+        "the model takes 'age', which the input (Avro messages) has under other names: give --map age=Age",
     ),
     (
         "another type in the avro schema",

@@ -31,7 +31,7 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"model": "/nowhere"}, "no saved_model.pb"),
+        ({"model": "/nowhere"}, "there is nothing at this path"),
         ({"model": "grpc://127.0.0.1:1/m"}, "127.0.0.1:1"),
         ({"input_subscription": "projects/sluice-test/subscriptions/missing"}, "does not exist; create it"),
         ({"input_subscription": "missing"}, "expected projects/PROJECT/subscriptions/NAME"),

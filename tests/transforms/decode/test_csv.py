@@ -47,6 +47,7 @@ def decode(data: bytes, names: tuple[str, ...] = NAMES, columns: Any = COLUMNS, 
 
 
 def whole(text: str) -> int:
+    text = text.removesuffix(".0")
     value = int(text) if text.strip("-").isdigit() and text.isascii() else int("no")
     return value if -(2**63) <= value < 2**63 else int("no")
 

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import io
 from pathlib import Path
@@ -13,7 +14,7 @@ from sluice.transforms.files.find_source import Source, find_source
 from tests.support.formats.decode_cases import COLUMNS, FORMATS, WRITERS, example, put, sample_rows, to_avro, to_parquet
 
 
-def find(pattern: str | Path, format_: str = "", **csv: str | tuple[str, ...]) -> Source:
+def find(pattern: str | Path, format_: str = "", **csv: object) -> Source:
     return find_source(str(pattern), format_, CsvOptions(**csv))  # type: ignore[arg-type]
 
 
@@ -22,6 +23,7 @@ def find(pattern: str | Path, format_: str = "", **csv: str | tuple[str, ...]) -
     [
         ("f.csv", CSV),
         ("f.csv.gz", CSV),
+        ("f.tsv", CSV),
         ("f.jsonl", JSONL),
         ("f.ndjson", JSONL),
         ("f.json.gz", JSONL),
@@ -43,6 +45,30 @@ def test_the_format_is_in_the_name(name: str, format_: str, tmp_path: Path) -> N
 def test_the_format_that_is_given_counts(format_: str, tmp_path: Path) -> None:
     path = put(tmp_path, "part-00000", WRITERS[format_](sample_rows(20)))  # type: ignore[operator]
     assert find(path, format_).format == format_
+
+
+def test_tabs_go_by_the_name(tmp_path: Path) -> None:
+    path = put(tmp_path, "f.tsv", b"a\tb,c\n1\t2\n")
+    assert find(path, delimiter="").names == ("a", "b,c")
+    assert find(path, delimiter="").csv.delimiter == "\t"
+    assert find(path, delimiter=",").names == ("a\tb", "c")
+    put(tmp_path, "g.csv", b"a,b\n")
+    with pytest.raises(
+        UsageError, match=r"f\.tsv has tabs, by its name, and other files have not; give --csv_delimiter"
+    ):
+        find(tmp_path, delimiter="")
+
+
+def test_carriage_returns_that_end_lines(tmp_path: Path) -> None:
+    found = find(put(tmp_path, "f.csv", b"a,b\r1,2\r"))
+    assert (found.names, found.csv.cr_ends) == (("a", "b"), True)
+    assert not find(put(tmp_path, "g.csv", b"a,b\r\n1,2\r\n")).csv.cr_ends
+
+
+def test_arrays(tmp_path: Path) -> None:
+    found = find(put(tmp_path, "f.json", b'[\n{"a": 1},\n{"b": 2}\n]'))
+    assert (found.names, found.sample, found.arrays) == (("a", "b"), ({"a": 1}, {"b": 2}), True)
+    assert not find(put(tmp_path, "g.jsonl", b'{"a": [1]}\n')).arrays
 
 
 def test_types_where_the_format_has_them(tmp_path: Path) -> None:
@@ -113,7 +139,19 @@ def twice_named() -> bytes:
         ("f.csv.gz", b"a,b\n1,2\n", r"cannot be read as csv: Not a gzipped file"),
         ("f.csv.gz", gzip.compress(b"a" * 9999)[:-20], "cannot be read as csv: Compressed file ended before"),
         ("f.jsonl", b"a,b\n1,2\n", r"cannot be read as jsonl: none of its first 2 lines is a JSON object; .* b'a,b'"),
-        ("f.jsonl", b'[\n{"a": 1},\n]\n', "none of its first 3 lines is a JSON object"),
+        ("f.json", b"[1, 2]\n", "none of its first 2 lines is a JSON object"),
+        ("f.json", b"[{]", "cannot be read as jsonl: the array is not closed"),
+        ("f.csv", gzip.compress(b"a,b\n"), r"the header is not UTF-8: .* \(it is gzipped: let its name end in \.gz\)"),
+        ("f.csv", bz2.compress(b"a,b\n"), "it is packed by bzip2: let its name end in .bz2"),
+        (
+            "f.csv",
+            "é,b\n".encode("latin-1"),
+            "the header is not UTF-8: .*; give its encoding, for example --csv_encoding",
+        ),
+        ("f.csv", "a,b\n".encode("utf-16"), "give its encoding, --csv_encoding utf-16"),
+        ("f.csv", "a,b\n".encode("utf-16-le"), "the header holds zero bytes; if it is UTF-16, give --csv_encoding"),
+        ("f.csv", b"a,b,a\n", "the header names 'a' more than once; give --rename_duplicate_columns to number them"),
+        ("f.csv", to_parquet(sample_rows(2)), "it is a Parquet file: give --input_format parquet"),
         ("f.parquet", b"PAR1", "cannot be read as parquet: "),
         ("f.parquet", twice_named(), "its schema names 'a' more than once"),
         ("f.avro", b"PAR1", "cannot be read as avro: not an Avro container file"),

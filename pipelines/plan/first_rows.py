@@ -1,0 +1,87 @@
+"""Reads and binds the first rows of the input before the job starts, as the job will."""
+
+import dataclasses
+import itertools
+import logging
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sluice.models.errors import UsageError
+from sluice.models.reserved import FED
+from sluice.models.signature import Signature
+from sluice.models.tensors.binding import bind
+from sluice.models.tensors.columns import column_or_nulls
+from sluice.models.wording import message
+from sluice.pipelines.plan.csv_texts import SAMPLE_BYTES, marker_advice
+from sluice.pipelines.plan.input_columns import InputPlan
+from sluice.transforms.core.formats import CSV, TYPED_FORMATS
+from sluice.transforms.decode.formats import read_range, split_file
+from sluice.transforms.decode.ranges import SAMPLE_ROWS
+from sluice.transforms.decode.spec import Decoded
+from sluice.transforms.files.find_source import Source
+
+_LOG = logging.getLogger(__name__)
+
+# If none of so many rows fits the model, the command is wrong rather than the rows.
+_ENOUGH_ROWS = 10
+
+
+def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
+    """Reads and binds the first rows of a file as the job will. Warns of texts in CSV that seem to stand for no value.
+
+    Raises:
+      UsageError: none of them fits, so the command is at fault rather than the rows.
+    """
+    parts = split_file(source.path, source.size, plan.spec) if source.names else []
+    if not parts:
+        return
+    part = parts[0]
+    if part.stop is not None and source.format not in TYPED_FORMATS:
+        part = dataclasses.replace(part, stop=min(part.stop, part.start + SAMPLE_BYTES))
+    for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
+        advice = marker_advice(source, plan.spec) if decoded.failures and source.format == CSV else ""
+        check_rows(decoded, source, signature, defaults, advice)
+        if advice:
+            _LOG.warning("%d of the first rows of %s do not parse: %s", len(decoded.failures), source.path, advice)
+
+
+def check_rows(
+    first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any], advice: str = ""
+) -> None:
+    """Binds the first rows of the input as the job will; raises as `check_sample` does.
+
+    Rows that lack a value prove nothing of the rows after them: they are warned of, if no row fits.
+
+    Args:
+      advice: what may be done about rows that do not parse.
+    """
+    reasons = [failure.error_message for failure in first.failures]
+    lacking: list[str] = []
+    samples = (b.slice(at, SAMPLE_ROWS) for b in first.batches for at in range(0, b.num_rows, SAMPLE_ROWS))
+    for sample in samples:
+        errors = bind(sample, signature, defaults).errors
+        if len(errors) < sample.num_rows:
+            return
+        nulls = _null_rows(sample, signature, defaults)
+        lacking += [reason for row, reason in errors.items() if nulls[row]]
+        reasons += [reason for row, reason in errors.items() if not nulls[row]]
+        if len(reasons) >= _ENOUGH_ROWS:
+            break
+    if len(reasons) >= _ENOUGH_ROWS or (reasons and advice):
+        rows = len(reasons) + len(lacking)
+        text = "none of the first {rows} rows of {path} fits the model. The first: {}{advice}"
+        advice = advice and f". In these rows {advice}"
+        raise UsageError(message(text, reasons[0], rows=rows, path=source.path, advice=advice))
+    if lacking:
+        _LOG.warning("None of the first %d rows of %s can be scored: %s", len(lacking), source.path, lacking[0])
+
+
+def _null_rows(batch: pa.RecordBatch, signature: Signature, defaults: dict[str, Any]) -> np.ndarray:
+    """Returns bool [rows]: which have a null in a column that the model needs."""
+    nulls = np.zeros(batch.num_rows, bool)
+    for spec in signature.columns:
+        if spec.required and spec.name not in defaults and {spec.name, FED + spec.name} & {*batch.schema.names}:
+            nulls |= column_or_nulls(batch, spec.name).is_null().to_numpy(zero_copy_only=False)
+    return nulls

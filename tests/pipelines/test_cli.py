@@ -1,0 +1,47 @@
+"""What the command line says to what was typed wrongly: one line, and what may have been meant."""
+
+import pytest
+
+from sluice.pipelines.cli import main
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["bach", "--model=m"], ["invalid choice: 'bach'", "bach: did you mean batch?"]),
+        (["batch", "--modle=m", "--input=i", "--output=o.csv"], ["--modle: did you mean --model?"]),
+        (["batch", "--input=i"], ["required: --model"]),
+        (["batch", "--model=m", "--input_format=cvs"], ["invalid choice: 'cvs'", "cvs: did you mean csv?"]),
+        (["batch", "--model=m", "--max_batch_size=many"], ["--max_batch_size", "invalid int value: 'many'"]),
+        (["serve", "--modle", "m", "--name", "n"], ["--modle: did you mean --model?"]),
+        (["template", "metadata", "--pipelin", "batch"], ["--pipelin: did you mean --pipeline?"]),
+        ([], ["required: COMMAND"]),
+    ],
+)
+def test_what_is_typed_wrongly(typed: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(typed)
+    told = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert told.count("\n") == 1 and "usage:" not in told and "--help lists all" in told
+    assert [word for word in words if word not in told] == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--colums=a", "--colums=a: neither Sluice nor Beam has such a flag; did you mean --columns?"),
+        ("data/b.csv", "'data/b.csv' is no flag; give a glob in quotes, and --input again for each further path"),
+    ],
+)
+def test_flags_that_nobody_has(flag: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batch", "--progress=none", "--model=m", "--input=data/a.csv", "--output=o.csv", flag]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    told = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert told.startswith("sluice ") and "tensorflow 2." in told and "apache-beam 2." in told

@@ -1,0 +1,87 @@
+"""CSV files in dialects: lines to skip, names to number, other encodings and line ends. Read in any ranges."""
+
+import bz2
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sluice.models.errors import CorruptFile
+from sluice.transforms.core.formats import CSV
+from sluice.transforms.decode.csv_file import csv_head, renamed
+from sluice.transforms.decode.formats import read_range, split_file
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
+from tests.support.formats.decode_cases import origins_of, positions_of, put, rows_of
+
+ROWS = [{"a": f"é{number}", "b": str(number * number)} for number in range(300)]
+BODY = "".join(f"{row['a']},{row['b']}\n" for row in ROWS)
+
+
+def read(path: str, range_bytes: int, columns: tuple[str, ...] = ("a", "b"), **options: Any) -> Decoded:
+    spec = InputSpec(CSV, tuple((name, pa.string()) for name in columns), CsvOptions(**options))
+    decoded = Decoded()
+    for part in split_file(path, Path(path).stat().st_size, spec, range_bytes):
+        for piece, _ in read_range(part, spec):
+            decoded.add(piece)
+    return decoded
+
+
+@pytest.mark.parametrize("range_bytes", [50, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (f"exported\n\n\"on monday\na,b\n{BODY}".encode(), {"skip_lines": 3}),
+        (f"exported\na;b\n{BODY}".encode(), {"skip_lines": 2, "column_names": ("a", "b")}),
+        (f"a,b\n{BODY}".replace("\n", "\r").encode(), {"cr_ends": True}),
+        (f"a,b\n{BODY}".encode("cp1252"), {"encoding": "cp1252"}),
+        (f"a,b\n{BODY}".encode("utf-16"), {"encoding": "utf-16"}),
+        (f"a\tb\n{BODY}".replace(",", "\t").encode("utf-16-le"), {"encoding": "utf-16-le", "delimiter": "\t"}),
+        (f"x\ra,b\r\n{BODY}".replace("\r\n", "\r").replace("\n", "\r").encode("latin-1"),
+         {"encoding": "latin-1", "cr_ends": True, "skip_lines": 1}),
+    ],
+    ids=["skipped", "no header", "cr", "cp1252", "utf-16", "tabs", "all"],
+)  # fmt: skip
+def test_rows_of_dialects(data: bytes, options: dict[str, Any], range_bytes: int, tmp_path: Path) -> None:
+    path = put(tmp_path, "f.csv", data)
+    decoded = read(path, range_bytes, **options)
+    assert decoded.failures == []
+    assert rows_of(decoded) == ROWS
+    if "encoding" not in options:
+        places = positions_of(origins_of(decoded))
+        assert [data[place:].startswith(f"{row['a']},".encode()) for row, place in zip(ROWS, places, strict=True)]
+    packed = put(tmp_path, "f.csv.bz2", bz2.compress(data))
+    assert rows_of(read(packed, range_bytes, **options)) == ROWS
+
+
+def test_lines_to_skip_that_are_not_there(tmp_path: Path) -> None:
+    for data in (b"", b"a\n", b"a\nb", b"a\nb\n"):
+        assert csv_head(put(tmp_path, "f.csv", data), CsvOptions(skip_lines=2))[0] == ()
+        assert read(put(tmp_path, "f.csv", data), 4, skip_lines=2).rows == 0
+    with pytest.raises(CorruptFile, match="check --csv_skip_lines"):
+        csv_head(put(tmp_path, "f.csv", b"x" * (3 << 20)), CsvOptions(skip_lines=1))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("a", "b"), ("a", "b")),
+        (("a", "a", "a"), ("a", "a_2", "a_3")),
+        (("a", "a_2", "a"), ("a", "a_2", "a_3")),
+        (("", "x", " "), ("column_1", "x", "column_3")),
+        (("", "column_1"), ("column_1_2", "column_1")),
+    ],
+)
+def test_names_that_come_again(names: tuple[str, ...], expected: tuple[str, ...], tmp_path: Path) -> None:
+    assert renamed(names) == expected
+    path = put(tmp_path, "f.csv", (",".join(f'"{name}"' for name in names) + "\n").encode())
+    assert csv_head(path, CsvOptions(rename_duplicates=True))[0] == expected
+
+
+def test_a_byte_that_is_not_of_the_encoding_ends_the_file_there(tmp_path: Path) -> None:
+    data = b"a,b\n" + b"1,2\n" * 50_000 + b"\x81,3\n"
+    decoded = read(put(tmp_path, "f.csv", data), 1 << 20, encoding="cp1252")
+    (failure,) = decoded.failures
+    assert (failure.stage, failure.error_type) == ("read", "CorruptFile")
+    assert "give another --csv_encoding" in failure.error_message
+    assert decoded.rows > 40_000
