@@ -7,6 +7,7 @@ import sys
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from sluice.models.cache import open_ahead
+from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable, is_local, loads_model, make_pipeline
@@ -35,7 +36,10 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
       UsageError: model, input and output do not fit; nothing has been written.
     """
     phases = phases or Phases()
-    if managed := parse_model_uri(options.model).managed:
+    managed = parse_model_uri(options.model).managed
+    if managed:
+        if options.check:
+            raise UsageError("--check: a managed job has no check; leave it out")
         from sluice.pipelines.managed.run import run_managed  # its clients are slow to import
 
         return run_managed(options, managed, beam_flags, phases)

@@ -104,7 +104,11 @@ def plan_managed(
     temporary = _temporary(options, temp_location, local)
     batch = plan_batch(options, project, temp_location, account)
     with launch_errors():
-        state = table_state(batch.input.table) if batch.input.table else files_state(options.input)
+        state = (
+            table_state(batch.input.table)
+            if batch.input.table
+            else tuple(state for each in options.inputs for state in files_state(each))
+        )
     signature = batch.recipe.signature
     assert signature is not None, "the launcher reads the signature of a managed model"
     label = job_label(state, model.versioned_name, signature, options)
