@@ -107,7 +107,7 @@ def plan_managed(
         state = (
             table_state(batch.input.table)
             if batch.input.table
-            else tuple(state for each in options.inputs for state in files_state(each))
+            else tuple(state for each in batch.input.patterns for state in files_state(each))
         )
     signature = batch.recipe.signature
     assert signature is not None, "the launcher reads the signature of a managed model"

@@ -56,6 +56,7 @@ class Input:
       counter: the metric that counts what has been read: bytes of files, rows of a table.
       total: what `counter` comes to in the end; 0: not known.
       table: what is read; None: it is files.
+      patterns: globs of the files.
     """
 
     description: str
@@ -63,6 +64,7 @@ class Input:
     counter: str
     total: int
     table: TableInput | None = None
+    patterns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
     if found.table is None:
         description = f"{', '.join(options.inputs)}: {source.files} {source.format} file(s), {size}"
         reader = ReadFiles(source.patterns, spec, options.limit)
-        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size)
+        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size, patterns=source.patterns)
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
     return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0, found.table)
