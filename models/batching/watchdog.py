@@ -9,20 +9,17 @@ process from ending.
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from sluice.models.errors import TimedOut
 
 Result = TypeVar("Result")
-_Tasks = queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]
-
 
 # Clients end their calls at the deadline, as TensorFlow does between two ops. A call that goes on for this much longer
 # is abandoned.
 _GRACE_SECS = 5.0
-# Calls that have not ended.
-_ABANDONED: set[Future[Any]] = set()
+# Threads with a call that was abandoned and has not ended.
+_ABANDONED: set["_Runner[Any]"] = set()
 
 
 def give_up_after(limit_secs: float) -> float:
@@ -47,7 +44,7 @@ class Watchdog(Generic[Result]):
 
     def __init__(self) -> None:
         self.abandoned = 0
-        self._tasks: _Tasks[Result] | None = None
+        self._runner: _Runner[Result] | None = None
 
     def run(self, function: Callable[[], Result], timeout_secs: float) -> Result:
         """Returns what the function returns, or raises what it raises.
@@ -55,43 +52,58 @@ class Watchdog(Generic[Result]):
         Raises:
           TimedOut: the function has not ended in time.
         """
-        future: Future[Result] = Future()
-        if self._tasks is None:
-            self._tasks = _start_thread()
-        self._tasks.put((function, future))
+        if self._runner is None:
+            self._runner = _Runner()
+        self._runner.tasks.put(function)
         try:
-            future.exception(timeout_secs)  # only waits: an error of the function is returned here, not raised
-        except TimeoutError:
-            self.close()
+            ended = self._runner.ended.get(timeout=timeout_secs)
+        except queue.Empty:
             self.abandoned += 1
-            _ABANDONED.add(future)
-            future.add_done_callback(_ABANDONED.discard)  # it holds the answer, or tensors in a traceback
+            _ABANDONED.add(self._runner)
+            self.close()
             raise TimedOut(f"no answer within {timeout_secs:g} s; the call was given up") from None
-        return future.result()
+        return ended.result()
 
     def close(self) -> None:
         """Ends the thread, when its function ends."""
-        if self._tasks is not None:
-            self._tasks.put(None)
-            self._tasks = None
+        if self._runner is not None:
+            self._runner.tasks.put(None)
+            self._runner = None
 
 
-def _start_thread() -> _Tasks[Result]:
-    tasks: _Tasks[Result] = queue.SimpleQueue()
-    threading.Thread(target=_work, args=(tasks,), name="sluice-watched-call", daemon=True).start()
-    return tasks
+class _Ended(Generic[Result]):
+    """How a function has ended."""
+
+    def __init__(self, function: Callable[[], Result]) -> None:
+        self._error: BaseException | None = None
+        try:
+            self._value = function()
+        except BaseException as error:  # noqa: BLE001  it is raised again on the caller's thread
+            self._error = error
+
+    def result(self) -> Result:
+        """Returns what the function returned, or raises what it raised."""
+        if self._error is None:
+            return self._value
+        try:
+            raise self._error
+        finally:
+            self._error = None  # its traceback refers to this
 
 
-def _work(tasks: _Tasks[Result]) -> None:
-    while (task := tasks.get()) is not None:
-        _complete(*task)
-        del task  # a thread that waits must not keep tensors alive
+class _Runner(Generic[Result]):
+    """A thread that runs functions.
 
+    It hands over by queues in C: a Future for each call would be a lock and a condition in Python for each.
+    """
 
-def _complete(function: Callable[[], Result], future: Future[Result]) -> None:
-    try:
-        result = function()
-    except BaseException as error:  # noqa: BLE001  it is raised again on the caller's thread
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def __init__(self) -> None:
+        self.tasks: queue.SimpleQueue[Callable[[], Result] | None] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[_Ended[Result]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="sluice-watched-call", daemon=True).start()
+
+    def _work(self) -> None:
+        while (task := self.tasks.get()) is not None:
+            self.ended.put(_Ended(task))
+            del task  # a thread that waits must not keep tensors alive
+        _ABANDONED.discard(self)

@@ -32,6 +32,8 @@ class SessionOptions:
             use_per_session_threads=bool(self.time_limit_secs),
             allow_soft_placement=not self.devices.is_strict,
         )
+        # Idle threads would spin on cores that decode and encode meanwhile: see docs/performance.md.
+        config.experimental.disable_thread_spinning = True
         if self.devices.cpu_devices:
             config.device_count[CPU] = self.devices.cpu_devices
         if not self.devices.uses_gpus:

@@ -132,6 +132,8 @@ def to_array(value: object, dtype: int) -> np.ndarray:
     Raises:
       StatusError: lists of uneven sizes or depths, or values that the dtype cannot hold.
     """
+    if type(value) is list and value and fits(value, dtype):  # a scalar of each row: the most of all requests
+        return to_numpy(value, dtype)
     shape = _shape(value)
     leaves = _flatten(value, shape)
     if leaves is None or not fits(leaves, dtype):

@@ -93,8 +93,11 @@ def to_numpy(values: list[Any], number: int) -> np.ndarray:
     dtype = _DTYPES[number]
     if dtype.name == "string":
         values = [value if type(value) is bytes else value.encode("utf-8", "surrogateescape") for value in values]
+    array: np.ndarray = np.array(values, dtype.wide)
+    if dtype.wide is dtype.numpy:
+        return array
     with np.errstate(over="ignore"):  # what exceeds a float32 is an infinity
-        return np.array(values, dtype.wide).astype(dtype.numpy)
+        return array.astype(dtype.numpy)
 
 
 def is_base64(value: object) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import orjson
 
+from sluice.transforms.core.search import holds
+
 # A string, and the colon that makes it a key. Found one after the other, they begin where strings begin.
 _STRINGS = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*+:)?', re.DOTALL)
 # The tokens that tell the members of an object; strings, to step over what is in them.
@@ -19,9 +21,9 @@ def may_hold(data: bytes, names: tuple[str, ...]) -> bool:
     """Whether an object may have one of these keys; JSON has several spellings of most names."""
     if not names:
         return False
-    if any(orjson.dumps(name) in data for name in names):
+    if any(holds(data, orjson.dumps(name)) for name in names):
         return True
-    if not _spelled_otherwise(names).search(data):
+    if not holds(data, b"\\") or not _spelled_otherwise(names).search(data):
         return False
     keys = (match[1] for match in _STRINGS.finditer(data) if match[2] and b"\\" in match[1])
     return any(_unescaped(key) in names for key in keys)

@@ -22,6 +22,7 @@ from sluice.models.tensors.column_types import is_list
 from sluice.transforms.encode.base import (
     OutputSpec,
     data_bytes,
+    data_view,
     in_micros,
     join,
     map_leaves,
@@ -141,7 +142,7 @@ class AvroEncoder:
         for part in parts(select_columns(batch, self._schema)):
             rows = _joined_fields(list(self._schema), part.columns, part.num_rows)
             deflate = zlib.compressobj(_DEFLATE_LEVEL, wbits=-zlib.MAX_WBITS)
-            data = deflate.compress(data_bytes(rows)) + deflate.flush()
+            data = deflate.compress(data_view(rows)) + deflate.flush()
             sizes = data_bytes(_varints(np.array([part.num_rows, len(data)])))
             self._file.write(sizes + data + self._sync_marker)
 

@@ -241,9 +241,14 @@ def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
 
 
 def data_bytes(array: pa.Array) -> bytes:
-    """Returns the joined bytes of a string or binary array. Bytes under a null may be among them."""
+    """Returns the joined bytes of a string or binary array, for files, of which some take nothing but bytes."""
+    return bytes(data_view(array))
+
+
+def data_view(array: pa.Array) -> memoryview:
+    """Returns the joined bytes of a string or binary array, not copied. Bytes under a null may be among them."""
     if not len(array):
-        return b""
+        return memoryview(b"")
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, np.int32)[[array.offset, array.offset + len(array)]]
-    return bytes(memoryview(data)[bounds[0] : bounds[1]]) if data is not None else b""
+    return memoryview(b"" if data is None else data)[bounds[0] : bounds[1]].cast("B")

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.column_types import is_list
-from sluice.transforms.encode.base import OutputSpec, data_bytes, join, parts, select_columns, shown_schema
+from sluice.transforms.core.search import holds
+from sluice.transforms.encode.base import OutputSpec, data_bytes, data_view, join, parts, select_columns, shown_schema
 from sluice.transforms.encode.json import json_texts, json_unsupported
 from sluice.transforms.encode.text import check_texts, column_text, has_text
 
@@ -87,8 +88,8 @@ def _fields(array: pa.Array) -> pa.Array:
     text = column_text(array, _NONFINITE)
     if not pa.types.is_string(array.type):
         return text
-    data = data_bytes(text)
-    if not any(character in data for character in _SPECIAL):
+    data = data_view(text)
+    if not any(holds(data, character) for character in _SPECIAL):
         return text
     quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
     return pc.if_else(pc.match_substring_regex(text, _SPECIAL_REGEX), quoted, text)

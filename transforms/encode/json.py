@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 from sluice.models.errors import SluiceError
 from sluice.models.reserved import PAYLOAD
 from sluice.models.tensors.column_types import is_list
+from sluice.transforms.core.search import holds
 from sluice.transforms.encode.base import (
     OutputSpec,
     data_bytes,
+    data_view,
     join,
     parts,
     replace_values,
@@ -85,8 +87,8 @@ def _selected(batch: pa.RecordBatch, schema: pa.Schema, raw: bool) -> pa.RecordB
 
 def _on_one_line(objects: pa.Array) -> pa.Array:
     """Returns JSON texts without line ends, which are white space: within a string they are escaped."""
-    data = data_bytes(objects)
-    if b"\n" not in data and b"\r" not in data:
+    data = data_view(objects)
+    if not (holds(data, b"\n") or holds(data, b"\r")):
         return objects
     texts = objects.view(pa.string())
     for end in ("\n", "\r"):
@@ -169,9 +171,9 @@ def _unwrapped(array: pa.Array) -> tuple[str, pa.Array, str]:
 
 
 def _escaped(strings: pa.Array) -> pa.Array:
-    data = data_bytes(strings)
-    if b'"' in data or b"\\" in data or (np.frombuffer(data, np.uint8) < 32).any():
+    data = data_view(strings)
+    if holds(data, b'"') or holds(data, b"\\") or (np.frombuffer(data, np.uint8) < 32).any():
         for character, escape in _ESCAPES.items():
-            if character.encode() in data:
+            if holds(data, character.encode()):
                 strings = pc.replace_substring(strings, character, escape)
     return strings

@@ -13,6 +13,7 @@ from sluice.models.saved_model.graph_walk import keeps_feeds
 from sluice.models.saved_model.native.copier import StringCopier, close_session
 from sluice.models.saved_model.native.devices import devices_of
 from sluice.models.saved_model.native.library import STRING, Library, Output
+from sluice.models.saved_model.native.strings import hold_strings
 from sluice.models.saved_model.native.tensors import (
     copy_tensor,
     dtype_of,
@@ -24,6 +25,9 @@ from sluice.models.saved_model.native.tensors import (
 from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, SessionClosed, TensorFlowError
 from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.tensors.strings import Strings, Tensor
+
+# So many strings that are objects become entries one by one.
+_FEW = 16
 
 
 class Session:
@@ -153,8 +157,8 @@ class Call:
           TensorFlowError: a tensor has another dtype than the graph's, or what TensorFlow says.
         """
         self._session.check_open()
-        tensors = [_native(tensor) for tensor in tensors]
-        memories = [memory_of(tensor) for tensor in tensors]  # until the inputs are deleted
+        pairs = [_with_memory(tensor) for tensor in tensors]
+        tensors, memories = [tensor for tensor, _ in pairs], [memory for _, memory in pairs]  # kept until the end
         fed, fetched = self._fed_type(), self._fetched_type()
         try:
             self._feed(tensors, memories, fed)
@@ -168,7 +172,7 @@ class Call:
             return answers
         asked = dict(zip(self._asked, answers, strict=True))
         return [
-            asked[at] if at in asked else tensors[self._feeds.index(name)].copy()
+            asked[at] if at in asked else _native(tensors[self._feeds.index(name)]).copy()
             for at, name in enumerate(self._fetches)
         ]
 
@@ -191,6 +195,16 @@ def _number(name: str, dtype: np.dtype, wanted: int) -> int:
     if number is None:
         raise TensorFlowError(INVALID_ARGUMENT, f"'{name}' is fed {dtype}, which no tensor holds")
     return number
+
+
+def _with_memory(tensor: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Returns the tensor, in a form that has a native one, and the array whose memory that is made over."""
+    if isinstance(tensor, np.ndarray) and tensor.dtype == object and 0 < tensor.size <= _FEW:
+        held = hold_strings(tensor)
+        if held is not None:
+            return tensor, held
+    tensor = _native(tensor)
+    return tensor, memory_of(tensor)
 
 
 def _native(tensor: Tensor) -> Tensor:

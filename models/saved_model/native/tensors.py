@@ -96,13 +96,9 @@ def read_tensor(library: Library, handle: int) -> Tensor:
     return array
 
 
+@functools.lru_cache(1024)
 def _dims(shape: tuple[int, ...]) -> Any:
-    return _dims_type(len(shape))(*shape)
-
-
-@functools.cache
-def _dims_type(rank: int) -> Any:
-    return ctypes.c_int64 * rank
+    return (ctypes.c_int64 * len(shape))(*shape)
 
 
 def _not_null(handle: int | None, number: int, shape: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sluice.models.server.rest_json import _Reader, json_text, parse_json
@@ -32,6 +32,7 @@ def test_both_parsers_read_the_same(value: Any, ascii_only: bool, indent: int | 
 def test_what_python_refuses_is_an_error_with_a_place(value: Any, data: st.DataObject) -> None:
     text = json.dumps(value).encode()
     cut = text[: data.draw(st.integers(0, max(0, len(text) - 1)))]
+    assume(cut not in (b"Inf", b"-Inf"))  # of Infinity; RapidJSON reads both
     try:
         wanted = json.loads(cut)
     except ValueError:

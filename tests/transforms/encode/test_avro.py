@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.encode.avro import _joined_fields, _varints, avro_schema, written_schema
-from sluice.transforms.encode.base import OutputSpec, data_bytes, select_columns, shown_schema, shown_type
+from sluice.transforms.encode.base import OutputSpec, data_view, select_columns, shown_schema, shown_type
 from sluice.transforms.encode.formats import check_output_spec
 from tests.support.formats.encode_cases import UTC, batches, encode, encode_batch
 from tests.transforms.encode.test_json import utc
@@ -60,7 +60,7 @@ def test_the_bytes_are_those_of_fastavro(batch: pa.RecordBatch) -> None:
     parsed = fastavro.parse_schema(avro_schema(schema))
     for row in batch.to_pylist():
         fastavro.schemaless_writer(out, parsed, row)
-    assert data_bytes(_joined_fields(list(schema), columns.columns, batch.num_rows)) == out.getvalue()
+    assert data_view(_joined_fields(list(schema), columns.columns, batch.num_rows)) == out.getvalue()
 
 
 def test_blocks_are_deflated_one_a_batch() -> None:
