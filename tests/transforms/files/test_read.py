@@ -115,7 +115,7 @@ def test_files_are_cut_without_being_opened_and_opened_side_by_side(
 def test_rows_that_are_appended_after_a_file_was_cut_fail_the_job(tmp_path: Path) -> None:
     path = put(tmp_path, "f.csv", b"id,zip\n1,a\n")
     spec = InputSpec(CSV, COLUMNS)
-    (group,) = _Split(spec).process(path)
+    (group,) = _Split(spec).process((path,))
     assert sum(batch.num_rows for batch in _Decode(spec).process(group) if isinstance(batch, pa.RecordBatch)) == 1
     with open(path, "ab") as file:
         file.write(b"2,b\n")
