@@ -95,7 +95,7 @@ def test_files_are_cut_without_being_opened_and_opened_side_by_side(
     put(tmp_path, "large.csv", b"id,zip\n" + b"1,2\n" * (5 << 20))
     open_file, opening, side_by_side = FileSystems.open, itertools.count(1), threading.Event()
     monkeypatch.setattr(FileSystems, "open", lambda *_, **__: pytest.fail("a file is opened"))
-    groups = list(_Split(InputSpec(CSV, COLUMNS)).process(str(tmp_path / "*.csv")))
+    groups = list(_Split(InputSpec(CSV, COLUMNS)).process((str(tmp_path / "*.csv"),)))
     assert [len(group) for group in groups] == [1] * 42, "few files are spread over all workers"
     groups = list(in_file_groups((part for group in groups for part in group), 32))
     assert [len(group) for group in groups] == [32, 8, 1, 1]
