@@ -18,6 +18,7 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.first_rows import check_rows, check_sample
 from sluice.pipelines.plan.input_columns import Wanted, plan_input
 from sluice.pipelines.plan.model import find_signature
+from sluice.pipelines.plan.names import near_name
 from sluice.transforms.bigquery.find_table import find_table
 from sluice.transforms.bigquery.read import read_sample
 from sluice.transforms.bigquery.read_session import TableInput
@@ -209,6 +210,7 @@ def _check_fit(given: _Input, signature: Signature) -> tuple[str, ...]:
             _check_sample(given, signature)
         return ()
     served = _as_served(signature)
+    _check_names(given.source, served)
     _check_depth(given.source, served)
     _check_sample(given, served)
     names = tuple(spec.name for spec in served.columns)
@@ -219,6 +221,20 @@ def _check_fit(given: _Input, signature: Signature) -> tuple[str, ...]:
 def _as_served(signature: Signature) -> Signature:
     """Returns the signature by its inputs: the service does not make tf.Examples of columns, as Sluice does."""
     return dataclasses.replace(signature, features=None)
+
+
+def _check_names(source: Source, signature: Signature) -> None:
+    """Checks that the columns have the names of the inputs: nobody renames them, as --map does.
+
+    Raises:
+      UsageError: one is missing.
+    """
+    for spec in signature.columns:
+        if source.names and spec.name not in source.names:
+            raise UsageError(
+                f"--input {source.path}: the model takes column '{spec.name}'{near_name(spec.name, source.names)}, which "
+                f"is not there, and the service sends columns under their own names. Rename it, or {_INSTEAD}"
+            )
 
 
 def _check_depth(source: Source, signature: Signature) -> None:

@@ -163,7 +163,7 @@ def test_the_last_good_version_stays_where_the_new_one_does_not_load(
 
 
 def test_a_model_that_cannot_be_served_is_an_error(base: Base, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"there is no saved_model\.pb in it"):
+    with pytest.raises(ModelNotFound, match="there is nothing at this path"):
         ReferenceServer({"m": str(tmp_path / "nothing")})
     base.add_broken("1")
     with pytest.raises(ModelNotFound, match="NoSuchOp"):
