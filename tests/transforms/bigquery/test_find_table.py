@@ -219,7 +219,7 @@ def test_columns_that_a_model_does_not_take(table: str, name: str, dtype: str, k
 
 def test_a_column_that_is_missing(table: str) -> None:
     source = find_table(table).source
-    with pytest.raises(UsageError, match=r"no such column \(did you mean 'v_date'\?\)"):
+    with pytest.raises(UsageError, match="give --map V_DATE=v_date"):
         plan_input(source, signature(V_DATE="string"), Wanted({}), CsvOptions())
     wanted: Any = {"schema": {"nope": pa.int64()}}
     with pytest.raises(UsageError, match="--input_schema names 'nope'"):
