@@ -185,9 +185,9 @@ def _column(values: list[Any], spec: ColumnSpec, misfits: dict[int, str]) -> pa.
 
 
 def _has_bool(value: object) -> bool:
-    """Whether a list has a truth value in it: among numbers pyarrow takes it for 1 or 0."""
+    """Whether it is a truth value, or a list with one: among numbers pyarrow takes it for 1 or 0, and alone for itself."""
     if not isinstance(value, list):
-        return False
+        return isinstance(value, bool)
     kinds = set(map(type, value))
     return bool in kinds or (list in kinds and any(map(_has_bool, value)))
 

@@ -232,8 +232,8 @@ def _check_names(source: Source, signature: Signature) -> None:
     for spec in signature.columns:
         if source.names and spec.name not in source.names:
             raise UsageError(
-                f"--input {source.path}: the model takes column '{spec.name}'{near_name(spec.name, source.names)}, which "
-                f"is not there, and the service sends columns under their own names. Rename it, or {_INSTEAD}"
+                f"--input {source.path}: the model takes column '{spec.name}'{near_name(spec.name, source.names)}, "
+                f"which is not there, and the service sends columns under their own names. Rename it, or {_INSTEAD}"
             )
 
 

@@ -118,7 +118,7 @@ def test_a_model_deployed_twice_is_read_once(serve: Any, tmp_path: Path) -> None
     ("uri", "words"),
     [
         ("", "names no artifact, so nobody tells what it takes"),
-        ("/no/such/place", "cannot be read: .*no saved_model.pb"),
+        ("/no/such/place", "cannot be read: .*there is nothing at this path"),
     ],
 )
 def test_without_an_artifact_another_place_tells(serve: Any, tmp_path: Path, uri: str, words: str) -> None:

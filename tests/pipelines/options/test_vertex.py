@@ -83,7 +83,8 @@ UNFIT: dict[str, Any] = {
     "columns": ("a",), "exclude_columns": ("a",), "output_prefix": "p", "add_model_columns": True, "flatten": True,
     "write_disposition": "truncate", "write_method": "file_loads", "allow_schema_update": True, "partition_by": "a",
     "cluster_by": ("a",), "failures": "f", "failures_table": "p.d.f", "failure_payload": "none",
-    "failure_payload_dir": "d",
+    "failure_payload_dir": "d", "csv_encoding": "latin-1", "csv_skip_lines": 1, "rename_duplicate_columns": True,
+    "null_values": ("NA",), "null_strings": True, "map": (("a", "b"),), "limit": 1, "check": True,
 }  # fmt: skip
 _OF_TABLES = ("write_disposition", "write_method", "allow_schema_update", "partition_by", "cluster_by")
 
