@@ -185,7 +185,7 @@ def _column(values: list[Any], spec: ColumnSpec, misfits: dict[int, str]) -> pa.
 
 
 def _has_bool(value: object) -> bool:
-    """Whether it is a truth value, or a list with one: among numbers pyarrow takes it for 1 or 0, and alone for itself."""
+    """Whether it is or holds a truth value: among numbers pyarrow takes it for 1 or 0, and alone for itself."""
     if not isinstance(value, list):
         return isinstance(value, bool)
     kinds = set(map(type, value))
