@@ -84,10 +84,11 @@ def _check_output(name: str, array: np.ndarray) -> None:
 def _with_whole_numbers(rows: Any, signature: Signature) -> Any:
     """Returns predictions with whole numbers in place of doubles such as 2.0, in outputs that hold whole numbers."""
     whole = {spec.name for spec in signature.outputs if spec.dtype.startswith(("int", "uint"))}
-    if len(signature.outputs) == 1:  # it comes without a name
-        return _whole(rows) if whole else rows
     if not whole or not isinstance(rows, list):
         return rows
+    # One output comes without a name, unless it is one of several that the model has.
+    if len(signature.outputs) == 1 and not (rows and isinstance(rows[0], dict)):
+        return _whole(rows)
     return [
         {name: _whole(value) if name in whole else value for name, value in row.items()}
         if isinstance(row, dict)

@@ -111,10 +111,11 @@ class Connection:
         with self._changed:
             if self.has_ended:
                 return
-            self.error = error
             owed, self._owed, self._bytes = self._owed, collections.deque(), 0
             for place, (_, take) in enumerate(owed):
                 take(_for_others(error) if place else error)
+            # Not before: who sees the end without the lock may get an answer of another connection at once.
+            self.error = error
             self._changed.notify_all()
         self._requests.put(None)
         self._call.cancel()
@@ -164,10 +165,11 @@ class Connection:
 def _for_others(error: GoogleAPICallError) -> GoogleAPICallError:
     """Returns what a connection that ends with an error owes to the requests behind the first that it owes.
 
-    What a request holds can be the fault of that request only; all else concerns whoever writes to the table.
+    What a request holds can be the fault of that request only; all else concerns whoever writes to the table. The text
+    of such a fault may tell values of its rows, so the others do not get it.
     """
     if isinstance(error, InvalidArgument) and not storage_codes(error.details):
-        return Aborted(f"the connection has ended because of a request of another writer: {error.message}")
+        return Aborted("the connection has ended because of a request of another writer")
     return error
 
 

@@ -70,11 +70,14 @@ class Lane:
 
     def _try(self, request: AppendRowsRequest) -> bool:
         """Returns whether the request needs no other connection: it is sent, or `receive` raises before its turn."""
+        # Asked before the error is looked at: a connection that has ended has told whom it owed an answer.
+        is_over = self._connection is None or self._connection.has_ended
         if self._error is not None:
             return True
         # While answers are on their way, those of another connection might come before them.
-        if self._connection is None or not self._unread or self._connection.has_ended:
+        if is_over or not self._unread:
             self._connection = self._choose(self._connection)
+        assert self._connection is not None
         return self._connection.send(request, self._take, self._request_secs)
 
     def _next_answer(self) -> Answer:

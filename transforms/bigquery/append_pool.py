@@ -85,7 +85,7 @@ class AppendPool:
         """Returns the connection before, or a new one as soon as there may be one.
 
         Raises:
-          DeadlineExceeded: none of those that are open has owed nothing for so long.
+          DeadlineExceeded: none of those that are open has owed nothing, or answered anything, for so long.
         """
         if before is not None and not before.has_ended:
             return before
@@ -96,9 +96,16 @@ class AppendPool:
                 if self._has_place():
                     self._own.append(Connection(self.client, stream, schema, self._free))
                     return self._own[-1]
+                answered = self._answered()
             with self._freed:
-                if not self._freed.wait_for(lambda: self._times_freed != seen, request_secs):  # noqa: B023
+                is_freed = self._freed.wait_for(lambda: self._times_freed != seen, request_secs)  # noqa: B023
+            with self._lock:
+                if not is_freed and self._answered() == answered:
                     raise DeadlineExceeded(f"none of {MAX_OWN} connections is free after {request_secs:g} s")
+
+    def _answered(self) -> list[int]:
+        """Returns how many requests each connection has answered. They are busy, and not stuck, if that changes."""
+        return [each.answered for each in self._own]
 
     def _has_place(self) -> bool:
         """Whether one more connection may be opened, if need be since the longest open one gives way."""

@@ -91,6 +91,12 @@ def test_whole_numbers_may_come_as_doubles() -> None:
     assert (arrays["n"].tolist(), deployed) == ([5, 6], "")
 
 
+def test_a_whole_number_may_come_as_a_double_among_outputs_that_are_not_wanted() -> None:
+    rows = [{"n": 2.0, "score": 1.5}, {"n": -3.0, "score": 1.0}]
+    arrays, _ = decode_answer(answer(rows), signature({"x": "int64"}, {"n": "int64"}))
+    assert arrays["n"].tolist() == [2, -3]
+
+
 def test_a_fraction_is_no_whole_number() -> None:
     with pytest.raises(BadOutput, match=r"output 'n', row 1: 2\.5"):
         decode_answer(answer([1, 2.5]), signature({"x": "int64"}, {"n": "int64"}))

@@ -1,17 +1,20 @@
 """How many connections writers of a process open, and that none takes the fault of another."""
 
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from google.api_core.exceptions import GoogleAPICallError, ServiceUnavailable
 from google.cloud.bigquery_storage_v1.types import AppendRowsRequest
 from grpc import StatusCode
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.bigquery import append_connection, append_pool
 from sluice.transforms.bigquery.append_connection import Connection
+from sluice.transforms.bigquery.append_lane import Lane
 from sluice.transforms.bigquery.append_pool import AppendPool
 from sluice.transforms.bigquery.append_rows import AppendOptions, AppendStream
 from sluice.transforms.bigquery.clients import STORAGE_EMULATOR_VARIABLE
@@ -166,6 +169,48 @@ def test_what_a_request_holds_is_not_the_fault_of_others() -> None:
     pool.close()
 
 
+def test_the_text_of_a_fault_stays_with_its_writer() -> None:
+    service = AppendService([StatusCode.INVALID_ARGUMENT])
+    service.gate.clear()
+    connection = Connection(service, NAME, SCHEMA.serialize().to_pybytes())  # type: ignore[arg-type]
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(2):
+        request = AppendRowsRequest.pb()()
+        request.arrow_rows.rows.serialized_record_batch = ids(1).serialize().to_pybytes()
+        assert connection.send(request, answers.put, PATIENCE_SECS)
+    service.gate.set()
+    own, other = (answers.get(timeout=PATIENCE_SECS) for _ in range(2))
+    assert "it is broken" in str(own)
+    assert "a request of another writer" in str(other) and "it is broken" not in str(other)
+
+
+def test_a_request_that_is_sent_while_its_connection_ends_is_not_answered_before_the_ones_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = AppendService([StatusCode.UNAVAILABLE])
+    service.gate.clear()
+    pool = AppendPool(service)  # type: ignore[arg-type]
+    lane = pool.lane(NAME, SCHEMA.serialize().to_pybytes(), PATIENCE_SECS, is_own=False)
+    second = threading.Thread(target=lane.send, args=(ids(2).serialize().to_pybytes(), None))
+    take = Lane._take
+
+    def take_later(self: Lane, answer: Any) -> None:
+        if isinstance(answer, GoogleAPICallError):  # the connection is about to hand out the error that ends it
+            second.start()
+            second.join(_MOMENT_SECS)
+        take(self, answer)
+
+    monkeypatch.setattr(Lane, "_take", take_later)
+    lane.send(ids(1).serialize().to_pybytes(), None)
+    service.gate.set()
+    with pytest.raises(ServiceUnavailable, match="it is broken"):
+        lane.receive()
+    second.join(PATIENCE_SECS)
+    assert not second.is_alive()
+    assert service.ids == [], "the bundle sends both again"
+    pool.close()
+
+
 def test_a_writer_that_gives_up_leaves_the_connection_to_others() -> None:
     service = AppendService()
     service.gate.clear()
@@ -237,6 +282,40 @@ def test_a_place_that_never_becomes_free_is_not_waited_for_forever(monkeypatch: 
     waits.drop()
     waits.append(ids(3), "b")
     assert waits.flush() == []
+    pool.close()
+
+
+class Busy:
+    """A connection that always owes an answer, and gives some, until it is asked to give way for the third time."""
+
+    def __init__(self) -> None:
+        self.asked = self._answered = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.asked == 3
+
+    @property
+    def answered(self) -> int:
+        self._answered += 1
+        return self._answered
+
+    def give_way(self) -> bool:
+        self.asked += 1
+        return self.has_ended
+
+
+def test_a_place_is_waited_for_as_long_as_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append_pool, "MAX_OWN", 1)
+    pool = AppendPool(AppendService())  # type: ignore[arg-type]
+    busy = Busy()
+    pool._own = [busy]  # type: ignore[list-item]
+    stream = stream_of(pool, offsets=True, request_secs=0.01, retry_secs=0.0)
+    stream.append(ids(1), "a")
+    stream._send()
+    assert busy.has_ended, "the place was got, and nothing was given up"
+    assert stream.flush() == []
+    pool._own.pop(0)
     pool.close()
 
 
