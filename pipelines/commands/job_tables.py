@@ -53,11 +53,11 @@ def _kind(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return next((kind for of, kind in _KINDS if isinstance(value, of)), "STRING")
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime.date | datetime.time):  # datetimes are dates

@@ -103,7 +103,7 @@ def _row(text: bytes, row_id: str | None, predicted_at: str) -> Row:
     return Row(values, len(text) if is_small else len(json.dumps(values)), row_id)
 
 
-def insertable(value: Any) -> Any:
+def insertable(value: object) -> Any:
     """Returns a JSON value without fields that are null: insertAll refuses REPEATED ones that are."""
     if isinstance(value, dict):
         return {name: insertable(entry) for name, entry in value.items() if entry is not None}

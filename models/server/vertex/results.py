@@ -89,5 +89,5 @@ def _table(instances: Sequence[Instance], predictions: Sequence[Any], with_heade
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | dict) else value
