@@ -3,7 +3,6 @@
 import codecs
 import dataclasses
 import datetime
-import os
 import uuid
 from typing import Any, NamedTuple
 
@@ -37,7 +36,7 @@ from sluice.transforms.core.formats import JSONL
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_READ
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.files.find_files import match_all
+from sluice.transforms.files.find_files import absolute, match_all
 from sluice.transforms.files.find_source import Source, find_source
 from sluice.transforms.files.read import ReadFiles
 from sluice.transforms.files.write import Target, existing_files
@@ -254,11 +253,7 @@ def _review(source: Source, rows: _Rows, signature: Signature, defaults: dict[st
 def _check_overlap(patterns: tuple[str, ...], targets: tuple[Target, ...]) -> None:
     """Refuses to read files that the job would replace."""
     there = [path for target in targets for path in existing_files(target)]
-    read = {_absolute(file.path) for file in match_all(patterns)} if there else set()
+    read = {absolute(file.path) for file in match_all(patterns)} if there else set()
     for path in there:
-        if _absolute(path) in read:
+        if absolute(path) in read:
             raise UsageError(f"--input matches {path}, which the job would replace; give another --output")
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)

@@ -14,6 +14,21 @@ _PIECE_BYTES = 1 << 16
 CODECS = {".bz2": "bz2", ".zst": "zstd"}
 
 
+# The error handler by which the line of a wrong byte fails, and no other line.
+_AS_IT_IS = "sluice.as_it_is"
+
+
+def _as_it_is(error: UnicodeError) -> tuple[str, int]:
+    """Stands for a byte that is not of the encoding, as Python's "surrogateescape" does; it knows none below 128."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    wrong = error.object[error.start]
+    return chr(0xDC00 + (wrong if wrong >= 0x80 else 0xFF)), error.end
+
+
+codecs.register_error(_AS_IT_IS, _as_it_is)
+
+
 class MadeFile:
     """The bytes that a function makes of a stored file. To go back, it begins anew.
 
@@ -96,24 +111,24 @@ class _NotClosed:
 
 
 def in_utf8(stored: BinaryIO, encoding: str) -> BinaryIO:
-    """Returns a text file in UTF-8.
+    """Returns a text file in UTF-8. Where its bytes are not of the encoding, what is returned is not UTF-8 either.
 
     Args:
       encoding: that of the stored file, by a name of Python's.
     """
 
     def make(file: BinaryIO) -> Iterator[bytes]:
-        decoder = codecs.getincrementaldecoder(encoding)()
+        decoder = codecs.getincrementaldecoder(encoding)(_AS_IT_IS)
         done = False
         while not done:
             chunk = file.read(_PIECE_BYTES)
             done = not chunk
             try:
                 text = decoder.decode(chunk, done)
-            except UnicodeDecodeError as error:
-                raise CorruptFile(f"the text is not {encoding}: {error.reason}; give another --csv_encoding") from error
+            except UnicodeError as error:  # for example: UTF-16 that does not say its byte order
+                raise CorruptFile(f"the text is not {encoding}: {error}; give another --csv_encoding") from error
             if text:
-                yield text.encode()
+                yield text.encode(errors="surrogateescape")
 
     return cast(BinaryIO, MadeFile(stored, make))
 

@@ -92,7 +92,7 @@ def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
     """
     # No step parses columns that are only carried, and pyarrow's error handler needs text.
     if not is_utf8(block.data):
-        return _not_utf8(block)
+        return _not_utf8(block, options.encoding or "UTF-8")
     opened = np.flatnonzero(open_quotes(block, options.quote, options.delimiter.encode()))
     if len(opened):
         return dict.fromkeys(opened.tolist(), message("a quote is opened and not closed"))
@@ -100,14 +100,14 @@ def _torn_lines(block: LineBlock, options: CsvOptions) -> dict[int, str]:
     return dict.fromkeys(stray.tolist(), message("a carriage return within the line is not quoted"))
 
 
-def _not_utf8(block: LineBlock) -> dict[int, str]:
+def _not_utf8(block: LineBlock, encoding: str) -> dict[int, str]:
     reasons: dict[int, str] = {}
     for line in range(len(block)):
         try:
             block.line(line).decode()
         except UnicodeDecodeError as error:
-            text = "the line is not valid UTF-8: byte {:#04x} at place {place}"
-            reasons[line] = message(text, error.object[error.start], place=error.start)
+            text = "the line is not valid {encoding}: byte {:#04x} at place {place}"
+            reasons[line] = message(text, error.object[error.start], place=error.start, encoding=encoding)
     return reasons
 
 

@@ -9,6 +9,7 @@ import csv
 import functools
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
@@ -39,16 +40,26 @@ def look_csv(path: str, options: CsvOptions) -> Look:
 
 def open_csv(path: str, options: CsvOptions) -> BinaryIO:
     """Opens a CSV file to read it as UTF-8, with newlines at the ends of lines."""
+    file = _open_utf8(path, options)
+    return cast(BinaryIO, CrFile(file)) if options.cr_ends and has_cr_ends(path, options) else file
+
+
+def _open_utf8(path: str, options: CsvOptions) -> BinaryIO:
     file = open_text(path)
-    file = in_utf8(file, options.encoding) if options.encoding else file
-    return cast(BinaryIO, CrFile(file)) if options.cr_ends else file
+    return in_utf8(file, options.encoding) if options.encoding else file
 
 
 def has_cr_ends(path: str, options: CsvOptions) -> bool:
-    """Whether the lines of a file end with a carriage return alone, as far as its beginning shows."""
-    with open_csv(path, options) as file:
+    """Whether the lines of a file end with a carriage return alone, as far as its beginning shows.
+
+    A line end is not within quotes, and a carriage return at the end of the file may belong to its only line.
+    """
+    with _open_utf8(path, options) as file:
         head = file.read(_HEAD_BYTES)
-    return b"\r" in head and b"\n" not in head
+    if b"\r" not in head or b"\n" in head:
+        return False
+    block = next(read_blocks(io.BytesIO(head)), None)
+    return block is not None and bool(stray_returns(block, options.quote, options.delimiter.encode()).any())
 
 
 def split_csv(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
@@ -118,6 +129,9 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if options.encoding:
+            text = f"the header is not {options.encoding}; give another --csv_encoding"
+            raise CorruptFile(text) from error
         raise CorruptFile(f"the header is not UTF-8: {error}; give its encoding, {_guess(line)}") from error
     if "\0" in text:
         raise CorruptFile("the header holds zero bytes; if it is UTF-16, give --csv_encoding utf-16-le (or utf-16-be)")
@@ -133,7 +147,7 @@ def parse_header(line: bytes, options: CsvOptions) -> tuple[str, ...]:
         raise CorruptFile(f"the header is not a line of CSV: {error}") from error
     if options.rename_duplicates:
         names = renamed(names)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         text = ", ".join(map(repr, twice))
         raise CorruptFile(f"the header names {text} more than once; give --rename_duplicate_columns to number them")
@@ -149,13 +163,21 @@ def _guess(header: bytes) -> str:
 
 def renamed(names: Sequence[str]) -> tuple[str, ...]:
     """Returns names that differ: the second `a` becomes `a_2`, and a blank name in the third place `column_3`."""
-    found: list[str] = []
+    given = set(names)
+    found: dict[str, None] = {}
+    # A number that was once taken stays so: the search goes on where it ended.
+    numbered: dict[str, Iterator[str]] = {}
     for place, name in enumerate(names, 1):
         base = name if name.strip() else f"column_{place}"
-        taken = {*found, *(other for other in names if other != name)}
-        numbered = (f"{base}_{number}" for number in itertools.count(2))
-        found.append(next(free for free in itertools.chain([base], numbered) if free not in taken))
+        candidates = numbered.setdefault(name, _numbered(base)) if base == name else _numbered(base)
+        found[next(free for free in candidates if free not in found and (free == name or free not in given))] = None
     return tuple(found)
+
+
+def _numbered(base: str) -> Iterator[str]:
+    yield base
+    for number in itertools.count(2):
+        yield f"{base}_{number}"
 
 
 def read_csv_range(part: FileRange, spec: InputSpec) -> Read:

@@ -101,7 +101,8 @@ def read_parquet(
     # In the order of the file, which is then read forwards. If no column is requested, one is read: batches must have
     # their numbers of rows.
     names = file.schema_arrow.names
-    wanted = [name for name in names if name in set(spec.schema.names)] or names[:1]
+    requested = set(spec.schema.names)
+    wanted = [name for name in names if name in requested] or names[:1]
     batch_rows = _batch_rows(end - position, int(unpacked[first:last].sum()))
     for batch in file.iter_batches(batch_rows, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
         decoded = conform(batch, spec, f"{path}#row=", position)

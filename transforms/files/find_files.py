@@ -34,8 +34,13 @@ def match_all(patterns: Iterable[str]) -> list[FileMetadata]:
 
 
 def _once(files: Iterable[FileMetadata]) -> list[FileMetadata]:
-    found = {file.path: file for file in files}
-    return [found[path] for path in sorted(found)]
+    found = {absolute(file.path): file for file in files}
+    return sorted(found.values(), key=lambda file: file.path)
+
+
+def absolute(path: str) -> str:
+    """Returns the one name of a file that has a relative and an absolute path."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def find_files(inputs: Sequence[str], format_: str) -> InputFiles:
@@ -64,7 +69,8 @@ def find_files(inputs: Sequence[str], format_: str) -> InputFiles:
 
 def _find(each: str, format_: str) -> tuple[list[str], list[FileMetadata]]:
     """Returns the globs of one --input, which is its own unless it is a directory, and the files that match them."""
-    is_directory = "://" not in each and os.path.isdir(each)
+    # Beam matches a name on gs:// that ends in a slash with all that begins with it.
+    is_directory = each.endswith("/") if "://" in each else os.path.isdir(each)
     files = [] if is_directory else match_files(each)
     if files:
         return [each], files

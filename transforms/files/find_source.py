@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from sluice.models.errors import CorruptFile, UsageError
+from sluice.models.errors import UsageError
 from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PACKED, PARQUET, input_ending
@@ -49,7 +49,7 @@ class Source:
       one_header: for CSV: the first files all have the same header.
       patterns: globs of its files.
       csv: the dialect of CSV.
-      arrays: for JSON: the first file with rows is an array.
+      arrays: for JSON: one of the first files is an array.
     """
 
     format: str
@@ -80,15 +80,17 @@ def find_source(inputs: str | Sequence[str], format_: str, csv: CsvOptions) -> S
     found = find_files(inputs, format_)
     csv = dataclasses.replace(csv, delimiter=csv.delimiter or _delimiter(found))
     opened = [file.path for file in found.files if file.size_in_bytes][:_OPENED]
+    if found.format == CSV and any(_is(path, lambda path: has_cr_ends(path, csv)) for path in opened):
+        csv = dataclasses.replace(csv, cr_ends=True)
     first = _first_look(opened, found.format, csv)
     if first is None:
         _LOG.warning("--input %s: there is no row in it", ", ".join(inputs))
-        first = _First(found.files[0].path, Look((), {}, ()), csv)
+        first = _First(found.files[0].path, Look((), {}, ()))
     size = sum(file.size_in_bytes for file in found.files)
-    one_header = found.format != CSV or all(_has_header(path, first.look.names, first.csv) for path in opened)
-    arrays = found.format == JSONL and bool(opened) and is_array(first.path)
+    one_header = found.format != CSV or all(_has_header(path, first.look.names, csv) for path in opened)
+    arrays = found.format == JSONL and any(_is(path, is_array) for path in opened)
     return Source(
-        found.format, first.path, len(found.files), size, *first.look, one_header, found.patterns, first.csv, arrays
+        found.format, first.path, len(found.files), size, *first.look, one_header, found.patterns, csv, arrays
     )
 
 
@@ -100,35 +102,30 @@ def _delimiter(found: InputFiles) -> str:
 
 
 class _First(NamedTuple):
-    """The first file that has columns, and its dialect."""
+    """The first file that has columns."""
 
     path: str
     look: Look
-    csv: CsvOptions
 
 
 def _first_look(paths: Sequence[str], format_: str, csv: CsvOptions) -> _First | None:
     for path in paths:
         try:
-            first = _look(path, format_, csv)
+            look = READERS[format_].look(path, csv)
         except Exception as error:
             text = "--input {path} cannot be read as {format}: {}{magic}"
             problem = message(text, text_of(error), path=path, format=format_, magic=_magic(path))
             raise UsageError(problem) from error
-        if first.look.names:
-            return first
+        if look.names:
+            return _First(path, look)
     return None
 
 
-def _look(path: str, format_: str, csv: CsvOptions) -> _First:
-    look = READERS[format_].look
-    try:
-        return _First(path, look(path, csv), csv)
-    except CorruptFile:
-        if format_ != CSV or not has_cr_ends(path, csv):
-            raise
-    csv = dataclasses.replace(csv, cr_ends=True)
-    return _First(path, look(path, csv), csv)
+def _is(path: str, test: Callable[[str], bool]) -> bool:
+    """Whether a file is so, by its beginning. An unreadable one is not: its error is told when its rows are read."""
+    with contextlib.suppress(Exception):
+        return test(path)
+    return False
 
 
 def _magic(path: str) -> str:

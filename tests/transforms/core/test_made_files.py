@@ -94,12 +94,22 @@ def test_other_encodings_become_utf8(encoding: str) -> None:
     assert file.read(100) == text.encode()[7:107]
 
 
-def test_bytes_that_are_not_of_the_encoding() -> None:
-    data = b"a" * (1 << 16) + b"\x81"
-    file = in_utf8(io.BytesIO(data), "cp1252")
-    assert file.read(1 << 17) == b"a" * (1 << 16)
-    with pytest.raises(CorruptFile, match=r"the text is not cp1252: .*; give another --csv_encoding"):
-        file.read(1)
+@pytest.mark.parametrize(
+    ("data", "encoding", "expected"),
+    [
+        (b"a\n\x81\nb\n", "cp1252", b"a\n\x81\nb\n"),
+        (b"a\n\x81\nb\n", "shift_jis", b"a\n\x81\nb\n"),
+        ("a\n\ud841\nb\n".encode("utf-16-le", "surrogatepass"), "utf-16-le", b"a\n\xff\nb\n"),
+        ("a\n".encode("utf-16-le") + b"b", "utf-16-le", b"a\n\xff"),
+    ],
+)
+def test_bytes_that_are_not_of_the_encoding(data: bytes, encoding: str, expected: bytes) -> None:
+    assert in_utf8(io.BytesIO(data), encoding).read() == expected
+
+
+def test_utf_16_that_does_not_say_its_byte_order() -> None:
+    with pytest.raises(CorruptFile, match=r"the text is not utf-16: .*; give another --csv_encoding"):
+        in_utf8(io.BytesIO("a\n".encode("utf-16-le")), "utf-16").read()
 
 
 def test_carriage_returns_become_newlines() -> None:

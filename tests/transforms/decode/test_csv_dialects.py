@@ -78,10 +78,21 @@ def test_names_that_come_again(names: tuple[str, ...], expected: tuple[str, ...]
     assert csv_head(path, CsvOptions(rename_duplicates=True))[0] == expected
 
 
-def test_a_byte_that_is_not_of_the_encoding_ends_the_file_there(tmp_path: Path) -> None:
-    data = b"a,b\n" + b"1,2\n" * 50_000 + b"\x81,3\n"
+def test_a_byte_that_is_not_of_the_encoding_costs_its_row(tmp_path: Path) -> None:
+    data = b"a,b\n" + b"1,2\n" * 100 + b"\x81,3\n" + "4,é\n".encode("cp1252") * 100
     decoded = read(put(tmp_path, "f.csv", data), 1 << 20, encoding="cp1252")
     (failure,) = decoded.failures
-    assert (failure.stage, failure.error_type) == ("read", "CorruptFile")
-    assert "give another --csv_encoding" in failure.error_message
-    assert decoded.rows > 40_000
+    assert failure.error_message == "the line is not valid cp1252: byte 0x81 at place 0"
+    assert decoded.rows == 200 + 1
+    assert rows_of(decoded)[-1] == {"a": "4", "b": "é"}
+
+
+def test_a_header_that_is_not_of_the_encoding(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match="the header is not cp1252; give another --csv_encoding"):
+        csv_head(put(tmp_path, "f.csv", b"a,\x81\n1,2\n"), CsvOptions(encoding="cp1252"))
+
+
+def test_each_file_has_line_ends_of_its_own(tmp_path: Path) -> None:
+    for name, data in (("1.csv", b"x\ra,b\r1,2\r"), ("2.csv", b"x\r\na,b\r\n1,2\r\n")):
+        decoded = read(put(tmp_path, name, data), 1 << 20, skip_lines=1, cr_ends=True)
+        assert (decoded.failures, rows_of(decoded)) == ([], [{"a": "1", "b": "2"}])

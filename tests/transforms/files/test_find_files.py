@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystem import FileMetadata
 
 from sluice.models.errors import UsageError
 from sluice.transforms.core.formats import CSV, JSONL
@@ -27,6 +29,23 @@ def test_a_directory_means_its_files_of_one_format(folder: Path) -> None:
         assert names([path]) == ["a.csv", "b.csv.gz", "c.tsv"]
     assert find_files([str(folder)], "").format == CSV
     assert names([str(folder / "deep")]) == ["e.csv"]
+
+
+def test_a_slash_at_the_end_means_a_directory_on_gs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ["gs://b/d/1.csv", "gs://b/d/_SUCCESS", "gs://b/d/deep/2.csv", "gs://b/d/deep/3.json"]
+
+    def match(pattern: str) -> list[FileMetadata]:  # as Beam does on gs://
+        asked = re.escape(pattern).replace(r"\[!\._\]", "[^._]").replace(r"\*", "[^/]*")
+        ending = ".*" if pattern.endswith("/") else ""
+        return [FileMetadata(path, 1) for path in there if re.fullmatch(asked + ending, path)]
+
+    monkeypatch.setattr("sluice.transforms.files.find_files.match_files", match)
+    assert names(["gs://b/d/"]) == ["1.csv"]
+
+
+def test_a_file_is_read_once_whatever_it_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert names(["a.csv", f"{folder}/a.csv", "./deep/e.csv", "deep/e.csv"]) == ["a.csv", "e.csv"]
 
 
 def test_several_inputs(folder: Path) -> None:

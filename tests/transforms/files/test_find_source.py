@@ -63,12 +63,32 @@ def test_carriage_returns_that_end_lines(tmp_path: Path) -> None:
     found = find(put(tmp_path, "f.csv", b"a,b\r1,2\r"))
     assert (found.names, found.csv.cr_ends) == (("a", "b"), True)
     assert not find(put(tmp_path, "g.csv", b"a,b\r\n1,2\r\n")).csv.cr_ends
+    assert not find(put(tmp_path, "h.csv", b'a,"b\rc"')).csv.cr_ends
+
+
+@pytest.mark.parametrize("dialect", [{"skip_lines": 1}, {"column_names": ("a", "b")}])
+def test_carriage_returns_where_the_first_line_is_no_header(dialect: dict[str, object], tmp_path: Path) -> None:
+    found = find(put(tmp_path, "f.csv", b"x\ra,b\r1,2\r"), **dialect)
+    assert (found.names, found.csv.cr_ends) == (("a", "b"), True)
+
+
+def test_carriage_returns_that_end_lines_of_a_later_file(tmp_path: Path) -> None:
+    put(tmp_path, "1.csv", b"a,b\n1,2\n")
+    put(tmp_path, "2.csv", b"a,b\r1,2\r")
+    found = find(tmp_path / "*")
+    assert (found.csv.cr_ends, found.one_header) == (True, True)
 
 
 def test_arrays(tmp_path: Path) -> None:
     found = find(put(tmp_path, "f.json", b'[\n{"a": 1},\n{"b": 2}\n]'))
     assert (found.names, found.sample, found.arrays) == (("a", "b"), ({"a": 1}, {"b": 2}), True)
     assert not find(put(tmp_path, "g.jsonl", b'{"a": [1]}\n')).arrays
+
+
+def test_an_array_among_lines(tmp_path: Path) -> None:
+    put(tmp_path, "1.json", b'{"a": 1}\n')
+    put(tmp_path, "2.json", b'[{"a": 2}]\n')
+    assert find(tmp_path / "*").arrays
 
 
 def test_types_where_the_format_has_them(tmp_path: Path) -> None:
