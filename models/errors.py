@@ -55,7 +55,13 @@ class InputChanged(SluiceError):
 
 
 class CallError(SluiceError):
-    """A call of the model failed."""
+    """A call of the model failed.
+
+    Attributes:
+      is_unsent: it failed before anything was sent, so that it says nothing about the server.
+    """
+
+    is_unsent: bool = False
 
 
 class BadInput(CallError):

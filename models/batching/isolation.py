@@ -102,7 +102,10 @@ class Isolation:
                 if self._fails_job:
                     raise
                 return [Outcome(0, row_count(feeds), RowFailure.of(error))]
-        raise Unavailable(f"the model failed and answered again {_MOST_RETURNS} times while one batch was tried")
+        said = f"the model failed and answered again {_MOST_RETURNS} times while one batch was tried"
+        if self._fails_job:
+            raise Unavailable(said)
+        return [Outcome(0, row_count(feeds), RowFailure("Unavailable", said))]
 
     def _run(self, feeds: Feeds) -> list[Outcome]:
         refused = (BatchTooLarge, BadInput, ModelFault, _ModelError)
@@ -189,14 +192,21 @@ class Isolation:
         """Whether the model answers one of some rows spread over those from `begin` on."""
         left = row_count(feeds) - begin
         for row in sorted({begin + left * number // _MOST_OTHERS for number in range(_MOST_OTHERS)} if left else ()):
-            try:
-                self._call_once(slice_feeds(feeds, row, row + 1))
-            except (Cancelled, ModelLost):
-                raise
-            except Exception:  # noqa: BLE001  whatever it raises, it does not answer
-                continue
-            return True
+            if self._passes(slice_feeds(feeds, row, row + 1)):
+                return True
         return False
+
+    def _passes(self, feeds: Feeds) -> bool:
+        try:
+            try:
+                self._call_once(feeds)
+            except Unavailable:  # a server that broke on a row before may be starting again: it is waited for
+                self._call(feeds)
+        except (Cancelled, ModelLost):
+            raise
+        except Exception:  # noqa: BLE001  whatever it raises, it does not answer
+            return False
+        return True
 
     def _ask(self) -> bool:
         """Whether the model answers a row that has passed before; False: none is known."""

@@ -101,12 +101,19 @@ class Retry:
         """Whether the model has answered some call since `when`, by the clock."""
         return self._last_answer >= when
 
-    def run(self, attempt: Callable[[], Outputs], rows: int, max_faults: int | None = None) -> Outputs:
+    def run(
+        self,
+        attempt: Callable[[], Outputs],
+        rows: int,
+        max_faults: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Outputs:
         """Returns what the attempt returned, repeated if need be.
 
         Args:
           rows: the number of rows of the call.
           max_faults: how often the server may break on the call; None: `max_retries` times.
+          check: is called now and then in a long wait that the server has asked for; may raise to end the call.
 
         Raises:
           TooSlow: the call timed out; with fewer rows it may pass.
@@ -126,9 +133,13 @@ class Retry:
                         raise self._given_up(error, cause, tried) from error
                     raise
                 call.check_rows(error)
-                self._wait(min(call.next_backoff(self._backoffs), secs_left), cause, min(_asked(error), secs_left))
-            except CallError:
-                self._on_answer()
+                # Of a call that fails alone, secs_left does not say how long the user would wait for it.
+                left = min(secs_left, max(0.0, call.begun + self._options.max_retry_secs - self._clock()))
+                backoff = min(call.next_backoff(self._backoffs), secs_left)
+                self._wait(backoff, cause, min(_asked(error), left), check)
+            except CallError as error:
+                if not error.is_unsent:
+                    self._on_answer()
                 raise
             else:
                 self._on_answer()
@@ -206,17 +217,19 @@ class Retry:
         is_away = isinstance(error, OutOfMemory) and cause is _Cause.OUTAGE
         return (Unavailable if is_away else type(error))(f"{error}; {tried}")
 
-    def _wait(self, secs: float, cause: _Cause, least: float) -> None:
+    def _wait(self, secs: float, cause: _Cause, least: float, check: Callable[[], None]) -> None:
         """Waits before a call is repeated.
 
         Args:
           least: waits for so long at least, although the model answers others meanwhile: its server asked for that.
+          check: see `run`.
         """
         until = self._clock() + least if least else 0.0
         with contextlib.nullcontext() if cause is _Cause.FAULT else self._throttled():
-            self._pause(max(secs, least))
+            self._pause(min(max(secs, least), max(secs, LAST_BACKOFF_SECS)))
             while least and (left := until - self._clock()) > 0:
-                self._pause(left)
+                check()
+                self._pause(min(left, LAST_BACKOFF_SECS))
 
     @contextlib.contextmanager
     def _throttled(self) -> Iterator[None]:

@@ -268,7 +268,9 @@ class Scheduler:
                 padded = pad(feeds, size)
                 try:
                     # Where the server broke on a call, its parts are not repeated: they are halved again.
-                    outputs = self._retry.run(attempt, rows, None if first or rows == 1 else 0)
+                    outputs = self._retry.run(
+                        attempt, rows, None if first or rows == 1 else 0, lambda: check_wanted(segments)
+                    )
                     return outputs if size == rows else outputs.slice(0, rows)
                 except BatchTooLarge as error:
                     self._padding.shrink(size, rows, error)

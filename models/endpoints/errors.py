@@ -4,9 +4,10 @@ models.error_table says what the codes mean. Here are the texts that tell more t
 1024 characters.
 """
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sluice.models.error_table import BY_NAME, NO_MEMORY, NOT_READY, has_any, http_status
 from sluice.models.errors import (
@@ -122,6 +123,16 @@ def error_of(code: str, text: str, address: str) -> CallError:
     if kind in (BatchTooLarge, OutOfMemory):
         return kind(text)
     return kind(message("{address}: {code}: {}", text, address=address, code=code))
+
+
+@contextlib.contextmanager
+def before_sending() -> Iterator[None]:
+    """Marks errors of the context as such of a call of which nothing was sent."""
+    try:
+        yield
+    except CallError as error:
+        error.is_unsent = True
+        raise
 
 
 def with_wait(error: CallError, headers: Mapping[str, str]) -> CallError:

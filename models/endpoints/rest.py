@@ -18,7 +18,7 @@ from sluice.models.endpoints import not_found
 from sluice.models.endpoints.base import ServedModel
 from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
-from sluice.models.endpoints.errors import error_of, is_not_served, with_wait
+from sluice.models.endpoints.errors import before_sending, error_of, is_not_served, with_wait
 from sluice.models.endpoints.http_calls import Answer, Headers, HttpCalls
 from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.error_table import http_status
@@ -96,7 +96,9 @@ class RestModel(ServedModel):
           CallError: the server refused the call, failed, or cannot be reached; see models.endpoints.errors.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
-        answer = self._client.predict(self._encode(feeds, self.signature), self._timeout_secs)
+        with before_sending():
+            body = self._encode(feeds, self.signature)
+        answer = self._client.predict(body, self._timeout_secs)
         if answer.status != 200:
             raise with_wait(_call_error(answer, self._client.endpoint.address), answer.headers)
         return Outputs(decode_outputs(answer.data, self.signature), self.version)
@@ -131,7 +133,8 @@ class _Client:
         headers = [("content-type", "application/json")]
         if self._gzip:
             headers.append(("content-encoding", "gzip"))
-            body = self._packed(body)
+            with before_sending():
+                body = self._packed(body)
         return self._send("POST", ":predict", headers, body, timeout_secs)
 
     def close(self) -> None:

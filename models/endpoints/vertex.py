@@ -13,6 +13,7 @@ from collections.abc import Callable
 from sluice.models.endpoints.base import ServedModel
 from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
+from sluice.models.endpoints.errors import before_sending
 from sluice.models.endpoints.http_calls import Answer, HttpCalls
 from sluice.models.endpoints.json_tensor import decode_outputs, encode_columns, encode_rows
 from sluice.models.endpoints.secrets import refuse_secrets
@@ -78,12 +79,8 @@ class VertexModel(ServedModel):
           MessageTooLarge: the request is larger than the endpoint takes; it is not sent.
           BadOutput: the answer cannot be parsed, or lacks an output.
         """
-        body = self._encode(feeds, self.signature)
-        if len(body) > self.max_bytes:
-            raise MessageTooLarge(
-                f"{self._client.endpoint.address}: the request has {len(body)} bytes, and a {self._kind} endpoint of "
-                f"Vertex AI takes {self.max_bytes}"
-            )
+        with before_sending():
+            body = self._encoded(feeds)
         answer = self._client.predict(body, self.timeout_secs)
         if answer.status != 200:
             raise call_error(answer, self._client.endpoint.address)
@@ -97,6 +94,15 @@ class VertexModel(ServedModel):
     def close(self) -> None:
         """Closes the connections; calls under way fail."""
         self._client.close()
+
+    def _encoded(self, feeds: Feeds) -> bytes:
+        body = self._encode(feeds, self.signature)
+        if len(body) > self.max_bytes:
+            raise MessageTooLarge(
+                f"{self._client.endpoint.address}: the request has {len(body)} bytes, and a {self._kind} endpoint of "
+                f"Vertex AI takes {self.max_bytes}"
+            )
+        return body
 
 
 class _Client:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.models.batching.isolation import Isolation
+from sluice.models.batching.isolation import Isolation, ModelBack
 from sluice.models.batching.mini_batch import Outcome, RowFailure, row_count
 from sluice.models.errors import BatchTooLarge, ServerFault, Unavailable
 from sluice.models.interface import Outputs
@@ -87,6 +89,43 @@ def test_what_is_no_error_of_ours_is_bisected() -> None:
 
     outcomes, _ = isolate(FakeModel(answer), 4)
     assert [o.result for o in outcomes if isinstance(o.result, RowFailure)] == [RowFailure("ZeroDivisionError", "by 2")]
+
+
+@pytest.mark.parametrize("raised", [(), (Unavailable,)])
+def test_a_model_that_fails_and_answers_in_turns_fails_the_batch_as_the_user_wants(raised: Any) -> None:
+    def back() -> bool:
+        raise ModelBack
+
+    isolation = Isolation(breaking({0}).call, 100, lambda error, passes: None, raised, back)
+    if raised:
+        with pytest.raises(Unavailable, match="failed and answered again 5 times"):
+            isolation.run(x_feeds(0))
+        return
+    (outcome,) = isolation.run(x_feeds(0, 1))
+    assert (outcome.start, outcome.stop) == (0, 2)
+    assert isinstance(outcome.result, RowFailure) and outcome.result.type == "Unavailable"
+
+
+@pytest.mark.parametrize("raised", [(), (Unavailable,)])
+def test_a_server_that_starts_again_after_it_broke_is_waited_for_before_all_rows_are_blamed(raised: Any) -> None:
+    bad = {0, 1}
+    model = breaking(bad)
+    is_away = False
+
+    def call(feeds: Feeds) -> Outputs:
+        """Is repeated until the server has started again."""
+        nonlocal is_away
+        is_away = bool(bad.intersection(feeds["x"].tolist()))
+        return model.call(feeds)
+
+    def call_once(feeds: Feeds) -> Outputs:
+        if is_away:
+            raise Unavailable("connection refused")
+        return call(feeds)
+
+    isolation = Isolation(call, 100, lambda error, passes: None, raised, call_once=call_once)
+    outcomes = isolation.run(x_feeds(*range(64)))
+    assert {o.start for o in outcomes if isinstance(o.result, RowFailure)} == bad
 
 
 def breaking(bad: set[int]) -> FakeModel:

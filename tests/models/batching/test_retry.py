@@ -332,3 +332,39 @@ def test_nobody_waits_for_longer_than_the_user_allows() -> None:
     with pytest.raises(Overloaded, match=r"gave up after 2 attempts in 10.0 s \(--max_retry_secs\)"):
         world.retry.run(world.attempt, 1)
     assert world.sleeps == [10.0]
+
+
+def test_nobody_waits_for_longer_than_the_user_allows_though_others_are_answered() -> None:
+    world = World(max_retry_secs=10, max_retries=2)
+    world.during_sleep = lambda: world.retry._on_answer()
+    world.failures = [asking(3600.0, TimedOut)] * 3
+    with pytest.raises(TimedOut, match=r"gave up after 3 attempts"):
+        world.retry.run(world.attempt, 1)
+    assert sum(world.sleeps[:-1]) == 10.0 and world.sleeps[-1] == 0.2, "then only the back-off is left"
+
+
+def test_a_long_wait_ends_when_nobody_wants_the_answer() -> None:
+    world = World(max_retry_secs=3600)
+    world.failures = [asking(3600.0)]
+
+    def check() -> None:
+        raise Cancelled("nobody waits")
+
+    with pytest.raises(Cancelled):
+        world.retry.run(world.attempt, 1, check=check)
+    assert (world.attempts, world.sleeps) == (1, [10.0])
+
+
+def test_what_fails_before_it_is_sent_is_no_answer() -> None:
+    world = World(max_retry_secs=5)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            world.run(*[Unavailable("away")] * 100)
+        error = BadInput("has no form in JSON")
+        error.is_unsent = True
+        with pytest.raises(BadInput):
+            world.run(error)
+    assert (world.attempts, world.woken, world.retry.answered_since(0.0)) == (1, 0, False)
+    with pytest.raises(Unavailable):
+        world.run(*[Unavailable("away")] * 100)
+    assert world.attempts == 1, "the outage goes on"

@@ -194,8 +194,9 @@ def test_calls_are_cut_to_what_a_server_unpacks(serve: Any, monkeypatch: pytest.
     model = opened(server.uri(), rest_gzip=True)
     with pytest.raises(
         MessageTooLarge, match=r"has \d+ bytes of JSON, and TF Serving unpacks at most 1000 .*--rest_gzip"
-    ):
+    ) as raised:
         model.call(x_feeds(*range(1000)))
+    assert raised.value.is_unsent
     scheduler = Scheduler(model, SchedulerOptions())
     prediction = scheduler.submit(x_feeds(*range(500))).future.result(PATIENCE_SECS)
     scheduler.close()

@@ -88,8 +88,9 @@ def test_predict(serve: Any) -> None:
     assert (outputs.arrays["y"].tolist(), outputs.version) == ([2, 4], 3)
     (request,) = server.requests
     assert (request.path, request.json) == (f"{PATH}:predict", {"instances": [{"x": 1}, {"x": 2}]})
-    with pytest.raises(BadInput, match="is not exact as a double"):
+    with pytest.raises(BadInput, match="is not exact as a double") as error:
         opened(server, "?method=predict").call(x_feeds(2**53 + 1))
+    assert error.value.is_unsent
 
 
 def test_whole_numbers_come_through_a_raw_call(serve: Any) -> None:
@@ -142,8 +143,10 @@ def test_calls_are_cut_to_the_limit_as_they_are_sent(serve: Any, monkeypatch: py
     most = 1000
     monkeypatch.setattr(vertex, "_SHARED_BYTES", most)
     server = serve(raw)
-    with pytest.raises(MessageTooLarge, match=r"the request has \d+ bytes, and a shared endpoint .* takes 1000"):
+    said = r"the request has \d+ bytes, and a shared endpoint .* takes 1000"
+    with pytest.raises(MessageTooLarge, match=said) as error:
         opened(server).call(x_feeds(*range(1000)))
+    assert error.value.is_unsent
     spec = dataclasses.replace(parse_model_uri(f"vertex://{NAME}"), deployed=SHARED)
     given = EndpointOptions(vertex_endpoint=f"http://127.0.0.1:{server.server_port}")
     recipe = ModelRecipe(spec, ModelOptions(endpoint=given), SchedulerOptions(max_batch_size=5000), X_TO_Y)
