@@ -83,6 +83,11 @@ def _is_among(host: str, names: Collection[str]) -> bool:
     return any(host.endswith(name) if name.startswith(".") else host == name for name in map(str.lower, names))
 
 
+def is_google(host: str) -> bool:
+    """Whether a host is Google's."""
+    return _is_among(host, _GOOGLE_HOSTS)
+
+
 def is_loopback(host: str) -> bool:
     """Whether what is sent to a host stays on this machine."""
     try:

@@ -36,8 +36,9 @@ _SHARED_BYTES, _OTHER_BYTES = 1_500_000, 10_000_000
 # most. A call with more is never tried.
 _TENSOR_BYTES = 4
 _DEPLOYED_MODEL = "x-vertex-ai-deployed-model-id"
-# How long it may take to look up a deployed model that was not there at launch, and how often that is tried.
-_LOOK_UP_SECS, _LOOK_UP_EVERY_SECS = 15.0, 60.0
+# How long it may take to look up a deployed model that was not there at launch, and how often that is tried. A call
+# that has its answer waits for it.
+_LOOK_UP_SECS, _LOOK_UP_EVERY_SECS = 3.0, 60.0
 
 
 class VertexModel(ServedModel):
@@ -154,7 +155,10 @@ def _target(spec: ModelSpec, options: EndpointOptions) -> Endpoint:
     if options.vertex_endpoint:
         base = parse_base_url(options.vertex_endpoint, "--vertex_endpoint")
         return dataclasses.replace(endpoint, host=base.host, port=base.port, tls=base.tls)
-    return dataclasses.replace(endpoint, host=deployed.host) if deployed.host else endpoint
+    if not deployed.host:
+        return endpoint
+    host, _, port = deployed.host.partition(":")
+    return dataclasses.replace(endpoint, host=host, port=int(port) if port else endpoint.port)
 
 
 class _Versions:
@@ -185,10 +189,17 @@ class _Versions:
         return self._known.get(deployed, deployed_number(deployed))
 
     def _look_up(self, deployed: str) -> None:
-        """Asks for the deployed models of now: this one was not there at launch."""
-        with self._lock:  # others that have the same question wait for the answer
+        """Asks for the deployed models of now: this one was not there at launch.
+
+        One call asks. Others go on meanwhile, with the deployed model's id.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             if deployed in self._known or self._clock() < self._next_look or not self._endpoint.method:
                 return
             name, options = self._endpoint.name, self._options
             self._known = look_up_versions(name, options, _LOOK_UP_SECS, self._endpoint, self._known)
             self._next_look = self._clock() + _LOOK_UP_EVERY_SECS
+        finally:
+            self._lock.release()

@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import json
 import logging
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from sluice.models.endpoints.certificates import ssl_context
 from sluice.models.endpoints.credentials import Credentials
 from sluice.models.endpoints.http_calls import Answer, HttpCalls
 from sluice.models.endpoints.rest import cut_text
+from sluice.models.endpoints.secrets import is_google
 from sluice.models.endpoints.vertex_errors import status_of
-from sluice.models.errors import CallError, ModelNotFound, SluiceError
+from sluice.models.errors import CallError, ModelNotFound, SluiceError, UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.uri import Deployed, Endpoint, deployed_number, parse_base_url, vertex_host
 
@@ -32,6 +34,7 @@ _CALL_SECS = {SHARED: 60.0, DEDICATED: 600.0, PRIVATE: 600.0, PEERING: 60.0}
 # A resource is read again if the service is busy: so often, with this pause, which doubles.
 _TRIES, _PAUSE_SECS = 3, 1.0
 _BUSY = (429, 502, 503)
+_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 
 Resource = Mapping[str, Any]
 
@@ -88,8 +91,13 @@ def get_resource(
     timeout_secs: float,
     endpoint: Endpoint | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    tries: int = _TRIES,
 ) -> Resource:
     """Returns an endpoint or a model as the service describes it.
+
+    Args:
+      endpoint: see `base_of`.
+      tries: how often it is asked for if the service is busy.
 
     Raises:
       Forbidden: the caller may not read it.
@@ -97,17 +105,16 @@ def get_resource(
       ModelNotFound: the service does not answer, or does not tell.
     """
     base = base_of(name, options, endpoint)
-    own = dataclasses.replace(options, headers=tuple(each for each in options.headers if each[0].lower() == _AUTH))
-    credentials = Credentials(with_google_token(own, base), base)
+    credentials = _credentials(options, base, endpoint)
     # The file of certificates is of the endpoint; Google's own API has a public one.
     trusted = options.ca_certificates if options.vertex_endpoint else ""
     calls = HttpCalls(base, ssl_context(trusted) if base.tls else None)
     path = f"/v1/{urllib.parse.quote(name, safe='/:')}"
     try:
         headers = [*credentials.headers(), ("accept-encoding", "gzip")]
-        for number in range(_TRIES):
+        for number in range(tries):
             answer = calls.send("GET", path, headers, None, timeout_secs)
-            if answer.status not in _BUSY or number == _TRIES - 1:
+            if answer.status not in _BUSY or number == tries - 1:
                 break
             sleep(_PAUSE_SECS * 2**number)
     except CallError as error:
@@ -115,6 +122,25 @@ def get_resource(
     finally:
         calls.close()
     return _resource(name, answer, base.address)
+
+
+def _credentials(options: EndpointOptions, base: Endpoint, endpoint: Endpoint | None) -> Credentials:
+    """Returns the credentials for reading a resource.
+
+    Those that are given for a host of the user's own do not go to Google's API. It gets Google's own instead.
+
+    Raises:
+      Forbidden: there are none.
+    """
+    if endpoint is None or options.vertex_endpoint or base.host == endpoint.host or is_google(endpoint.host):
+        headers = tuple(each for each in options.headers if each[0].lower() == _AUTH)
+        return Credentials(with_google_token(dataclasses.replace(options, headers=headers), base), base)
+    own = dataclasses.replace(options, headers=(), token_file="", google_audience="")
+    try:
+        return Credentials(with_google_token(own, base), base)
+    except UsageError as error:
+        told = f"{base.address} gets no credentials that are given for {endpoint.host}"
+        raise Forbidden(f"{error}; {told}; or --signature_from tells what the model takes") from error
 
 
 def _resource(name: str, answer: Answer, address: str) -> Resource:
@@ -142,7 +168,7 @@ def read_endpoint(resource: Resource) -> tuple[Deployed, list[DeployedModel]]:
     """Returns what an endpoint is, and its models that get traffic, the largest share first.
 
     Raises:
-      ModelNotFound: it has no model that gets any.
+      ModelNotFound: it has no model that gets any, or a host of its own that is none.
     """
     models = _deployed_models(resource)
     if not models:
@@ -150,7 +176,7 @@ def read_endpoint(resource: Resource) -> tuple[Deployed, list[DeployedModel]]:
     kind = _kind(resource)
     config = resource.get("clientConnectionConfig") or {}
     secs = _seconds(config.get("inferenceTimeout")) if kind in (DEDICATED, PRIVATE) else 0.0
-    host = _host(resource.get("dedicatedEndpointDns") or "") if kind == DEDICATED else ""
+    host = _host(str(resource.get("dedicatedEndpointDns") or "")) if kind == DEDICATED else ""
     deployed = Deployed(kind, host, secs or _CALL_SECS[kind], tuple(versions_of(models).items()))
     active = [each for each in models if each.share] or models
     return deployed, sorted(active, key=lambda each: -each.share)
@@ -184,8 +210,14 @@ def _kind(resource: Resource) -> str:
 
 
 def _host(dns: str) -> str:
-    """Returns a host. The proto says that it begins with https://, the documentation's example does not."""
-    return dns.removeprefix("https://").strip("/")
+    """Returns a host. The proto says that it begins with https://, the documentation's example does not.
+
+    Calls go there with their token, so it must be a host and nothing else.
+    """
+    host = dns.removeprefix("https://").strip("/").lower()
+    if host and not _HOST.fullmatch(host):
+        raise ModelNotFound(f"the endpoint's dedicatedEndpointDns is no host: {dns[:100]!r}")
+    return host
 
 
 def _seconds(duration: object) -> float:
@@ -219,9 +251,9 @@ def versions_of(models: Sequence[DeployedModel], known: Mapping[str, int] | None
 def look_up_versions(
     name: str, options: EndpointOptions, timeout_secs: float, endpoint: Endpoint, known: Mapping[str, int]
 ) -> dict[str, int]:
-    """Returns the versions of an endpoint's deployed models now; `known` if the service does not tell."""
+    """Returns the versions of an endpoint's deployed models now; `known` if the service does not tell at once."""
     try:
-        return versions_of(_deployed_models(get_resource(name, options, timeout_secs, endpoint)), known)
+        return versions_of(_deployed_models(get_resource(name, options, timeout_secs, endpoint, tries=1)), known)
     except SluiceError as error:
         _LOG.warning("The deployed models of %s are not known: %s", name, error)
         return dict(known)

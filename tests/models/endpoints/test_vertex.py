@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,28 @@ def test_a_model_that_is_deployed_later_is_looked_up_once(serve: Any) -> None:
     assert [request.path for request in server.requests].count(PATH) == 1, "not at every call"
 
 
+def test_calls_do_not_wait_for_the_look_up_of_another(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vertex, "_LOOK_UP_SECS", 10 * PATIENCE_SECS)
+    endpoint = {"deployedModels": [{"id": "78", "model": MODEL, "modelVersionId": "4"}], "trafficSplit": {"78": 100}}
+    is_asked, may_tell = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Any:
+        if request.method != "GET":
+            return raw(request, "78")
+        is_asked.set()
+        may_tell.wait(PATIENCE_SECS)
+        return endpoint
+
+    model = opened(serve(answer))
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(model.call, x_feeds(1))
+        assert is_asked.wait(PATIENCE_SECS)
+        assert model.call(x_feeds(1)).version == 78, "its id meanwhile"
+        may_tell.set()
+        assert first.result(PATIENCE_SECS).version == 4
+    assert model.call(x_feeds(1)).version == 4
+
+
 @pytest.mark.parametrize(("kind", "limit"), [("shared", 1_500_000), ("dedicated", 10_000_000), ("private", 10_000_000)])
 def test_the_limit_of_a_request_is_that_of_the_kind(serve: Any, kind: str, limit: int) -> None:
     server = serve(raw)
@@ -200,6 +224,7 @@ def test_the_deadline_is_the_endpoints_own_unless_another_is_given(serve: Any, g
          "42.l-1.prediction.vertexai.goog:443"),
         (f"vertex://{NAME}", Deployed("dedicated", "42.l-1.prediction.vertexai.goog", 600.0), "http://localhost:1",
          "localhost:1"),
+        (f"vertex://{NAME}", Deployed("dedicated", "d.goog:8443", 600.0), "", "d.goog:8443"),
         (f"vertex://other.googleapis.com/{NAME}", SHARED, "https://localhost:1", "other.googleapis.com:443"),
         (f"vertex+http://proxy:8600/{NAME}", SHARED, "", "proxy:8600"),
         ("vertex+http://h/v1/models/77", Deployed("peering", "", 60.0), "http://localhost:1", "h:80"),
@@ -209,7 +234,7 @@ def test_where_calls_go(uri: str, deployed: Deployed, given: str, address: str) 
     spec = dataclasses.replace(parse_model_uri(uri), deployed=deployed)
     endpoint = vertex._target(spec, EndpointOptions(vertex_endpoint=given))
     assert endpoint.address == address
-    assert endpoint.tls == (address.endswith(":443"))
+    assert endpoint.tls == (address.endswith("443"))
 
 
 def test_a_peering_endpoint_gets_no_token_and_needs_no_project(serve: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sluice.models.endpoints import vertex_lookup
 from sluice.models.endpoints.vertex_lookup import (
     DeployedModel,
     Forbidden,
@@ -20,7 +21,7 @@ from sluice.models.endpoints.vertex_lookup import (
     versions_of,
     with_google_token,
 )
-from sluice.models.errors import ModelNotFound
+from sluice.models.errors import ModelNotFound, UsageError
 from sluice.models.interface import EndpointOptions
 from sluice.models.uri import Deployed, Endpoint, parse_model_uri
 from tests.support.fakes import PATIENCE_SECS
@@ -61,6 +62,7 @@ def test_a_shared_endpoint() -> None:
     [
         ({"dedicatedEndpointEnabled": True, "dedicatedEndpointDns": "https://d.goog"}, "dedicated", "d.goog", 600.0),
         ({"dedicatedEndpointEnabled": True, "dedicatedEndpointDns": "d.goog"}, "dedicated", "d.goog", 600.0),
+        ({"dedicatedEndpointEnabled": True, "dedicatedEndpointDns": "D.goog:8443"}, "dedicated", "d.goog:8443", 600.0),
         (
             {"dedicatedEndpointEnabled": True, "clientConnectionConfig": {"inferenceTimeout": "1800s"}},
             "dedicated",
@@ -90,6 +92,12 @@ def test_a_shared_endpoint() -> None:
 def test_the_kind_of_an_endpoint(more: Any, kind: str, host: str, secs: float) -> None:
     found, _ = read_endpoint(endpoint(deployed(77), **more))
     assert (found.kind, found.host, found.timeout_secs) == (kind, host, secs)
+
+
+@pytest.mark.parametrize("dns", ["evil.com/.d.goog", "u@d.goog", "http://d.goog", "d.goog?x", "d.goog:", "d g", "d\n"])
+def test_what_is_no_host_gets_no_calls(dns: str) -> None:
+    with pytest.raises(ModelNotFound, match="dedicatedEndpointDns is no host"):
+        read_endpoint(endpoint(deployed(77), dedicatedEndpointEnabled=True, dedicatedEndpointDns=dns))
 
 
 def test_models_without_traffic_are_known_and_not_used() -> None:
@@ -157,6 +165,34 @@ def test_what_is_asked(serve: Any) -> None:
     assert "x-team" not in request.headers and request.headers["host"].startswith("127.0.0.1"), "those are for calls"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"token_file": "token"}, {"google_audience": "a"}, {"headers": (("Authorization", "Bearer x"), ("X-Key", "k"))}],
+)
+@pytest.mark.parametrize(
+    ("host", "is_given"), [("", True), ("42.l-1.prediction.vertexai.goog/", True), ("10.0.0.1/", False)]
+)
+def test_credentials_for_a_host_do_not_go_to_another(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], host: str, is_given: bool
+) -> None:
+    used: list[EndpointOptions] = []
+
+    class NoCredentials:
+        def __init__(self, options: EndpointOptions, endpoint: Endpoint) -> None:
+            used.append(options)
+            assert endpoint.host == "l-aiplatform.googleapis.com"
+            raise UsageError("there are none")
+
+    monkeypatch.setattr(vertex_lookup, "Credentials", NoCredentials)
+    target = parse_model_uri(f"vertex://{host}{NAME}").endpoint
+    with pytest.raises(UsageError) as error:
+        get_resource(NAME, EndpointOptions(**given), PATIENCE_SECS, target)
+    (options,) = used
+    assert bool(options.token_file or options.google_audience or options.headers) is is_given
+    assert options.google_auth is not is_given, "then Google's own go"
+    assert isinstance(error.value, Forbidden) is not is_given, "--signature_from does without the look-up"
+
+
 def status(code: int, text: str) -> Reply:
     return Reply(code, json.dumps({"error": {"code": code, "message": text, "status": "X"}}).encode())
 
@@ -200,6 +236,9 @@ def test_versions_are_looked_up_again(serve: Any) -> None:
     target = parse_model_uri(f"vertex://{NAME}").endpoint
     assert target is not None
     assert look_up_versions(NAME, options(server), PATIENCE_SECS, target, {"77": 1}) == {"77": 1, "78": 2}
+    server.answer = lambda _: status(503, "busy")
+    assert look_up_versions(NAME, options(server), PATIENCE_SECS, target, {"77": 1}) == {"77": 1}
+    assert len(server.requests) == 2, "a call that has its answer waits for it"
     server.answer = lambda _: status(403, "not you")
     assert look_up_versions(NAME, options(server), PATIENCE_SECS, target, {"77": 1}) == {"77": 1}
 
