@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         if choice:
             hints = [message, *_near(choice[1], re.findall("'(.*?)'", choice[2]), 0.6)]
         else:
-            hints = self._typos() or [message]
+            hints = [message, *self._typos()]
         text = "; ".join(hints)
         self.exit(2, f"{self.prog}: {text} ({self.prog} --help lists all)\n")
 

@@ -74,6 +74,7 @@ class BatchPlan:
       version: of the model, as found at launch; a server may move to another one unless it is pinned.
       failures: each sink gets all failures.
       review: what becomes of each column.
+      first_rows: what was found in the first rows, in a sentence.
     """
 
     input: Input
@@ -84,6 +85,7 @@ class BatchPlan:
     failures: tuple[Sink, ...]
     failure_policy: FailurePolicy
     review: Review
+    first_rows: str
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -122,7 +124,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
     found, signature, exclude = find_signature(options, given.source.names, endpoint)
     rows = _plan_rows(options, given, signature, exclude, destination)
     defaults = parse_defaults(signature, options.column_defaults)
-    _check_sample(given, rows.plan, signature, defaults)
+    first_rows = _check_sample(given, rows.plan, signature, defaults)
     if target and rows.files:
         output = plan_output_files(options, target, rows.files)
     else:
@@ -136,6 +138,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
         failures=tuple(plan_failure_sinks(options, failure_files, job, temp_location)),
         failure_policy=FailurePolicy(options.max_failure_rate),
         review=_review(given.source, rows, signature, defaults),
+        first_rows=first_rows,
     )
 
 
@@ -199,11 +202,10 @@ def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
     return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0, found.table)
 
 
-def _check_sample(found: _Found, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
+def _check_sample(found: _Found, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> str:
     if found.table is None:
-        check_sample(found.source, plan, signature, defaults)
-    else:
-        check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
+        return check_sample(found.source, plan, signature, defaults)
+    return check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
 
 
 class _Rows(NamedTuple):

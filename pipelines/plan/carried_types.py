@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sluice.pipelines.plan.csv_texts import read_texts
 from sluice.transforms.core.formats import CSV, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.json import first_block
-from sluice.transforms.decode.null_markers import with_nulls
+from sluice.transforms.decode.null_markers import with_spaced_nulls
 from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source
 
@@ -89,7 +89,7 @@ def _whole_in_csv(source: Source, names: Collection[str], csv: CsvOptions) -> tu
 
 
 def _are_whole(texts: pa.ChunkedArray, csv: CsvOptions) -> bool:
-    present = with_nulls(texts.combine_chunks(), csv.null_texts).drop_null()
+    present = with_spaced_nulls(texts.combine_chunks(), csv.null_texts).drop_null()
     return len(present) > 0 and bool(pc.all(pc.match_substring_regex(present, _WHOLE)).as_py())
 
 

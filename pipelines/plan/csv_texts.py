@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +11,7 @@ from sluice.pipelines.options.flags import join_list
 from sluice.transforms.core.formats import CSV
 from sluice.transforms.decode.convert import parse_texts
 from sluice.transforms.decode.formats import read_range, split_file
-from sluice.transforms.decode.null_markers import KNOWN, with_nulls
+from sluice.transforms.decode.null_markers import KNOWN, with_spaced_nulls
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.files.find_source import Source
 
@@ -67,7 +67,7 @@ def number_forms(source: Source, kinds: Mapping[str, pa.DataType], csv: CsvOptio
 
 
 def _present(texts: pa.ChunkedArray, csv: CsvOptions) -> pa.Array:
-    return with_nulls(texts.combine_chunks(), csv.null_texts).drop_null()
+    return with_spaced_nulls(texts.combine_chunks(), csv.null_texts).drop_null()
 
 
 def _all_match(texts: pa.Array, pattern: str) -> bool:
@@ -78,10 +78,13 @@ def _any_matches(texts: pa.Array, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(texts, pattern)).as_py())
 
 
-def marker_advice(source: Source, spec: InputSpec) -> str:
+def marker_advice(source: Source, spec: InputSpec, inputs: Collection[str]) -> str:
     """Returns which null markers the first rows hold in columns of numbers, and the flag to give; "": none.
 
     A marker is one of the texts that people and programs write for no value, and no value of its column's type.
+
+    Args:
+      inputs: the names of the model's inputs; a column that goes to none of them needs no default.
     """
     fed = [(spec.source_of(name), kind) for name, kind in spec.fed]
     kinds = {name: kind for name, kind in (*spec.columns, *fed) if not pa.types.is_string(kind)}
@@ -94,12 +97,10 @@ def marker_advice(source: Source, spec: InputSpec) -> str:
     more = f" and {len(found) - len(shown)} more columns likewise" if len(found) > len(shown) else ""
     every = dict.fromkeys((*spec.csv.null_values, *(marker for markers in found.values() for marker in markers)))
     flag = shlex.quote(join_list(list(every)))
-    first = next(iter(found))
-    inputs = {column: name for name, column in spec.mapped}
-    return (
-        f"column {', column '.join(shown)}{more}: if this stands for no value, give --null_values {flag}, and "
-        f"--column_defaults {inputs.get(first, first)}=VALUE for what replaces it"
-    )
+    mapped = {column: name for name, column in spec.mapped}
+    taken = [name for column in found if (name := mapped.get(column, column)) in inputs]
+    default = f", and --column_defaults {taken[0]}=VALUE for what replaces it" if taken else ""
+    return f"column {', column '.join(shown)}{more}: if this stands for no value, give --null_values {flag}{default}"
 
 
 def _markers(texts: pa.ChunkedArray, kind: pa.DataType, csv: CsvOptions) -> list[str]:

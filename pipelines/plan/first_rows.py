@@ -26,31 +26,36 @@ _LOG = logging.getLogger(__name__)
 
 # If none of so many rows fits the model, the command is wrong rather than the rows.
 _ENOUGH_ROWS = 10
+NO_ROWS = "There was no first row to look at."
 
 
-def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> None:
+def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> str:
     """Reads and binds the first rows of a file as the job will. Warns of texts in CSV that seem to stand for no value.
+
+    Returns:
+      What was found, in a sentence.
 
     Raises:
       UsageError: none of them fits, so the command is at fault rather than the rows.
     """
     parts = split_file(source.path, source.size, plan.spec) if source.names else []
     if not parts:
-        return
+        return NO_ROWS
     part = parts[0]
     if part.stop is not None and source.format not in TYPED_FORMATS:
         part = dataclasses.replace(part, stop=min(part.stop, part.start + SAMPLE_BYTES))
     for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
-        advice = marker_advice(source, plan.spec) if decoded.failures and source.format == CSV else ""
-        check_rows(decoded, source, signature, defaults, advice)
+        inputs = [spec.name for spec in signature.columns]
+        advice = marker_advice(source, plan.spec, inputs) if decoded.failures and source.format == CSV else ""
+        found = check_rows(decoded, source, signature, defaults, advice)
         if advice:
             _LOG.warning("%d of the first rows of %s do not parse: %s", len(decoded.failures), source.path, advice)
+        return found
+    return NO_ROWS
 
 
-def check_rows(
-    first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any], advice: str = ""
-) -> None:
-    """Binds the first rows of the input as the job will; raises as `check_sample` does.
+def check_rows(first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any], advice: str = "") -> str:
+    """Binds the first rows of the input as the job will; returns and raises as `check_sample` does.
 
     Rows that lack a value prove nothing of the rows after them: they are warned of, if no row fits.
 
@@ -63,7 +68,8 @@ def check_rows(
     for sample in samples:
         errors = bind(sample, signature, defaults).errors
         if len(errors) < sample.num_rows:
-            return
+            bad = len(reasons) + len(lacking) + len(errors)
+            return f"Some of the first rows fit, and {bad} do not." if bad else "The first rows fit."
         nulls = _null_rows(sample, signature, defaults)
         lacking += [reason for row, reason in errors.items() if nulls[row]]
         reasons += [reason for row, reason in errors.items() if not nulls[row]]
@@ -76,6 +82,8 @@ def check_rows(
         raise UsageError(message(text, reasons[0], rows=rows, path=source.path, advice=advice))
     if lacking:
         _LOG.warning("None of the first %d rows of %s can be scored: %s", len(lacking), source.path, lacking[0])
+    bad = len(reasons) + len(lacking)
+    return f"None of the first rows fits: {bad} were looked at." if bad else NO_ROWS
 
 
 def _null_rows(batch: pa.RecordBatch, signature: Signature, defaults: dict[str, Any]) -> np.ndarray:

@@ -192,7 +192,7 @@ def _type_of(spec: ColumnSpec, column: str, source: Source, wanted: Wanted) -> p
     if source.format == TFRECORD and column in source.types:
         _check_feature(spec, source.types[column], source)
     if not declared and source.format == JSONL:
-        kind = _as_found(kind, next((row[column] for row in source.sample if row.get(column) is not None), None))
+        kind = _as_found(kind, [row[column] for row in source.sample if row.get(column) is not None])
     if not type_fits(kind, spec):
         where = "--input_schema says" if declared and not found else f"the input {source.path} has"
         raise UsageError(
@@ -215,13 +215,18 @@ def _check_feature(spec: ColumnSpec, kind: pa.DataType, source: Source) -> None:
         )
 
 
-def _as_found(kind: pa.DataType, value: Json) -> pa.DataType:
-    """Returns the type of a JSON column: binary instead of text where a value is {"b64": ...}, boolean for true."""
+def _as_found(kind: pa.DataType, values: Sequence[Json]) -> pa.DataType:
+    """Returns the type of a JSON column, by its values in the first rows, without nulls.
+
+    It is binary instead of text where the first value is {"b64": ...}, and boolean for numbers if all values are.
+    """
     if pa.types.is_list(kind):
-        return pa.list_(_as_found(kind.value_type, value[0] if isinstance(value, list) and value else value))
-    if isinstance(value, bool) and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return pa.bool_()
-    return pa.binary() if pa.types.is_string(kind) and pa.types.is_struct(form_of(value, kind)) else kind
+        entries = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+        return pa.list_(_as_found(kind.value_type, [entry for entry in entries if entry is not None]))
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return pa.bool_() if values and all(isinstance(value, bool) for value in values) else kind
+    first = next(iter(values), None)
+    return pa.binary() if pa.types.is_string(kind) and pa.types.is_struct(form_of(first, kind)) else kind
 
 
 def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> dict[str, pa.DataType]:

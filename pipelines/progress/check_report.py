@@ -26,7 +26,7 @@ def _lines(plan: BatchPlan) -> Iterator[str]:
     )
     for title, lines in (("Inputs of the model", plan.review.inputs), ("Columns of the output", plan.review.outputs)):
         yield from ("", title, *(f"  {line}" for line in align(lines)))
-    yield from ("", "The first rows fit. Nothing was scored or written.")
+    yield from ("", f"{plan.first_rows} Nothing was scored or written.")
 
 
 def _place(sink: Sink) -> str:

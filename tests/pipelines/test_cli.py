@@ -11,6 +11,7 @@ from sluice.pipelines.cli import main
         (["bach", "--model=m"], ["invalid choice: 'bach'", "bach: did you mean batch?"]),
         (["batch", "--modle=m", "--input=i", "--output=o.csv"], ["--modle: did you mean --model?"]),
         (["batch", "--input=i"], ["required: --model"]),
+        (["batch", "--modle=m", "--max_batch_size=many"], ["invalid int value: 'many'", "did you mean --model?"]),
         (["batch", "--model=m", "--input_format=cvs"], ["invalid choice: 'cvs'", "cvs: did you mean csv?"]),
         (["batch", "--model=m", "--max_batch_size=many"], ["--max_batch_size", "invalid int value: 'many'"]),
         (["serve", "--modle", "m", "--name", "n"], ["--modle: did you mean --model?"]),

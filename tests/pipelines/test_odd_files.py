@@ -183,6 +183,7 @@ def test_a_check_tells_and_writes_nothing(job: Job, tmp_path: Path, capsys: pyte
     assert "x  float32  column 'X', read as float, nulls are 1.0" in told
     assert re.search(r"root +float +added", told)
     assert "id " in told and "as it is in the row" in told
+    assert told.endswith("The first rows fit. Nothing was scored or written.\n")
     assert sorted(each.name for each in tmp_path.rglob("*")) == before
     assert job("--input", str(path), "--check") == 2
     assert "--map x=X" in capsys.readouterr().err

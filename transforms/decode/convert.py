@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import decimal
 from collections.abc import Callable
 
 import numpy as np
@@ -144,8 +145,8 @@ def _parse_floats(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _parse_exact_floats(array: pa.Array) -> pa.Array:
     values = _parse_floats(array, pa.float64())
     large = may_round(values)
-    wholes = array.filter(large).filter(pc.match_substring_regex(array.filter(large), r"^[+-]?[0-9]+$"))
-    if any(rounds(int(text)) for text in wholes.to_pylist()):
+    wholes = array.filter(large).filter(pc.match_substring_regex(array.filter(large), r"^[+-]?[0-9]+(?:\.0*)?$"))
+    if any(rounds(int(text.split(".")[0])) for text in wholes.to_pylist()):
         raise ValueError(ROUNDED)
     return values
 
@@ -156,10 +157,20 @@ def may_round(values: pa.Array) -> pa.Array:
 
 
 def rounds(value: object) -> bool:
-    """Whether a JSON value is, or has within its lists, a whole number that float64 does not hold."""
+    """Whether a JSON value is, or has within its lists, a whole number that float64 does not hold.
+
+    A Decimal is one if it has a fraction of zeros.
+    """
     if isinstance(value, list):
         return any(map(rounds, value))
+    if isinstance(value, decimal.Decimal) and value.is_finite() and _exponent(value) < 0 and value == int(value):
+        value = int(value)  # 9007199254740993.0; but 1e+300 is what a program writes for a float
     return isinstance(value, int) and abs(value) > EXACT and int(float(value)) != value
+
+
+def _exponent(value: decimal.Decimal) -> int:
+    exponent = value.as_tuple().exponent
+    return exponent if isinstance(exponent, int) else 0
 
 
 def _parse_timestamps(array: pa.Array, kind: pa.TimestampType) -> pa.Array:

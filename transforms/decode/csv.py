@@ -14,7 +14,7 @@ from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import ROUNDED, SURELY_WHOLE, convert_or_mark, may_round, parse_texts
 from sluice.transforms.decode.json_values import parse_json
 from sluice.transforms.decode.lines import BOM, LineBlock, is_utf8, open_quotes, stray_returns, unpaired_quotes
-from sluice.transforms.decode.null_markers import hint, with_nulls
+from sluice.transforms.decode.null_markers import hint, with_nulls, with_spaced_nulls
 from sluice.transforms.decode.spec import (
     CsvOptions,
     Decoded,
@@ -241,7 +241,7 @@ def _without_markers(texts: pa.Array, kind: pa.DataType, spec: InputSpec, fed: b
         return texts
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return with_nulls(texts, spec.csv.null_texts) if fed and pa.types.is_string(kind) else texts
-    return with_nulls(texts, spec.csv.null_texts) if spec.csv.null_values else texts
+    return with_spaced_nulls(texts, spec.csv.null_texts) if spec.csv.null_values else texts
 
 
 def _convert(array: pa.Array, kind: pa.DataType, exact: bool) -> tuple[pa.Array, np.ndarray | None]:

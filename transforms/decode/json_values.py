@@ -84,7 +84,7 @@ def from_form(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _whole(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pc.any(pc.greater(pc.abs(array), float(EXACT))).as_py():
+    if pc.any(may_round(array)).as_py():
         raise ValueError(f"a number that only {kind} holds exactly")
     return array.cast(kind)
 
@@ -161,7 +161,9 @@ def parse_json(array: pa.Array, kind: pa.DataType, exact: bool = False) -> pa.Ar
         pass
     loaded = [None if text is None else orjson.loads(text) for text in texts.to_pylist()]
     # orjson returns whole numbers of more than 64 bits as floats.
-    if exact and any(rounds(json.loads(text)) for text in texts.to_pylist() if text is not None):
+    if exact and any(
+        rounds(json.loads(text, parse_float=decimal.Decimal)) for text in texts.to_pylist() if text is not None
+    ):
         raise ValueError(ROUNDED)
     return pa.array([coerce(value, kind) for value in loaded], kind)
 
@@ -238,7 +240,7 @@ def _text(value: Json, kind: pa.DataType) -> str | bytes:
 
 
 def _integer(value: Json, kind: pa.DataType) -> int:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:  # 1.0 and 1e3
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:  # 1.0 and 1e3
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _expected(kind, value)

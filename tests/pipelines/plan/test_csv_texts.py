@@ -26,6 +26,7 @@ def source(text: str, tmp_path: Path) -> Source:
         ("true,FALSE,true\n,True,\n", (), NumberForms(("n", "x"))),
         ("true,1,\nno,2,\n", (), NumberForms()),
         ("NA,true,\nTrue,NA,\n", ("NA",), NumberForms(("n", "x"))),
+        ("NA,true,\nTrue,  NA,\n", ("NA",), NumberForms(("n", "x"))),
         ("NA,true,\nTrue,NA,\n", (), NumberForms()),
         ("1,2.0,\n2.0,3,\n", (), NumberForms((), ("n",))),
         ("1,2.0,\n2.5,3,\n", (), NumberForms()),
@@ -43,6 +44,7 @@ def test_how_numbers_are_written(text: str, nulls: tuple[str, ...], expected: Nu
         ("1,2,NA\n", (), ""),
         ("NA,2,a\n", (), "column 'n' holds NA: if this stands for no value, give --null_values NA, and "),
         ("NA,NaN,a\n", ("NA",), ""),
+        ("  NA  ,1,a\n", ("NA",), ""),
         ("NaN,nan,a\n", (), "column 'n' holds NaN: "),
         ("?,N/A,a\n.,1,a\n", (), "column 'n' holds ?, ., column 'x' holds N/A: if this stands for no value, give "),
         ("?,1,a\n", ("NA",), "give --null_values 'NA,?', and --column_defaults n=VALUE for what replaces it"),
@@ -51,11 +53,20 @@ def test_how_numbers_are_written(text: str, nulls: tuple[str, ...], expected: Nu
 )
 def test_markers_that_nobody_named(text: str, nulls: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     spec = InputSpec(CSV, tuple(KINDS.items()), CsvOptions(null_values=nulls))
-    found = marker_advice(source(text, tmp_path), spec)
+    found = marker_advice(source(text, tmp_path), spec, list(KINDS))
     assert found.startswith(expected) or expected in found
     assert bool(found) == bool(expected)
 
 
 def test_markers_in_columns_that_are_carried_as_text(tmp_path: Path) -> None:
     spec = InputSpec(CSV, (("n", pa.string()),), fed=(("age", pa.int64()),), mapped=(("age", "n"),))
-    assert "--column_defaults age=VALUE" in marker_advice(source("NA,1,a\n", tmp_path), spec)
+    assert "--column_defaults age=VALUE" in marker_advice(source("NA,1,a\n", tmp_path), spec, ["age"])
+
+
+@pytest.mark.parametrize(("inputs", "default"), [(["x"], "x"), (["s"], "")])
+def test_a_default_is_only_for_a_column_that_an_input_takes(inputs: list[str], default: str, tmp_path: Path) -> None:
+    spec = InputSpec(CSV, tuple(KINDS.items()))
+    found = marker_advice(source("NA,N/A,a\n", tmp_path), spec, inputs)
+    assert "give --null_values NA,N/A" in found
+    assert ("--column_defaults" in found) == bool(default)
+    assert f"--column_defaults {default}=VALUE" in found or not default

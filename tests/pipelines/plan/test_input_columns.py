@@ -96,6 +96,40 @@ def test_bytes_in_json_are_known_by_their_form(dtype: str, value: Any, kind: pa.
     }
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "is_boolean"),
+    [
+        ("float32", [None, True, False], True),
+        ("float32", [True, 2.5], False),
+        ("int64", [1, True], False),
+        ("float32[?]", [[], [True, None]], True),
+        ("float32[?]", [[True], [0.5]], False),
+        ("float32", [None], False),
+    ],
+)
+def test_numbers_are_booleans_if_all_first_values_are(dtype: str, values: list[Any], is_boolean: bool) -> None:
+    found = source(JSONL, "x", sample=tuple({"x": value} for value in values))
+    kind = dict(plan(found, signature(x=dtype)).spec.columns)["x"]
+    assert pa.types.is_boolean(kind.value_type if pa.types.is_list(kind) else kind) == is_boolean
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x\n1\n2\n", "The first rows fit."),
+        ("x\n1\na\n\n", "Some of the first rows fit, and 1 do not."),
+        ("x\n" + '""\n' * 3, "None of the first rows fits: 3 were looked at."),
+        ("x\n", "There was no first row to look at."),
+        ("", "There was no first row to look at."),
+    ],
+)
+def test_what_is_said_of_the_first_rows(text: str, expected: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "in.csv", text.encode())
+    found = Source(CSV, path, 1, len(text), ("x",) if text else ())
+    model = signature(x="float32")
+    assert check_sample(found, plan(found, model), model, {}) == expected
+
+
 @pytest.mark.parametrize("format_", [PARQUET, AVRO])
 def test_formats_with_types_keep_them(format_: str) -> None:
     types = {"age": pa.int32(), "height": pa.float64(), "name": pa.string(), "when": pa.date32()}

@@ -39,6 +39,30 @@ def test_null_markers(bad: str) -> None:
     assert len(decoded.failures) == bool(bad)
 
 
+def test_any_spaces_around_null_markers() -> None:
+    columns = (*NUMBERS, ("list", pa.list_(pa.int64())))
+    decoded = decode("  NA  ,\tNA,   NA,  NA,  NA \n1,2,,,[3]\n", columns, CsvOptions(null_values=("NA",)))
+    assert decoded.failures == []
+    assert [values(decoded, name) for name, _ in columns] == [
+        [None, 1], [None, 2.0], [None, None], ["  NA", ""], [None, [3]]
+    ]  # fmt: skip
+    decoded = decode(
+        "  NA  ,a\n",
+        (("x", pa.string()), ("s", pa.string())),
+        CsvOptions(null_values=("NA",)),
+        fed=(("x", pa.float32()),),
+    )
+    assert (values(decoded, "x"), values(decoded, FED + "x")) == (["  NA  "], [None])
+
+
+def test_a_whole_number_with_a_fraction_of_zeros_is_not_rounded() -> None:
+    columns = (("x", pa.float64()), ("list", pa.list_(pa.float64())))
+    text = '9007199254740993.0,\n9007199254740992.0,\n1,[9007199254740993.0]\n1e300,"[1e300, 0.5]"\n'
+    decoded = decode(text, columns, exact=("x", "list"))
+    assert values(decoded, "x") == [9007199254740992.0, 1e300]
+    assert ["float64 can only hold it rounded" in failure.error_message for failure in decoded.failures] == [True] * 2
+
+
 @pytest.mark.parametrize("bad", ["", "x,x,x,x\n"])
 def test_null_markers_in_strings(bad: str) -> None:
     decoded = decode(MARKERS + bad, csv=CsvOptions(null_values=("NA",), null_strings=True))

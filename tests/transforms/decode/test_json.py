@@ -260,6 +260,12 @@ def test_a_row_is_parsed_once_unless_a_number_may_be_a_long_whole_one(monkeypatc
     spec = InputSpec(JSONL, (("x", pa.float64()),), exact=("x",))
     with pytest.raises(ValueError, match="float64 can only hold it rounded"):
         decode_object(b'{"x": -18446744073709551617}', spec)
+    with pytest.raises(ValueError, match="float64 can only hold it rounded"):
+        decode_object(b'{"x": 9007199254740993.0}', spec)
+    with pytest.raises(ValueError, match="float64 can only hold it rounded"):
+        decode_object(b'{"x": -18446744073709551617.00}', spec)
     assert decode_object(b'{"x": 1e300}', spec) == [1e300]
+    assert decode_object(b'{"x": 9007199254740992.0}', spec) == [9007199254740992.0]
+    assert decode_object(b'{"x": 9007199254740993.5}', spec) == [9007199254740994.0]
     monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it is parsed again"))
     assert decode_object(b'{"x": 1.7e18}', spec) == [1.7e18]

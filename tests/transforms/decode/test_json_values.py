@@ -191,9 +191,19 @@ def test_one_text_that_is_no_json_fails_the_column(text: str) -> None:
         parse_json(pa.array(["[1]", text, "[2]"]), LISTS)
 
 
-@pytest.mark.parametrize("text", ["[18446744073709551617]", "[[1, 9007199254740993]]"])
+@pytest.mark.parametrize("text", ["[18446744073709551617]", "[[1, 9007199254740993]]", "[9007199254740993.0]"])
 def test_a_whole_number_that_a_list_of_floats_would_round_does_not_fit_where_it_is_written(text: str) -> None:
     kind = pa.list_(pa.float64())
     with pytest.raises(ValueError, match="float64 can only hold it rounded"):
         parse_json(pa.array(["[1]", text]), kind, exact=True)
     assert parse_json(pa.array(["[18446744073709551616]"]), kind, exact=True).to_pylist() == [[2.0**64]]
+
+
+@pytest.mark.parametrize("text", ["9007199254740993.0", "[9007199254740993.0]"])
+def test_a_whole_number_that_a_double_rounds_is_no_integer(text: str) -> None:
+    kind = pa.list_(pa.int64()) if text.startswith("[") else pa.int64()
+    with pytest.raises(ValueError):
+        parse_json(pa.array([text]), kind)
+    with pytest.raises(ValueError, match="int64 is expected"):
+        coerce(json.loads(text), kind)
+    assert coerce(9007199254740991.0, pa.int64()) == 9007199254740991
