@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.uri import ManagedModel
-from sluice.pipelines.managed.direct_output import Counts, count, output_files
+from sluice.pipelines.managed.direct_output import RESULTS, Counts, count, output_files
 from sluice.pipelines.managed.direct_plan import plan_direct
 from sluice.pipelines.managed.ends import check_end, describe, detached_text, resume_command
 from sluice.pipelines.managed.follow import Jobs, follow, interrupt, obtain
@@ -57,7 +57,7 @@ def _direct(options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOption
         request = plan_direct(
             options, registered, machines(options), cloud.project or "", account, local=is_here(client.url)
         )
-    command = resume_command(sys.argv)
+    command = resume_command(sys.argv, overwrites=False)
     try:
         with phases.timed(RUN):
             job = _run(client, request, options)
@@ -76,10 +76,20 @@ def _run(client: Jobs, request: JobRequest, options: BatchOptions) -> Job:
     def prepare(attempt: int) -> JobRequest:
         return dataclasses.replace(request, attempt=attempt)
 
-    job = obtain(client, request.label, prepare, lambda job: options.overwrite and _is_reported(job))
+    def is_used(job: Job) -> bool:
+        return _is_deleted(job) or (options.overwrite and _is_reported(job))
+
+    job = obtain(client, request.label, prepare, is_used)
     if job.is_ended or options.detach:
         return job
     return follow(client, job, options.progress)
+
+
+def _is_deleted(job: Job) -> bool:
+    """Whether somebody has deleted the files of results."""
+    if not job.output_directory or match_files(f"{job.output_directory}/{RESULTS}"):
+        return False
+    return bool(job.stats.successful) or not output_files(job)
 
 
 def _is_reported(job: Job) -> bool:

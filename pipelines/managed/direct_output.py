@@ -12,10 +12,11 @@ from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.formats import CSV
 
 # The names that the service gives its files; an ending such as .csv may follow.
-_RESULTS, _ERRORS = "prediction.results-*", "prediction.errors_stats-*"
+RESULTS, _ERRORS = "prediction.results-*", "prediction.errors_stats-*"
 _BLOCK_BYTES = 8 << 20
-# A message and how often it came, in text that is neither JSON nor a tuple.
-_COUNTED = re.compile(r"(?P<message>.*?)[\s,:;|]+(?P<count>[0-9]+)\)?", re.DOTALL)
+# A message and how often it came, in text that is neither JSON nor a tuple. After a space or a colon a number is more
+# often part of the message: "port 8080".
+_COUNTED = re.compile(r"(?P<message>.*?)(?:\s*(?:\t|(?<![0-9]),)\s*|(?<=\))\s+)(?P<count>[0-9]+)\)?", re.DOTALL)
 _MESSAGE_KEYS, _COUNT_KEYS = ("message", "error", "error_message"), ("count", "error_count")
 
 
@@ -100,7 +101,7 @@ def _message_and_count(value: object) -> tuple[str, int] | None:
 def _lines(directory: str, output_format: str) -> int:
     """Counts the predictions in a directory: one a line; a file of CSV has a header besides."""
     headers = output_format == CSV
-    counts = [_newlines(file.path) for file in match_files(f"{directory}/{_RESULTS}")]
+    counts = [_newlines(file.path) for file in match_files(f"{directory}/{RESULTS}")]
     return sum(max(0, lines - headers) for lines in counts)
 
 

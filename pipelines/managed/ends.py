@@ -15,8 +15,9 @@ _SHOWN_FAILURES = 3
 _GOOGLE = ".googleapis.com"
 _DETACH = "--detach"
 _BOOLEANS = ("true", "false", "yes", "no", "1", "0")
-# Headers of calls of an endpoint; a managed job has none.
-_SECRETS = "--rpc_headers"
+# Flags whose values may be secrets: headers of calls of an endpoint, of which a managed job has none, and Beam's own.
+_SECRETS = ("--rpc_headers", "--s3_secret_access_key", "--s3_session_token", "--azure_connection_string", "--gbek")
+_OVERWRITE = "--overwrite"
 
 # What helps against the reasons that the service gives: words of them, in lower case, and a remedy.
 _REMEDIES = (
@@ -90,22 +91,24 @@ def console_url(job: Job) -> str:
     )
 
 
-def resume_command(argv: Sequence[str]) -> str:
-    """Returns the command line that follows the job of this one to its end.
+def resume_command(argv: Sequence[str], overwrites: bool = True) -> str:
+    """Returns the command line that follows the job of this one to its end. Secrets are to be added to it.
 
     Args:
       argv: of this process, its program first.
+      overwrites: --overwrite is kept; otherwise it would ask for another job.
     """
+    switches = (_DETACH,) if overwrites else (_DETACH, _OVERWRITE)
     program, *flags = argv
     name = "python -m sluice" if program.endswith("__main__.py") else program.rpartition("/")[2]
-    return f"{name} {shlex.join(_kept(flags))}".strip()
+    return f"{name} {shlex.join(_kept(flags, switches))}".strip()
 
 
-def _kept(flags: Sequence[str]) -> list[str]:
+def _kept(flags: Sequence[str], switches: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for flag, before in zip(flags, ("", *flags), strict=False):
-        is_value = before == _SECRETS or (before == _DETACH and flag.lower() in _BOOLEANS)
-        if not (is_value or flag in (_DETACH, _SECRETS) or flag.startswith((f"{_DETACH}=", f"{_SECRETS}="))):
+        is_value = before in _SECRETS or (before in switches and flag.lower() in _BOOLEANS)
+        if not (is_value or flag.partition("=")[0] in (*switches, *_SECRETS)):
             kept.append(flag)
     return kept
 

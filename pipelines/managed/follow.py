@@ -40,12 +40,22 @@ def never(job: Job) -> bool:
     return False
 
 
+def with_results(job: Job) -> bool:
+    """Says of a job that it is of use if it has results."""
+    return job.has_results
+
+
 def obtain(
-    client: Jobs, label: str, prepare: Callable[[int], JobRequest], is_used: Callable[[Job], bool] = never
+    client: Jobs,
+    label: str,
+    prepare: Callable[[int], JobRequest],
+    is_used: Callable[[Job], bool] = never,
+    is_useful: Callable[[Job], bool] = with_results,
 ) -> Job:
     """Returns the job of this label: one that is there, running or ended with results, or else a new one.
 
     A job that failed, expired or was cancelled is replaced by a new attempt; so is one whose results were used before.
+    A job of a later attempt comes before one of an earlier: somebody has asked for it although the other was there.
     Of jobs that were created at the same time by several commands, the oldest is kept: each command cancels its own if
     another one is older, and follows that.
 
@@ -54,38 +64,42 @@ def obtain(
         only if a new job is needed. It may take long: if another command has created a job meanwhile, that one is
         returned, and the request is dropped.
       is_used: whether the results of a job were used before: joined, or reported.
+      is_useful: whether a job that has ended is one to go on with. It is not asked of a job that is used.
 
     Raises:
       SluiceError: the service refuses a call, or cannot be reached.
     """
+
+    def choose(found: Sequence[Job]) -> Job | None:
+        return _kept(found, is_used, is_useful)
+
     jobs = client.find(label)
-    kept = _kept(jobs, is_used)
+    kept = choose(jobs)
     if kept is None:
         request = prepare(1 + max((job.attempt for job in jobs), default=0))
         jobs = client.find(label)
-        kept = _kept(jobs, is_used)
+        kept = choose(jobs)
         if kept is None:
-            return _settled(client, client.create(request), is_used)
+            return _settled(client, client.create(request), choose)
     _cancel(client, (job for job in jobs if job.is_live and job.name != kept.name))
     _LOG.info("%s is there already, %s", describe(kept), kept.state.name)
     return kept
 
 
-def _kept(jobs: Sequence[Job], is_used: Callable[[Job], bool]) -> Job | None:
-    """Returns the job to go on with; None: a new one is needed."""
-    done = [job for job in jobs if job.has_results and not is_used(job)]
-    live = [job for job in jobs if job.is_live]
-    return min(done or live, key=lambda job: job.age_order, default=None)
+def _kept(jobs: Sequence[Job], is_used: Callable[[Job], bool], is_useful: Callable[[Job], bool]) -> Job | None:
+    """Returns the job to go on with, of the last attempt: an ended one first, then the oldest; None: there is none."""
+    there = [job for job in jobs if job.is_live or (job.is_ended and not is_used(job) and is_useful(job))]
+    return min(there, key=lambda job: (-job.attempt, job.is_live, *job.age_order), default=None)
 
 
-def _settled(client: Jobs, made: Job, is_used: Callable[[Job], bool]) -> Job:
+def _settled(client: Jobs, made: Job, choose: Callable[[Sequence[Job]], Job | None]) -> Job:
     """Returns the job that all commands of this label agree on, now that this one has created its own.
 
     A command whose job is younger cancels it. A create call that was repeated may have made two: the same holds.
     """
     _LOG.info("%s is created", describe(made))
     seen = {job.name: job for job in (made, *client.find(made.label))}
-    kept = _kept(list(seen.values()), is_used) or made
+    kept = choose(list(seen.values())) or made
     mine = (job for job in seen.values() if job.token == made.token and job.is_live)
     _cancel(client, (job for job in mine if job.name != kept.name))
     if kept.token != made.token:

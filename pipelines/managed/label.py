@@ -14,6 +14,7 @@ from google.cloud import bigquery
 
 from sluice.models.signature import Signature
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.plan.model import read_input_schema
 from sluice.transforms.bigquery.clients import call_options, open_client
 from sluice.transforms.bigquery.read_session import TableInput, dry_run
 from sluice.transforms.core.beam_files import match_files
@@ -53,6 +54,8 @@ def _options(options: BatchOptions) -> dict[str, str]:
 
 
 def _value(name: str, value: object) -> str:
+    if name == "input_schema":
+        return repr(read_input_schema(str(value)))  # the types in the file: it may be written anew
     if name in _PATHS and value and "://" not in str(value):
         return os.path.abspath(str(value))  # the same command, started in another directory, writes elsewhere
     return repr(value)

@@ -30,6 +30,7 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.model import describe_model
 from sluice.pipelines.progress.outcome import (
     EXIT_FAILED,
+    EXIT_FAILURES,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
@@ -39,6 +40,7 @@ from sluice.pipelines.progress.outcome import (
 from sluice.pipelines.progress.phases import PLAN, PREPARE, SCORE, Phases
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import FailurePolicy
+from sluice.transforms.core.commit_gate import CommitGate, CommitState
 from sluice.transforms.core.failures import FULL
 from sluice.transforms.managed.find_answers import read_prepared
 from sluice.transforms.managed.place import Place
@@ -125,6 +127,7 @@ class _ManagedRun:
         self._started = time.monotonic()
         self._prepare_secs = 0.0
         self._command = resume_command(sys.argv)
+        self._gate, self._joins = CommitGate(), False
 
     def run(self) -> int:
         """Runs the job to its end, and says how it ended; returns the exit code."""
@@ -149,31 +152,47 @@ class _ManagedRun:
         return code
 
     def _run(self) -> int:
+        if self._stages.is_published():
+            sys.stderr.write(
+                "sluice: an earlier command has published the answers of this job: nothing is left to do\n"
+            )
+            return EXIT_OK
         try:
             answered = self._score()
         except _NothingToPay as nothing:
             answered = nothing.answered
         self._phases.note(SCORE, time.monotonic() - self._started - self._prepare_secs)
-        return self._stages.join(
-            answered.place, answered.jobs, answered.unanswered, answered.policy, self._phases, self._started
-        )
+        self._joins = True
+        place, jobs, unanswered, policy = answered.place, answered.jobs, answered.unanswered, answered.policy
+        return self._stages.join(place, jobs, unanswered, policy, self._gate, self._phases, self._started)
 
     def _end(self, code: int) -> None:
         """Deletes the files of a job that is done, and names those of one that is not."""
         if code == EXIT_OK:
             self._stages.clean_up()
+        elif self._may_be_published(code):
+            sys.stderr.write(
+                f"sluice: the files of this job stay in {self._plan.directory}. Its output may be published: look at "
+                "it, and where the job runs, before you run the same command again. Delete the directory if it is\n"
+            )
         elif match_files(f"{self._plan.directory}/*/prepared.json"):
             sys.stderr.write(
                 f"sluice: the files of this job stay in {self._plan.directory}: the same command goes on from there, "
                 "and nothing is prepared or paid for twice. Delete the directory if you give the job up\n"
             )
 
+    def _may_be_published(self, code: int) -> bool:
+        """Whether the job that joins has begun to publish, or goes on elsewhere, or another command has published."""
+        if not self._joins or code == EXIT_FAILURES:
+            return False
+        begun = self._gate.state is not CommitState.NOT_BEGUN
+        return begun or not self._stages.is_local or self._stages.is_published()
+
     def _score(self) -> _Answered:
         """Has the service score the rows; returns what it has answered."""
-        first = self._followed(obtain(self._client, self._label, self._first_request, _is_used))
+        first = self._followed(obtain(self._client, self._label, self._first_request, _is_used, _is_worth_joining))
         place, policy = place_of(first), FailurePolicy(self._options.max_failure_rate)
-        small = read_prepared(place).rows <= _FEW_ROWS
-        if first.has_results or not (small and _is_about_rows(first)):
+        if first.has_results or not _is_worth_joining(first):
             check_end(first)
         answers = self._stages.find(place, first, again=True)
         if not answers.missing:
@@ -208,8 +227,8 @@ class _ManagedRun:
         def request(attempt: int) -> JobRequest:
             return self._plan.request(self._label, attempt, place, place.again, batch_size=1)
 
-        second = self._followed(obtain(self._client, self._label, request, _is_used))
-        if second.has_results or not _is_about_rows(second):
+        second = self._followed(obtain(self._client, self._label, request, _is_used, _is_tried))
+        if second.has_results or not _is_tried(second):
             check_end(second)
         self._stages.find(place, second, again=False)
         return second
@@ -231,6 +250,16 @@ class _ManagedRun:
 def _is_used(job: Job) -> bool:
     """Whether the answers of a job have been joined: its files are gone."""
     return not match_files(place_of(job).prepared)
+
+
+def _is_tried(job: Job) -> bool:
+    """Whether a job has tried its rows: a job that has is not paid for again."""
+    return job.has_results or _is_about_rows(job)
+
+
+def _is_worth_joining(job: Job) -> bool:
+    """Whether to go on with what the first job has answered, if only nothing: then its rows are few."""
+    return job.has_results or (_is_about_rows(job) and read_prepared(place_of(job)).rows <= _FEW_ROWS)
 
 
 def _is_about_rows(job: Job) -> bool:

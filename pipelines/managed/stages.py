@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import datetime
 import logging
+import sys
 import uuid
 from collections.abc import Callable
 from typing import TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from sluice.models.errors import SluiceError
 from sluice.models.saved_model.tensorflow_import import real_stderr
@@ -20,18 +22,20 @@ from sluice.pipelines.managed.job import Job
 from sluice.pipelines.managed.plan import ManagedPlan
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import Input
+from sluice.pipelines.plan.batch_sinks import Sink
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.phases import Phases
 from sluice.pipelines.running import run_pipeline
 from sluice.transforms.core import metrics
-from sluice.transforms.core.beam_files import delete_tree, match_files
+from sluice.transforms.core.beam_files import delete_files, delete_tree, match_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.commit_gate import CommitGate
 from sluice.transforms.managed.find_answers import FindAnswers
 from sluice.transforms.managed.join_answers import JoinAnswers
 from sluice.transforms.managed.place import Answers, Place, Prepared
 from sluice.transforms.managed.prepare import PrepareInstances
+from sluice.transforms.managed.published import AppendOnce, is_published
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ class Stages:
         """Writes the rows as instances, unless an earlier command has done so; returns where they are.
 
         Raises:
-          Exception: as the runner does. Nothing is left, then.
+          Exception: as the runner does. Nothing is left, then, unless the job goes on elsewhere.
         """
         for path in reversed([file.path for file in match_files(f"{self.plan.directory}/*/prepared.json")]):
             place = Place(path.rpartition("/")[0])
@@ -74,11 +78,15 @@ class Stages:
         def build(pipeline: beam.Pipeline) -> None:
             pipeline | "Read" >> reads.reader | "Prepare" >> PrepareInstances(place, self.plan.encoding)
 
+        job = _Running()
         try:
-            self._run("prepare", build, progress)
+            self._run("prepare", build, progress, job)
         except BaseException:
-            with contextlib.suppress(Exception):
-                delete_tree(place.directory)
+            if self.is_local or job.is_ended:  # otherwise it may still write there
+                with contextlib.suppress(Exception):
+                    delete_tree(place.directory)
+            else:
+                _LOG.warning("%s is left behind: the job may still write there", place.directory)
             raise
         return place, _there(Prepared.read(place), "prepared")
 
@@ -93,7 +101,7 @@ class Stages:
             return found
         _LOG.info("Looking through the answers of %s", job.name)
         find = FindAnswers(place, job.short_name, job.output_directory, again)
-        self._run("find", lambda pipeline: pipeline | "Find" >> find, None)
+        self._run("find", lambda pipeline: pipeline | "Find" >> find, None, _Running())
         return _there(Answers.read(place, job.short_name), "looked through")
 
     def join(
@@ -102,6 +110,7 @@ class Stages:
         jobs: tuple[str, ...],
         unanswered: str,
         policy: FailurePolicy,
+        gate: CommitGate,
         phases: Phases,
         since: float,
     ) -> int:
@@ -110,42 +119,73 @@ class Stages:
         Args:
           jobs: the IDs of the jobs that have answered; (): none has, and only failures are published.
           unanswered: the reason of a row without an answer.
+          gate: tells afterwards how far the commit has come, if it is local.
           since: when the whole began, of time.monotonic.
         """
         rows = _there(Prepared.read(place), "prepared").rows_in
         _LOG.info("Joining answers to %s rows", f"{rows:,}")
         reader = JoinAnswers(place, self.plan.decoding(unanswered), jobs)
         reads = Input(self.plan.batch.input.description, reader, metrics.ROWS_READ, rows)
-        plan = dataclasses.replace(self.plan.batch, input=reads, failure_policy=policy)
+        plan = dataclasses.replace(self.plan.batch, input=reads, output=self._output(place), failure_policy=policy)
         settings = self._settings("join")
         metrics.reset_tally()
-        gate = CommitGate()
         pipeline = make_pipeline(settings)
         build_join(pipeline, plan, gate)
         return run_pipeline(self.options, plan, pipeline, is_local(settings), gate, phases, since)
 
+    def _output(self, place: Place) -> Sink:
+        """Returns the sink of predictions, which publishes once what could be published twice."""
+        sink = self.plan.batch.output
+        if not self.appends:
+            return sink
+        once = AppendOnce(sink.committer, self.plan.directory, place, uuid.uuid4().hex)
+        return dataclasses.replace(sink, committer=once)
+
+    @property
+    def appends(self) -> bool:
+        """Whether to publish the same answers again would give rows twice. Files, and a table's rows, are replaced."""
+        return bool(self.options.output_table) and not self.options.overwrite
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the Beam jobs end with this process."""
+        return is_local(beam_options(self.flags))
+
+    def is_published(self) -> bool:
+        """Whether an earlier command has appended the answers, and ended before it could delete the files."""
+        return self.appends and is_published(self.plan.directory)
+
     def clean_up(self) -> None:
-        """Deletes the files of the job. An error is logged only: the outcome of the job is known by now."""
+        """Deletes the files of the job. An error is logged only: the outcome of the job is known by now.
+
+        The records of preparations are first: without one, no other command joins these answers.
+        """
         try:
+            delete_files(file.path for file in match_files(f"{self.plan.directory}/*/prepared.json"))
             delete_tree(self.plan.directory)
         except Exception as error:  # noqa: BLE001
             _LOG.warning("%s is left behind: %s", self.plan.directory, error)
 
-    def _run(self, stage: str, build: Callable[[beam.Pipeline], object], progress: BatchProgress | None) -> None:
+    def _run(
+        self, stage: str, build: Callable[[beam.Pipeline], object], progress: BatchProgress | None, job: "_Running"
+    ) -> None:
         settings = self._settings(stage)
         metrics.reset_tally()
         pipeline = make_pipeline(settings)
         build(pipeline)
-        if progress is None or not is_local(settings):
-            result = pipeline.run()
-            result.wait_until_finish()
-        else:
-            with real_stderr():  # to see whether it is a terminal
-                display = Display(progress, self.options.progress)
-            with display:
-                result = pipeline.run()
-                result.wait_until_finish()
-        if is_started_later(result):
+        try:
+            if progress is None or not is_local(settings):
+                job.run(pipeline)
+            else:
+                with real_stderr():  # to see whether it is a terminal
+                    display = Display(progress, self.options.progress)
+                with display:
+                    job.run(pipeline)
+        except KeyboardInterrupt:
+            if not is_local(settings):
+                job.cancel()
+            raise
+        if is_started_later(job.result):
             raise SluiceError("a managed job is several jobs, and cannot be made a template: run `sluice batch` itself")
 
     def _settings(self, stage: str) -> PipelineOptions:
@@ -157,6 +197,44 @@ class Stages:
             google = settings.view_as(GoogleCloudOptions)
             google.job_name = f"{google.job_name[: _NAME_LENGTH - 1 - len(stage)].rstrip('-')}-{stage}"
         return settings
+
+
+class _Running:
+    """A Beam job that this command waits for.
+
+    Attributes:
+      result: None: it has not been started, or nothing is known of it.
+    """
+
+    result: PipelineResult | None = None
+    _is_started = False
+
+    def run(self, pipeline: beam.Pipeline) -> None:
+        """Runs a pipeline to its end."""
+        self._is_started = True
+        self.result = pipeline.run()
+        self.result.wait_until_finish()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is known not to run."""
+        if not self._is_started:
+            return True
+        try:
+            return self.result is not None and PipelineState.is_terminal(self.result.state)
+        except Exception:  # noqa: BLE001  the service does not answer
+            return False
+
+    def cancel(self) -> None:
+        """Cancels a job that runs elsewhere. An error is told only: the command ends all the same."""
+        if self.result is None:
+            return
+        name = self.result.job_id() if callable(getattr(self.result, "job_id", None)) else "on the runner"
+        try:
+            self.result.cancel()
+            sys.stderr.write(f"sluice: interrupted; the job {name} is cancelled\n")
+        except Exception as error:  # noqa: BLE001
+            sys.stderr.write(f"sluice: interrupted; the job {name} goes on, and cannot be cancelled: {error}\n")
 
 
 def _there(record: _Record | None, what: str) -> _Record:

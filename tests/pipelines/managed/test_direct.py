@@ -209,6 +209,32 @@ def test_the_same_command_again_pays_nothing_and_overwrite_pays_anew(
     assert len(states(service)) == before + 2
 
 
+def test_results_that_were_deleted_are_not_reported_as_there(
+    command: Command, service: VertexService, tmp_path: Path
+) -> None:
+    given = write(tmp_path, "rows.jsonl", lines([{"x": x} for x in ROWS]))
+    _, first = command("scalar", given)
+    for path in first["output_files"]:
+        Path(path).unlink()
+    code, second = command("scalar", given)
+    assert (code, second["predictions"]) == (0, 10) and second["job"] != first["job"]
+    assert len(predictions(second)) == 10
+
+
+def test_the_command_without_overwrite_follows_the_job_that_overwrite_has_made(
+    command: Command, service: VertexService, tmp_path: Path
+) -> None:
+    given = write(tmp_path, "rows.jsonl", lines([{"x": x} for x in ROWS]))
+    _, first = command("scalar", given)
+    service.faults.hold_jobs = True
+    assert command("scalar", given, overwrite="true", detach="true") == (0, {})
+    service.faults.hold_jobs = False
+    code, second = command("scalar", given)
+    assert code == 0 and second["job"] == service.jobs.messages()[-1].name != first["job"]
+    _, third = command("scalar", given)
+    assert third["job"] == second["job"]
+
+
 def test_changed_input_is_another_job(command: Command, service: VertexService, tmp_path: Path) -> None:
     given = write(tmp_path, "rows.jsonl", lines([{"x": x} for x in ROWS]))
     _, first = command("scalar", given)

@@ -56,6 +56,21 @@ def test_the_command_that_resumes(argv: list[str], command: str) -> None:
     assert resume_command(argv) == command
 
 
+@pytest.mark.parametrize(
+    "flag", ["--s3_secret_access_key", "--s3_session_token", "--azure_connection_string", "--gbek", "--rpc_headers"]
+)
+def test_the_command_that_resumes_holds_no_secret(flag: str) -> None:
+    assert resume_command(["sluice", "batch", flag, "s3cret", "--x"]) == "sluice batch --x"
+    assert resume_command(["sluice", "batch", f"{flag}=s3cret", "--x"]) == "sluice batch --x"
+
+
+@pytest.mark.parametrize("given", [["--overwrite"], ["--overwrite=true"], ["--overwrite", "true"]])
+def test_the_command_that_resumes_a_job_of_overwrite_asks_for_no_other(given: list[str]) -> None:
+    argv = ["sluice", "batch", *given, "--x"]
+    assert resume_command(argv, overwrites=False) == "sluice batch --x"
+    assert "--overwrite" in resume_command(argv)
+
+
 def test_what_detach_says() -> None:
     text = detached_text(Job(NAME, State.QUEUED), "sluice batch --x", "https://l-aiplatform.googleapis.com")
     assert NAME in text and "https://console.cloud.google.com/" in text and text.endswith(": sluice batch --x")

@@ -108,6 +108,23 @@ def test_results_come_before_a_job_that_runs_for_the_same(
     assert states(service) == [State.SUCCEEDED, State.CANCELLING]
 
 
+def test_a_job_of_a_later_attempt_was_asked_for_and_is_neither_cancelled_nor_passed_over(
+    client: JobClient, service: VertexService, tmp_path: Path
+) -> None:
+    make(client, service, tmp_path, State.SUCCEEDED)
+    service.faults.hold_jobs = True
+    later = client.create(request_of(service, tmp_path, attempt=2))
+    assert obtain(client, "s1", preparer(request_of(service, tmp_path), [])).name == later.name
+    assert states(service) == [State.SUCCEEDED, State.QUEUED]
+
+
+def test_a_job_that_failed_and_is_of_use_is_kept(client: JobClient, service: VertexService, tmp_path: Path) -> None:
+    failed, attempts = make(client, service, tmp_path, State.FAILED), list[int]()
+    prepare = preparer(request_of(service, tmp_path), attempts)
+    assert obtain(client, "s1", prepare, is_useful=lambda job: job.is_ended).name == failed.name
+    assert attempts == []
+
+
 def test_of_jobs_whose_commands_were_killed_in_a_race_one_is_kept(
     client: JobClient, service: VertexService, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The label of a job: stable for the same job, and another one for every other job."""
 
 import dataclasses
+import json
 import os
 import re
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_a_local_output_is_where_it_is(tmp_path: Path, monkeypatch: pytest.Monke
     assert relative == label(output=str(tmp_path / "p.jsonl"))
     monkeypatch.chdir("/")
     assert label(output="p.jsonl") != relative
+
+
+def test_the_types_of_a_schema_count_and_not_where_they_stand(tmp_path: Path) -> None:
+    def schema(name: str, kind: str) -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps([{"name": "x", "type": kind}]))
+        return str(path)
+
+    first = label(input_schema=schema("s.json", "FLOAT64"))
+    assert label(input_schema=schema("copy.json", "FLOAT64")) == first
+    assert label(input_schema=schema("s.json", "STRING")) != first
+    assert label() != first
 
 
 def test_files_as_they_are(tmp_path: Path) -> None:

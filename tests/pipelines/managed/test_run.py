@@ -16,6 +16,7 @@ import pytest
 from sluice.models import zoo
 from sluice.models.zoo.sample import write_samples
 from sluice.pipelines.cli import main
+from sluice.pipelines.managed.stages import Stages
 from sluice.transforms.core.beam_files import match_files, open_binary
 from tests.support.bigquery.cases import load, make_births
 from tests.support.processes import Forked, sluice
@@ -170,6 +171,30 @@ def test_rows_of_a_table_go_into_a_table(service: VertexService, bigquery: BigQu
     assert match_files(gcs.path("managed/**")) == []
 
 
+def test_rows_that_were_appended_are_not_appended_again(
+    service: VertexService,
+    bigquery: BigQuery,
+    gcs: Gcs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A command that is killed once its rows are in the table leaves the files of its job."""
+    output, before = f"{bigquery.make_dataset()}.scored", len(service.jobs.states())
+    ends = ["--output_table", output, "--failures", str(tmp_path / "bad.jsonl")]
+    source = _parquet(tmp_path / "in.parquet", 3)
+    command = [*flags(service, "small", source, "")[:-2], *ends, "--temp_location", gcs.path("appended")]
+    with monkeypatch.context() as killed:
+        killed.setattr(Stages, "clean_up", lambda stages: None)
+        assert main(command) == 0
+    assert match_files(gcs.path("appended/sluice-managed/*/published.json"))
+    assert main(command) == 0
+    assert "an earlier command has published the answers of this job" in capsys.readouterr().err
+    assert sorted(row["id"] for row in bigquery.rows(output)) == [0, 1, 2]
+    assert len(jobs_since(service, before)) == 1
+    assert match_files(gcs.path("appended/**")) == []
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_is_prepared_and_joined(
     format_: str, service: VertexService, criteo: ZooSample, tmp_path: Path
@@ -216,6 +241,18 @@ def test_a_job_of_few_rows_that_fail_all_together_is_mended_too(service: VertexS
     service.faults.is_bad = refuses(3.0)
     assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 20), output)) == 0
     assert (len(rows_of(output)), len(failures_of(output))) == (19, 1)
+
+
+def test_a_job_that_failed_because_of_its_rows_is_paid_for_once(service: VertexService, tmp_path: Path) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    service.faults.is_bad = refuses(3.0)
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 20), output)
+    for _ in range(5):
+        assert main([*command, "--detach"]) == 0
+    assert main(command) == 0 or rows_of(output), "the last one that was detached may have joined"
+    assert (len(rows_of(output)), len(failures_of(output))) == (19, 1)
+    assert jobs_since(service, before)[0] == "JOB_STATE_FAILED"
+    assert len(jobs_since(service, before)) == 2
 
 
 def test_a_lost_file_of_results_is_scored_again(service: VertexService, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from apache_beam.coders import Coder
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import pipeline_context
+from apache_beam.runners.runner import PipelineState
 
 from sluice.pipelines.dataflow.runner import beam_options, make_pipeline
 from sluice.pipelines.graph import build_join
+from sluice.pipelines.managed import stages as stages_module
 from sluice.pipelines.managed.job import Machines, RegisteredModel
 from sluice.pipelines.managed.plan import ManagedPlan
 from sluice.pipelines.managed.stages import Stages
@@ -94,3 +96,38 @@ def test_each_stage_has_a_name_of_its_own_on_dataflow(options: BatchOptions, pla
     assert [name.rpartition("-")[2] for name in default] == ["prepare", "find", "join"]
     assert given == ["a" * 55 + "-prepare", "a" * 58 + "-find", "a" * 58 + "-join"]
     assert all(len(name) <= 63 for name in default)
+
+
+class _Elsewhere:
+    """A job on another machine, of which the user's Ctrl-C is told while it runs."""
+
+    def __init__(self, cancels: bool) -> None:
+        self.state, self._cancels = PipelineState.RUNNING, cancels
+
+    def job_id(self) -> str:
+        return "2026-job-7"
+
+    def wait_until_finish(self) -> None:
+        raise KeyboardInterrupt
+
+    def cancel(self) -> None:
+        if not self._cancels:
+            raise OSError("no way")
+        self.state = PipelineState.CANCELLED
+
+
+@pytest.mark.parametrize("cancels,words", [(True, "is cancelled"), (False, "goes on, and cannot be cancelled: no way")])
+def test_ctrl_c_cancels_a_job_on_dataflow_and_leaves_its_files_while_it_may_run(
+    options: BatchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], cancels: bool, words: str,
+) -> None:  # fmt: skip
+    deleted: list[str] = []
+    monkeypatch.setattr(stages_module, "delete_tree", deleted.append)
+    monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: _Elsewhere(cancels))
+    plan = plan_batch(options)
+    plan = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, signature=X_TO_Y))
+    managed = ManagedPlan(plan, RegisteredModel("m", "1"), Machines("n1-standard-4"), "s1", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        Stages(options, managed, FLAGS).prepare()
+    assert f"sluice: interrupted; the job 2026-job-7 {words}" in capsys.readouterr().err
+    assert len(deleted) == cancels
