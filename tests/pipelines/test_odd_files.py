@@ -147,10 +147,13 @@ def test_tabs_another_encoding_lines_to_skip_and_names_twice(job: Job, tmp_path:
     assert [(row["name"], row["column_4"]) for row in rows(tmp_path)] == [("Gräf", "c")]
 
 
-def test_lines_that_end_with_carriage_returns(job: Job, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "flags"), [(b"", []), (b"exported\r", ["--csv_skip_lines=1"])], ids=["header", "skipped"]
+)
+def test_lines_that_end_with_carriage_returns(before: bytes, flags: list[str], job: Job, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
-    path.write_bytes(b"id,x\ra,4\rb,9\r")
-    assert job("--input", str(path)) == 0
+    path.write_bytes(before + b"id,x\ra,4\rb,9\r")
+    assert job("--input", str(path), *flags) == 0
     assert [(row["id"], float(str(row["root"]))) for row in rows(tmp_path)] == [("a", 2.0), ("b", 3.0)]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -134,7 +135,7 @@ def typed_look(schema: pa.Schema) -> Look:
     Raises:
       CorruptFile: two columns have the same name.
     """
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
     if twice:
         raise CorruptFile(f"its schema names {', '.join(map(repr, twice))} more than once")
     return Look(tuple(schema.names), dict(zip(schema.names, schema.types, strict=True)), ())

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -219,10 +220,11 @@ def check_columns(spec: InputSpec, names: Sequence[str], holder: str) -> None:
     Raises:
       CorruptFile: a column is missing, or there twice.
     """
-    missing = [name for name, _ in spec.columns if name not in names]
+    counts = Counter(names)
+    missing = [name for name, _ in spec.columns if name not in counts]
     if missing:
         raise CorruptFile(f"{holder} has no column {missing[0]!r}; it has {', '.join(names)}")
-    twice = [name for name, _ in spec.columns if names.count(name) > 1]
+    twice = [name for name, _ in spec.columns if counts[name] > 1]
     if twice:
         raise CorruptFile(f"{holder} has more than one column {twice[0]!r}")
 

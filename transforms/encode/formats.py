@@ -1,5 +1,6 @@
 """How files are written: the table from each format to its encoder and to the types that it cannot hold."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
@@ -58,7 +59,7 @@ def check_output_spec(spec: OutputSpec) -> None:
     """
     if not len(spec.schema):
         raise UsageError("the output has no columns; name some with --columns, or exclude fewer with --exclude_columns")
-    twice = sorted({name for name in spec.schema.names if spec.schema.names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(spec.schema.names).items() if count > 1)
     if twice:
         raise UsageError(f"two columns of the output are named '{twice[0]}'; tell them apart with --output_prefix")
     for field in spec.schema:

@@ -6,12 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.formats import CSV
+from sluice.transforms.decode import csv_file
 from sluice.transforms.decode.csv_file import csv_head, renamed
 from sluice.transforms.decode.formats import read_range, split_file
-from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec
+from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns
 from tests.support.formats.decode_cases import origins_of, positions_of, put, rows_of
 
 ROWS = [{"a": f"é{number}", "b": str(number * number)} for number in range(300)]
@@ -76,6 +79,40 @@ def test_names_that_come_again(names: tuple[str, ...], expected: tuple[str, ...]
     assert renamed(names) == expected
     path = put(tmp_path, "f.csv", (",".join(f'"{name}"' for name in names) + "\n").encode())
     assert csv_head(path, CsvOptions(rename_duplicates=True))[0] == expected
+
+
+@given(st.lists(st.sampled_from(["a", "a_2", "a_3", "", " ", "column_1", "column_2", "column_2_2"]), max_size=9))
+def test_names_that_come_again_are_numbered_from_the_left(names: list[str]) -> None:
+    expected: list[str] = []
+    for place, name in enumerate(names, 1):
+        base = name if name.strip() else f"column_{place}"
+        taken = {*expected, *(other for other in names if other != name)}
+        choices = [base, *(f"{base}_{number}" for number in range(2, 30))]
+        expected.append(next(choice for choice in choices if choice not in taken))
+    assert renamed(names) == tuple(expected)
+
+
+def test_many_names_that_come_again_are_not_searched_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    numbered = csv_file._numbered
+    monkeypatch.setattr(csv_file, "_numbered", lambda base: (asked.append(name) or name for name in numbered(base)))
+    assert renamed(["a"] * 500)[-1] == "a_500"
+    assert len(asked) == 500
+
+
+def test_a_header_is_not_searched_for_each_column() -> None:
+    class Names(tuple[str, ...]):
+        def __contains__(self, _: object) -> bool:
+            return pytest.fail("it is searched")
+
+        count = index = __contains__  # type: ignore[assignment]
+
+    spec = InputSpec(CSV, (("a", pa.string()), ("b", pa.string())))
+    check_columns(spec, Names(("a", "b", "c", "c")), "the header")
+    with pytest.raises(CorruptFile, match="the header has more than one column 'b'"):
+        check_columns(spec, Names(("a", "b", "b")), "the header")
+    with pytest.raises(CorruptFile, match="the header has no column 'b'"):
+        check_columns(spec, Names(("a",)), "the header")
 
 
 def test_a_byte_that_is_not_of_the_encoding_costs_its_row(tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ def test_only_the_columns_wanted_in_their_order(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_wanted_is_asked_once_and_not_for_each_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[InputSpec] = []
+    schema = InputSpec.schema.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(InputSpec, "schema", property(lambda spec: (calls.append(spec), schema(spec))[1]))
+
+    def asked(columns: int) -> int:
+        path = str(tmp_path / f"{columns}.parquet")
+        pq.write_table(pa.table({f"c{number}": [1] for number in range(columns)}), path)
+        calls.clear()
+        assert read(path, InputSpec(PARQUET, (("c1", pa.int64()),))).rows == 1
+        return len(calls)
+
+    assert asked(2) == asked(50)
+
+
 def test_rows_without_any_column_are_still_rows(tmp_path: Path) -> None:
     decoded = read(put(tmp_path, "f.parquet", to_parquet(sample_rows(3))), InputSpec(PARQUET, ()))
     assert origins_of(decoded) == ["f.parquet#row=0", "f.parquet#row=1", "f.parquet#row=2"]
