@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from sluice.models.errors import SluiceError
+from sluice.models.wording import message
 from sluice.pipelines.managed.job import Job, State
 
 _LOG = logging.getLogger(__name__)
@@ -48,23 +49,28 @@ def describe(job: Job) -> str:
     return f"batch prediction job {job.name}"
 
 
-def check_end(job: Job) -> None:
+def check_end(job: Job, private: bool = False) -> None:
     """Checks that a job that has ended has results; warns if it has some only.
 
+    Args:
+      private: the values of rows are, and the service's words may quote some.
+
     Raises:
-      JobEnded: it has none. The text says what to do.
+      JobEnded: it has none. The text, a Message, says what to do.
     """
     if job.state is State.PARTIALLY_SUCCEEDED:
-        _LOG.warning("%s succeeded in part only%s", describe(job), _reasons(job))
+        text = message("{job} succeeded in part only{}", _reasons(job), job=describe(job))
+        _LOG.warning("%s", text.public if private else text)
     if not job.has_results:
-        raise JobEnded(_TEXTS[job.state].format(job=describe(job), reasons=_reasons(job), again=_AGAIN) + _remedy(job))
+        template = _TEXTS[job.state] + "{remedy}"
+        raise JobEnded(message(template, _reasons(job), job=describe(job), again=_AGAIN, remedy=_remedy(job)))
 
 
 _TEXTS = {
-    State.FAILED: "{job} failed{reasons}. {again}, once the cause is mended",
-    State.CANCELLED: "{job} was cancelled{reasons}. {again}",
+    State.FAILED: "{job} failed{}. {again}, once the cause is mended",
+    State.CANCELLED: "{job} was cancelled{}. {again}",
     State.EXPIRED: (
-        "{job} expired: it ran for longer than the service allows{reasons}. {again}; with more --vertex_replicas or "
+        "{job} expired: it ran for longer than the service allows{}. {again}; with more --vertex_replicas or "
         "another --vertex_machine_type it takes less time"
     ),
 }

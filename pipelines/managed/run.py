@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.uri import ManagedModel
-from sluice.models.wording import message
+from sluice.models.wording import message, told
 from sluice.pipelines.dataflow.defaults import check_settings
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable
 from sluice.pipelines.managed.client import JobClient
@@ -124,6 +124,7 @@ class _ManagedRun:
         self._options, self._plan, self._client = options, plan, client
         self._stages, self._phases = stages, phases
         self._label = plan.label
+        self._private = options.failure_payload != FULL
         self._started = time.monotonic()
         self._prepare_secs = 0.0
         self._command = resume_command(sys.argv)
@@ -143,10 +144,8 @@ class _ManagedRun:
             self._end(EXIT_USAGE)
             raise
         except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
-            private = self._options.failure_payload != FULL
-            told = reason(error, private) if isinstance(error, SluiceError) else failure_text(error, private)
-            sys.stderr.write(f"sluice: the job failed: {told}\n")
-            _LOG.debug("The job failed", exc_info=None if private else error)
+            sys.stderr.write(f"sluice: the job failed: {_failure(error, self._private)}\n")
+            _LOG.debug("The job failed", exc_info=None if self._private else error)
             code = EXIT_FAILED
         self._end(code)
         return code
@@ -193,17 +192,18 @@ class _ManagedRun:
         first = self._followed(obtain(self._client, self._label, self._first_request, _is_used, _is_worth_joining))
         place, policy = place_of(first), FailurePolicy(self._options.max_failure_rate)
         if first.has_results or not _is_worth_joining(first):
-            check_end(first)
+            check_end(first, self._private)
         answers = self._stages.find(place, first, again=True)
         if not answers.missing:
             return _Answered(place, policy, (first.short_name,))
         if not answers.answered and answers.missing > _FEW_ROWS:
-            raise JobEnded(f"{describe(first)} answered none of {answers.missing:,} rows{_because(_words(first))}")
+            template = "{job} answered none of {rows:,} rows{}"
+            raise JobEnded(message(template, _because(_words(first)), job=describe(first), rows=answers.missing))
         _LOG.warning(
             "%s rows have no answer: a row that fails takes its batch with it. They are scored again, one by one",
             f"{answers.missing:,}",
         )
-        second = self._second(place, first)
+        second = self._second(place, first, answers.again)
         return _Answered(place, policy, (first.short_name, second.short_name), _unanswered(second))
 
     def _first_request(self, attempt: int) -> JobRequest:
@@ -220,16 +220,20 @@ class _ManagedRun:
         _LOG.info("%s rows are prepared, and %s have failed", f"{prepared.rows:,}", f"{failed:,}")
         return self._plan.request(self._label, attempt, place, place.instances)
 
-    def _second(self, place: Place, first: Job) -> Job:
-        """Returns the job that scores again, one by one, the rows that the first one has not answered."""
+    def _second(self, place: Place, first: Job, again: str) -> Job:
+        """Returns the job that scores again, one by one, the rows that the first one has not answered.
+
+        Args:
+          again: see Answers.
+        """
         self._label = "s" + hashlib.sha256(f"{self._plan.label} {first.name}".encode()).hexdigest()[:40]
 
         def request(attempt: int) -> JobRequest:
-            return self._plan.request(self._label, attempt, place, place.again, batch_size=1)
+            return self._plan.request(self._label, attempt, place, place.again(again), batch_size=1)
 
         second = self._followed(obtain(self._client, self._label, request, _is_used, _is_tried))
         if second.has_results or not _is_tried(second):
-            check_end(second)
+            check_end(second, self._private)
         self._stages.find(place, second, again=False)
         return second
 
@@ -245,6 +249,13 @@ class _ManagedRun:
             sys.stderr.write(f"{detached_text(job, self._command, self._client.url)}\n")
             raise _Detached
         return follow(self._client, job, self._options.progress)
+
+
+def _failure(error: Exception, private: bool) -> str:
+    """Returns what is told of an error that ends the command."""
+    if isinstance(error, JobEnded):
+        return told(error, private)
+    return reason(error, private) if isinstance(error, SluiceError) else failure_text(error, private)
 
 
 def _is_used(job: Job) -> bool:

@@ -22,7 +22,7 @@ from sluice.transforms.decode.lines import read_blocks
 from sluice.transforms.decode.ranges import RANGE_BYTES, FileRange, split_evenly
 from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.commit import rename_shards
-from sluice.transforms.files.write import Shard
+from sluice.transforms.files.write import Shard, Target
 from sluice.transforms.managed.answer_lines import Found, answered_rows, find_stretches
 from sluice.transforms.managed.place import Answers, Place, Prepared, Stretch, unfinished
 from sluice.transforms.managed.prepare import create
@@ -62,7 +62,8 @@ class FindAnswers(Composite):
         self, place: Place, job: str, directory: str, again: bool = True, range_bytes: int = RANGE_BYTES
     ) -> None:
         super().__init__()
-        self._place, self._job, self._again = place, job, again
+        self._place, self._job = place, job
+        self._again = f"{AGAIN}-{uuid.uuid4().hex}" if again else ""
         self._split = _SplitResults(directory, range_bytes)
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
@@ -129,7 +130,7 @@ def read_prepared(place: Place) -> Prepared:
 class _Compare(beam.DoFn):
     """Compares the answers to a shard with its rows; copies the instances that have none."""
 
-    def __init__(self, place: Place, again: bool) -> None:
+    def __init__(self, place: Place, again: str) -> None:
         self._place, self._again = place, again
         self._open: _AgainFile | None = None
 
@@ -145,7 +146,7 @@ class _Compare(beam.DoFn):
             return
         answered = answered_rows(found, known.rows)
         if self._again and not answered.all():
-            self._open = self._open or _AgainFile(self._place)
+            self._open = self._open or _AgainFile(self._place.again(self._again))
             self._open.copy(known.instances, ~answered)
         stretches = tuple(sorted(each.stretch for each in found))
         yield ShardAnswers(shard, int(answered.sum()), int((~answered).sum()), stretches)
@@ -160,8 +161,8 @@ class _Compare(beam.DoFn):
 class _AgainFile:
     """An unfinished file of instances for the second job."""
 
-    def __init__(self, place: Place) -> None:
-        self._path = unfinished(place.again, uuid.uuid4().hex)
+    def __init__(self, target: Target) -> None:
+        self._path = unfinished(target, uuid.uuid4().hex)
         self._file: BinaryIO = create(self._path)
         self._rows = self._size = 0
 
@@ -186,16 +187,17 @@ class _AgainFile:
 class _Record(beam.DoFn):
     """Gives the instances for the second job their names, and writes the record last."""
 
-    def __init__(self, place: Place, job: str, again: bool) -> None:
+    def __init__(self, place: Place, job: str, again: str) -> None:
         self._place, self._job, self._again = place, job, again
 
     def process(self, _: int, shards: list[ShardAnswers], again: list[Shard]) -> Iterator[Answers]:
         if self._again:
-            rename_shards(self._place.again, again)
+            rename_shards(self._place.again(self._again), again)
         answers = Answers(
             answered=sum(each.answered for each in shards),
             missing=sum(each.missing for each in shards),
             stretches={each.shard: each.stretches for each in shards if each.stretches},
+            again=self._again,
         )
         answers.write(self._place, self._job)
         yield answers

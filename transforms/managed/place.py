@@ -8,7 +8,7 @@ A preparation has a directory of its own, so that two commands never write into 
     failures/ID.jsonl          rows that failed before, see transforms.managed.kept_failures
     results/                   what the service writes
     answers-JOB.json           where the answers of a job of the service stand, by shard; written last
-    again/part-N-of-M.jsonl    instances without an answer, for a second job
+    again-ID/part-N-of-M.jsonl instances without an answer, for a second job; ID is of the Beam job that looked for them
     sorted/ID.jsonl            copies of answers that stood too scattered
 """
 
@@ -48,10 +48,9 @@ class Place:
         """The files that the service reads."""
         return Target(f"{self.directory}/instances/part", _SUFFIX, f"{self.directory}/instances")
 
-    @property
-    def again(self) -> Target:
-        """The files that the second job reads."""
-        return Target(f"{self.directory}/again/part", _SUFFIX, f"{self.directory}/again")
+    def again(self, name: str) -> Target:
+        """Returns the files that the second job reads: of two commands each writes under a name of its own."""
+        return Target(f"{self.directory}/{name}/part", _SUFFIX, f"{self.directory}/{name}")
 
     def rows(self, shard: str) -> str:
         """Returns the path of the rows of a shard."""
@@ -138,16 +137,18 @@ class Answers:
       answered: how many rows have an answer.
       missing: how many have none, of all rows that were prepared.
       stretches: by the id of a shard.
+      again: the name of the directory with the instances that have none; "": they were not wanted.
     """
 
     answered: int
     missing: int
     stretches: dict[str, tuple[Stretch, ...]]
+    again: str = ""
 
     def write(self, place: Place, job: str) -> None:
         """Makes the record count."""
         stretches = {shard: [dataclasses.astuple(each) for each in found] for shard, found in self.stretches.items()}
-        record = {"answered": self.answered, "missing": self.missing, "stretches": stretches}
+        record = {"answered": self.answered, "missing": self.missing, "stretches": stretches, "again": self.again}
         _write(place.answers(job), record)
 
     @classmethod
@@ -157,7 +158,7 @@ class Answers:
         if record is None:
             return None
         found = {shard: tuple(Stretch(*each) for each in places) for shard, places in record["stretches"].items()}
-        return cls(record["answered"], record["missing"], found)
+        return cls(record["answered"], record["missing"], found, record.get("again", "again"))
 
 
 def _write(path: str, record: object) -> None:

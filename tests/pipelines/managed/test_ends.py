@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from sluice.models.wording import told
 from sluice.pipelines.managed.ends import JobEnded, check_end, detached_text, resume_command
 from sluice.pipelines.managed.job import Job, State
 
@@ -38,6 +39,21 @@ def test_ends_with_results(caplog: pytest.LogCaptureFixture) -> None:
         assert not caplog.records
         check_end(Job(NAME, State.PARTIALLY_SUCCEEDED, partial_failures=("gs://b/x is damaged",)))
     assert f"batch prediction job {NAME} succeeded in part only: gs://b/x is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
+def test_of_an_end_all_but_the_words_of_the_service_is_told_where_rows_are_private(state: State) -> None:
+    with pytest.raises(JobEnded) as error:
+        check_end(Job(NAME, state, error="quota exceeded by the row Ann"), private=True)
+    text = told(error.value, private=True)
+    assert "Ann" not in text and "Ann" in told(error.value, private=False)
+    assert NAME in text and "The same command makes a new job" in text and "--vertex_machine_type" in text
+
+
+def test_what_a_job_left_out_is_logged_without_words_that_may_quote_rows(caplog: pytest.LogCaptureFixture) -> None:
+    check_end(Job(NAME, State.PARTIALLY_SUCCEEDED, partial_failures=("bad row Ann",)), private=True)
+    assert f"batch prediction job {NAME} succeeded in part only[withheld]" in caplog.text
+    assert "Ann" not in caplog.text
 
 
 @pytest.mark.parametrize(

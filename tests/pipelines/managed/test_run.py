@@ -274,6 +274,16 @@ def test_words_of_the_service_are_withheld_where_rows_are_private(service: Verte
     assert texts["predict"] == "the service gives no answer to this row, not even alone[withheld]"
 
 
+def test_a_job_that_fails_names_itself_where_rows_are_private(
+    service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.faults.end_states.append("JOB_STATE_EXPIRED")
+    source, output = numbers(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl"
+    assert main(flags(service, "small", source, output, "--failure_payload=none")) == 1
+    said = capsys.readouterr().err
+    assert "batchPredictionJobs/" in said and "expired: it ran for longer than the service allows" in said
+
+
 def test_too_many_failures_before_the_job_are_not_paid_for(
     service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,7 +42,7 @@ def test_answers_in_any_order_are_joined_to_their_rows(tmp_path: Path, seed: int
     answer(instances(place), results, files=4, seed=seed)
     answers = find(place, "1", results)
     assert (answers.answered, answers.missing) == (ROWS, 0)
-    assert not (tmp_path / "p" / "again").exists()
+    assert not (tmp_path / "p" / answers.again).exists()
     assert (tmp_path / "p" / "sorted").exists() == (seed is not None)
     metrics.reset_tally()
     found = join(place, ("1",), tmp_path / "out")
@@ -62,12 +62,12 @@ def test_a_bad_row_and_a_lost_file_cost_only_what_the_second_job_does_not_answer
 
     answer(instances(place), first, files=5, is_bad=is_bad, lost=[2])
     answers = find(place, "1", first)
-    again = instances(place, "again")
+    again = instances(place, answers.again)
     assert answers.missing == len(again) > 128
     assert answers.answered == ROWS - len(again)
     answer(again, second, files=1, batch=1, is_bad=is_bad)
     assert find(place, "2", second, again=False).answered == len(again) - 2
-    assert len(instances(place, "again")) == len(again), "the second look changes nothing"
+    assert len(instances(place, answers.again)) == len(again), "the second look changes nothing"
     found = join(place, ("1", "2"), tmp_path / "out")
     assert sorted(found.rows, key=lambda each: each["x"]) == [row(n) for n in range(ROWS) if n not in (5, 333)]
     assert [(each.stage, each.error_type, each.error_message, each.model) for each in found.failures] == [
@@ -81,7 +81,17 @@ def test_no_results_at_all_are_all_rows_again(tmp_path: Path) -> None:
     prepared(place)
     answers = find(place, "1", tmp_path / "nowhere")
     assert (answers.answered, answers.missing) == (0, ROWS)
-    assert sorted(each["x"] for each in instances(place, "again")) == list(range(ROWS))
+    assert sorted(each["x"] for each in instances(place, answers.again)) == list(range(ROWS))
+
+
+def test_two_commands_that_look_at_once_do_not_write_into_each_others_files(tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "p"))
+    prepared(place)
+    first = find(place, "1", tmp_path / "nowhere")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / first.again).iterdir()}
+    second = find(place, "1", tmp_path / "nowhere")
+    assert second.again != first.again and len(instances(place, second.again)) == ROWS
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / first.again).iterdir()} == before
 
 
 def test_keys_of_others_and_answers_given_twice_change_nothing(tmp_path: Path) -> None:
