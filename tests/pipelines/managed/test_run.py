@@ -16,8 +16,10 @@ import pytest
 from sluice.models import zoo
 from sluice.models.zoo.sample import write_samples
 from sluice.pipelines.cli import main
+from sluice.pipelines.managed.client import JobClient
 from sluice.pipelines.managed.stages import Stages
 from sluice.transforms.core.beam_files import match_files, open_binary
+from sluice.transforms.files.commit import FilesCommitter
 from tests.support.bigquery.cases import load, make_births
 from tests.support.processes import Forked, sluice
 from tests.support.pubsub.streams import wait_until
@@ -247,12 +249,29 @@ def test_a_job_that_failed_because_of_its_rows_is_paid_for_once(service: VertexS
     output, before = tmp_path / "out.jsonl", len(service.jobs.states())
     service.faults.is_bad = refuses(3.0)
     command = flags(service, "small", numbers(tmp_path / "in.jsonl", 20), output)
-    for _ in range(5):
+    client = JobClient("p", "l", service.url)
+    for _ in range(2):
         assert main([*command, "--detach"]) == 0
-    assert main(command) == 0 or rows_of(output), "the last one that was detached may have joined"
+        while not client.get(service.jobs.messages()[-1].name).is_ended:
+            pass
+    assert main(command) == 0
     assert (len(rows_of(output)), len(failures_of(output))) == (19, 1)
     assert jobs_since(service, before)[0] == "JOB_STATE_FAILED"
     assert len(jobs_since(service, before)) == 2
+
+
+def test_a_command_that_broke_while_it_published_does_not_say_that_it_can_be_repeated(
+    service: VertexService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(committer: FilesCommitter, shards: Any) -> list[str]:
+        if committer.spec is None:  # failures, which come before
+            return []
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(FilesCommitter, "commit", broken)
+    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 5), tmp_path / "out.jsonl")) == 1
+    said = capsys.readouterr().err
+    assert "Its output may be published: look at it" in said and "paid for twice" not in said
 
 
 def test_a_lost_file_of_results_is_scored_again(service: VertexService, tmp_path: Path) -> None:
