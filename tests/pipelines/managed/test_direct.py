@@ -304,7 +304,7 @@ def test_killed_and_started_again_it_is_one_job(command: Command, service: Verte
 
 REFUSED = [
     ("scalar", "r.jsonl", lines([{"x": "one"}] * 10), {}, "none of the first 10 rows"),
-    ("scalar", "r.jsonl", lines([{"X": 1}] * 10), {}, "the model takes 'x', which the input"),
+    ("scalar", "r.jsonl", lines([{"X": 1}] * 10), {}, "the model takes column 'x'"),
     ("scalar", "r.jsonl", lines([{"x": [1]}] * 10), {}, "the model takes float32 [batch], and values are lists"),
     ("array", "r.jsonl", lines([{"x": 1}] * 10), {}, "values are single ones; the service sends them as"),
     ("scalar", "r.csv", "x\n1\n", {}, "makes an array of each line of CSV, of 1 values here"),
