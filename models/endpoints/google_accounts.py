@@ -47,7 +47,6 @@ def find_credentials(options: EndpointOptions) -> GoogleCredentials:
     Raises:
       UsageError: there are none on this machine.
     """
-    import google.auth
     import google.oauth2.id_token
     from google.auth.exceptions import GoogleAuthError
 
@@ -56,19 +55,31 @@ def find_credentials(options: EndpointOptions) -> GoogleCredentials:
         if options.google_audience:
             credentials = google.oauth2.id_token.fetch_id_token_credentials(options.google_audience)
         else:
-            found = google.auth.default(scopes=[_GOOGLE_SCOPE])[0]
-            credentials = _impersonated(found, options.google_account) if options.google_account else found
+            credentials = default_credentials(options.google_account)
     except (GoogleAuthError, OSError) as error:
         raise UsageError((_NO_SERVICE_ACCOUNT if options.google_audience else _NO_DEFAULT).format(error)) from error
     return credentials
 
 
-def _impersonated(source: "google.auth.credentials.Credentials", account: str) -> GoogleCredentials:
-    """Returns credentials of another account; see --impersonate_service_account of Beam and gcloud."""
+def default_credentials(account: str = "") -> "google.auth.credentials.Credentials":
+    """Returns the application default credentials, or those of an account that they may act as.
+
+    Args:
+      account: see --impersonate_service_account of Beam and gcloud: an account, or a chain of delegates that ends with
+        it, by commas; "": none.
+
+    Raises:
+      GoogleAuthError, OSError: there are none on this machine.
+    """
+    import google.auth
+
+    found: google.auth.credentials.Credentials = google.auth.default(scopes=[_GOOGLE_SCOPE])[0]
+    if not account:
+        return found
     from google.auth import impersonated_credentials
 
     *delegates, principal = [name.strip() for name in account.split(",")]
-    credentials: GoogleCredentials = impersonated_credentials.Credentials(
-        source, target_principal=principal, target_scopes=[_GOOGLE_SCOPE], delegates=delegates
+    credentials: google.auth.credentials.Credentials = impersonated_credentials.Credentials(
+        found, target_principal=principal, target_scopes=[_GOOGLE_SCOPE], delegates=delegates
     )
     return credentials

@@ -3,9 +3,10 @@
 import base64
 import datetime
 import decimal
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from sluice.models.server.vertex.results import cell
 
 # Rows of one request: https://cloud.google.com/bigquery/quotas#streaming_inserts
 _ROWS = 500
@@ -37,7 +38,7 @@ class BigQueryTables:
         made = bigquery.Table(table, [bigquery.SchemaField(name, _kind(rows, name)) for name in rows[0]])
         client.create_table(made)
         for start in range(0, len(rows), _ROWS):
-            sent = [{name: _cell(value) for name, value in row.items()} for row in rows[start : start + _ROWS]]
+            sent = [{name: cell(value) for name, value in row.items()} for row in rows[start : start + _ROWS]]
             if errors := client.insert_rows_json(made, sent):
                 raise OSError(f"{uri}: {errors[0]}")
 
@@ -51,10 +52,6 @@ class BigQueryTables:
 def _kind(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     value = next((row[name] for row in rows if row[name] is not None), "")
     return next((kind for of, kind in _KINDS if isinstance(value, of)), "STRING")
-
-
-def _cell(value: object) -> object:
-    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _plain(value: object) -> object:

@@ -1,14 +1,12 @@
 """Where calls about jobs go, and the credentials that they carry."""
 
-import google.auth
-from google.auth import impersonated_credentials
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 
+from sluice.models.endpoints.google_accounts import default_credentials
 from sluice.models.errors import UsageError
 from sluice.models.uri import vertex_host
 
-_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _PLAIN = "http://"
 
 
@@ -30,8 +28,7 @@ def find_credentials(url: str, impersonate: str = "") -> Credentials:
     """Returns the credentials for calls to a URL.
 
     Args:
-      impersonate: Beam's --impersonate_service_account: an account, or a chain of delegates that ends with it, by
-        commas.
+      impersonate: Beam's --impersonate_service_account.
 
     Raises:
       UsageError: there are none.
@@ -39,13 +36,9 @@ def find_credentials(url: str, impersonate: str = "") -> Credentials:
     if is_plain(url):
         return AnonymousCredentials()
     try:
-        credentials, _ = google.auth.default(scopes=_SCOPES)
+        return default_credentials(impersonate)
     except (GoogleAuthError, OSError) as error:
         raise UsageError(
             f"Vertex AI needs credentials: {error}; run `gcloud auth application-default login`, or name a key file in "
             "GOOGLE_APPLICATION_CREDENTIALS"
         ) from error
-    if not impersonate:
-        return credentials
-    *delegates, account = [part.strip() for part in impersonate.split(",")]
-    return impersonated_credentials.Credentials(credentials, account, target_scopes=_SCOPES, delegates=delegates)

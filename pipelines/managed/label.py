@@ -18,6 +18,7 @@ from sluice.pipelines.plan.model import read_input_schema
 from sluice.transforms.bigquery.clients import call_options, open_client
 from sluice.transforms.bigquery.read_session import TableInput, dry_run
 from sluice.transforms.core.beam_files import match_files
+from sluice.transforms.files.find_files import absolute
 
 # Raised when the files that a job leaves change their form, so that jobs of an earlier Sluice are not followed.
 _FORM = "1"
@@ -68,12 +69,8 @@ def files_state(pattern: str) -> tuple[str, ...]:
       OSError: the storage does not answer.
     """
     return tuple(
-        f"{_absolute(file.path)} {file.size_in_bytes} {file.last_updated_in_seconds!r}" for file in match_files(pattern)
+        f"{absolute(file.path)} {file.size_in_bytes} {file.last_updated_in_seconds!r}" for file in match_files(pattern)
     )
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def table_state(table: TableInput, retry_secs: float = 30.0) -> tuple[str, ...]:

@@ -85,9 +85,10 @@ def _table(instances: Sequence[Instance], predictions: Sequence[Any], with_heade
     if with_header:
         writer.writerow([*instances[0].columns(), "prediction"])
     for each, prediction in zip(instances, predictions, strict=True):
-        writer.writerow([_cell(value) for value in (*each.columns().values(), prediction)])
+        writer.writerow([cell(value) for value in (*each.columns().values(), prediction)])
     return text.getvalue()
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """Returns a value as a field of CSV or of a table holds it: nested ones are JSON in text."""
     return json.dumps(value) if isinstance(value, list | dict) else value
