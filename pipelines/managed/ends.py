@@ -12,7 +12,7 @@ _LOG = logging.getLogger(__name__)
 
 PAUSED_TEXT = "%s is paused. The command waits until it is resumed: resume or cancel it in the console"
 _AGAIN = "The same command makes a new job"
-_SHOWN_FAILURES = 3
+_SHOWN_REASONS = 3
 _GOOGLE = ".googleapis.com"
 _DETACH = "--detach"
 _BOOLEANS = ("true", "false", "yes", "no", "1", "0")
@@ -78,10 +78,13 @@ _TEXTS = {
 
 def _reasons(job: Job) -> str:
     """Returns what the service says, after a colon; "" if it says nothing."""
-    texts = list(dict.fromkeys(filter(None, (job.error.strip(), *job.partial_failures))))
-    shown = "; ".join(texts[:_SHOWN_FAILURES])
-    more = len(texts) - _SHOWN_FAILURES
-    return (f": {shown}" + (f" (and {more} more)" if more > 0 else "")) if texts else ""
+    return because(list(dict.fromkeys(filter(None, (job.error.strip(), *job.partial_failures)))))
+
+
+def because(reasons: Sequence[str]) -> str:
+    """Returns the first reasons after a colon, and how many more there are; "" if there are none."""
+    more = len(reasons) - _SHOWN_REASONS
+    return f": {'; '.join(reasons[:_SHOWN_REASONS])}{f' (and {more} more)' if more > 0 else ''}" if reasons else ""
 
 
 def _remedy(job: Job) -> str:

@@ -20,7 +20,7 @@ from sluice.pipelines.dataflow.runner import beam_options, check_reachable
 from sluice.pipelines.managed.client import JobClient
 from sluice.pipelines.managed.direct import run_direct
 from sluice.pipelines.managed.direct_output import error_reasons
-from sluice.pipelines.managed.ends import JobEnded, check_end, describe, detached_text, resume_command
+from sluice.pipelines.managed.ends import JobEnded, because, check_end, describe, detached_text, resume_command
 from sluice.pipelines.managed.follow import follow, interrupt, obtain
 from sluice.pipelines.managed.job import Job, JobRequest, State
 from sluice.pipelines.managed.open import is_here, open_client
@@ -50,7 +50,7 @@ _LOG = logging.getLogger(__name__)
 
 # If the service answers no row of more than so many, the model is at fault, and a second job would be paid for nothing.
 _FEW_ROWS = 1000
-_SHOWN_REASONS, _REASON_LENGTH = 3, 500
+_REASON_LENGTH = 500
 
 
 def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], phases: Phases) -> int:
@@ -198,7 +198,7 @@ class _ManagedRun:
             return _Answered(place, policy, (first.short_name,))
         if not answers.answered and answers.missing > _FEW_ROWS:
             template = "{job} answered none of {rows:,} rows{}"
-            raise JobEnded(message(template, _because(_words(first)), job=describe(first), rows=answers.missing))
+            raise JobEnded(message(template, because(_words(first)), job=describe(first), rows=answers.missing))
         _LOG.warning(
             "%s rows have no answer: a row that fails takes its batch with it. They are scored again, one by one",
             f"{answers.missing:,}",
@@ -288,14 +288,9 @@ def _words(job: Job) -> list[str]:
     return [text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "..." for text in texts]
 
 
-def _because(words: list[str]) -> str:
-    more = len(words) - _SHOWN_REASONS
-    return f": {'; '.join(words[:_SHOWN_REASONS])}{f' (and {more} more)' if more > 0 else ''}" if words else ""
-
-
 def _unanswered(job: Job) -> str:
     """Returns the reason of a row that the service does not answer. Its words may quote any row."""
     words = _words(job)
     if not words:
         return message("the service gives no answer to this row, not even alone, and no reason")
-    return message("the service gives no answer to this row, not even alone{}", _because(words))
+    return message("the service gives no answer to this row, not even alone{}", because(words))
