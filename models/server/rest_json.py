@@ -1,7 +1,8 @@
 """JSON as TF Serving reads it: RapidJSON's rules and the texts of its errors (rapidjson/reader.h, error/en.h).
 
-Python's parser, which is fast, reads what both accept alike. A parser of our own reads the rest: errors, documents
-nested deeper than Python's stack, surrogates, and numbers beyond a double. One thing is not the same: RapidJSON in its
+orjson, which is the fastest, reads what it accepts: it takes less than RapidJSON does. Python's parser reads documents
+with NaN or infinities, or bytes that are not UTF-8. A parser of our own reads the rest: errors, documents nested deeper
+than Python's stack, surrogates, and numbers beyond a double. One thing is not the same: RapidJSON in its
 fast mode rounds some 12 % of doubles to a neighbour, and this one rounds none.
 """
 
@@ -10,10 +11,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
+
 from sluice.models.server.status import StatusError, invalid
 
-# Documents with one of these are read slowly: a surrogate's escape, an exponent of three digits, 300 digits in a row.
-_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?[0-9]{3}|[0-9]{300}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# A document as `_has_huge_number` looks at it: digits and points are a 0, an exponent is an e.
+_SHAPE = bytes.maketrans(b"0123456789.E", b"00000000000e")
+_MOST_DIGITS = 300
+_BEFORE_NUMBER = (b"[", b":", b",", b" ", b"\n", b"\r", b"\t")
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(rb"[ \n\r\t]*")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -52,12 +58,43 @@ def parse_json(body: bytes) -> Any:
     if not body:
         raise _error("The document is empty", None)
     body = body.removeprefix(_BOM)
-    if not _SUSPECT.search(body):
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    if not _is_suspect(body):
         try:
             return json.loads(body.decode("utf-8", "surrogateescape"))
         except (json.JSONDecodeError, RecursionError):
             pass
     return _Reader(body).document()
+
+
+def _is_suspect(body: bytes) -> bool:
+    """Whether Python's parser may read it in another way than RapidJSON."""
+    return (b"\\u" in body and _SURROGATE.search(body) is not None) or _has_huge_number(body)
+
+
+def _has_huge_number(body: bytes) -> bool:
+    """Whether some number has an exponent of three digits, or 300 digits in a row."""
+    shape = body.translate(_SHAPE)
+    if b"0" * _MOST_DIGITS in shape:
+        return True
+    exponents = (at for mark in (b"0e000", b"0e+000") for at in _places(shape, mark))
+    return any(_is_in_number(shape, at) for at in exponents)
+
+
+def _places(shape: bytes, mark: bytes) -> Iterator[int]:
+    at = shape.find(mark)
+    while at >= 0:
+        yield at
+        at = shape.find(mark, at + 1)
+
+
+def _is_in_number(shape: bytes, at: int) -> bool:
+    """Whether the digits that end here are a number's. Strings hold the like: a hash such as "68e12345"."""
+    before = shape[max(0, at - _MOST_DIGITS) : at].rstrip(b"0").removesuffix(b"-")
+    return not before or before.endswith(_BEFORE_NUMBER)
 
 
 def _error(text: str, offset: int | None) -> StatusError:

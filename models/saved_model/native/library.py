@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.saved_model.native.strings import read_strings, view_strings
+from sluice.models.saved_model.native.entries import entries_of
+from sluice.models.saved_model.native.strings import read_strings
 from sluice.models.saved_model.reasons import TensorFlowError
 from sluice.models.saved_model.tensorflow_import import quiet_stderr
 from sluice.models.tensors.strings import Strings
@@ -98,6 +99,16 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "TF_LoadLibrary": (c_void_p, c_char_p, c_void_p),
 }
 
+# Functions that take less than a microsecond keep Python's lock. A call of the model makes some 150 of them, and after
+# each one that let it go, the thread could wait for 5 ms (sys.getswitchinterval) behind another that computes.
+_SHORT = frozenset(
+    (
+        *("TF_NewStatus", "TF_DeleteStatus", "TF_GetCode", "TF_Message", "TF_NewBufferFromString", "TF_DeleteBuffer"),
+        *("TF_NewTensor", "TF_DeleteTensor", "TF_TensorType", "TF_NumDims", "TF_Dim", "TF_TensorData"),
+        *("TF_TensorByteSize", "TF_StringGetDataPointer", "TF_StringGetSize", "TF_OperationOutputType"),
+    )
+)
+
 
 def library_files() -> list[str]:
     """Returns the paths of the installed TensorFlow's libraries; [] if there is none."""
@@ -107,7 +118,7 @@ def library_files() -> list[str]:
 
 
 class Library:
-    """The functions of TensorFlow's C API under their own names. Calls leave Python's lock free.
+    """The functions of TensorFlow's C API under their own names. Calls leave Python's lock free, but for short ones.
 
     Attributes:
       version: TF_Version.
@@ -121,7 +132,7 @@ class Library:
         with quiet_stderr():
             handles = [_open(os.path.join(directory, name)) for name in _FILES]
         for name, (result, *arguments) in _FUNCTIONS.items():
-            function = getattr(handles[0], name, None) or getattr(handles[1], name)
+            function = _function(handles, name)
             function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
         self.version: str = self.TF_Version().decode()
@@ -161,7 +172,13 @@ class Library:
         self.checked(lambda status: self.TF_LoadLibrary(os.fsencode(path), status))
 
 
-def _open(path: str) -> ctypes.CDLL:
+def _function(handles: list[int], name: str) -> Any:
+    make = ctypes.PyDLL if name in _SHORT else ctypes.CDLL
+    first, second = (make(None, handle=handle) for handle in handles)
+    return getattr(first, name, None) or getattr(second, name)
+
+
+def _open(path: str) -> int:
     """Loads a shared library.
 
     ctypes.CDLL alone keeps Python's lock meanwhile, and binds every function at once, which takes half as long again.
@@ -175,7 +192,7 @@ def _open(path: str) -> ctypes.CDLL:
     handle = loader.dlopen(os.fsencode(path), os.RTLD_LAZY)
     if not handle:
         raise OSError((loader.dlerror() or b"").decode("utf-8", "replace") or f"{path} cannot be loaded")
-    return ctypes.CDLL(path, handle=handle)
+    return int(handle)
 
 
 _load_lock = threading.Lock()
@@ -238,7 +255,7 @@ def _what_is_wrong(library: Library) -> str:
     if read_strings(address, len(wanted)).to_pylist() != wanted:
         return f"strings of version {library.version} have another layout"
     strings = Strings.from_objects(np.array(wanted, object))
-    views = view_strings(strings)
+    (views,), _ = entries_of([strings])
     for number, value in enumerate(wanted):
         view = views.__array_interface__["data"][0] + STRING_SIZE * number
         size, data = library.TF_StringGetSize(view), library.TF_StringGetDataPointer(view)

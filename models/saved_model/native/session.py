@@ -13,21 +13,17 @@ from sluice.models.saved_model.graph_walk import keeps_feeds
 from sluice.models.saved_model.native.copier import StringCopier, close_session
 from sluice.models.saved_model.native.devices import devices_of
 from sluice.models.saved_model.native.library import STRING, Library, Output
-from sluice.models.saved_model.native.strings import hold_strings
 from sluice.models.saved_model.native.tensors import (
     copy_tensor,
     dtype_of,
-    memory_of,
+    memories_of,
     number_of,
     read_tensor,
     view_tensor,
 )
 from sluice.models.saved_model.reasons import INVALID_ARGUMENT, NoSuchTensor, SessionClosed, TensorFlowError
 from sluice.models.saved_model.session_options import SessionOptions
-from sluice.models.tensors.strings import Strings, Tensor
-
-# So many strings that are objects become entries one by one.
-_FEW = 16
+from sluice.models.tensors.strings import Tensor, as_strings
 
 
 class Session:
@@ -157,8 +153,11 @@ class Call:
           TensorFlowError: a tensor has another dtype than the graph's, or what TensorFlow says.
         """
         self._session.check_open()
-        pairs = [_with_memory(tensor) for tensor in tensors]
-        tensors, memories = [tensor for tensor, _ in pairs], [memory for _, memory in pairs]  # kept until the end
+        tensors = [_native(tensor) for tensor in tensors]
+        try:
+            memories, _kept = memories_of(tensors)
+        except pa.ArrowException as error:
+            raise TensorFlowError(INVALID_ARGUMENT, str(error)) from error
         fed, fetched = self._fed_type(), self._fetched_type()
         try:
             self._feed(tensors, memories, fed)
@@ -172,7 +171,7 @@ class Call:
             return answers
         asked = dict(zip(self._asked, answers, strict=True))
         return [
-            asked[at] if at in asked else _native(tensors[self._feeds.index(name)]).copy()
+            asked[at] if at in asked else _copy(tensors[self._feeds.index(name)])
             for at, name in enumerate(self._fetches)
         ]
 
@@ -197,23 +196,12 @@ def _number(name: str, dtype: np.dtype, wanted: int) -> int:
     return number
 
 
-def _with_memory(tensor: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Returns the tensor, in a form that has a native one, and the array whose memory that is made over."""
-    if isinstance(tensor, np.ndarray) and tensor.dtype == object and 0 < tensor.size <= _FEW:
-        held = hold_strings(tensor)
-        if held is not None:
-            return tensor, held
-    tensor = _native(tensor)
-    return tensor, memory_of(tensor)
-
-
 def _native(tensor: Tensor) -> Tensor:
-    """Returns the same tensor, not made of objects, and in the machine's byte order."""
-    if isinstance(tensor, Strings):
+    """Returns the same tensor, numbers in the machine's byte order."""
+    if tensor.dtype == object or tensor.dtype.isnative:
         return tensor
-    if tensor.dtype != object:
-        return tensor if tensor.dtype.isnative else tensor.astype(tensor.dtype.newbyteorder("="))
-    try:
-        return Strings.from_objects(tensor)
-    except pa.ArrowException as error:
-        raise TensorFlowError(INVALID_ARGUMENT, str(error)) from error
+    return np.asarray(tensor, tensor.dtype.newbyteorder("="))
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return (as_strings(tensor) if tensor.dtype == object else tensor).copy()

@@ -1,4 +1,4 @@
-"""Strings in Arrow's buffers to TensorFlow's entries for strings and back, without an object or a copy for each.
+"""TensorFlow's entries for strings to Arrow's buffers, without an object for each.
 
 An entry (TF_TString, tensorflow/core/platform/ctstring_internal.h) has 24 bytes, and its form in the lowest two bits:
 - small: the size in one byte, shifted by two, and up to 22 bytes behind it;
@@ -7,54 +7,15 @@ An entry (TF_TString, tensorflow/core/platform/ctstring_internal.h) has 24 bytes
 - offset: for memory-mapped files; no op makes one.
 """
 
-import ctypes
-
 import numpy as np
 import pyarrow as pa
 
-from sluice.models.tensors.strings import Strings
-
 _SMALL, _LARGE, _OFFSET, _VIEW = range(4)
 _SIZE = 24
-_MOST_SMALL = 22
 _MOST_BYTES = 2**31 - 1
 # Arrow's binary views keep so many bytes in the view; for others they have a 32-bit offset into some buffer.
 _INLINE = 12
 _WINDOW_BITS = 30
-# Any address that is not null, for strings without bytes.
-_NOWHERE = ctypes.create_string_buffer(8)
-
-
-def hold_strings(strings: np.ndarray) -> np.ndarray | None:
-    """Returns int64 [size, 3]: an entry for each string, which holds its bytes; None if some string is too long for it.
-
-    For a few strings this takes a fraction of what Arrow's buffers and views of them take.
-
-    Args:
-      strings: objects, not too many.
-    """
-    values = strings.ravel().tolist()
-    if not all(type(value) is bytes and len(value) <= _MOST_SMALL for value in values):
-        return None
-    entries = b"".join([(len(value) << 2).to_bytes() + value.ljust(_SIZE - 1, b"\0") for value in values])
-    return np.frombuffer(entries, np.int64).reshape(-1, 3)
-
-
-def view_strings(strings: Strings) -> np.ndarray:
-    """Returns int64 [size, 3]: an entry for each string, which points into Arrow's buffer. Keep that alive."""
-    offsets, data = strings.offsets, strings.data
-    if strings.size == 1 and data is not None and data.size:  # NumPy's steps would take most of a call of one row
-        start, end = offsets.tolist()
-        return np.array([[(end - start) << 2 | _VIEW, data.address + start, 0]])
-    entries = np.zeros((strings.size, 3), np.int64)
-    if strings.size:
-        sizes = entries[:, 0]
-        np.subtract(offsets[1:], offsets[:-1], out=sizes)
-        sizes <<= 2
-        sizes |= _VIEW
-        entries[:, 1] = offsets[:-1]
-        entries[:, 1] += data.address if data is not None and data.size else ctypes.addressof(_NOWHERE)
-    return entries
 
 
 def read_strings(address: int, count: int) -> pa.Array:

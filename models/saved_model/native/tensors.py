@@ -8,13 +8,15 @@ refuses.
 import ctypes
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from sluice.models.errors import BadOutput, OutOfMemory
+from sluice.models.saved_model.native.entries import entries_of
 from sluice.models.saved_model.native.library import STRING, STRING_SIZE, Library
-from sluice.models.saved_model.native.strings import read_strings, view_strings
+from sluice.models.saved_model.native.strings import read_strings
 from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
 from sluice.models.tensors.strings import Strings, Tensor
 
@@ -49,11 +51,16 @@ def address_of(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def memory_of(tensor: Tensor) -> np.ndarray:
-    """Returns the array whose memory a TensorFlow tensor is made over; of strings their entries, int64 [size, 3]."""
-    if isinstance(tensor, Strings):
-        return view_strings(tensor)
-    return tensor if tensor.flags.c_contiguous else tensor.copy(order="C")
+def memories_of(tensors: Sequence[Tensor]) -> tuple[list[np.ndarray], object]:
+    """Returns for each tensor the array whose memory a TensorFlow tensor is made over; of strings it is their entries,
+    int64 [size, 3], which point into the second thing that is returned. Keep both.
+
+    Raises:
+      pa.ArrowException: an object is neither bytes nor text.
+    """
+    entries, kept = entries_of([each for each in tensors if each.dtype == object])
+    left = iter(entries)
+    return [next(left) if each.dtype == object else np.asarray(each, order="C") for each in tensors], kept
 
 
 def view_tensor(library: Library, number: int, shape: tuple[int, ...], memory: np.ndarray) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sluice.models.server import rest_json
 from sluice.models.server.rest_json import _Reader, json_text, parse_json
 from sluice.models.server.status import StatusError
 
@@ -25,6 +28,30 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 def test_both_parsers_read_the_same(value: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     assert _Reader(text).document() == parse_json(text) == value
+
+
+NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,330})(\.[0-9]{1,3})?([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+
+
+@settings(deadline=None)
+@given(st.lists(NUMBERS | st.just("NaN"), min_size=1, max_size=3))
+def test_numbers_of_any_size_are_read_as_the_reader_does(numbers: list[str]) -> None:
+    text = ("[" + ", ".join(numbers) + "]").encode()
+    try:
+        expected = _Reader(text).document()
+    except StatusError as error:
+        with pytest.raises(StatusError, match=re.escape(str(error))):
+            parse_json(text)
+        return
+    found = parse_json(text)
+    assert np.array_equal(np.array(found, float), np.array(expected, float), equal_nan=True)
+
+
+@pytest.mark.parametrize("number", ["0.5", "NaN"])
+def test_hashes_that_look_like_large_numbers_are_read_fast(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(rest_json, "_Reader")
+    text = '{"a": "68e12345", "b": ["1E+999", "' + "7" * 299 + '"], "c": ' + number + "}"
+    assert parse_json(text.encode())["b"] == ["1E+999", "7" * 299]
 
 
 @settings(deadline=None)

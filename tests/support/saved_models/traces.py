@@ -11,7 +11,7 @@ import numpy as np
 from sluice.models.devices import short_name
 from sluice.models.protos import message_class
 from sluice.models.saved_model.native.session import Session
-from sluice.models.saved_model.native.tensors import memory_of
+from sluice.models.saved_model.native.tensors import memories_of
 from sluice.models.saved_model.python_ways import PythonSession
 from sluice.models.saved_model.way import Way
 from sluice.models.tensors.strings import Tensor
@@ -37,7 +37,7 @@ def _native_stats(way: Session, feeds: Sequence[str], fetches: Sequence[str], te
     library = call._library
     content = message_class("tensorflow.RunOptions")(trace_level=_FULL_TRACE).SerializeToString()
     options, metadata = library.TF_NewBufferFromString(content, len(content)), library.TF_NewBuffer()
-    memories = [memory_of(tensor) for tensor in tensors]
+    memories, _kept = memories_of(tensors)
     fed, fetched = (ctypes.c_void_p * len(call.inputs))(), (ctypes.c_void_p * len(call.outputs))()
     call._feed(tensors, memories, fed)
     library.checked(

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.models.saved_model.native.entries import entries_of
 from sluice.models.saved_model.native.library import STRING_SIZE, load_library
-from sluice.models.saved_model.native.strings import read_strings, view_strings
+from sluice.models.saved_model.native.strings import read_strings
 from sluice.models.saved_model.native.tensors import address_of
 from sluice.models.tensors.strings import Strings, concatenate, repeat_last
 
@@ -30,7 +31,7 @@ def slice_of(values: list[bytes], kind: pa.DataType, before: int) -> Strings:
 @given(VALUES, KINDS, st.integers(0, 3))
 def test_views_are_read_as_they_were_made(values: list[bytes], kind: pa.DataType, before: int) -> None:
     strings = slice_of(values, kind, before)  # owns what the views point to
-    views = view_strings(strings)
+    (views,), _ = entries_of([strings])
     assert read_strings(address_of(views), len(values)).to_pylist() == values
 
 
@@ -39,12 +40,34 @@ def test_tensorflow_reads_views(values: list[bytes], kind: pa.DataType, before: 
     library = load_library()
     assert library is not None
     strings = slice_of(values, kind, before)
-    start = address_of(entries := view_strings(strings))
+    (entries,), _ = entries_of([strings])
+    start = address_of(entries)
     found = [
         ctypes.string_at(library.TF_StringGetDataPointer(at), library.TF_StringGetSize(at))
         for at in range(start, start + len(entries) * STRING_SIZE, STRING_SIZE)
     ]
     assert found == values
+
+
+@given(st.lists(st.tuples(VALUES, st.booleans(), KINDS), max_size=4))
+def test_strings_of_several_inputs_become_entries_together(inputs: list[tuple[list[bytes], bool, pa.DataType]]) -> None:
+    tensors = [
+        np.array([None, *values], object)[1:] if as_objects else slice_of(values, kind, 1)
+        for values, as_objects, kind in inputs
+    ]
+    entries, kept = entries_of(tensors)
+    found = [read_strings(address_of(each), len(each)).to_pylist() if len(each) else [] for each in entries]
+    assert found == [values for values, _, _ in inputs]
+    del kept
+
+
+@pytest.mark.parametrize("others", [[b"bytes"], [b"x" * 1000]])
+def test_text_among_objects_is_encoded_and_what_is_no_string_is_refused(others: list[bytes]) -> None:
+    (entries,), kept = entries_of([np.array([*others, "é"], object)])
+    assert read_strings(address_of(entries), 2).to_pylist() == [*others, "é".encode()]
+    del kept
+    with pytest.raises(pa.ArrowException):
+        entries_of([np.array([*others, 1], object)])
 
 
 @given(VALUES)
