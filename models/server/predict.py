@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sluice.models.server.faults import Faults, Gate
-from sluice.models.server.servable import Servable
+from sluice.models.server.servable import Input, Servable
 from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec, Store
 from sluice.models.server.tensors import read_tensor
 from sluice.models.signature import DEFAULT_SIGNATURE
 
 if TYPE_CHECKING:
-    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Call:
             signature = servable.signatures.get(name)
             if signature is None:
                 raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-            feeds = _feeds(signature, inputs, decode)
+            feeds = _feeds(signature, servable.inputs[name], inputs, decode)
             fetches = _fetches(signature, outputs)
             rows = next((len(array) for array in feeds.values() if array.ndim), 0)
             self._check_size(rows)
@@ -105,20 +105,23 @@ class Predictor:
             yield Call(self.store, self.gate, faults)
 
 
-def input_infos(servable: Servable, signature_name: str) -> "Mapping[str, TensorInfo]":
-    """Returns the inputs of a signature, which REST needs before it can read a request.
+def input_dtypes(servable: Servable, signature_name: str) -> dict[str, int]:
+    """Returns the DataTypes of a signature's inputs, which REST needs before it can read a request.
 
     Raises:
       StatusError: no such signature; model_servers/http_rest_api_handler.cc, GetInfoMap.
     """
     name = signature_name or DEFAULT_SIGNATURE
-    if name not in servable.signatures:
+    if name not in servable.inputs:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
-    return dict(sorted(servable.signatures[name].inputs.items()))
+    return {each.alias: each.dtype for each in servable.inputs[name]}
 
 
 def _feeds(
-    signature: "SignatureDef", inputs: Mapping[str, T], decode: Callable[[str, T], np.ndarray]
+    signature: "SignatureDef",
+    wanted: Sequence[Input],
+    inputs: Mapping[str, T],
+    decode: Callable[[str, T], np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Returns the arrays to feed, by the name of their tensor in the graph."""
     if signature.method_name not in _METHODS:
@@ -128,21 +131,21 @@ def _feeds(
             f"Expected prediction signature method_name to be one of {{{expected}}}. Was: {signature.method_name}",
         )
     defaults = signature.defaults
-    if len(inputs) > len(signature.inputs) or (len(inputs) < len(signature.inputs) and not defaults):
-        raise _wrong_number(signature.inputs.keys(), inputs.keys())
-    feeds = {}
-    for alias, info in sorted(signature.inputs.items()):
+    if len(inputs) > len(wanted) or (len(inputs) < len(wanted) and not defaults):
+        raise _wrong_number([each.alias for each in wanted], inputs.keys())
+    feeds, used = {}, []
+    for alias, tensor, _ in wanted:
         if alias in inputs:
-            feeds[info.name] = decode(alias, inputs[alias])
+            feeds[tensor] = decode(alias, inputs[alias])
+            used.append(alias)
         elif alias in defaults:
-            feeds[info.name] = read_tensor(alias, defaults[alias])
+            feeds[tensor] = read_tensor(alias, defaults[alias])
         else:
             raise invalid(
-                f"Signature input alias: {alias}(feed name: {info.name}) not found in request and no default value "
+                f"Signature input alias: {alias}(feed name: {tensor}) not found in request and no default value "
                 f"provided. Inputs expected to be in the request {{{_set(inputs)}}}, or default input alias set: "
                 f"{_set(defaults)}"
             )
-    used = inputs.keys() & signature.inputs.keys()
     if len(used) != len(inputs):
         raise invalid(f"Inputs contains invalid name. Used request inputs: {_set(used)}, request input: {_set(inputs)}")
     return feeds

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from sluice.models.protos import message_class
 from sluice.models.server.describe import SIGNATURE_DEF, metadata, model_status
 from sluice.models.server.http_server import BAD_GZIP, HttpHandler, HttpServer
-from sluice.models.server.predict import Call, Predictor, input_infos
+from sluice.models.server.predict import Call, Predictor, input_dtypes
 from sluice.models.server.rest_request import parse_request
 from sluice.models.server.rest_response import render, render_answer
 from sluice.models.server.status import StatusError, invalid
@@ -107,7 +107,7 @@ def predict_json(call: Call, spec: Spec, body: bytes) -> bytes:
 
     def dtypes_of(signature: str) -> dict[str, int]:
         with call.store.use(spec) as servable:
-            return {name: info.dtype for name, info in input_infos(servable, signature).items()}
+            return input_dtypes(servable, signature)
 
     signature, inputs, form = parse_request(body, dtypes_of)
     answer = call.predict(spec, signature, inputs, lambda _, array: array)

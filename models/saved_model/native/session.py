@@ -138,6 +138,7 @@ class Call:
         self._session, self._feeds, self._fetches, self.keeper = session, feeds, fetches, keeper
         self._library = library = session._library
         self._numbers = [library.TF_OperationOutputType(each) for each in inputs]
+        self._dtypes = [dtype_of(number) for number in self._numbers]
         # TensorFlow refuses to fetch what is fed.
         self._asked = [at for at, name in enumerate(fetches) if name not in feeds]
         asked = [outputs[at] for at in self._asked]
@@ -178,8 +179,8 @@ class Call:
     def _feed(self, tensors: Sequence[Tensor], memories: Sequence[np.ndarray], fed: Any) -> None:
         """Fills `fed` (TF_Tensor* []). A tensor of another dtype than the graph's is refused by TensorFlow."""
         library, strings = self._library, []
-        for at, (tensor, memory, wanted) in enumerate(zip(tensors, memories, self._numbers, strict=True)):
-            number = _number(self._feeds[at], tensor.dtype, wanted)
+        for at, (tensor, memory) in enumerate(zip(tensors, memories, strict=True)):
+            number = self._numbers[at] if tensor.dtype == self._dtypes[at] else _number(self._feeds[at], tensor.dtype)
             make = copy_tensor if self.keeper and number != STRING else view_tensor
             fed[at] = make(library, number, tensor.shape, memory)
             if number == STRING:
@@ -188,9 +189,9 @@ class Call:
             self._copier.copy(fed, strings)
 
 
-def _number(name: str, dtype: np.dtype, wanted: int) -> int:
-    """Returns the DataType of an array that is fed where the graph has `wanted`, e.g. a quantized one."""
-    number = wanted if dtype_of(wanted) == dtype else number_of(dtype)
+def _number(name: str, dtype: np.dtype) -> int:
+    """Returns the DataType of an array that is fed where the graph has another, which TensorFlow refuses itself."""
+    number = number_of(dtype)
     if number is None:
         raise TensorFlowError(INVALID_ARGUMENT, f"'{name}' is fed {dtype}, which no tensor holds")
     return number
