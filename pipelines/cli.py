@@ -22,6 +22,7 @@ from sluice.pipelines.commands import (
 )
 from sluice.pipelines.dataflow import template
 from sluice.pipelines.end import end_process
+from sluice.pipelines.options.config import CONFIG, with_config
 from sluice.pipelines.options.parser import Parser, VersionAction
 from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
@@ -72,9 +73,11 @@ _COMMANDS: dict[str, Command] = {
 }
 # These accept Beam's flags too, as `args.beam_flags`.
 _WITH_BEAM_FLAGS = ("batch", "streaming")
+_CONFIG_HELP = "YAML file of flags, as NAME: VALUE; those of the command line count instead where both give one"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Returns the parser of the command line, and those of the commands, by name."""
     shown = argparse.RawDescriptionHelpFormatter
     parser = Parser("sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=shown)
     parser.add_argument("--version", action=VersionAction, help="show versions, and exit")
@@ -91,15 +94,20 @@ def _parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.set_defaults(parser=command)
+        command.add_argument(f"--{CONFIG}", metavar="FILE", help=_CONFIG_HELP)
         # Accepted after the command too: users add it to a command line that failed.
         command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    return parser
+    return parser, commands.choices
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    parser, commands = _parsers()
+    try:
+        words = with_config(sys.argv[1:] if argv is None else argv, commands, _WITH_BEAM_FLAGS)
+    except UsageError as error:
+        parser.error(str(error))
+    args, rest = parser.parse_known_args(words)
     args.beam_flags = rest
     if rest and args.command not in _WITH_BEAM_FLAGS:
         args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -108,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         return _COMMANDS[args.command].run(args)
     except UsageError as error:
         private = getattr(args, "failure_payload", "full") != "full"
-        sys.stderr.write(f"sluice {args.command}: {told(error, private)}\n")
+        sys.stderr.write(f"sluice {args.command}: {args.parser.whence(told(error, private))}\n")
         return EXIT_USAGE
     except BrokenPipeError:  # `sluice inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """Runs the pipeline of a batch job that publishes its output: progress, interruption, summary, exit code."""
 
+import dataclasses
 import json
 import logging
 import signal
@@ -8,12 +9,14 @@ import time
 from types import FrameType
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from sluice.models.errors import TooManyFailures
 from sluice.models.saved_model.tensorflow_import import real_stderr
-from sluice.pipelines.dataflow.runner import is_started_later
+from sluice.pipelines.dataflow.runner import is_started_later, used_beam_options
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.config import used_options
 from sluice.pipelines.plan.batch_job import BatchPlan
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.batch_summary import render, summarise, to_json
@@ -83,7 +86,7 @@ def run_pipeline(
     phases.note(JOIN, None if since is None else time.monotonic() - begun)
     phases.note(COMMIT, gate.secs)
     try:
-        _summarise(options, plan, result, phases, error)
+        _summarise(options, plan, result, phases, error, pipeline.options)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
     output = options.output_table or options.output
@@ -112,7 +115,12 @@ def _interrupt_handler(gate: CommitGate) -> Handler:
 
 
 def _summarise(
-    options: BatchOptions, plan: BatchPlan, result: PipelineResult | None, phases: Phases, error: BaseException | None
+    options: BatchOptions,
+    plan: BatchPlan,
+    result: PipelineResult | None,
+    phases: Phases,
+    error: BaseException | None,
+    settings: PipelineOptions,
 ) -> None:
     judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures are published, then
     summary = summarise(plan, result, phases, done=error is None, judged=judged)
@@ -121,6 +129,8 @@ def _summarise(
     if summary.failure_files:
         _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
     if options.summary_file:
+        used, of_beam = used_options(options), used_beam_options(settings)
+        summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
 
 

@@ -27,8 +27,10 @@ from sluice.pipelines.dataflow.runner import (
     local_graph,
     make_pipeline,
     run_graph,
+    used_beam_options,
 )
 from sluice.pipelines.graph import build_streaming
+from sluice.pipelines.options.config import used_options
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan_streaming
@@ -159,7 +161,7 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
         finally:
             close_source(source)
     try:
-        _summarise(options, plan, stats, figures(), phases)
+        _summarise(options, plan, stats, figures(), phases, beam)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
     return _exit_code(error, figures().restarts, private=options.failure_payload != FULL)
@@ -243,7 +245,12 @@ def _print_in_handler(text: str) -> None:
 
 
 def _summarise(
-    options: StreamingOptions, plan: StreamingPlan, stats: StreamStats, figures: StreamFigures, phases: Phases
+    options: StreamingOptions,
+    plan: StreamingPlan,
+    stats: StreamStats,
+    figures: StreamFigures,
+    phases: Phases,
+    settings: PipelineOptions,
 ) -> None:
     load_msec = metrics.means().get(metrics.MODEL_LOAD_MSEC)
     phases.note(MODEL_LOAD, None if load_msec is None else load_msec / 1000)
@@ -251,6 +258,8 @@ def _summarise(
     summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri, phases.seconds())
     sys.stderr.write(render(summary) + "\n")
     if options.summary_file:
+        used, of_beam = used_options(options), used_beam_options(settings)
+        summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
 
 

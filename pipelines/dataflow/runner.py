@@ -18,6 +18,7 @@ from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 from sluice.models.errors import UsageError
 from sluice.models.uri import Endpoint, ModelSpec, parse_base_url, parse_model_uri
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.flags import SECRETS
 from sluice.pipelines.options.streaming import StreamingOptions
 
 _View = TypeVar("_View", bound=PipelineOptions)
@@ -27,6 +28,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Beam's DirectRunner picks a runner by what the network offers; we name the one that we mean.
 _LOCAL = ("", "directrunner", "fnapirunner")
 _DATAFLOW = "dataflowrunner"
+# The option in which Dataflow shows ours (pipelines.dataflow.defaults).
+_OURS = "sluice_options"
 
 
 def beam_options(flags: list[str]) -> PipelineOptions:
@@ -135,6 +138,12 @@ def _servers(job: BatchOptions | StreamingOptions) -> Iterator[tuple[str, Endpoi
     yield f"--model {job.model}", endpoint
     if endpoint.protocol == "vertex" and job.vertex_endpoint:
         yield f"--vertex_endpoint {job.vertex_endpoint}", parse_base_url(job.vertex_endpoint, "--vertex_endpoint")
+
+
+def used_beam_options(options: PipelineOptions) -> dict[str, object]:
+    """Returns the options of Beam that a job ran with, except defaults and secrets, for its summary."""
+    found = options.get_all_options(drop_default=True)
+    return {name: value for name, value in found.items() if name not in (*SECRETS, _OURS)}
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:

@@ -20,6 +20,7 @@ from sluice.pipelines.managed.follow import Jobs, follow, interrupt, obtain
 from sluice.pipelines.managed.job import Job, JobRequest
 from sluice.pipelines.managed.open import is_here, machines, open_client
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.options.config import used_options
 from sluice.pipelines.plan.model import launch_errors
 from sluice.pipelines.progress.batch_summary import Summary, render, to_json
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_OK
@@ -108,7 +109,7 @@ def _report(job: Job, request: JobRequest, version: str, options: BatchOptions, 
     summary = summarise(job, counts, request.model, job.version or version, phases)
     sys.stderr.write(render(summary) + "\n")
     sys.stderr.write("".join(f"{line}\n" for line in _reasons(job, counts)))
-    text = report(summary, job, counts)
+    text = report(dataclasses.replace(summary, options=used_options(options)), job, counts)
     if options.summary_file:
         write_text(options.summary_file, text)
     _note(job, text)

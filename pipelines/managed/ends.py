@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sluice.models.errors import SluiceError
 from sluice.models.wording import message
 from sluice.pipelines.managed.job import Job, State
+from sluice.pipelines.options.flags import SECRETS
 
 _LOG = logging.getLogger(__name__)
 
@@ -16,8 +17,7 @@ _SHOWN_REASONS = 3
 _GOOGLE = ".googleapis.com"
 _DETACH = "--detach"
 _BOOLEANS = ("true", "false", "yes", "no", "1", "0")
-# Flags whose values may be secrets: headers of calls of an endpoint, of which a managed job has none, and Beam's own.
-_SECRETS = ("--rpc_headers", "--s3_secret_access_key", "--s3_session_token", "--azure_connection_string", "--gbek")
+_SECRETS = tuple(f"--{name}" for name in SECRETS)
 _OVERWRITE = "--overwrite"
 
 # What helps against the reasons that the service gives: words of them, in lower case, and a remedy.
@@ -110,7 +110,10 @@ def resume_command(argv: Sequence[str], overwrites: bool = True) -> str:
     switches = (_DETACH,) if overwrites else (_DETACH, _OVERWRITE)
     program, *flags = argv
     name = "python -m sluice" if program.endswith("__main__.py") else program.rpartition("/")[2]
-    return f"{name} {shlex.join(_kept(flags, switches))}".strip()
+    # A file of --config may have them, too.
+    in_file = any(flag.partition("=")[0] == "--config" for flag in flags)
+    off = [f"{switch}=false" for switch in switches] if in_file else []
+    return f"{name} {shlex.join([*_kept(flags, switches), *off])}".strip()
 
 
 def _kept(flags: Sequence[str], switches: Sequence[str]) -> list[str]:

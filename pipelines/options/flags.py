@@ -11,6 +11,8 @@ from sluice.models.errors import UsageError
 
 Options = TypeVar("Options")
 
+# Flags whose values may be secrets: ours, and Beam's own.
+SECRETS = ("rpc_headers", "s3_secret_access_key", "s3_session_token", "azure_connection_string", "gbek")
 # In the order of --help, and of a template's form.
 GROUPS = ("Input", "Model", "Endpoint", "Managed job", "Output", "Failures", "BigQuery", "Run")
 
@@ -155,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser, options: type) -> None:
                 section.add_argument(f"--{field.name}", **_argument(field))
 
 
-class _Joined(argparse.Action):
+class Joined(argparse.Action):
     """Adds the values of a flag that is given several times; they replace the default."""
 
     def __call__(
@@ -181,7 +183,7 @@ def _argument(field: "dataclasses.Field[Any]") -> dict[str, Any]:
         if field.default not in ("", (), None, False) and field.type is not bool:
             text += f" (default: {field.default})"
     if meta["repeated"]:
-        arguments["action"] = _Joined
+        arguments["action"] = Joined
     if meta["parse"] is parse_bool:
         arguments |= {"nargs": "?", "const": True, "metavar": "true|false"}
         text += f" (default: {str(field.default).lower()})"

@@ -5,7 +5,7 @@ import difflib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, without the usage. Its subparsers are of this class, too."""
 
     _typed: Sequence[str] = ()
+    _file: str = ""
+    _in_file: Collection[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._typed = sys.argv[1:] if args is None else list(args)
@@ -30,14 +32,31 @@ class Parser(argparse.ArgumentParser):
             hints = [message, *_near(choice[1], re.findall("'(.*?)'", choice[2]), 0.6)]
         else:
             hints = [message, *self._typos()]
-        text = "; ".join(hints)
+        text = self.whence("; ".join(hints))
         self.exit(2, f"{self.prog}: {text} ({self.prog} --help lists all)\n")
 
     def _typos(self) -> list[str]:
         """Returns the flags that were typed and do not exist, with those that are similar to them."""
         known = self._option_string_actions
         flags = dict.fromkeys(word.split("=")[0] for word in self._typed if word.startswith("--") and word != "--")
-        return [hint for flag in flags if flag not in known for hint in _near(flag, known, _SIMILAR)]
+        return [hint for flag in flags if flag not in known for hint in self.meant(flag)]
+
+    def meant(self, flag: str) -> list[str]:
+        """Returns which flag may be meant by one that does not exist, as the end of an error; []: none is similar."""
+        return _near(flag, self._option_string_actions, _SIMILAR)
+
+    def flag(self, name: str) -> argparse.Action | None:
+        """Returns the flag of a name; None: there is none."""
+        return self._option_string_actions.get(f"--{name}")
+
+    def set_file(self, path: str, names: Collection[str]) -> None:
+        """Tells which flags come from a file, so that errors can say so."""
+        self._file, self._in_file = path, names
+
+    def whence(self, text: str) -> str:
+        """Returns an error; if it names a flag that comes from a file, with that file."""
+        named = next((name for name in re.findall(r"--([A-Za-z][\w-]*)", text) if name in self._in_file), "")
+        return f"{text} (--{named} is in {self._file})" if named else text
 
 
 def _near(typed: str, known: Iterable[str], cutoff: float) -> list[str]:

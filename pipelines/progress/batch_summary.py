@@ -42,6 +42,7 @@ class Summary:
       rpc_retries: calls of a served model that were repeated.
       throttled_seconds: how long bundles waited for a server that was unavailable or overloaded.
       phases: the seconds of each phase; see Phases.
+      options, beam_options: of the job, with its defaults; of Beam, those that are no defaults. Without secrets.
     """
 
     rows_in: int
@@ -62,6 +63,8 @@ class Summary:
     throttled_seconds: int = 0
     phases: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    beam_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
@@ -174,8 +177,10 @@ def to_json(summary: Summary) -> str:
         "rpc_retries": summary.rpc_retries,
         "throttled_seconds": summary.throttled_seconds,
         "phases": rounded_phases(summary.phases),
+        "options": dict(summary.options),
+        "beam_options": dict(summary.beam_options),
     }
-    return json.dumps(record, indent=2)
+    return json.dumps(record, indent=2, default=str)
 
 
 def _seconds(msec: float | None) -> float | None:

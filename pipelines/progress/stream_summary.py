@@ -30,6 +30,7 @@ class StreamSummary:
       latency_p50_ms, latency_p99_ms: from publishing until the prediction was written; None without messages.
       restarts: how often messages in work were returned and retried.
       phases: the seconds of each phase; see Phases.
+      options, beam_options: of the job, with its defaults; of Beam, those that are no defaults. Without secrets.
     """
 
     messages: int
@@ -49,6 +50,8 @@ class StreamSummary:
     model_versions_rejected: int
     phases: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    beam_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def messages_per_second(self) -> float:
@@ -78,7 +81,8 @@ def to_json(summary: StreamSummary) -> str:
     record = rounded(summary)
     record["failures_by_stage"] = record.pop("failures_by")
     record["phases"] = rounded_phases(summary.phases)
-    return json.dumps(record | {"messages_per_second": round(summary.messages_per_second, 1)}, indent=2)
+    record["messages_per_second"] = round(summary.messages_per_second, 1)
+    return json.dumps(record, indent=2, default=str)
 
 
 def render(summary: StreamSummary) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
+from sluice.pipelines.options.config import config_text
 from tests.support.saved_models.zoo import FORMATS, ZooSample, plain, read_output
 from tests.support.serving.backends import BACKENDS, SAVED_MODEL, Uris
 
@@ -198,13 +199,17 @@ def test_the_summary_file_and_what_is_printed(
     criteo: ZooSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, summary = tmp_path / "out.csv", tmp_path / "summary.json"
-    flags = ["--summary_file", str(summary), "--model", criteo.model]
+    job = tmp_path / "job.yaml"
+    flags = {"model": criteo.model, "input": [criteo.path("csv")], "summary_file": str(summary), "job_name": "nightly"}
+    job.write_text(config_text(flags | {"output": "replaced"}))
     clear_cache()  # so that this job loads the model
-    assert batch(*flags, "--input", criteo.path("csv"), "--output", str(output)) == 0
+    assert batch("--config", str(job), "--output", str(output)) == 0
     found = json.loads(summary.read_text())
     assert (found["rows_in"], found["predictions"], found["failures"]) == (700, 700, 0)
     assert found["output_files"] == [output_of(output)]
     assert found["rows_per_second"] > 0
+    assert (found["options"]["output"], found["options"]["max_failure_rate"]) == (str(output), 0.1)
+    assert found["beam_options"]["job_name"] == "nightly"
     assert list(found["phases"]) == ["imports", "plan", "model_load", "run", "commit"]
     assert all(secs is not None for secs in found["phases"].values())
     assert found["phases"]["run"] == found["seconds"] > found["phases"]["commit"]

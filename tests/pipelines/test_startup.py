@@ -15,6 +15,7 @@ from tests.support.saved_models.zoo import ZooSample
 # Beam imports tfx_bsl itself.
 TENSORFLOW = {"tensorflow", "tfx_bsl"}
 BEAM = {"apache_beam"}
+YAML = {"yaml"}
 CLIENTS = {"grpc", "google.pubsub_v1", "google.cloud.bigquery", "google.cloud.bigquery_storage_v1"}
 COMMANDS = ["batch", "streaming", "inspect", "zoo", "demo", "demo-streaming"]
 COMMANDS += ["serve", "replay", "simulate", "latency", "template"]
@@ -22,7 +23,7 @@ COMMANDS += ["serve", "replay", "simulate", "latency", "template"]
 # By what runs: its code, and what must not be imported at its end. MODEL, INPUT and OUTPUT are paths.
 CASES = {
     "import sluice": ("import sluice", {*TENSORFLOW, *BEAM, *CLIENTS, "pyarrow"}),
-    "sluice --help": ("exits(0, '--help')", TENSORFLOW | BEAM | CLIENTS),
+    "sluice --help": ("exits(0, '--help')", TENSORFLOW | BEAM | CLIENTS | YAML),
     "the help of each command": (
         f"for name in {COMMANDS}: exits(0, name, '--help')",
         TENSORFLOW | BEAM | CLIENTS,

@@ -74,7 +74,7 @@ BASES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-PARSER = cli._parser()
+PARSER, _ = cli._parsers()
 
 names = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=8)
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=12)

@@ -64,6 +64,7 @@ def test_what_a_job_left_out_is_logged_without_words_that_may_quote_rows(caplog:
         (["sluice", "batch", "--detach", "true", "--x"], "sluice batch --x"),
         (["sluice", "batch", "--x", "--detach"], "sluice batch --x"),
         (["/venv/sluice/__main__.py", "batch"], "python -m sluice batch"),
+        (["sluice", "batch", "--config=j.yaml", "--detach"], "sluice batch --config=j.yaml --detach=false"),
         (["sluice", "batch", "--rpc_headers=a=s3cret", "--x"], "sluice batch --x"),
         (["sluice", "batch", "--detach", "--rpc_headers", "a=s3cret", "--x"], "sluice batch --x"),
     ],

@@ -106,6 +106,8 @@ def test_golden_json() -> None:
         "rpc_retries": 12,
         "throttled_seconds": 3,
         "phases": PHASES,
+        "options": {},
+        "beam_options": {},
     }
 
 

@@ -85,6 +85,8 @@ def test_golden_json() -> None:
             "write": {"Refused/by quota": 3},
         },
         "phases": PHASES,
+        "options": {},
+        "beam_options": {},
         "versions": {},
         "messages_per_second": 331.4,
     }
