@@ -54,8 +54,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["sluice", "sluice.*"]),
-    package_data={"sluice": ["py.typed"], "sluice.models": ["serving.binpb"]},
+    package_data={
+        "sluice": ["py.typed"],
+        "sluice.models": ["serving.binpb"],
+        "sluice.pipelines.compare": ["prices.json"],
+    },
     install_requires=INSTALL_REQUIRES,
-    extras_require={"test": TEST_REQUIRES, "bench": ["py-spy>=0.4"]},
+    extras_require={"test": TEST_REQUIRES, "bench": ["mlcommons-loadgen>=5,<7", "py-spy>=0.4"]},
     entry_points={"console_scripts": ["sluice = sluice.pipelines.cli:run_process"]},
 )

@@ -13,18 +13,16 @@ start-up is no part of it. Nothing else may run on the machine.
 import argparse
 import collections
 import dataclasses
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from benchmarks import measured
 from benchmarks.checkouts import COMMAND, MODEL, ROOT, Checkout, checkouts, prepare, signature, source
+from sluice.pipelines.compare.costs import Cost, ProcessFailed, run_measured
 
 RESULTS = os.path.join(ROOT, "benchmarks", "RESULTS.md")
 SIZES, QUICK_SIZES = (2, 200_000, 1_000_000), (2, 200_000)
@@ -52,19 +50,6 @@ class Contender:
     environment: Mapping[str, str]
     directory: str
     sizes: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a process took, from its start to its exit.
-
-    Attributes:
-      peak_mb: the most memory that was resident.
-    """
-
-    secs: float
-    cpu_secs: float
-    peak_mb: float
 
 
 # By contender and rows: the costs of each round.
@@ -106,32 +91,17 @@ def run(contender: Contender, format_: str, rows: int) -> Cost:
     """
     from benchmarks.contenders import count_rows
 
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryDirectory() as directory:
         prefix = os.path.join(directory, "out")
-        cost = os.path.join(directory, "cost.json")
-        command = [
-            sys.executable,
-            *measured.FLAGS,
-            measured.__file__,
-            cost,
-            *contender.command(source(rows, format_), prefix),
-        ]
-        process = subprocess.run(
-            command,
-            env=contender.environment,
-            cwd=contender.directory,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            check=False,
-        )
-        if process.returncode:
-            errors.seek(0)
-            raise RuntimeError(f"{contender.name} on {format_} failed:\n{errors.read()[-3000:]}")
+        command = contender.command(source(rows, format_), prefix)
+        try:
+            cost = run_measured(command, contender.environment, contender.directory)
+        except ProcessFailed as error:
+            raise RuntimeError(f"{contender.name} on {format_} {error}") from error
         written = count_rows(prefix)
         if written != rows:
             raise RuntimeError(f"{contender.name} wrote {written} of {rows} rows of {format_}")
-        with open(cost, encoding="utf-8") as file:
-            return Cost(**json.load(file))
+        return cost
 
 
 def rounds(sets: Mapping[str, Sequence[Contender]], count: int, minutes: float) -> dict[str, Costs]:

@@ -7,29 +7,22 @@ benchmarks/SERVING.md.
 
 import argparse
 import concurrent.futures
-import contextlib
-import dataclasses
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.checkouts import MODEL, prepare, source
+from sluice.pipelines.compare.drive import REQUEST_ROWS, drive
+from sluice.pipelines.compare.server import serve
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SERVING.md")
-# Rows per request, as in bundles; the scheduler cuts and merges requests.
-REQUEST_ROWS = 1024
 ROWS = 200_000  # of the sample data
-# How many requests are submitted before the oldest is awaited.
-REQUESTS_AHEAD = 24
 SECS, RUNS = 2.0, 3
 MODES = {"one row a call": 1, "16 rows": 16, "128 rows": 128, "512 rows": 512, "natural": 0}
 THREADS = 12
@@ -68,33 +61,13 @@ def throughput(uri: str, max_batch_size: int) -> dict[str, float]:
     source = batches(REQUEST_ROWS if max_batch_size != 1 else 64)
     rates, costs, sizes = [], [], []
     for _ in range(RUNS):
-        _drive(scheduler, source, SECS / 4)
-        wall, cpu = time.perf_counter(), time.process_time()
-        rows, calls = _drive(scheduler, source, SECS)
-        rates.append(rows / (time.perf_counter() - wall))
-        costs.append(1e6 * (time.process_time() - cpu) / rows)
-        sizes.append(rows / calls)
+        drive(scheduler, source, SECS / 4)
+        done = drive(scheduler, source, SECS)
+        rates.append(done.rows_per_second)
+        costs.append(1e6 * done.cpu_secs / done.rows)
+        sizes.append(done.batch)
     scheduler.close()
     return {name: statistics.median(x) for name, x in (("rows_s", rates), ("cpu_us", costs), ("batch", sizes))}
-
-
-def _drive(scheduler: Any, source: list[Any], secs: float) -> tuple[int, int]:
-    """Submits one request after the other and waits for all; returns the numbers of rows and calls."""
-    end = time.perf_counter() + secs
-    waiting: deque[Any] = deque()
-    rows = calls = number = 0
-    while waiting or time.perf_counter() < end:
-        if time.perf_counter() < end:
-            bound = scheduler.model.bind(source[number % len(source)])
-            waiting += [scheduler.submit(group.feeds) for group in bound.groups]
-            number += 1
-        while waiting and (len(waiting) > REQUESTS_AHEAD or time.perf_counter() >= end):
-            prediction = waiting.popleft().future.result()
-            if prediction.failures:
-                raise RuntimeError(f"rows failed: {next(iter(prediction.failures.values()))}")
-            rows += sum(count for count, _ in prediction.versions)
-            calls += len(prediction.calls)
-    return rows, calls
 
 
 def latency(uri: str) -> dict[str, float]:
@@ -157,29 +130,6 @@ def child(uri: str, slow_uri: str) -> None:
             found[f"slow {limit}"] = concurrency(slow_uri, max_in_flight=limit, adapt_in_flight=False)
         found["slow adapted"] = concurrency(slow_uri)
     print(json.dumps(found))
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    grpc_port: int
-    rest_port: int
-
-
-@contextlib.contextmanager
-def serve(model: str, *flags: str) -> Iterator[Server]:
-    """Runs `sluice serve` while the block runs."""
-    command = [sys.executable, "-m", "sluice", "serve", "--model", model, "--name", "criteo"]
-    process = subprocess.Popen(
-        [*command, "--grpc_port", "0", "--rest_port", "0", *flags], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        ready = process.stdout.readline()
-        grpc_port, rest_port = re.findall(r"127\.0\.0\.1:(\d+)", ready)
-        yield Server(int(grpc_port), int(rest_port))
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def measure(uri: str, slow_uri: str = "") -> dict[str, Any]:
@@ -275,8 +225,8 @@ def main() -> None:
     with serve(model) as server, serve(model, "--latency_ms", str(SLOW_MS)) as slow:
         found = {
             "in the worker": measure(model),
-            "gRPC": measure(f"grpc://127.0.0.1:{server.grpc_port}/criteo", f"grpc://127.0.0.1:{slow.grpc_port}/criteo"),
-            "REST": measure(f"http://127.0.0.1:{server.rest_port}/v1/models/criteo"),
+            "gRPC": measure(server.grpc_uri, slow.grpc_uri),
+            "REST": measure(server.rest_uri),
         }
     text = "\n".join(report(found, time.perf_counter() - started)) + "\n"
     with open(RESULTS, "w", encoding="utf-8") as file:

@@ -10,6 +10,7 @@ from sluice.models.errors import UsageError
 from sluice.models.wording import told
 from sluice.pipelines.commands import (
     batch,
+    compare,
     demo,
     demo_streaming,
     inspect_model,
@@ -69,10 +70,11 @@ _COMMANDS: dict[str, Command] = {
     "replay": replay,
     "simulate": simulate,
     "latency": latency,
+    "compare": compare,
     "template": template,
 }
-# These accept Beam's flags too, as `args.beam_flags`.
-_WITH_BEAM_FLAGS = ("batch", "streaming")
+# These accept other flags too, as `args.beam_flags`: those of Beam, or of `sluice batch`.
+_WITH_BEAM_FLAGS = ("batch", "streaming", "compare")
 _CONFIG_HELP = "YAML file of flags, as NAME: VALUE; those of the command line count instead where both give one"
 
 

@@ -34,7 +34,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "pipelines": [
         {"cli"},
         {"commands"},
-        {"batch", "streaming"},
+        {"batch", "streaming", "compare"},
         {"managed"},
         {"segments", "running"},
         {"graph", "progress"},

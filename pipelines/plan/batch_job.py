@@ -56,6 +56,7 @@ class Input:
       total: what `counter` comes to in the end; 0: not known.
       table: what is read; None: it is files.
       patterns: globs of the files.
+      spec: what their rows hold; None: it is not known here.
     """
 
     description: str
@@ -64,6 +65,7 @@ class Input:
     total: int
     table: TableInput | None = None
     patterns: tuple[str, ...] = ()
+    spec: InputSpec | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +198,7 @@ def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
     if found.table is None:
         description = f"{', '.join(options.inputs)}: {source.files} {source.format} file(s), {size}"
         reader = ReadFiles(source.patterns, spec, options.limit)
-        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size, patterns=source.patterns)
+        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size, None, source.patterns, spec)
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
     return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0, found.table)

@@ -37,6 +37,7 @@ class Sink:
       committer: publishes what was written, after the job's failure rate is checked.
       target: of files; None for a table.
       table: PROJECT.DATASET.TABLE; "" for files.
+      spec: the contents of files of predictions; None: it is another sink.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Sink:
     committer: Committer
     target: Target | None = None
     table: str = ""
+    spec: OutputSpec | None = None
 
     def files(self) -> list[str]:
         """Returns the files that exist at the sink now; a table has none."""
@@ -52,7 +54,7 @@ class Sink:
 
 def plan_output_files(options: BatchOptions, target: Target, spec: OutputSpec) -> Sink:
     """Returns the files for predictions."""
-    return Sink("Write", WriteFiles(target, spec), _committer(options, target, spec), target)
+    return Sink("Write", WriteFiles(target, spec), _committer(options, target, spec), target, spec=spec)
 
 
 def _committer(options: BatchOptions, target: Target, spec: OutputSpec | None = None) -> FilesCommitter:

@@ -18,7 +18,7 @@ BEAM = {"apache_beam"}
 YAML = {"yaml"}
 CLIENTS = {"grpc", "google.pubsub_v1", "google.cloud.bigquery", "google.cloud.bigquery_storage_v1"}
 COMMANDS = ["batch", "streaming", "inspect", "zoo", "demo", "demo-streaming"]
-COMMANDS += ["serve", "replay", "simulate", "latency", "template"]
+COMMANDS += ["serve", "replay", "simulate", "latency", "compare", "template"]
 
 # By what runs: its code, and what must not be imported at its end. MODEL, INPUT and OUTPUT are paths.
 CASES = {
@@ -34,7 +34,8 @@ CASES = {
         "exits(2, 'simulate', '--topic=projects/p/topics/t', '--rate=-1')\n"
         "exits(2, 'latency', '--subscription=projects/p/subscriptions/s', '--count=-1')\n"
         "exits(2, 'replay', '--failures=f', '--to=t')\n"
-        "exits(2, 'demo-streaming', '--rate=0')",
+        "exits(2, 'demo-streaming', '--rate=0')\n"
+        "exits(2, 'compare', '--model=m')",
         TENSORFLOW | BEAM | CLIENTS,
     ),
     "sluice inspect, of a local model": ("exits(0, 'inspect', '--model', MODEL)", TENSORFLOW | BEAM | CLIENTS),

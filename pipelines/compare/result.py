@@ -1,0 +1,108 @@
+"""All that a comparison gives, and the form of it as JSON."""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from sluice.pipelines.compare.answer import Answer, Line
+from sluice.pipelines.compare.claims import claims
+from sluice.pipelines.compare.managed import Managed
+from sluice.pipelines.compare.prices import Prices
+from sluice.pipelines.compare.spread import Spread
+from sluice.pipelines.options.parser import versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A comparison.
+
+    Attributes:
+      job_flags: of `sluice batch`, that the user gave besides.
+      notes: what a reader has to know: what was broken off, where it ran, how long it took.
+    """
+
+    model: str
+    answer: Answer
+    managed: list[Managed]
+    prices: Prices
+    target_p99_ms: float
+    job_flags: tuple[str, ...]
+    notes: tuple[str, ...]
+    interrupted: bool = False
+
+
+def machine() -> str:
+    """Returns what the figures are of: cores, Python, versions."""
+    return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, {versions()}"
+
+
+def to_json(result: Result) -> str:
+    """Returns the comparison as one JSON object."""
+    record = {
+        "model": result.model,
+        "interrupted": result.interrupted,
+        "machine": machine(),
+        "ways": [_line(line) for line in result.answer.lines],
+        "at_rest": result.answer.at_rest.found.way.name if result.answer.at_rest else None,
+        "in_stream": result.answer.in_stream.found.way.name if result.answer.in_stream else None,
+        "cheaper_than_copies_from_rows_per_second": result.answer.crossings,
+        "managed_not_measured": [dataclasses.asdict(way) for way in result.managed],
+        "claims": [dataclasses.asdict(claim) for claim in claims(result.answer)],
+        "prices": {
+            name: {"value": value, "date": day, "source": source} for name, value, day, source in result.prices.sources
+        },
+        "currency": result.prices.currency,
+        "notes": list(result.notes),
+    }
+    return json.dumps(record, indent=2)
+
+
+def _line(line: Line) -> dict[str, Any]:
+    found = line.found
+    return {
+        "way": found.way.name,
+        "rank": line.rank if line.use else None,
+        "tied": line.tied,
+        "failed": found.failed,
+        "rows_per_second": _values(found.rate),
+        "rows_per_second_of_whole_jobs": _values(found.whole_rate),
+        "marginal_us": _values(found.marginal_us),
+        "cpu_us": _values(found.cpu_us),
+        "server_cpu_us": _values(found.server_cpu_us),
+        "start_seconds": _values(found.start_secs),
+        "loaded": dataclasses.asdict(found.loaded) if found.loaded else None,
+        "peak_mb": found.peak_mb,
+        "server_mb": found.server_mb,
+        "cost_per_million_rows": line.million,
+        "cost_per_month": line.month,
+        "max_batch_size": found.best.batch,
+        "max_in_flight": found.best.in_flight,
+        "searched": [
+            {"max_batch_size": point.batch, "max_in_flight": point.in_flight, "rows_per_second": rates}
+            for point, rates in found.searched.items()
+        ],
+        "stages_cpu_us": found.stages,
+        "streams": [dataclasses.asdict(stream) for stream in found.streams],
+        "workers_for_deadline": dataclasses.asdict(line.for_rows) if line.for_rows else None,
+        "workers_for_target_qps": dataclasses.asdict(line.for_qps) if line.for_qps else None,
+    }
+
+
+def _values(values: Spread | None) -> Sequence[float] | None:
+    return None if values is None else list(values.values)
+
+
+def config_values(model: str, flags: Sequence[str]) -> dict[str, object]:
+    """Returns flags by name, for a file of --config.
+
+    Args:
+      flags: --NAME=VALUE; one that is given several times has a list.
+    """
+    values: dict[str, list[str]] = {"model": [model]}
+    for flag in flags:
+        name, equals, value = flag.removeprefix("--").partition("=")
+        values.setdefault(name, []).append(value if equals else "true")
+    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}

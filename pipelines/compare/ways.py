@@ -1,0 +1,78 @@
+"""The ways to serve a model that are compared."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from sluice.models.errors import UsageError
+from sluice.models.uri import parse_model_uri
+
+WORKER, GRPC, REST, VERTEX = "worker", "grpc", "rest", "vertex"
+NAMES = (WORKER, GRPC, REST, VERTEX)
+
+_TITLES = {WORKER: "in the worker", GRPC: "endpoint over gRPC", REST: "endpoint over REST", VERTEX: "Vertex AI online"}
+_BY_PROTOCOL = {"grpc": GRPC, "rest": REST, "vertex": VERTEX}
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to call the model.
+
+    Attributes:
+      kind: one of NAMES.
+      model: the URI for --model; "": that of the reference server, which is started for it.
+      number: among given endpoints of one kind, from 1 on.
+    """
+
+    kind: str
+    model: str
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.number == 1 else f"{self.kind}-{self.number}"
+
+    @property
+    def title(self) -> str:
+        return _TITLES[self.kind] if self.number == 1 else f"{_TITLES[self.kind]} ({self.number})"
+
+    @property
+    def remote(self) -> bool:
+        return self.kind != WORKER
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the reference server stands behind it."""
+        return not self.model
+
+
+def find_ways(model: str, endpoints: Sequence[str], only: str = "") -> list[Way]:
+    """Returns the ways to compare, the model in the worker first.
+
+    Without endpoints these are the reference server's.
+
+    Args:
+      model: --model, a SavedModel.
+      only: a kind; "": all.
+
+    Raises:
+      UsageError: the model is none that the worker can load, an endpoint is none, or no way is left.
+    """
+    if parse_model_uri(model).endpoint is not None or parse_model_uri(model).managed is not None:
+        raise UsageError(f"--model {model}: give the SavedModel, and its servers by --endpoint")
+    found = [Way(WORKER, model)]
+    for uri in endpoints:
+        kind = _kind_of(uri)
+        found.append(Way(kind, uri, 1 + sum(way.kind == kind for way in found)))
+    if not endpoints:
+        found += [Way(GRPC, ""), Way(REST, "")]
+    kept = [way for way in found if only in ("", way.kind)]
+    if not kept:
+        raise UsageError(f"--only {only}: give an --endpoint of this kind")
+    return kept
+
+
+def _kind_of(uri: str) -> str:
+    endpoint = parse_model_uri(uri).endpoint
+    if endpoint is None:
+        raise UsageError(f"--endpoint {uri}: it is no server's; give grpc://, http://, https:// or vertex://")
+    return _BY_PROTOCOL[endpoint.protocol]

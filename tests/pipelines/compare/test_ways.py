@@ -1,0 +1,42 @@
+"""Which ways are compared."""
+
+import pytest
+
+from sluice.models.errors import UsageError
+from sluice.pipelines.compare.ways import find_ways
+
+
+def names(*arguments: object) -> list[tuple[str, str]]:
+    return [(way.name, way.model) for way in find_ways("m", *arguments)]  # type: ignore[arg-type]
+
+
+def test_without_endpoints_the_reference_server_is_compared() -> None:
+    assert names(()) == [("worker", "m"), ("grpc", ""), ("rest", "")]
+    assert [way.is_reference for way in find_ways("m", ())] == [False, True, True]
+
+
+def test_given_endpoints_take_its_place() -> None:
+    given = ("grpc://h:8500/n", "https://h/v1/models/n", "grpc://other:8500/n")
+    assert names(given) == [("worker", "m"), ("grpc", given[0]), ("rest", given[1]), ("grpc-2", given[2])]
+    vertex = "vertex://projects/p/locations/l/endpoints/e"
+    assert names((vertex,)) == [("worker", "m"), ("vertex", vertex)]
+
+
+def test_one_way_only() -> None:
+    assert names((), "worker") == [("worker", "m")]
+    assert names(("grpc://h:8500/n",), "grpc") == [("grpc", "grpc://h:8500/n")]
+
+
+@pytest.mark.parametrize(
+    ("model", "endpoints", "only", "said"),
+    [
+        ("grpc://h:8500/n", (), "", "give the SavedModel, and its servers by --endpoint"),
+        ("vertex://projects/p/locations/l/models/m", (), "", "give the SavedModel"),
+        ("m", ("/a/directory",), "", "--endpoint /a/directory: it is no server's"),
+        ("m", ("grpc://h:8500/n",), "rest", "--only rest: give an --endpoint of this kind"),
+        ("m", (), "vertex", "give an --endpoint"),
+    ],
+)
+def test_what_is_no_way_is_refused(model: str, endpoints: tuple[str, ...], only: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        find_ways(model, endpoints, only)
