@@ -1,7 +1,6 @@
 """Runs the pipeline of a batch job that publishes its output: progress, interruption, summary, exit code."""
 
 import dataclasses
-import json
 import logging
 import signal
 import sys
@@ -19,7 +18,7 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import used_options
 from sluice.pipelines.plan.batch_job import BatchPlan
 from sluice.pipelines.progress.batch_progress import BatchProgress
-from sluice.pipelines.progress.batch_summary import render, summarise, to_json
+from sluice.pipelines.progress.batch_summary import Summary, render, summarise, to_json
 from sluice.pipelines.progress.display import NONE, Display
 from sluice.pipelines.progress.outcome import (
     EXIT_FAILED,
@@ -31,12 +30,13 @@ from sluice.pipelines.progress.outcome import (
     reason,
 )
 from sluice.pipelines.progress.phases import COMMIT, JOIN, RUN, Phases
+from sluice.pipelines.progress.why import reasons_text, top_reasons, where_failures_are
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
-from sluice.transforms.core.beam_files import open_binary, write_text
+from sluice.transforms.core.beam_files import write_text
 from sluice.transforms.core.commit import clean_up
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
-from sluice.transforms.core.failures import FULL
+from sluice.transforms.core.failures import FULL, READ
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,23 +124,23 @@ def _summarise(
 ) -> None:
     judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures are published, then
     summary = summarise(plan, result, phases, done=error is None, judged=judged)
+    private = options.failure_payload != FULL
+    reasons = top_reasons(summary.failures, summary.failure_files, private)
+    summary = dataclasses.replace(summary, reasons=reasons)
     _LOG.debug("Phases: %s", phases.text())
-    sys.stderr.write(render(summary) + "\n")
-    if summary.failure_files:
-        _explain(summary.failure_files[0], sum(summary.failures_by.get("read", {}).values()))
+    sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_more(summary)}")
     if options.summary_file:
         used, of_beam = used_options(options), used_beam_options(settings)
         summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
 
 
-def _explain(path: str, files: int) -> None:
-    """Shows the first failure, and warns of files that could not be read to the end."""
-    with open_binary(path) as file:
-        failure = json.loads(file.readline())
-    sys.stderr.write(f"First failure: {failure['error_message']} ({failure['origin']})\n")
-    if files:
-        sys.stderr.write(f"{files} file(s) could not be read to the end: their further rows are NOT in the output\n")
+def _more(summary: Summary) -> str:
+    """Returns the lines under the reasons: what shows all of them, and which files could not be read to the end."""
+    files = sum(summary.failures_by.get(READ, {}).values())
+    lost = f"{files} file(s) could not be read to the end: their further rows are NOT in the output\n" if files else ""
+    where = where_failures_are(summary.failure_files, summary.failures_table) if summary.failures else ""
+    return where + lost
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -34,6 +34,7 @@ from sluice.pipelines.options.config import used_options
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan_streaming
+from sluice.pipelines.plan.streaming_sinks import FailureSinks
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
 from sluice.pipelines.progress.outcome import (
@@ -49,6 +50,7 @@ from sluice.pipelines.progress.phases import MODEL_LOAD, PLAN, RUN, Phases
 from sluice.pipelines.progress.stream_progress import StreamProgress
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
 from sluice.pipelines.progress.stream_summary import render, stream_summary, to_json
+from sluice.pipelines.progress.why import reasons_text, top_reasons, where_failures_are
 from sluice.pipelines.segments import run_segments
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
@@ -256,11 +258,19 @@ def _summarise(
     phases.note(MODEL_LOAD, None if load_msec is None else load_msec / 1000)
     _LOG.debug("Phases: %s", phases.text())
     summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri, phases.seconds())
-    sys.stderr.write(render(summary) + "\n")
+    reasons = top_reasons(0, (), private=options.failure_payload != FULL)
+    summary = dataclasses.replace(summary, reasons=reasons)
+    sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_where(plan.failures) if reasons else ''}")
     if options.summary_file:
         used, of_beam = used_options(options), used_beam_options(settings)
         summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
+
+
+def _where(failures: FailureSinks) -> str:
+    """Returns the line with the command that shows all reasons; "" if failures are in a topic only."""
+    files = failures.files
+    return where_failures_are([f"{files.prefix}-*{files.suffix}"] if files else [], failures.table)
 
 
 def _exit_code(error: Exception | None, restarts: int, private: bool) -> int:

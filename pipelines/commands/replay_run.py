@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.commands.replay_set import find_changes
 from sluice.pipelines.commands.replay_table import FailureTable
 from sluice.pipelines.options.stream_tools import ReplayOptions
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.progress.table import align
-from sluice.transforms.core import failures
+from sluice.transforms.core.failures import STAGES
 from sluice.transforms.core.metrics import ROWS_FAILED, ROWS_PREDICTED
 from sluice.transforms.pubsub.publish import Publisher
 from sluice.transforms.pubsub.publish_sender import PublishOptions
@@ -28,6 +29,7 @@ from sluice.transforms.pubsub.replay.replay import (
     SENT,
     SKIPPED,
     TRIED,
+    UNSET,
     ReplayRules,
     replay,
 )
@@ -36,7 +38,8 @@ from sluice.transforms.pubsub.resources import check_topic
 
 _LOG = logging.getLogger(__name__)
 
-_STAGES = (failures.READ, failures.DECODE, failures.BIND, failures.PREDICT, failures.ENCODE, failures.WRITE)
+# The fates of failures that go to --final.
+_FINAL = (TRIED, ABSENT, UNSET, REFUSED)
 
 Source = FailureFiles | FailureMessages | FailureTable
 Counts = collections.Counter[str]
@@ -49,11 +52,13 @@ def replay_failures(options: ReplayOptions) -> int:
       UsageError: source, topic or --final do not fit, or cannot be reached; nothing has been sent.
     """
     for stage in options.stages:
-        if stage not in _STAGES:
-            raise UsageError(f"--stages {stage}: give one or more of {', '.join(_STAGES)}")
+        if stage not in STAGES:
+            raise UsageError(f"--stages {stage}: give one or more of {', '.join(STAGES)}")
     counts: Counts = collections.Counter()
+    changes = find_changes(options)
+    rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit, changes)
     with contextlib.closing(_open_source(options)) as source, _open_sinks(options) as (publisher, final):
-        error = _replay(options, source, publisher, final, counts)
+        error = _replay(options, rules, source, publisher, final, counts)
     _report(options, source, final, counts)
     problems = [*getattr(source, "damaged", ())]
     if isinstance(error, KeyboardInterrupt):
@@ -70,7 +75,7 @@ def _open_source(options: ReplayOptions) -> Source:
     if options.from_subscription:
         return open_messages(options.failures, options.to, options.idle_secs)
     if options.failures_table:
-        return FailureTable(options)
+        return FailureTable(options, options.failures_table, options.row_restriction)
     return FailureFiles(options.failures)
 
 
@@ -92,16 +97,16 @@ def _open_sinks(options: ReplayOptions) -> Iterator[tuple[Publisher[StoredFailur
 
 def _replay(
     options: ReplayOptions,
+    rules: ReplayRules,
     source: Source,
     publisher: Publisher[StoredFailure] | None,
     final: FinalSink | None,
     counts: Counts,
 ) -> BaseException | None:
     """Returns the error that ended the replay early, if any."""
-    rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit)
 
     def tally() -> dict[str, int]:
-        return {ROWS_PREDICTED: counts[SENT], ROWS_FAILED: counts[TRIED] + counts[ABSENT] + counts[REFUSED]}
+        return {ROWS_PREDICTED: counts[SENT], ROWS_FAILED: sum(counts[fate] for fate in _FINAL)}
 
     try:
         with Display(BatchProgress(tally, 0), options.progress):
@@ -121,6 +126,7 @@ def _report(options: ReplayOptions, source: Source, final: FinalSink | None, cou
         ("Would be sent" if options.dry_run else "Sent", counts[SENT], f"to {options.to}", True),
         ("Tried too often", counts[TRIED], f"{options.max_attempts} times or more{where}", False),
         ("Not replayable", counts[ABSENT], f"no payload of a row was kept{where}", False),
+        ("No JSON objects", counts[UNSET], f"--set changes nothing else{where}", False),
         ("Refused", counts[REFUSED], f"the topic does not accept them{where}", False),
         ("Skipped", counts[SKIPPED], "not of --stages and --error_types; left where they are", False),
         ("Newer", getattr(source, "newer", 0), "published since the start; left where they are", False),

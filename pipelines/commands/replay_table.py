@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from sluice.models.errors import SluiceError
-from sluice.pipelines.options.stream_tools import ReplayOptions
+from sluice.pipelines.options.table import BigQueryFlags
 from sluice.transforms.bigquery.read_failures import find_failures, read_failures
 from sluice.transforms.pubsub.replay.stored_failure import StoredFailure, parse_failure
 
@@ -13,6 +13,10 @@ class FailureTable:
 
     See `transforms.pubsub.replay.stored_failure.FailureSource`.
 
+    Args:
+      reached: how BigQuery is.
+      table: PROJECT.DATASET.TABLE.
+
     Attributes:
       strangers: how many rows were not failures, and were left.
 
@@ -20,9 +24,9 @@ class FailureTable:
       UsageError: the table cannot be read, or is of something else.
     """
 
-    def __init__(self, options: ReplayOptions) -> None:
-        endpoints = options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None
-        self._found = find_failures(options.failures_table, options.row_restriction, *endpoints)
+    def __init__(self, reached: BigQueryFlags, table: str, row_restriction: str = "") -> None:
+        endpoints = reached.bigquery_endpoint or None, reached.bigquery_storage_endpoint or None
+        self._found = find_failures(table, row_restriction, *endpoints)
         self.strangers = 0
 
     def chunks(self) -> Iterator[list[StoredFailure]]:

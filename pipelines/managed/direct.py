@@ -4,10 +4,10 @@ Sluice checks model and input, follows the job, and sums up what the service say
 """
 
 import dataclasses
-import itertools
 import json
 import logging
 import sys
+from collections.abc import Mapping
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
@@ -25,14 +25,18 @@ from sluice.pipelines.plan.model import launch_errors
 from sluice.pipelines.progress.batch_summary import Summary, render, to_json
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.progress.phases import PLAN, RUN, Phases
+from sluice.pipelines.progress.why import SHOWN, reasons_text
 from sluice.transforms.core.beam_files import match_files, write_text
+from sluice.transforms.core.failures import PREDICT
+from sluice.transforms.core.reasons import Group, Reasons
 
 _LOG = logging.getLogger(__name__)
 
 # A file beside the service's own, which says that this job's results have been reported: with --overwrite, the same
 # command then makes a new job.
 _REPORT = "sluice-summary.json"
-_SHOWN_REASONS = 3
+# The error_type of a row that the service answers with an error.
+_FAILED = "Failed"
 
 
 def run_direct(options: BatchOptions, model: ManagedModel, beam: PipelineOptions, phases: Phases) -> int:
@@ -107,8 +111,7 @@ def _report(job: Job, request: JobRequest, version: str, options: BatchOptions, 
     check_end(job)
     counts = count(job, request.output_format)
     summary = summarise(job, counts, request.model, job.version or version, phases)
-    sys.stderr.write(render(summary) + "\n")
-    sys.stderr.write("".join(f"{line}\n" for line in _reasons(job, counts)))
+    sys.stderr.write(f"{render(summary)}\n{_notes(job, counts)}{reasons_text(summary.reasons)}")
     text = report(dataclasses.replace(summary, options=used_options(options)), job, counts)
     if options.summary_file:
         write_text(options.summary_file, text)
@@ -135,7 +138,7 @@ def _note(job: Job, text: str) -> None:
 
 def summarise(job: Job, counts: Counts, model: str, version: str, phases: Phases) -> Summary:
     """Returns the summary of a job, in the form that every other batch job has. Rows without an answer are failures."""
-    kinds = {"Failed": counts.failed, "Incomplete": counts.incomplete or 0}
+    kinds = {_FAILED: counts.failed, "Incomplete": counts.incomplete or 0}
     failures_by = {kind: number for kind, number in kinds.items() if number}
     failures = sum(failures_by.values())
     return Summary(
@@ -150,7 +153,16 @@ def summarise(job: Job, counts: Counts, model: str, version: str, phases: Phases
         model=model,
         version=int(version) if version.isdecimal() else None,
         phases=phases.seconds(),
+        reasons=_reasons(counts.reasons),
     )
+
+
+def _reasons(messages: Mapping[str, int]) -> list[Group]:
+    """Returns the most frequent reasons, of messages and how many rows each is for."""
+    reasons = Reasons()
+    for message, number in messages.items():
+        reasons.add(PREDICT, _FAILED, message, count=number)
+    return reasons.top(SHOWN)
 
 
 def report(summary: Summary, job: Job, counts: Counts) -> str:
@@ -165,13 +177,11 @@ def report(summary: Summary, job: Job, counts: Counts) -> str:
     return json.dumps(json.loads(to_json(summary)) | more, indent=2) + "\n"
 
 
-def _reasons(job: Job, counts: Counts) -> list[str]:
-    """Returns the lines under the summary: why rows failed, and what the service does not know."""
+def _notes(job: Job, counts: Counts) -> str:
+    """Returns the lines under the summary: the job, what the service does not know, and where all messages are."""
     lines = [f"Job: {describe(job)}"]
     if counts.incomplete is None:
         lines.append("The service does not say how many rows it has left out")
-    shown = itertools.islice(counts.reasons.items(), _SHOWN_REASONS)
-    lines += [f"{number:,} rows failed: {message}" for message, number in shown]
-    if len(counts.reasons) > _SHOWN_REASONS:
-        lines.append(f"{len(counts.reasons) - _SHOWN_REASONS} more reasons are in {job.output_directory}")
-    return lines
+    if len(counts.reasons) > SHOWN:
+        lines.append(f"The service gives {len(counts.reasons)} messages of failed rows, in {job.output_directory}")
+    return "".join(f"{line}\n" for line in lines)

@@ -102,6 +102,11 @@ def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(_split_pair(part) for part in parse_names(text))
 
 
+def parse_pair(text: str) -> tuple[tuple[str, str], ...]:
+    """Returns one (name, value) from NAME=VALUE. Commas are part of the value."""
+    return (_split_pair(text),)
+
+
 def parse_map(text: str) -> tuple[tuple[str, str], ...]:
     """Returns (input, column) pairs from INPUT=COLUMN,INPUT=COLUMN. Spaces are part of a column's name."""
     return tuple((name.strip(), column) for name, column in map(_split_pair, filter(str.strip, split_list(text))))

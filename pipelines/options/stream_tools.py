@@ -5,7 +5,8 @@ import re
 
 from sluice.models import zoo
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_names, progress_flag
+from sluice.models.signature import DEFAULT_SIGNATURE
+from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_names, parse_pair, progress_flag
 from sluice.pipelines.options.table import BigQueryFlags
 
 _TOPIC = re.compile(r"projects/[^/]+/topics/[^/]+")
@@ -94,6 +95,21 @@ class ReplayOptions(BigQueryFlags):
     )  # fmt: skip
     limit: int = flag("Replay so many failures at most; 0: no limit", 0, int, group="Input", metavar="N")
     idle_secs: float = flag("Subscription: end when nothing has come for so long", 10.0, float, group="Input")
+    set: tuple[tuple[str, str], ...] = flag(
+        "Give this column of each message this value before it is sent, or add the column; messages are JSON objects. "
+        "May be repeated. The type is that of --model or --input_schema; without them VALUE is what JSON reads it as, "
+        "or else text",
+        (),
+        parse_pair,
+        group="Output",
+        metavar="COLUMN=VALUE",
+        repeated=True,
+    )
+    model: str = flag("Model of the stream, whose inputs give --set their types", "", group="Output", metavar="URI")
+    signature: str = flag("Signature of --model", DEFAULT_SIGNATURE, group="Output", metavar="NAME")
+    input_schema: str = flag(
+        "Types of further columns of --set: JSON file in BigQuery's schema form", "", group="Output", metavar="FILE"
+    )
     to: str = flag("Topic for the messages: projects/P/topics/T", group="Output", metavar="TOPIC")
     max_attempts: int = flag("Failures that have been tried so often go to --final", 5, int, group="Output")
     final: str = flag(
@@ -117,6 +133,8 @@ class ReplayOptions(BigQueryFlags):
             raise UsageError(f"--failures {self.failures}: a subscription is projects/P/subscriptions/S")
         if self.max_attempts < 1 or self.limit < 0:
             raise UsageError("--max_attempts is 1 or more, and --limit 0 or more; 0: no limit")
+        if not self.set and (self.model or self.input_schema):
+            raise UsageError("--model and --input_schema are for --set, which is not given")
         if not self.idle_secs > 0:
             raise UsageError(f"--idle_secs is above 0, found {self.idle_secs:g}")
 

@@ -19,7 +19,9 @@ from sluice.pipelines.progress.summary import (
     rows_by_version,
     version_counts,
 )
+from sluice.pipelines.progress.why import reason_records
 from sluice.transforms.core import metrics
+from sluice.transforms.core.reasons import Group
 
 # Stages at which rows fail that have been predicted.
 _WRITING = ("encode", "write")
@@ -43,6 +45,7 @@ class Summary:
       throttled_seconds: how long bundles waited for a server that was unavailable or overloaded.
       phases: the seconds of each phase; see Phases.
       options, beam_options: of the job, with its defaults; of Beam, those that are no defaults. Without secrets.
+      reasons: the most frequent ones for which rows failed.
     """
 
     rows_in: int
@@ -65,6 +68,7 @@ class Summary:
     versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     beam_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    reasons: Sequence[Group] = ()
 
     @property
     def rows_per_second(self) -> float:
@@ -179,6 +183,7 @@ def to_json(summary: Summary) -> str:
         "phases": rounded_phases(summary.phases),
         "options": dict(summary.options),
         "beam_options": dict(summary.beam_options),
+        "reasons": reason_records(summary.reasons),
     }
     return json.dumps(record, indent=2, default=str)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sluice.pipelines.progress.phases import rounded_phases
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
@@ -16,6 +16,8 @@ from sluice.pipelines.progress.summary import (
     rows_by_version,
     version_counts,
 )
+from sluice.pipelines.progress.why import reason_records
+from sluice.transforms.core.reasons import Group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class StreamSummary:
       restarts: how often messages in work were returned and retried.
       phases: the seconds of each phase; see Phases.
       options, beam_options: of the job, with its defaults; of Beam, those that are no defaults. Without secrets.
+      reasons: the most frequent ones for which rows failed.
     """
 
     messages: int
@@ -52,6 +55,7 @@ class StreamSummary:
     versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     beam_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    reasons: Sequence[Group] = ()
 
     @property
     def messages_per_second(self) -> float:
@@ -81,6 +85,7 @@ def to_json(summary: StreamSummary) -> str:
     record = rounded(summary)
     record["failures_by_stage"] = record.pop("failures_by")
     record["phases"] = rounded_phases(summary.phases)
+    record["reasons"] = reason_records(summary.reasons)
     record["messages_per_second"] = round(summary.messages_per_second, 1)
     return json.dumps(record, indent=2, default=str)
 

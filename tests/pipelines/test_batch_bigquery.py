@@ -119,7 +119,7 @@ def test_rows_of_a_table_to_files(
     (failures,) = tmp_path.glob("out.failures-*.jsonl")
     assert len(failures.read_text().splitlines()) == 500 - rows.num_rows
     said = capsys.readouterr().err
-    assert re.search(rf"First failure: .*gestation_weeks.* \({births_table}#stream=\d+&row=\d+\)", said)
+    assert re.search(rf"such as: .*gestation_weeks.* \({births_table}#stream=\d+&row=\d+\)", said)
 
 
 @pytest.mark.parametrize("format_", ["csv", "avro"])

@@ -30,7 +30,8 @@ def failures_of(output: Path) -> list[dict[str, Any]]:
 
 
 def payload_of(failure: dict[str, Any]) -> bytes:
-    return base64.b64decode(failure["payload"])
+    text: str | None = failure["payload_text"]
+    return base64.b64decode(failure["payload"]) if text is None else text.encode()
 
 
 def written(output: Path) -> list[dict[str, Any]]:

@@ -185,7 +185,7 @@ def test_a_failed_job_does_not_show_what_an_earlier_one_left(
     capsys.readouterr()
     assert job.run(uri(server, GRPC), "--overwrite", "--max_retry_secs=1") == 1
     text = capsys.readouterr().err
-    assert "First failure" not in text and "x must not be negative" not in text
+    assert "Why rows failed" not in text and "x must not be negative" not in text
     assert "no output was published" in text and "--on_unavailable=dead_letter" in text
     assert job.summary["failure_files"] == job.summary["output_files"] == []
     assert len(job.predicted) == 99, "the earlier output is kept"

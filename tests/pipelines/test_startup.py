@@ -18,7 +18,7 @@ BEAM = {"apache_beam"}
 YAML = {"yaml"}
 CLIENTS = {"grpc", "google.pubsub_v1", "google.cloud.bigquery", "google.cloud.bigquery_storage_v1"}
 COMMANDS = ["batch", "streaming", "inspect", "zoo", "demo", "demo-streaming"]
-COMMANDS += ["serve", "replay", "simulate", "latency", "compare", "template"]
+COMMANDS += ["serve", "failures", "replay", "simulate", "latency", "compare", "template"]
 
 # By what runs: its code, and what must not be imported at its end. MODEL, INPUT and OUTPUT are paths.
 CASES = {
@@ -33,6 +33,7 @@ CASES = {
         "exits(2, 'streaming', '--model=m')\n"
         "exits(2, 'simulate', '--topic=projects/p/topics/t', '--rate=-1')\n"
         "exits(2, 'latency', '--subscription=projects/p/subscriptions/s', '--count=-1')\n"
+        "exits(2, 'failures', 'f', '--top=-1')\n"
         "exits(2, 'replay', '--failures=f', '--to=t')\n"
         "exits(2, 'demo-streaming', '--rate=0')\n"
         "exits(2, 'compare', '--model=m')",
@@ -49,6 +50,7 @@ CASES = {
         TENSORFLOW | BEAM,
     ),
     "sluice latency": ("import sluice.pipelines.commands.latency_run", TENSORFLOW | BEAM),
+    "sluice failures": ("import sluice.pipelines.commands.failures_run", {"tensorflow"}),
     "sluice replay": ("import sluice.pipelines.commands.replay_run", {"tensorflow"}),
     "sluice streaming": ("import sluice.pipelines.streaming", {"tensorflow"}),
     "the launch checks of sluice batch, and its graph": (

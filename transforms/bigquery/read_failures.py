@@ -1,6 +1,5 @@
 """Failures read back from a table of transforms.bigquery.write_failures, as files of failures hold them."""
 
-import base64
 import datetime
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from sluice.transforms.bigquery.find_table import FoundTable, find_table
 from sluice.transforms.bigquery.read import open_streams, read_stream
 from sluice.transforms.bigquery.write_failures import FIELDS
 from sluice.transforms.core.batches import slices
-from sluice.transforms.core.failures import HASH, is_hash, show_payload
+from sluice.transforms.core.failures import HASH, is_hash, payload_fields, show_payload
 from sluice.transforms.core.formats import BIGQUERY
 from sluice.transforms.core.payload_files import is_payload_uri
 from sluice.transforms.decode.spec import InputSpec
@@ -77,7 +76,7 @@ def failure_json(row: Mapping[str, Any]) -> bytes:
         "error_type": row["errorType"],
         "error_message": row["errorMessage"],
         "origin": row["origin"],
-        "payload": _shown_payload(row),
+        **_payload_fields(row),
         "attributes": {each["key"]: each["value"] or "" for each in row["attributes"] or ()},
         "model": row["model"],
         "version": row["version"],
@@ -86,11 +85,12 @@ def failure_json(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps(record)
 
 
-def _shown_payload(row: Mapping[str, Any]) -> str | None:
+def _payload_fields(row: Mapping[str, Any]) -> dict[str, str | None]:
     payload, text = row["payloadBytes"], row["payloadString"]
     if payload is None:
-        return text if text and (is_hash(text) or is_payload_uri(text)) else None
+        kept = text if text and (is_hash(text) or is_payload_uri(text)) else None
+        return {"payload": kept, "payload_text": None}
     cut = _CUT.search(row["errorMessage"] or "")
     if cut and show_payload(payload, HASH) != cut[1]:
-        return cut[1]
-    return base64.b64encode(payload).decode()
+        return {"payload": cut[1], "payload_text": None}
+    return payload_fields(payload)

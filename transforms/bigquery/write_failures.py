@@ -26,7 +26,7 @@ from sluice.transforms.bigquery.table import MAX_ROW_BYTES, TableOptions, ensure
 from sluice.transforms.bigquery.table_target import TableTarget
 from sluice.transforms.bigquery.write import PendingRows, RowStream
 from sluice.transforms.bigquery.write_inserts import InsertRows, Row, insertable
-from sluice.transforms.core.failures import FULL, HASH, Failure, to_record
+from sluice.transforms.core.failures import FULL, HASH, Failure, show_payload, to_record
 from sluice.transforms.core.payload_files import store_payload
 
 
@@ -117,11 +117,11 @@ def failure_columns(failures: Sequence[Failure], payload_mode: str = FULL, paylo
 
 
 def _row(failure: Failure, payload_mode: str) -> dict[str, Any]:
-    record = to_record(failure, payload_mode)
+    record, shown = to_record(failure, payload_mode), show_payload(failure.payload, payload_mode)
     row = {
         "timestamp": record["timestamp"],
-        "payloadString": _text(failure.payload) if payload_mode == FULL else record["payload"],
-        "payloadBytes": record["payload"] if payload_mode == FULL else None,
+        "payloadString": _text(failure.payload) if payload_mode == FULL else shown,
+        "payloadBytes": shown if payload_mode == FULL else None,
         "attributes": [{"key": key, "value": value} for key, value in record["attributes"].items()],
         "errorMessage": record["error_message"],
         "stage": failure.stage,
@@ -150,7 +150,7 @@ def _shorten(row: dict[str, Any], failure: Failure, payload_dir: str) -> None:
         row["payloadBytes"] = base64.b64encode(kept).decode()
         row["errorMessage"] += (
             f" [the payload, {len(failure.payload):,} bytes, is cut to {len(kept):,}: BigQuery accepts rows of "
-            f"{MAX_ROW_BYTES:,} bytes at most; {to_record(failure, HASH)['payload']} is the hash of the whole payload]"
+            f"{MAX_ROW_BYTES:,} bytes at most; {show_payload(failure.payload, HASH)} is the hash of the whole payload]"
         )
 
 

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import datetime
 import hashlib
+import re
 import time
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -19,9 +20,12 @@ from sluice.transforms.core.render import clean_text
 FULL, HASH, NONE = "full", "hash", "none"
 PAYLOAD_MODES = (FULL, HASH, NONE)
 _HASHED = "sha256:"
+# Bytes that no text for people has: of a tf.Example, all of whose bytes may be UTF-8.
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # The stages at which a row can fail, in the order in which a row passes them.
 READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
+STAGES = (READ, DECODE, BIND, PREDICT, ENCODE, WRITE)
 
 _TEXTS = ("stage", "error_type", "error_message", "origin", "model")
 # A greater number of attempts counts as this one.
@@ -77,6 +81,7 @@ FIELDS = (
     "error_message",
     "origin",
     "payload",
+    "payload_text",
     "attributes",
     "model",
     "version",
@@ -100,13 +105,14 @@ def to_record(failure: Failure, payload_mode: str = FULL) -> dict[str, Any]:
     """Returns the FIELDS of a failure as JSON values.
 
     Args:
-      payload_mode: "full": base64 of the payload; "hash": its SHA-256 as "sha256:HEX"; "none": null. But for "full"
-        the message has no values of the row either, and the values of the attributes are hashed or left out.
+      payload_mode: "full": payload_text is the payload, if it is text, and otherwise payload is base64 of it; "hash":
+        payload is its SHA-256 as "sha256:HEX"; "none": neither. But for "full" the message has no values of the row
+        either, and the values of the attributes are hashed or left out.
     """
     when = datetime.datetime.fromtimestamp(failure.timestamp, datetime.UTC)
-    record = {name: getattr(failure, name) for name in FIELDS}
+    record = {name: getattr(failure, name, None) for name in FIELDS}
     record["timestamp"] = when.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    record["payload"] = show_payload(failure.payload, payload_mode)
+    record |= payload_fields(failure.payload, payload_mode)
     record["attributes"] = shown_attributes(failure, payload_mode)
     if payload_mode != FULL:
         record["error_message"] = public_text(failure.error_message)
@@ -135,14 +141,33 @@ def to_json(failure: Failure, payload_mode: str = FULL, payload_uri: str = "") -
 
 
 def count_failures(failures: Iterable[Failure]) -> None:
-    """Counts rows_failed, in all and by stage and type. Must run on the bundle's thread, as `metrics.count`."""
-    kinds = collections.Counter((failure.stage, failure.error_type) for failure in failures)
+    """Counts rows_failed, in all and by stage, type and reason. Must run on the bundle's thread, as `metrics.count`."""
+    kinds: collections.Counter[tuple[str, str]] = collections.Counter()
+    for failure in failures:
+        kinds[failure.stage, failure.error_type] += 1
+        metrics.count_reason(failure.stage, failure.error_type, failure.error_message, failure.origin)
     for (stage, error_type), number in kinds.items():
         metrics.count_failure(stage, error_type, number)
 
 
+def payload_fields(payload: bytes, mode: str = FULL) -> dict[str, str | None]:
+    """Returns the fields that hold a payload: payload_text if it is text, else payload. The other one is null."""
+    text = payload_text(payload) if mode == FULL else None
+    return {"payload": show_payload(payload, mode) if text is None else None, "payload_text": text}
+
+
+def payload_text(payload: bytes) -> str | None:
+    """Returns a payload that is text: UTF-8 without control characters but tabs and line ends. None: it is not."""
+    if not payload or _NO_TEXT.search(payload):
+        return None
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def show_payload(payload: bytes, mode: str) -> str | None:
-    """Returns the payload as a payload mode shows it."""
+    """Returns the bytes of a payload as a payload mode shows them."""
     if mode == NONE:
         return None
     if mode == HASH:

@@ -9,6 +9,8 @@ from collections import Counter
 
 from apache_beam.metrics import Metrics
 
+from sluice.transforms.core.reasons import Reasons
+
 NAMESPACE = "sluice"
 
 ROWS_READ = "rows_read"
@@ -36,6 +38,7 @@ _lock = threading.Lock()
 _tally: Counter[str] = Counter()
 _sums: Counter[str] = Counter()  # of the values of each distribution
 _values: Counter[str] = Counter()  # their number
+_reasons = Reasons()
 
 
 def count(name: str, value: int = 1) -> None:
@@ -61,6 +64,11 @@ def count_failure(stage: str, error_type: str, value: int = 1) -> None:
     count(f"{ROWS_FAILED}/{stage}/{error_type}", value)
 
 
+def count_reason(stage: str, error_type: str, message: str, origin: str) -> None:
+    """Notes why a row failed: for the end of a local job, which says so. Beam has no metric for it."""
+    _reasons.add(stage, error_type, message, origin)
+
+
 def count_version(version: int, value: int) -> None:
     """Adds to the rows that one version of a served model has predicted. `ROWS_PREDICTED` counts them too."""
     count(f"{ROWS_PREDICTED}/{version}", value)
@@ -78,8 +86,14 @@ def means() -> dict[str, float]:
         return {name: _sums[name] / count for name, count in _values.items()}
 
 
+def reasons() -> Reasons:
+    """Returns why rows have failed in this process since `reset_tally`."""
+    return _reasons
+
+
 def reset_tally() -> None:
     """Clears the tally of the process before a job. It is for display: how far a commit is, a job's CommitGate says."""
+    _reasons.clear()
     with _lock:
         for counter in (_tally, _sums, _values):
             counter.clear()

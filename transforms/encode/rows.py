@@ -7,9 +7,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sluice.models.errors import SluiceError
 from sluice.models.isolate import isolate
 from sluice.models.wording import text_of
-from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of
-from sluice.transforms.core.failures import ENCODE, Failure
+from sluice.transforms.core.failures import ENCODE, Failure, count_failures
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.json import json_objects
@@ -48,5 +47,5 @@ def scored_failure(batch: pa.RecordBatch, row: int, stage: str, error_type: str,
 
 def counted_failure(failure: Failure, source: WindowedValue) -> WindowedValue:
     """Returns the failure of a row in the window and at the time of its batch, `source`. Counts: rows_failed."""
-    metrics.count_failure(failure.stage, failure.error_type)
+    count_failures([failure])
     return source.with_value(failure)

@@ -86,9 +86,12 @@ def failure_message(failure: Failure, payload_mode: str, payload_dir: str = "") 
     if len(data) + around > _MAX_BYTES:
         record["error_message"] = record["error_message"][:_MAX_ERROR_CHARACTERS]
         data = orjson.dumps(record)
+    if len(data) + around > _MAX_BYTES and record["payload_text"]:  # its escapes may take more room than base64
+        record |= {"payload": show_payload(failure.payload, FULL), "payload_text": None}
+        data = orjson.dumps(record)
     if len(data) + around > _MAX_BYTES and payload_mode == FULL:  # else there is no payload in it
         uri = store_payload(payload_dir, failure.payload) if payload_dir else ""
-        record["payload"] = uri or show_payload(failure.payload, HASH)
+        record |= {"payload": uri or show_payload(failure.payload, HASH), "payload_text": None}
         data = orjson.dumps(record)
     return data, attributes, len(data) + around + _MESSAGE_OVERHEAD
 

@@ -1,5 +1,6 @@
 """`sluice replay` on a Pub/Sub emulator: what arrives, what does not come back, and that nothing is lost."""
 
+import base64
 import dataclasses
 import gzip
 import hashlib
@@ -94,6 +95,28 @@ def test_a_file_is_sent(pubsub: Pubsub, topic: str, out: str, tmp_path: Path, ca
     assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"], "nothing was final"
 
 
+def test_failures_are_exported_edited_and_sent(
+    pubsub: Pubsub, topic: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The loop of docs/streaming.md, over a file as older versions wrote it."""
+    old = [json.loads(to_json(dataclasses.replace(FAILURE, payload=b'\xff'), "full"))] * 3
+    rows = (b'{"x": "NA", "n": 1}', b'{"x": "NA", "n": 2}', b"x,1")
+    records = [record | {"payload": base64.b64encode(row).decode()} for record, row in zip(old, rows, strict=True)]
+    for record in records:
+        del record["payload_text"]
+    source = tmp_path / "f.jsonl"
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    mend = tmp_path / "mend.jsonl"
+    assert main(["failures", str(source), "--export", str(mend)]) == 0
+    assert "3 failures, 1 reason\n" in capsys.readouterr().out
+    mend.write_text(mend.read_text().replace('"NA"', "null"))
+    final = tmp_path / "final.jsonl"
+    assert replay(str(mend), topic, final, "--set", "zip=094110", "--set", "n=7") == 0
+    assert numbers(pubsub, out, 2) == {b'{"x": null, "n": 7,"zip":"094110"}': 2}
+    assert json.loads(final.read_text())["payload_text"] == "x,1"
+    assert "No JSON objects  1  --set changes nothing else" in capsys.readouterr().err
+
+
 def test_a_subscription_is_sent_and_acknowledged(
     pubsub: Pubsub, topic: str, out: str, dead: str, tmp_path: Path
 ) -> None:
@@ -173,7 +196,7 @@ def test_a_limit(pubsub: Pubsub, topic: str, out: str, dead: str, tmp_path: Path
     sent = numbers(pubsub, out, 4)
     left = numbers(pubsub, source, 6)
     assert sum(sent.values()) == 4 and sum(left.values()) == 6
-    assert {json.loads(each)["payload"] for each in left}.isdisjoint(sent)
+    assert {json.loads(each)["payload_text"].encode() for each in left}.isdisjoint(sent)
 
 
 def test_a_message_that_the_topic_does_not_take_is_final(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

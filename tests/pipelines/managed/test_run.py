@@ -1,6 +1,5 @@
 """`sluice batch` with a managed model, end to end on the local service: what comes out, and what happens on the way."""
 
-import base64
 import glob
 import json
 import signal
@@ -113,7 +112,7 @@ def assert_same_rows(found: list[dict[str, Any]], wanted: list[dict[str, Any]], 
 
 def told(failures: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Returns what failures say, but for the time and the model's name."""
-    names = ("stage", "error_type", "error_message", "origin", "payload", "attributes", "version", "attempt")
+    names = ("stage", "error_type", "error_message", "origin", "payload", "payload_text", "attributes", "version", "attempt")
     return sorted(tuple(str(each[name]) for name in names) for each in failures)
 
 
@@ -154,7 +153,7 @@ def test_rows_of_a_table_go_into_files_as_in_process(
     names = tuple(zoo_samples["natality"].expected())
     assert rows_of(outputs[0])
     assert_same_rows(rows_of(outputs[1]), rows_of(outputs[0]), names)
-    found, wanted = ([(each["stage"], each["payload"]) for each in failures_of(output)] for output in outputs)
+    found, wanted = ([(each["stage"], each["payload_text"]) for each in failures_of(output)] for output in outputs)
     assert sorted(found) == sorted(wanted)
 
 
@@ -226,7 +225,7 @@ def test_a_row_that_fails_takes_no_other_with_it_in_the_end(service: VertexServi
     assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 600), output)) == 0
     assert sorted(row["id"] for row in rows_of(output)) == [n for n in range(600) if n not in (70, 71, 500)]
     failures = failures_of(output)
-    assert sorted(json.loads(base64.b64decode(each["payload"]))["id"] for each in failures) == [70, 71, 500]
+    assert sorted(json.loads(each["payload_text"])["id"] for each in failures) == [70, 71, 500]
     assert {(each["stage"], each["error_type"], each["model"]) for each in failures} == {
         ("predict", "Unanswered", service.model_uri("small"))
     }

@@ -7,6 +7,7 @@ import pytest
 
 from sluice.pipelines.progress.batch_summary import Summary, from_counters, render, to_json
 from sluice.transforms.core import metrics
+from sluice.transforms.core.reasons import Group
 
 COUNTERS = {
     "bytes_read": 31_000_000,
@@ -37,6 +38,16 @@ def summarise(**changes: object) -> Summary:
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
+REASONS = (
+    Group(
+        "decode",
+        "InvalidRow",
+        "column 'age': \u2026 is not int64",
+        20,
+        "column 'age': 'abc' is not int64",
+        "data.csv#byte=12",
+    ),
+)
 EMPTY = from_counters({}, {}, phases={}, model="work/model")
 
 
@@ -82,7 +93,7 @@ def test_a_row_that_was_predicted_and_not_written_is_a_failure() -> None:
 
 
 def test_golden_json() -> None:
-    assert json.loads(to_json(summarise())) == {
+    assert json.loads(to_json(summarise(reasons=REASONS))) == {
         "rows_in": 200_000,
         "predictions": 199_975,
         "failures": 25,
@@ -108,6 +119,19 @@ def test_golden_json() -> None:
         "phases": PHASES,
         "options": {},
         "beam_options": {},
+        "reasons": [
+            {
+                "count": 20,
+                "stage": "decode",
+                "error_type": "InvalidRow",
+                "reason": "column 'age': \u2026 is not int64",
+                "example": "column 'age': 'abc' is not int64",
+                "origin": "data.csv#byte=12",
+                "flags": "",
+                "remedy": "the value is not of the model's type: mend what writes these rows, or the rows themselves "
+                "(sluice failures --export)",
+            }
+        ],
     }
 
 

@@ -88,6 +88,7 @@ def test_golden_json() -> None:
         "options": {},
         "beam_options": {},
         "versions": {},
+        "reasons": [],
         "messages_per_second": 331.4,
     }
 

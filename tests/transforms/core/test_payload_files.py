@@ -77,6 +77,6 @@ def test_a_payload_that_has_gone_is_absent(tmp_path: Path) -> None:
 def test_a_failure_with_room_needs_no_file(tmp_path: Path) -> None:
     small = Failure("predict", "BadInput", "x", "s", b"abc")
     data, _, _ = failure_message(small, "full", str(tmp_path))
-    assert json.loads(data)["payload"] == "YWJj"
+    assert json.loads(data)["payload_text"] == "abc"
     assert "payloadBytes" in failure_row(small, "full", str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -229,7 +229,7 @@ def test_failures_are_json_lines(tmp_path: Path) -> None:
         for name in names(tmp_path)
         for line in gzip.decompress((tmp_path / name).read_bytes()).splitlines()
     ]
-    assert [(line["origin"], line["payload"]) for line in lines] == [("o0", "cA=="), ("o1", "cA=="), ("o2", "cA==")]
+    assert [(line["origin"], line["payload_text"]) for line in lines] == [("o0", "p"), ("o1", "p"), ("o2", "p")]
 
 
 def write_and_die_before_the_rename(prefix: str) -> None:

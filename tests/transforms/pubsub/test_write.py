@@ -288,7 +288,8 @@ def test_failures_are_messages(pubsub: Pubsub) -> None:
         "error_type": "InvalidRow",
         "error_message": "no",
         "origin": "o",
-        "payload": "bm90IGpzb24=",
+        "payload": None,
+        "payload_text": "not json",
         "attributes": dict(carried),
         "model": None,
         "version": None,
@@ -306,7 +307,8 @@ def test_failures_are_messages(pubsub: Pubsub) -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        failure(payload=b"x" * 8_000_000),
+        failure(payload=b"\xff" * 8_000_000),
+        failure(payload=b"\\" * 8_000_000),  # its escapes take twice as much
         failure(error_message="é" * 6_000_000),
         failure(payload=b"x", attributes=tuple((str(n), "é" * 2000) for n in range(150))),
         failure(

@@ -8,12 +8,13 @@ import collections
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.core.json_members import set_members
 from sluice.transforms.core.payload_files import load_payload
 from sluice.transforms.decode.formats import is_file_error
 from sluice.transforms.pubsub.message_attributes import is_carried
@@ -25,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 # The fates of a failure.
 SENT, TRIED, ABSENT, REFUSED, SKIPPED = "sent", "tried", "absent", "refused", "skipped"
+# It is no JSON object, in which a column could be set.
+UNSET = "unset"
 READ = "read"
 
 # More bytes than the tags and lengths of a message's fields, and of an attribute's, take in a request.
@@ -38,6 +41,7 @@ class ReplayRules:
     Attributes:
       max_attempts: a failure that has been tried this often is not sent.
       stages, error_types: failures of others are left where they are; (): no failure is left.
+      changes: JSON texts, by column: what a message has there instead before it is sent.
       limit: the replay ends after this many failures that are not left; 0: no limit.
     """
 
@@ -45,6 +49,7 @@ class ReplayRules:
     stages: tuple[str, ...] = ()
     error_types: tuple[str, ...] = ()
     limit: int = 0
+    changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def fate(self, failure: StoredFailure) -> str:
         """Returns SENT, TRIED, ABSENT or SKIPPED."""
@@ -54,6 +59,16 @@ class ReplayRules:
         if failure.payload is None:
             return ABSENT
         return TRIED if failure.attempt >= self.max_attempts else SENT
+
+    def changed(self, failure: StoredFailure) -> StoredFailure | None:
+        """Returns a failure with `changes` in its payload; None if that is no JSON object."""
+        if not self.changes:
+            return failure
+        try:
+            text = set_members((failure.payload or b"").decode(), self.changes)
+        except ValueError:
+            return None
+        return dataclasses.replace(failure, payload=text.encode())
 
 
 def attributes_of(failure: StoredFailure) -> dict[str, str]:
@@ -85,7 +100,7 @@ def replay(
             fates[REFUSED] = _publish(fates[SENT], publisher)
             refused = set(map(id, fates[REFUSED]))
             fates[SENT] = [failure for failure in fates[SENT] if id(failure) not in refused]
-            final.write([*fates[TRIED], *fates[ABSENT], *fates[REFUSED]])
+            final.write([*fates[TRIED], *fates[ABSENT], *fates[UNSET], *fates[REFUSED]])
             source.settle([failure for each in fates.values() for failure in each])
         counts.update({fate: len(each) for fate, each in fates.items()})
         if _is_over(rules, counts):
@@ -121,7 +136,7 @@ def _sort(
     chunk: list[StoredFailure], rules: ReplayRules, counts: "collections.Counter[str]"
 ) -> dict[str, list[StoredFailure]]:
     """Returns the failures of a chunk by fate, up to the limit; counts those that are read and skipped."""
-    fates: dict[str, list[StoredFailure]] = {fate: [] for fate in (SENT, TRIED, ABSENT, REFUSED)}
+    fates: dict[str, list[StoredFailure]] = {fate: [] for fate in (SENT, TRIED, ABSENT, UNSET, REFUSED)}
     for failure in chunk:
         if _is_over(rules, counts):
             break
@@ -129,8 +144,9 @@ def _sort(
         fate = rules.fate(failure)
         if fate == SKIPPED:
             counts[SKIPPED] += 1
-        else:
-            fates[fate].append(failure)
+            continue
+        changed = rules.changed(failure) if fate == SENT else failure
+        fates[fate if changed else UNSET].append(changed or failure)
     return fates
 
 

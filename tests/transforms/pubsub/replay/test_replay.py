@@ -1,6 +1,5 @@
 """Failures are read as they were written, and the right ones are fed back."""
 
-import base64
 import dataclasses
 import datetime
 import gzip
@@ -135,6 +134,30 @@ def test_a_message_says_how_often_it_will_have_been_tried() -> None:
     assert attributes_of(failure) == {"k": "v", ATTEMPT_ATTRIBUTE: "3"}
 
 
+def test_columns_are_set_before_a_message_is_sent() -> None:
+    rules = ReplayRules(5, changes={"x": "null", "n": "1"})
+    changed = rules.changed(parse_failure(line_of(payload=b'{"x": "NA", "big": 12345678901234567890123}')))
+    assert changed is not None
+    assert changed.payload == b'{"x": null, "big": 12345678901234567890123,"n":1}'
+    for payload in (b"a,b", b"\xff", b"", b"[1]", b'{"x": 1'):
+        assert rules.changed(parse_failure(line_of(payload=payload))) is None
+    same = parse_failure(line_of(payload=b"a,b"))
+    assert ReplayRules(5).changed(same) is same
+
+
+def test_a_directory_means_its_files_of_failures(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").write_text('{"x": 1}\n')
+    (tmp_path / "rows.csv").write_text("x\n1\n")
+    with pytest.raises(UsageError, match="none of its 1 files of JSON Lines holds failures"):
+        FailureFiles(str(tmp_path))
+    (tmp_path / "b.jsonl").write_bytes(line_of(attempt=1))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line_of(attempt=2)))
+    assert [failure.attempt for failure in read(FailureFiles(f"{tmp_path}/"))] == [2, 1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no file matches"):
+        FailureFiles(f"{tmp_path}/empty")
+
+
 def test_files_are_read_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(line_of(attempt=1) + b"\n\n" + line_of(attempt=2))
     (tmp_path / "b.jsonl").write_bytes(b"")
@@ -151,7 +174,7 @@ def test_a_line_that_is_no_failure_comes_as_one(tmp_path: Path) -> None:
     record = json.loads(middle.text)
     assert (record["stage"], record["error_type"]) == ("read", "CorruptFile")
     assert record["origin"] == f"{tmp_path}/a.jsonl#byte={len(line_of()) + 1}"
-    assert base64.b64decode(record["payload"]) == b"nonsense"
+    assert record["payload_text"] == "nonsense"
     assert middle.payload is None, "it is not fed back"
 
 

@@ -1,0 +1,109 @@
+"""What helps against a reason, as flags to paste; the messages are those that the readers really make."""
+
+import shlex
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pytest
+
+from sluice.models.batching.mini_batch import RowFailure
+from sluice.models.errors import BadInput
+from sluice.models.signature import Signature, TensorSpec
+from sluice.models.tensors.binding import bind
+from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.progress.remedies import remedy_for
+from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.reasons import Group, Reasons
+from sluice.transforms.decode.csv import decode_csv
+from sluice.transforms.decode.lines import line_block
+from sluice.transforms.decode.spec import InputSpec
+
+
+def group_of(failures: Sequence[Failure]) -> Group:
+    reasons = Reasons()
+    for each in failures:
+        reasons.add(each.stage, each.error_type, each.error_message, each.origin)
+    (group,) = reasons.top()
+    return group
+
+
+def told(stage: str, error_type: str, *messages: str) -> str:
+    made = remedy_for(group_of([Failure(stage, error_type, text, "o") for text in messages]))
+    return "" if made is None else str(made)
+
+
+@pytest.mark.parametrize(
+    ("stage", "error_type", "message", "flags"),
+    [
+        ("decode", "InvalidRow", "column 'age': 'NA' is not int64; if it stands for no value, name it in --null_values", "--null_values NA --column_defaults age=VALUE"),
+        ("decode", "InvalidRow", "column 'a b': 'n/a' is not float32", "--null_values n/a --column_defaults 'a b=VALUE'"),
+        ("decode", "InvalidRow", "column 'age': [withheld] is not int64; if it stands for no value, name it in --null_values", "--null_values TEXT"),
+        ("bind", "InvalidRow", "column 'age' is null and the model has no default for it (int64)", "--column_defaults age=VALUE"),
+        ("decode", "InvalidRow", "column 'x': '1.5' is not int64, the type of the whole numbers in the first rows; declare the column FLOAT64 in --input_schema", "--input_schema FILE"),
+        ("decode", "InvalidRow", "expected 5 fields, found 7", "--csv_delimiter TEXT"),
+        ("decode", "InvalidRow", "the line is not valid UTF-8: byte 0xe9 at place 3", "--csv_encoding cp1252"),
+        ("decode", "InvalidRow", "a quote is opened and not closed", "--allow_quoted_newlines"),
+        ("decode", "InvalidRow", "the row has a value 'score', and so has the model; give --output_prefix TEXT", "--output_prefix TEXT"),
+        ("predict", "BadInput", "not isolated: one or more of 7 rows called together; bad", "--max_batch_size 1"),
+    ],
+)
+def test_flags_to_paste(stage: str, error_type: str, message: str, flags: str) -> None:
+    made = remedy_for(group_of([Failure(stage, error_type, message, "o")]))
+    assert made is not None and made.flags == flags
+    names = {word.removeprefix("--") for word in shlex.split(flags) if word.startswith("--")}
+    assert names <= set(BatchOptions.__dataclass_fields__), "there are such flags"
+
+
+def test_all_texts_that_stand_for_no_value_are_one_flag() -> None:
+    texts = [f"column 'age': {text!r} is not int64" for text in ("NA", "?", "NA", "abc", " N/A")]
+    assert told("decode", "InvalidRow", *texts).startswith("--null_values 'NA,?,N/A' --column_defaults age=VALUE: ")
+
+
+@pytest.mark.parametrize(
+    ("stage", "error_type", "message", "words"),
+    [
+        ("predict", "Unavailable", "gone", "sluice replay"),
+        ("predict", "BadInput", "x must not be negative", "the model refuses these values"),
+        ("predict", "Odd", "x", "look at the example"),
+        ("read", "EOFError", "cut off", "get it anew"),
+        ("read", "TooManyDeliveries", "delivered 7 times", "replay one alone"),
+        ("bind", "InvalidRow", "column 'age': 300 does not fit int8", "not of the model's type"),
+        ("write", "InsertError", "no such field", "the destination refuses"),
+    ],
+)
+def test_what_to_do_without_a_flag(stage: str, error_type: str, message: str, words: str) -> None:
+    assert words in told(stage, error_type, message)
+
+
+def test_nothing_is_made_up() -> None:
+    assert told("decode", "InvalidRow", "something else") == ""
+
+
+def test_what_a_model_says_is_not_taken_for_words_of_ours() -> None:
+    failure = RowFailure.of(BadInput("column 'age' is null; expected 2 fields, found 3; give --output_prefix"))
+    assert told("predict", failure.type, failure.message).startswith("the model refuses")
+
+
+def test_the_words_of_binding_are_known() -> None:
+    ends = TensorSpec("age", "int8", (None,), ("age:0",)), TensorSpec("y", "float32", (None,), ("y:0",))
+    signature = Signature("serving_default", "tensorflow/serving/predict", ends[:1], ends[1:])
+    (null,) = bind(pa.RecordBatch.from_pydict({"age": pa.array([None], pa.int64())}), signature).errors.values()
+    (large,) = bind(pa.RecordBatch.from_pydict({"age": [300]}), signature).errors.values()
+    assert told("bind", "InvalidRow", null).startswith("--column_defaults age=VALUE: ")
+    assert "not of the model's type" in told("bind", "InvalidRow", large)
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        (b"NA,a", "--null_values NA --column_defaults age=VALUE"),
+        (b"1,2,3", "--csv_delimiter TEXT"),
+        (b"1,\xff", "--csv_encoding cp1252"),
+        (b'1,"a', "--allow_quoted_newlines"),
+    ],
+)
+def test_the_words_of_csv_are_known(line: bytes, flags: str) -> None:
+    spec = InputSpec("csv", (("age", pa.int64()), ("name", pa.string())))
+    decoded = decode_csv(line_block(line + b"\n", 0, b"", b","), ("age", "name"), spec, "f.csv#byte=")
+    made = remedy_for(group_of(decoded.failures))
+    assert made is not None and made.flags == flags
