@@ -79,6 +79,7 @@ class Isolation:
     def _begin(self, answered: bool = False) -> None:
         self._too_large: list[tuple[int, int, BatchTooLarge]] = []  # parts of which some rows have no outcome yet
         self._last_huge_row = -1  # too large by itself
+        self._unsent: set[int] = set()  # rows that are too large to be sent
         self._answered = answered  # some part, or a row that passed before
         self._doubtful: set[int] = set()  # where parts begin that failed by an error that may not be about them
         self._alone = 0  # single rows that failed
@@ -114,11 +115,13 @@ class Isolation:
         for part in isolate(row_count(feeds), attempt, refused, self._max_extra_calls, free=BatchTooLarge):
             outcomes.append(_outcome(part))
             self._note_ceilings(feeds, part.stop)
-        blamed = [each for each in outcomes if isinstance(each.result, RowFailure)]
+        blamed = [each for each in outcomes if isinstance(each.result, RowFailure) and each.start not in self._unsent]
         doubtful = any(each.start in self._doubtful for each in blamed)
         if blamed and (doubtful or not self._answered) and self._ask():
             return [self._confirm(feeds, outcome) for outcome in outcomes]
-        return outcomes if self._answered else [_unproven(outcome) for outcome in outcomes]
+        if self._answered:
+            return outcomes
+        return [each if each.start in self._unsent else _unproven(each) for each in outcomes]
 
     def _confirm(self, feeds: Feeds, outcome: Outcome) -> Outcome:
         """Tries rows again that failed by an error that may not be about them, now that the model has answered."""
@@ -139,8 +142,7 @@ class Isolation:
             outputs = self._call(slice_feeds(feeds, start, stop))
         except BatchTooLarge as error:
             if rows == 1:
-                self._last_huge_row = start
-                self._answered = True  # that it is this row's size was seen
+                self._note_huge(error, start)
             else:
                 self._too_large.append((start, stop, error))
             raise
@@ -162,6 +164,14 @@ class Isolation:
             raise _ModelError from error
         self._answered = True
         return outputs
+
+    def _note_huge(self, error: BatchTooLarge, start: int) -> None:
+        """Notes that a row is too large by itself. That is known of it, and of the server only if it has said so."""
+        self._last_huge_row = start
+        if error.is_unsent:
+            self._unsent.add(start)
+        else:
+            self._answered = True
 
     def _note_refused(self, start: int, rows: int, of: int) -> None:
         """Notes that rows were refused by an error that blames them; if all are, it may be wrong."""

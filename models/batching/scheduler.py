@@ -309,7 +309,9 @@ class Scheduler:
         return self._invoke(feeds, watchdog)
 
     def _note_error(self, error: CallError) -> None:
-        if isinstance(error, Overloaded):
+        if error.is_unsent:  # nothing has met the server
+            self._limit.on_refusal()
+        elif isinstance(error, Overloaded):
             self._limit.on_overload(self._active)
         elif isinstance(error, Unavailable):
             self._limit.on_failure(self._active)

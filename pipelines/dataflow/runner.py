@@ -15,6 +15,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
+from sluice.models.endpoints.secrets import is_loopback
 from sluice.models.errors import UsageError
 from sluice.models.uri import Endpoint, ModelSpec, parse_base_url, parse_model_uri
 from sluice.pipelines.options.batch import BatchOptions
@@ -22,8 +23,6 @@ from sluice.pipelines.options.flags import SECRETS
 from sluice.pipelines.options.streaming import StreamingOptions
 
 _View = TypeVar("_View", bound=PipelineOptions)
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Beam's DirectRunner picks a runner by what the network offers; we name the one that we mean.
 _LOCAL = ("", "directrunner", "fnapirunner")
@@ -114,7 +113,7 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
     if not is_dataflow(options):
         return
     for flag, endpoint in _servers(job):
-        if endpoint.host not in _LOOPBACK:
+        if not is_loopback(endpoint.host):
             continue
         raise UsageError(
             f"{flag} is on this machine, which Dataflow's workers cannot reach; give the server's address "

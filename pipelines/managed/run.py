@@ -5,6 +5,7 @@ each stage with a record written last, and in the service's own list of jobs.
 """
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import sys
@@ -278,8 +279,15 @@ def _is_about_rows(job: Job) -> bool:
     return job.state is State.FAILED and (bool(job.stats.failed) or bool(_reasons(job)))
 
 
-def _reasons(job: Job) -> list[str]:
-    return list(error_reasons(job.output_directory)) if job.output_directory else []
+def _reasons(job: Job) -> tuple[str, ...]:
+    """Returns what the service says in the files of a job that has ended."""
+    return _read_reasons(job.output_directory) if job.output_directory else ()
+
+
+.lru_cache(4)
+def _read_reasons(directory: str) -> tuple[str, ...]:
+    """Returns the messages in a directory, once read: the files may be large, and are asked for several times."""
+    return tuple(error_reasons(directory))
 
 
 def _words(job: Job) -> list[str]:

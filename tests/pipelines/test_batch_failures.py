@@ -59,7 +59,9 @@ def bad_csv(criteo: ZooSample, tmp_path: Path) -> tuple[Path, dict[int, bytes]]:
     return path, bad
 
 
-def test_a_bad_row_costs_one_row(criteo: ZooSample, bad_csv: tuple[Path, dict[int, bytes]], tmp_path: Path) -> None:
+def test_a_bad_row_costs_one_row(
+    criteo: ZooSample, bad_csv: tuple[Path, dict[int, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, bad = bad_csv
     output, summary = tmp_path / "out.csv", tmp_path / "summary.json"
     flags = ["--summary_file", str(summary), "--model", criteo.model]
@@ -77,6 +79,15 @@ def test_a_bad_row_costs_one_row(criteo: ZooSample, bad_csv: tuple[Path, dict[in
     rows = written(output)
     expected = np.delete(np.array(criteo.expected()["score"]), list(bad))
     np.testing.assert_allclose([float(row["score"]) for row in rows], expected, rtol=1e-6)
+    assert [reason["count"] for reason in found["reasons"]] == [2, 1, 1]
+    assert found["reasons"][0]["reason"] == "expected \u2026 fields, found \u2026"
+    said = capsys.readouterr().err
+    assert "  2  decode InvalidRow: expected \u2026 fields, found \u2026\n" in said
+    (files,) = [line.split()[-1] for line in said.splitlines() if line.startswith("All reasons: sluice failures ")]
+    assert main(["failures", files, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["failures"] == 6 == sum(reason["count"] for reason in shown["reasons"])
+    assert [reason["reason"] for reason in shown["reasons"][:3]] == [each["reason"] for each in found["reasons"]]
 
 
 def test_defaults_stand_for_nulls(criteo: ZooSample, bad_csv: tuple[Path, dict[int, bytes]], tmp_path: Path) -> None:
@@ -92,7 +103,9 @@ def test_too_many_failures_is_exit_3_with_failures_but_no_predictions(
     output = tmp_path / "out.csv"
     flags = ["--max_failure_rate=0.005", "--model", criteo.model]
     assert batch(*flags, "--input", str(bad_csv[0]), "--output", str(output)) == 3
-    assert "6 of 700 rows failed (0.9%), more than --max_failure_rate 0.005" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "6 of 700 rows failed (0.9%), more than --max_failure_rate 0.005" in said
+    assert "Why rows failed, the 3 most frequent reasons:\n" in said
     assert len(failures_of(output)) == 6
     assert written(output) == []
     assert [name for name in os.listdir(tmp_path) if name.startswith(".sluice")] == []

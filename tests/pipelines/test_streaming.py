@@ -92,6 +92,8 @@ def test_a_poison_message_is_one_failure_and_blocks_nothing(pubsub: Pubsub, pick
         assert (failure["payload_text"] or "").encode() == payloads[int(failure["attributes"]["id"])]
         assert failure["origin"].startswith(f"{ends.subscription}#message_id=")
         assert failure["attempt"] == 1
+    assert [reason["count"] for reason in job.summary["reasons"]] == [1, 1, 1], "the first three of four"
+    assert {reason["stage"] for reason in job.summary["reasons"]} <= {"decode", "predict"}
     assert job.summary["failures_by_stage"] == {"decode": {"InvalidRow": 3}, "predict": {"BadInput": 1}}
     assert ends.pubsub.pull_all(ends.subscription, 1, secs=1.0) == []  # all are acknowledged
 

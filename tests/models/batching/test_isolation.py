@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sluice.models.batching.isolation import Isolation, ModelBack
 from sluice.models.batching.mini_batch import Outcome, RowFailure, row_count
-from sluice.models.errors import BatchTooLarge, ServerFault, Unavailable
+from sluice.models.errors import BatchTooLarge, MessageTooLarge, ServerFault, Unavailable
 from sluice.models.interface import Outputs
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import FakeModel, double, refusing, x_feeds
@@ -62,6 +62,32 @@ def test_one_row_that_is_too_large_by_itself_does_not_lower_the_ceiling() -> Non
     outcomes, ceilings = isolate(FakeModel(answer), 8)
     assert [(o.start, o.result.type) for o in outcomes if isinstance(o.result, RowFailure)] == [(3, "BatchTooLarge")]
     assert ceilings == []
+
+
+def unsent(feeds: Feeds) -> Outputs:
+    """A client that does not send row 0, and a server that breaks on all others."""
+    if 0 in feeds["x"]:
+        error = MessageTooLarge("row 0 is huge")
+        error.is_unsent = True
+        raise error
+    raise ServerFault("segmentation fault")
+
+
+def test_a_row_that_is_too_large_to_be_sent_says_nothing_about_the_server() -> None:
+    """All other rows were blamed, as if the server had answered."""
+    isolation = Isolation(FakeModel(unsent).call, 2000, lambda error, passes: None, (Unavailable,))
+    with pytest.raises(Unavailable, match="whatever the rows"):
+        isolation.run(x_feeds(*range(8)))
+
+
+def test_a_row_that_is_too_large_to_be_sent_is_at_fault_itself() -> None:
+    asked: list[bool] = []
+    isolation = Isolation(
+        FakeModel(unsent).call, 2000, lambda error, passes: None, answers=lambda: bool(asked.append(True))
+    )
+    (outcome,) = isolation.run(x_feeds(0))
+    assert outcome.result == RowFailure("MessageTooLarge", "row 0 is huge")
+    assert outcome.result.proven and not asked, "no server is asked about it"
 
 
 def test_the_cap_fails_what_is_left_together_and_says_so() -> None:

@@ -11,8 +11,10 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
+from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
-from sluice.pipelines.dataflow.runner import beam_options, loads_model
+from sluice.pipelines.dataflow.runner import beam_options, check_reachable, loads_model
+from sluice.pipelines.options.batch import BatchOptions
 
 FLAGS = ["--project=p", "--runner=DataflowRunner", "--experiments=one"]
 
@@ -58,3 +60,10 @@ def test_options_are_pickled_without_their_views() -> None:
 )
 def test_a_model_is_loaded_here_only_by_a_job_that_runs_here(model: str, flags: list[str], expected: bool) -> None:
     assert loads_model(beam_options(flags), parse_model_uri(model)) == expected
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "[::1]", "me.localhost"])
+def test_workers_on_dataflow_cannot_reach_a_server_on_this_machine(host: str) -> None:
+    job = BatchOptions(model=f"grpc://{host}:8500/m", input=("gs://b/x.csv",), output="gs://b/out.csv")
+    with pytest.raises(UsageError, match="is on this machine, which Dataflow's workers cannot reach"):
+        check_reachable(job, beam_options(FLAGS))

@@ -153,7 +153,8 @@ def test_counts_and_reasons_of_failed_rows(
     assert summary["failures_by_stage"] == {"predict": {"Failed": 2}}
     ((reason, number),) = summary["error_reasons"].items()
     assert number == 2 and "told to refuse" in reason
-    assert f"2 rows failed: {reason}" in capsys.readouterr().err
+    assert [(each["count"], each["example"]) for each in summary["reasons"]] == [(2, reason)]
+    assert f"such as: {reason}" in capsys.readouterr().err
 
 
 def test_more_failures_than_allowed(command: Command, service: VertexService, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import pytest
 from sluice.models import zoo
 from sluice.models.zoo.sample import write_samples
 from sluice.pipelines.cli import main
+from sluice.pipelines.managed import run
 from sluice.pipelines.managed.client import JobClient
+from sluice.pipelines.managed.job import Job, State
 from sluice.pipelines.managed.stages import Stages
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.files.commit import FilesCommitter
@@ -219,10 +221,23 @@ def test_everything_on_gcs(service: VertexService, gcs: Gcs, tmp_path: Path) -> 
     assert job.input_config.gcs_source.uris[0].startswith(gcs.path("managed-out/sluice-managed/"))
 
 
+def test_what_the_service_says_of_a_job_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(run, "error_reasons", lambda directory: read.append(directory) or {"refused": 3})
+    job = Job("projects/p/locations/l/batchPredictionJobs/1", State.FAILED, output_directory=str(tmp_path))
+    assert run._is_tried(job) and run._is_about_rows(job) and run._words(job) == ["refused"]
+    assert "refused" in run._unanswered(job)
+    assert read == [str(tmp_path)]
+
+
 def test_a_row_that_fails_takes_no_other_with_it_in_the_end(service: VertexService, tmp_path: Path) -> None:
     output, before = tmp_path / "out.jsonl", len(service.jobs.states())
     service.faults.is_bad = refuses(70.0, 71.0, 500.0)
-    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 600), output)) == 0
+    summary = tmp_path / "summary.json"
+    more = f"--summary_file={summary}"
+    assert main(flags(service, "small", numbers(tmp_path / "in.jsonl", 600), output, more)) == 0
+    (reason,) = json.loads(summary.read_text())["reasons"]
+    assert (reason["count"], reason["stage"], reason["error_type"]) == (3, "predict", "Unanswered")
     assert sorted(row["id"] for row in rows_of(output)) == [n for n in range(600) if n not in (70, 71, 500)]
     failures = failures_of(output)
     assert sorted(json.loads(each["payload_text"])["id"] for each in failures) == [70, 71, 500]
