@@ -16,6 +16,7 @@ import pytest
 
 from sluice.pipelines.cli import main
 from sluice.transforms.encode.csv import CsvEncoder
+from tests.support.docs import fence, paste
 from tests.support.processes import Forked
 from tests.support.saved_models.zoo import ZooSample, read_output
 
@@ -165,6 +166,22 @@ def test_rows_that_make_the_model_raise_are_found(cases: Callable[[str], str], t
     assert {failure["stage"] for failure in failures} == {"predict"}
     assert {failure["error_type"] for failure in failures} == {"BadInput"}
     assert [row["n"] for row in written(output)] == [n for n in range(5000) if n not in (17, 18, 3333)]
+
+
+def test_rows_are_exported_mended_and_scored_as_the_docs_say(
+    cases: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("n,x\n" + "".join(f"{n},{-n if n in (7, 8) else n}\n" for n in range(100)))
+    model = cases("picky")
+    assert batch("--model", model, "--input", "data.csv", "--output", "out/predictions.csv") == 0
+    export, head, score = fence("docs/batch.md", "--export_rows rows.csv").replace("path/to/model", model).splitlines()
+    paste(export)
+    assert Path("rows.csv").read_text() == "7,-7\n8,-8\n"
+    paste(head)
+    Path("mended.csv").write_text(Path("mended.csv").read_text().replace("-", ""))
+    paste(score)
+    assert [row["x"] for row in written(tmp_path / "out" / "mended.csv")] == ["7", "8"]
 
 
 def test_a_model_that_raises_for_every_row_fails_the_job_not_isolated(

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import FIELDS, Failure, show_payload, to_json
 from sluice.transforms.pubsub.replay.failure_messages import FailureMessages
 from sluice.transforms.pubsub.replay.final_sink import FinalFile
+from tests.support.docs import fence, paste
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
@@ -95,26 +97,34 @@ def test_a_file_is_sent(pubsub: Pubsub, topic: str, out: str, tmp_path: Path, ca
     assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"], "nothing was final"
 
 
-def test_failures_are_exported_edited_and_sent(
-    pubsub: Pubsub, topic: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_the_loop_of_the_docs_as_pasted(
+    pubsub: Pubsub,
+    topic: str,
+    out: str,
+    cases: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    """The loop of docs/streaming.md, over a file as older versions wrote it."""
-    old = [json.loads(to_json(dataclasses.replace(FAILURE, payload=b'\xff'), "full"))] * 3
-    rows = (b'{"x": "NA", "n": 1}', b'{"x": "NA", "n": 2}', b"x,1")
-    records = [record | {"payload": base64.b64encode(row).decode()} for record, row in zip(old, rows, strict=True)]
-    for record in records:
-        del record["payload_text"]
-    source = tmp_path / "f.jsonl"
-    source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    mend = tmp_path / "mend.jsonl"
-    assert main(["failures", str(source), "--export", str(mend)]) == 0
-    assert "3 failures, 1 reason\n" in capsys.readouterr().out
-    mend.write_text(mend.read_text().replace('"NA"', "null"))
-    final = tmp_path / "final.jsonl"
-    assert replay(str(mend), topic, final, "--set", "zip=094110", "--set", "n=7") == 0
-    assert numbers(pubsub, out, 2) == {b'{"x": null, "n": 7,"zip":"094110"}': 2}
-    assert json.loads(final.read_text())["payload_text"] == "x,1"
-    assert "No JSON objects  1  --set changes nothing else" in capsys.readouterr().err
+    """Export, edit, replay: of a file as older versions wrote it, with base64 only."""
+    monkeypatch.chdir(tmp_path)
+    message = "column 'age': int64 is expected, found 'NA'"
+    rows = (b'{"age": "NA", "x": 12345678901234567890123}', b"age,x", b'{"age": 1}')
+    made = [dataclasses.replace(FAILURE, payload=row, error_message=message) for row in rows]
+    made[2] = dataclasses.replace(made[2], error_message="something else")
+    records = [json.loads(to_json(each)) | {"payload": base64.b64encode(each.payload).decode()} for each in made]
+    (tmp_path / "out").mkdir()
+    with open("out/failed-1.jsonl", "w") as file:
+        file.writelines(json.dumps({k: v for k, v in each.items() if k != "payload_text"}) + "\n" for each in records)
+    block = fence("docs/streaming.md", "--export mend.jsonl").replace("projects/P/topics/messages", topic).replace("path/to/model", cases("picky"))
+    for line in block.splitlines():
+        paste(line)
+    said = capsys.readouterr()
+    assert "2 failures, 1 reason\n" in said.out and "2 failures are in mend.jsonl\n" in said.err
+    assert re.search("Read +2 .*\nSent +1 .*\nNo JSON objects +1  --set changes nothing else; in replay-final-", said.err)
+    assert numbers(pubsub, out, 1) == {b'{"age": null, "x": 12345678901234567890123,"country":"DE"}': 1}
+    (final,) = tmp_path.glob("replay-final-*.jsonl")
+    assert json.loads(final.read_text())["payload_text"] == "age,x"
 
 
 def test_a_subscription_is_sent_and_acknowledged(
