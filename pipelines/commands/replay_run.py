@@ -126,7 +126,7 @@ def _report(options: ReplayOptions, source: Source, final: FinalSink | None, cou
         ("Would be sent" if options.dry_run else "Sent", counts[SENT], f"to {options.to}", True),
         ("Tried too often", counts[TRIED], f"{options.max_attempts} times or more{where}", False),
         ("Not replayable", counts[ABSENT], f"no payload of a row was kept{where}", False),
-        ("No JSON objects", counts[UNSET], f"--set changes nothing else{where}", False),
+        ("Not set", counts[UNSET], f"neither JSON objects nor tf.Examples that can hold --set{where}", False),
         ("Refused", counts[REFUSED], f"the topic does not accept them{where}", False),
         ("Skipped", counts[SKIPPED], "not of --stages and --error_types; left where they are", False),
         ("Newer", getattr(source, "newer", 0), "published since the start; left where they are", False),

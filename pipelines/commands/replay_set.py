@@ -58,6 +58,8 @@ def json_text(name: str, text: str, kind: pa.DataType | None) -> str:
             coerce(value if is_json else text, kind)
         except (ValueError, OverflowError) as error:
             raise UsageError(f"--set {name}={text}: it is not {kind}: {text_of(error)}") from error
+    if isinstance(value, int) and not isinstance(value, bool) and kind is not None and pa.types.is_floating(kind):
+        return json.dumps(float(value))  # a tf.Example has features of floats and of whole numbers
     return text.strip() if is_json else json.dumps(text)
 
 

@@ -116,12 +116,13 @@ def test_the_loop_of_the_docs_as_pasted(
     (tmp_path / "out").mkdir()
     with open("out/failed-1.jsonl", "w") as file:
         file.writelines(json.dumps({k: v for k, v in each.items() if k != "payload_text"}) + "\n" for each in records)
-    block = fence("docs/streaming.md", "--export mend.jsonl").replace("projects/P/topics/messages", topic).replace("path/to/model", cases("picky"))
+    block = fence("docs/streaming.md", "--export mend.jsonl").replace("projects/P/topics/messages", topic)
+    block = block.replace("path/to/model", cases("picky"))
     for line in block.splitlines():
         paste(line)
     said = capsys.readouterr()
     assert "2 failures, 1 reason\n" in said.out and "2 failures are in mend.jsonl\n" in said.err
-    assert re.search("Read +2 .*\nSent +1 .*\nNo JSON objects +1  --set changes nothing else; in replay-final-", said.err)
+    assert re.search(r"Read +2 .*\nSent +1 .*\nNot set +1  neither JSON objects nor .*; in replay-final-", said.err)
     assert numbers(pubsub, out, 1) == {b'{"age": null, "x": 12345678901234567890123,"country":"DE"}': 1}
     (final,) = tmp_path.glob("replay-final-*.jsonl")
     assert json.loads(final.read_text())["payload_text"] == "age,x"

@@ -21,7 +21,8 @@ TO = "projects/p/topics/t"
         (" 30 ", None, "30"),
         ("30", pa.int64(), "30"),
         ("2.0", pa.int64(), "2.0"),
-        ("30", pa.float32(), "30"),
+        ("30", pa.float32(), "30.0"),
+        ("0.1", pa.float32(), "0.1"),
         ("30", pa.string(), '"30"'),
         ("01234", None, '"01234"'),
         ("01234", pa.string(), '"01234"'),
@@ -68,7 +69,7 @@ def test_types_come_from_the_model_and_the_schema(cases: Callable[[str], str], t
     schema.write_text(json.dumps([{"name": "zip", "type": "STRING"}, {"name": "n", "type": "INTEGER"}]))
     settings = (("x", "7"), ("zip", "94110"), ("n", "3"), ("more", "94110"))
     options = ReplayOptions(failures="f", to=TO, set=settings, model=cases("picky"), input_schema=str(schema))
-    assert find_changes(options) == {"x": "7", "zip": '"94110"', "n": "3", "more": "94110"}
+    assert find_changes(options) == {"x": "7.0", "zip": '"94110"', "n": "3", "more": "94110"}
     with pytest.raises(UsageError, match="--set x=abc: it is not float"):
         find_changes(ReplayOptions(failures="f", to=TO, set=(("x", "abc"),), model=cases("picky")))
     with pytest.raises(UsageError):

@@ -14,19 +14,19 @@ import numpy as np
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
-from sluice.transforms.core.json_members import set_members
 from sluice.transforms.core.payload_files import load_payload
 from sluice.transforms.decode.formats import is_file_error
 from sluice.transforms.pubsub.message_attributes import is_carried
 from sluice.transforms.pubsub.publish import Messages, Publisher
 from sluice.transforms.pubsub.replay.final_sink import FinalSink
+from sluice.transforms.pubsub.replay.set_columns import set_columns
 from sluice.transforms.pubsub.replay.stored_failure import FailureSource, StoredFailure
 
 _LOG = logging.getLogger(__name__)
 
 # The fates of a failure.
 SENT, TRIED, ABSENT, REFUSED, SKIPPED = "sent", "tried", "absent", "refused", "skipped"
-# It is no JSON object, in which a column could be set.
+# It is no message in which a column could be set.
 UNSET = "unset"
 READ = "read"
 
@@ -61,14 +61,11 @@ class ReplayRules:
         return TRIED if failure.attempt >= self.max_attempts else SENT
 
     def changed(self, failure: StoredFailure) -> StoredFailure | None:
-        """Returns a failure with `changes` in its payload; None if that is no JSON object."""
+        """Returns a failure with `changes` in its payload; None if that cannot have them: see `set_columns`."""
         if not self.changes:
             return failure
-        try:
-            text = set_members((failure.payload or b"").decode(), self.changes)
-        except ValueError:
-            return None
-        return dataclasses.replace(failure, payload=text.encode())
+        payload = set_columns(failure.payload or b"", self.changes)
+        return None if payload is None else dataclasses.replace(failure, payload=payload)
 
 
 def attributes_of(failure: StoredFailure) -> dict[str, str]:

@@ -139,7 +139,7 @@ def test_columns_are_set_before_a_message_is_sent() -> None:
     changed = rules.changed(parse_failure(line_of(payload=b'{"x": "NA", "big": 12345678901234567890123}')))
     assert changed is not None
     assert changed.payload == b'{"x": null, "big": 12345678901234567890123,"n":1}'
-    for payload in (b"a,b", b"\xff", b"", b"[1]", b'{"x": 1'):
+    for payload in (b"a,b", b"\xff", b"", b"[1]"):
         assert rules.changed(parse_failure(line_of(payload=payload))) is None
     same = parse_failure(line_of(payload=b"a,b"))
     assert ReplayRules(5).changed(same) is same
