@@ -97,8 +97,8 @@ class ReplayOptions(BigQueryFlags):
     idle_secs: float = flag("Subscription: end when nothing has come for so long", 10.0, float, group="Input")
     set: tuple[tuple[str, str], ...] = flag(
         "Give this column of each message, a JSON object or a tf.Example, this value before it is sent, or add the "
-        "column. May be repeated. The type is that of --model or --input_schema; without them VALUE is what JSON reads it as, "
-        "or else text",
+        "column. May be repeated. The type is that of --model or --input_schema; without them VALUE is what JSON reads "
+        "it as, or else text",
         (),
         parse_pair,
         group="Output",

@@ -55,12 +55,12 @@ def test_what_people_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "  3  decode InvalidRow: column 'age': … is not int64",
         "     such as: column 'age': 'NA' is not int64 (data.csv#byte=7)",
         "     its row: 5.1,NA",
-        "     remedy: --null_values 'NA,?' --column_defaults age=VALUE: if they stand for no value; the model is fed VALUE "
-        "instead",
+        "     remedy: --null_values 'NA,?' --column_defaults age=VALUE: if they stand for no value; the model is fed "
+        "VALUE instead",
         "  1  predict BadInput: negative",
         "     such as: negative (data.csv#byte=90)",
-        "     remedy: the model refuses these values: mend what writes these rows, or the rows themselves (sluice failures "
-        "--export)",
+        "     remedy: the model refuses these values: mend what writes these rows, or the rows themselves (sluice "
+        "failures --export)",
     ]
 
 
@@ -119,7 +119,8 @@ def test_files_on_gcs(gcs: Gcs, told: Callable[..., dict[str, Any]]) -> None:
 def test_a_table(bigquery: BigQuery, told: Callable[..., dict[str, Any]]) -> None:
     table = f"{bigquery.make_dataset()}.failed"
     ensure_failure_table(table)
-    rows = [failure_row(each) for each in (FAILURE, like(error_message="column 'age': 'x' is not int64", timestamp=1e9))]
+    other = like(error_message="column 'age': 'x' is not int64", timestamp=1e9)
+    rows = [failure_row(each) for each in (FAILURE, other)]
     assert bigquery.client.insert_rows_json(table, rows) == []
     (reason,) = told(table)["reasons"]
     assert (reason["count"], reason["payload"]) == (2, "5.1,NA")

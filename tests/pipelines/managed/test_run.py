@@ -114,7 +114,8 @@ def assert_same_rows(found: list[dict[str, Any]], wanted: list[dict[str, Any]], 
 
 def told(failures: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Returns what failures say, but for the time and the model's name."""
-    names = ("stage", "error_type", "error_message", "origin", "payload", "payload_text", "attributes", "version", "attempt")
+    names = ("stage", "error_type", "error_message", "origin", "payload", "payload_text", "attributes", "version")
+    names += ("attempt",)
     return sorted(tuple(str(each[name]) for name in names) for each in failures)
 
 

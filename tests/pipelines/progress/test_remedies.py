@@ -19,6 +19,9 @@ from sluice.transforms.decode.lines import line_block
 from sluice.transforms.decode.spec import InputSpec
 
 
+NAMED = "; if it stands for no value, name it in --null_values"
+
+
 def group_of(failures: Sequence[Failure]) -> Group:
     reasons = Reasons()
     for each in failures:
@@ -33,22 +36,21 @@ def told(stage: str, error_type: str, *messages: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("stage", "error_type", "message", "flags"),
+    ("message", "flags"),
     [
-        ("decode", "InvalidRow", "column 'age': 'NA' is not int64; if it stands for no value, name it in --null_values", "--null_values NA --column_defaults age=VALUE"),
-        ("decode", "InvalidRow", "column 'a b': 'n/a' is not float32", "--null_values n/a --column_defaults 'a b=VALUE'"),
-        ("decode", "InvalidRow", "column 'age': [withheld] is not int64; if it stands for no value, name it in --null_values", "--null_values TEXT"),
-        ("bind", "InvalidRow", "column 'age' is null and the model has no default for it (int64)", "--column_defaults age=VALUE"),
-        ("decode", "InvalidRow", "column 'x': '1.5' is not int64, the type of the whole numbers in the first rows; declare the column FLOAT64 in --input_schema", "--input_schema FILE"),
-        ("decode", "InvalidRow", "expected 5 fields, found 7", "--csv_delimiter TEXT"),
-        ("decode", "InvalidRow", "the line is not valid UTF-8: byte 0xe9 at place 3", "--csv_encoding cp1252"),
-        ("decode", "InvalidRow", "a quote is opened and not closed", "--allow_quoted_newlines"),
-        ("decode", "InvalidRow", "the row has a value 'score', and so has the model; give --output_prefix TEXT", "--output_prefix TEXT"),
-        ("predict", "BadInput", "not isolated: one or more of 7 rows called together; bad", "--max_batch_size 1"),
+        (f"column 'age': 'NA' is not int64{NAMED}", "--null_values NA --column_defaults age=VALUE"),
+        ("column 'a b': 'n/a' is not float32", "--null_values n/a --column_defaults 'a b=VALUE'"),
+        (f"column 'age': [withheld] is not int64{NAMED}", "--null_values TEXT"),
+        ("column 'age' is null and the model has no default for it (int64)", "--column_defaults age=VALUE"),
+        ("column 'x': '1.5' is not int64, ...; declare the column FLOAT64 in --input_schema", "--input_schema FILE"),
+        ("expected 5 fields, found 7", "--csv_delimiter TEXT"),
+        ("the line is not valid UTF-8: byte 0xe9 at place 3", "--csv_encoding cp1252"),
+        ("a quote is opened and not closed", "--allow_quoted_newlines"),
+        ("the row has a value 'y', and so has the model; give --output_prefix TEXT", "--output_prefix TEXT"),
     ],
 )
-def test_flags_to_paste(stage: str, error_type: str, message: str, flags: str) -> None:
-    made = remedy_for(group_of([Failure(stage, error_type, message, "o")]))
+def test_flags_to_paste(message: str, flags: str) -> None:
+    made = remedy_for(group_of([Failure("decode", "InvalidRow", message, "o")]))
     assert made is not None and made.flags == flags
     names = {word.removeprefix("--") for word in shlex.split(flags) if word.startswith("--")}
     assert names <= set(BatchOptions.__dataclass_fields__), "there are such flags"
@@ -63,6 +65,7 @@ def test_all_texts_that_stand_for_no_value_are_one_flag() -> None:
     ("stage", "error_type", "message", "words"),
     [
         ("predict", "Unavailable", "gone", "sluice replay"),
+        ("predict", "BadInput", "not isolated: one or more of 7 rows called together; bad", "--max_batch_size 1: "),
         ("predict", "BadInput", "x must not be negative", "the model refuses these values"),
         ("predict", "Odd", "x", "look at the example"),
         ("read", "EOFError", "cut off", "get it anew"),

@@ -23,10 +23,8 @@ def _forgotten() -> Iterator[None]:
 
 
 def failures() -> list[Failure]:
-    made = [
-        Failure("decode", "InvalidRow", message("column '{name}': {} is not int64", repr(text), name="age"), f"f.csv#byte={n}", b"row")
-        for n, text in enumerate([SECRET, "NA", "abc", "?"])
-    ]
+    texts = [message("column '{name}': {} is not int64", repr(each), name="age") for each in (SECRET, "NA", "abc", "?")]
+    made = [Failure("decode", "InvalidRow", text, f"f.csv#byte={n}", b"row") for n, text in enumerate(texts)]
     made += [Failure("predict", "BadInput", f"could not convert {SECRET}", "f.csv#byte=9", b"row")] * 3
     made += [Failure("bind", "InvalidRow", message("column '{name}' is null", name="age"), "f.csv#byte=10", b"row")] * 2
     return [*made, Failure("read", "EOFError", message("cut off"), "g.gz#byte=7")]
@@ -39,10 +37,12 @@ def test_the_end_of_a_job() -> None:
         "Why rows failed, the 3 most frequent reasons:",
         "  4  decode InvalidRow: column 'age': … is not int64",
         f"     such as: column 'age': '{SECRET}' is not int64 (f.csv#byte=0)",
-        "     remedy: --null_values 'NA,?' --column_defaults age=VALUE: if they stand for no value; the model is fed VALUE instead",
+        "     remedy: --null_values 'NA,?' --column_defaults age=VALUE: if they stand for no value; the model is fed "
+        "VALUE instead",
         f"  3  predict BadInput: could not convert {SECRET}",
         f"     such as: could not convert {SECRET} (f.csv#byte=9)",
-        "     remedy: the model refuses these values: mend what writes these rows, or the rows themselves (sluice failures --export)",
+        "     remedy: the model refuses these values: mend what writes these rows, or the rows themselves (sluice "
+        "failures --export)",
         "  2  bind InvalidRow: column 'age' is null",
         "     such as: column 'age' is null (f.csv#byte=10)",
         "     remedy: --column_defaults age=VALUE: the model is fed VALUE for nulls",
@@ -93,7 +93,7 @@ def test_rows_are_shown_where_they_are_known() -> None:
     [
         ([], "", ""),
         (["out/f-00000-of-00001.jsonl"], "", "All reasons: sluice failures out/f-00000-of-00001.jsonl\n"),
-        (["o/f-00000-of-00002.jsonl", "o/f-00001-of-00002.jsonl"], "p.d.t", "All reasons: sluice failures 'o/f-*.jsonl'\n"),
+        (["f-00000-of-00002.jsonl", "f-00001-of-00002.jsonl"], "p.d.t", "All reasons: sluice failures 'f-*.jsonl'\n"),
         (["out/failed-*.jsonl"], "", "All reasons: sluice failures 'out/failed-*.jsonl'\n"),
         ([], "p.d.t", "All reasons: sluice failures p.d.t\n"),
     ],

@@ -14,33 +14,24 @@ from sluice.transforms.core.reasons import VALUE, Reasons, reason_of, shown
     ("texts", "reason"),
     [
         (["column 'age': 'abc' is not int64", "column 'age': \"O'Hara\" is not int64"], "column 'age': … is not int64"),
-        (["column 'a b's': 'x' is not float32", "column 'a b's': '' is not float32"], "column 'a b's': … is not float32"),
-        (["column 'age': 300 does not fit int8", "column 'age': -1.5e9 does not fit int8"], "column 'age': … does not fit int8"),
-        (["column 'age': nan does not fit int8", "column 'age': -inf does not fit int8"], "column 'age': … does not fit int8"),
+        (["column 'a b's': 'x' is not int8", "column 'a b's': '' is not int8"], "column 'a b's': … is not int8"),
+        (["column 'a': 300 does not fit int8", "column 'a': -1.5e9 does not fit int8"], "column 'a': … does not fit int8"),
+        (["column 'a': nan does not fit int8", "column 'a': -inf does not fit int8"], "column 'a': … does not fit int8"),
         (["expected 5 fields, found 3", "expected 5 fields, found 12"], "expected … fields, found …"),
-        (
-            ["the line is not valid UTF-8: byte 0xff at place 12", "the line is not valid UTF-8: byte 0xe9 at place 3"],
-            "the line is not valid UTF-8: byte … at place …",
-        ),
-        (
-            ["column 'x': the model takes int64[2], found a list of 1", "column 'x': the model takes int64[2], found a list of 7"],
-            "column 'x': the model takes int64[2], found a list of …",
-        ),
-        (
-            ["column 'x': int64 is expected, found [1, 'a', {'b': 2}]", "column 'x': int64 is expected, found {'c': []}"],
-            "column 'x': int64 is expected, found …",
-        ),
+        (["not valid UTF-8: byte 0xff at place 12", "not valid UTF-8: byte 0xe9 at place 3"], "not valid UTF-8: byte … at place …"),
+        (["takes int64[2], found a list of 1", "takes int64[2], found a list of 7"], "takes int64[2], found a list of …"),
+        (["int64 is expected, found [1, 'a', {'b': 2}]", "int64 is expected, found {'c': []}"], "int64 is expected, found …"),
         (["no file 'gs://b/x.csv'", "no file 'y.csv'"], "no file …"),
         (["gs://b/x.csv ends early", "/data/2024-01-31/y.csv ends early"], "… ends early"),
         (["since 2024-01-31T00:00:00Z", "since 2023-02-01"], "since …"),
         (["user 8f9d926b-0826-41aa-9e3c-5b2a1c0d4e5f", "user 0826aa7e"], "user …"),
-        (["127.0.0.1:8500: UNAVAILABLE", "10.0.0.7:8500: UNAVAILABLE"], "… UNAVAILABLE"),
+        (["127.0.0.1:8500: UNAVAILABLE", "10.0.0.7:8500: UNAVAILABLE"], "…: UNAVAILABLE"),
         (["the model's input 'y' has no b'\\xff'", "the model's input 'y' has no b'\\x00'"], "the model's input 'y' has no …"),
     ],
 )
 def test_values_are_left_out(texts: list[str], reason: str) -> None:
     assert len({reason_of(text) for text in texts}) == 1, [reason_of(text) for text in texts]
-    assert reason_of(texts[0]).replace(": ", " ") == reason.replace(": ", " ")
+    assert reason_of(texts[0]) == reason
 
 
 @pytest.mark.parametrize(
@@ -71,7 +62,8 @@ def test_a_row_cannot_move_the_cursor() -> None:
 def test_groups_are_counted() -> None:
     reasons = Reasons()
     for value in range(5):
-        reasons.add("decode", "InvalidRow", f"column 'age': '{value}x' is not int64", f"f.csv#byte={value}", f"row {value}")
+        text = f"column 'age': '{value}x' is not int64"
+        reasons.add("decode", "InvalidRow", text, f"f.csv#byte={value}", f"row {value}")
     reasons.add("bind", "InvalidRow", "column 'age' is null")
     reasons.add("predict", "BadInput", "negative", count=3)
     first, second, third = reasons.top()
@@ -104,7 +96,8 @@ def test_private_reasons_have_no_value() -> None:
     secret = "Zq7Jane0Doe"
     reasons = Reasons()
     for value in (secret, "abc"):
-        reasons.add("decode", "InvalidRow", message("column '{name}': {} is not int64", repr(value), name="age"), "f.csv#byte=1", value)
+        text = message("column '{name}': {} is not int64", repr(value), name="age")
+        reasons.add("decode", "InvalidRow", text, "f.csv#byte=1", value)
         reasons.add("predict", "BadInput", f"could not convert {value}")
         reasons.add("predict", "BadInput", f"cannot read {value}")
     groups = pickle.loads(pickle.dumps(reasons.top(private=True)))

@@ -61,6 +61,6 @@ def test_a_value_that_no_example_holds(text: str) -> None:
     assert set_columns(example(x=1.5), {"n": text}) is None
 
 
-@pytest.mark.parametrize("payload", [b"", b"a,b", b"\xff", b"[1]", b'{"x": 1', b"12", b"\n\x03abc", b"hello world, this is text"])
+@pytest.mark.parametrize("payload", [b"", b"a,b", b"\xff", b"[1]", b'{"x": 1', b"12", b"\n\x03abc", b"hello world"])
 def test_what_is_neither(payload: bytes) -> None:
     assert set_columns(payload, {"x": "1"}) is None
