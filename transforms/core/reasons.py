@@ -20,14 +20,16 @@ VALUE = "\u2026"
 
 _NAMES = r"(?:column|input|output|feature) '.+?'(?=[\s:,;.)]|$)|(?:u?int|b?float|bool|string)\d*\[[\d, ?x]*\]"
 _QUOTED = r"(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?\"(?:[^\"\\]|\\.)*\"(?!\w)"
+# Values that are cut, and lists that are.
+_CUT = r"(?<!\w)b?'[^']*?\.\.\.(?=$|[,;])|(?<!\w)b?\"[^\"]*?\.\.\.(?=$|[,;])|\.\.\."
 _WITHHELD = r"\[withheld\]"
 _PATHS = r"(?<!\w)(?:[a-z][a-z0-9+.-]*://|/)[^\s'\",;:)]+"
 _HEX = r"(?<![\w.-])(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{6,}(?:-[0-9a-fA-F]{4,})*(?!\w)"
 # Numbers, and what is written like them: dates, times, addresses, 3rd.
 _NUMBERS = r"(?<![\w.-])[-+]?\d(?:[\w.,:+/-]*\w)?%?|(?<!\w)-?(?:nan|NaN|inf|Infinity)(?!\w)"
-_TOKENS = re.compile(f"({_NAMES})|{_QUOTED}|{_WITHHELD}|{_PATHS}|{_HEX}|{_NUMBERS}", re.DOTALL)
-_SEVERAL = re.compile(f"{VALUE}(?:(?:, |: |,|:| x ){VALUE})+")
-_HELD = re.compile(rf"\[{VALUE}?\]|\{{{VALUE}?\}}|\({VALUE}\)")
+_TOKENS = re.compile(f"({_NAMES})|{_QUOTED}|{_CUT}|{_WITHHELD}|{_PATHS}|{_HEX}|{_NUMBERS}", re.DOTALL)
+_SEVERAL = re.compile(f"{VALUE}(?:(?:, |: |,|:| x )?{VALUE})+")
+_HELD = re.compile(rf"\[{VALUE}?\]|\{{{VALUE}?\}}|\({VALUE}\)|[\[{{(]{VALUE}$")
 # A value of a column, as messages quote it: column 'age': 'NA' is not int64.
 _OF_COLUMN = re.compile(r"column '.+?': ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?= )", re.DOTALL)
 

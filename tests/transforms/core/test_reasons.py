@@ -21,6 +21,8 @@ from sluice.transforms.core.reasons import VALUE, Reasons, reason_of, shown
         (["not valid UTF-8: byte 0xff at place 12", "not valid UTF-8: byte 0xe9 at place 3"], "not valid UTF-8: byte … at place …"),
         (["takes int64[2], found a list of 1", "takes int64[2], found a list of 7"], "takes int64[2], found a list of …"),
         (["int64 is expected, found [1, 'a', {'b': 2}]", "int64 is expected, found {'c': []}"], "int64 is expected, found …"),
+        (["a string is expected, found [1, 2, 3, 4, 5, 6, ...]", "a string is expected, found 'aaaa bbbb..."], "a string is expected, found …"),
+        (["found [[1, 2], {'a': 'b, c...", "found [1...", "found \"it's..."], "found …"),
         (["no file 'gs://b/x.csv'", "no file 'y.csv'"], "no file …"),
         (["gs://b/x.csv ends early", "/data/2024-01-31/y.csv ends early"], "… ends early"),
         (["since 2024-01-31T00:00:00Z", "since 2023-02-01"], "since …"),
