@@ -94,9 +94,7 @@ def _head(payload: bytes) -> str:
 def _as_json(reasons: Reasons, most: int) -> str:
     groups = reasons.top()
     shown = groups[: most or None]
-    records = [
-        record | {"payload": group.payload} for record, group in zip(reason_records(shown), shown, strict=True)
-    ]
+    records = [record | {"payload": group.payload} for record, group in zip(reason_records(shown), shown, strict=True)]
     found = {"failures": reasons.total, "reasons": records, "more_reasons": len(groups) - len(shown)}
     return orjson.dumps(found | {"other_failures": reasons.others}, option=orjson.OPT_INDENT_2).decode() + "\n"
 

@@ -284,7 +284,7 @@ def _reasons(job: Job) -> tuple[str, ...]:
     return _read_reasons(job.output_directory) if job.output_directory else ()
 
 
-.lru_cache(4)
+@functools.lru_cache(4)
 def _read_reasons(directory: str) -> tuple[str, ...]:
     """Returns the messages in a directory, once read: the files may be large, and are asked for several times."""
     return tuple(error_reasons(directory))

@@ -18,7 +18,6 @@ from sluice.transforms.decode.csv import decode_csv
 from sluice.transforms.decode.lines import line_block
 from sluice.transforms.decode.spec import InputSpec
 
-
 NAMED = "; if it stands for no value, name it in --null_values"
 
 

@@ -15,20 +15,41 @@ from sluice.transforms.core.reasons import VALUE, Reasons, reason_of, shown
     [
         (["column 'age': 'abc' is not int64", "column 'age': \"O'Hara\" is not int64"], "column 'age': … is not int64"),
         (["column 'a b's': 'x' is not int8", "column 'a b's': '' is not int8"], "column 'a b's': … is not int8"),
-        (["column 'a': 300 does not fit int8", "column 'a': -1.5e9 does not fit int8"], "column 'a': … does not fit int8"),
-        (["column 'a': nan does not fit int8", "column 'a': -inf does not fit int8"], "column 'a': … does not fit int8"),
+        (
+            ["column 'a': 300 does not fit int8", "column 'a': -1.5e9 does not fit int8"],
+            "column 'a': … does not fit int8",
+        ),
+        (
+            ["column 'a': nan does not fit int8", "column 'a': -inf does not fit int8"],
+            "column 'a': … does not fit int8",
+        ),
         (["expected 5 fields, found 3", "expected 5 fields, found 12"], "expected … fields, found …"),
-        (["not valid UTF-8: byte 0xff at place 12", "not valid UTF-8: byte 0xe9 at place 3"], "not valid UTF-8: byte … at place …"),
-        (["takes int64[2], found a list of 1", "takes int64[2], found a list of 7"], "takes int64[2], found a list of …"),
-        (["int64 is expected, found [1, 'a', {'b': 2}]", "int64 is expected, found {'c': []}"], "int64 is expected, found …"),
-        (["a string is expected, found [1, 2, 3, 4, 5, 6, ...]", "a string is expected, found 'aaaa bbbb..."], "a string is expected, found …"),
+        (
+            ["not valid UTF-8: byte 0xff at place 12", "not valid UTF-8: byte 0xe9 at place 3"],
+            "not valid UTF-8: byte … at place …",
+        ),
+        (
+            ["takes int64[2], found a list of 1", "takes int64[2], found a list of 7"],
+            "takes int64[2], found a list of …",
+        ),
+        (
+            ["int64 is expected, found [1, 'a', {'b': 2}]", "int64 is expected, found {'c': []}"],
+            "int64 is expected, found …",
+        ),
+        (
+            ["a string is expected, found [1, 2, 3, 4, 5, 6, ...]", "a string is expected, found 'aaaa bbbb..."],
+            "a string is expected, found …",
+        ),
         (["found [[1, 2], {'a': 'b, c...", "found [1...", "found \"it's..."], "found …"),
         (["no file 'gs://b/x.csv'", "no file 'y.csv'"], "no file …"),
         (["gs://b/x.csv ends early", "/data/2024-01-31/y.csv ends early"], "… ends early"),
         (["since 2024-01-31T00:00:00Z", "since 2023-02-01"], "since …"),
         (["user 8f9d926b-0826-41aa-9e3c-5b2a1c0d4e5f", "user 0826aa7e"], "user …"),
         (["127.0.0.1:8500: UNAVAILABLE", "10.0.0.7:8500: UNAVAILABLE"], "…: UNAVAILABLE"),
-        (["the model's input 'y' has no b'\\xff'", "the model's input 'y' has no b'\\x00'"], "the model's input 'y' has no …"),
+        (
+            ["the model's input 'y' has no b'\\xff'", "the model's input 'y' has no b'\\x00'"],
+            "the model's input 'y' has no …",
+        ),
     ],
 )
 def test_values_are_left_out(texts: list[str], reason: str) -> None:
@@ -70,7 +91,10 @@ def test_groups_are_counted() -> None:
     reasons.add("predict", "BadInput", "negative", count=3)
     first, second, third = reasons.top()
     assert (first.count, first.example, first.origin, first.payload) == (
-        5, "column 'age': '0x' is not int64", "f.csv#byte=0", "row 0"
+        5,
+        "column 'age': '0x' is not int64",
+        "f.csv#byte=0",
+        "row 0",
     )
     assert list(first.values) == [f"'{value}x'" for value in range(5)]
     assert (second.stage, second.count, third.count, reasons.total, reasons.others) == ("predict", 3, 1, 9, 0)

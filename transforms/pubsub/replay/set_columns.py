@@ -61,7 +61,7 @@ def _set_feature(features: Any, name: str, value: Any) -> None:
     elif kind == _FLOATS or not all(isinstance(each, int) for each in values):
         kind, values = _FLOATS, [float(each) for each in values]
     else:
-        kind = _WHOLE
+        kind, values = _WHOLE, [int(each) for each in values]
     getattr(features[name], kind).value.extend(values)
 
 

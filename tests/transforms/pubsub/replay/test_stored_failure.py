@@ -30,7 +30,7 @@ def test_failures_of_older_files_are_read(shown: bytes, payload: bytes | None) -
     assert (found.payload, found.attributes, found.attempt) == (payload, {"k": "v"}, 2)
     assert found.text == OLD % shown, "what is not sent stays as it is"
     assert (found.error_message, found.origin) == ("no", "s#message_id=1")
-    assert parse_failure((OLD % b"file:///tmp/x")).payload_uri == "file:///tmp/x"
+    assert parse_failure(OLD % b"file:///tmp/x").payload_uri == "file:///tmp/x"
 
 
 def test_an_older_failure_is_exported_as_text() -> None:
