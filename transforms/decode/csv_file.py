@@ -39,9 +39,11 @@ def look_csv(path: str, options: CsvOptions) -> Look:
 
 
 def open_csv(path: str, options: CsvOptions) -> BinaryIO:
-    """Opens a CSV file to read it as UTF-8, with newlines at the ends of lines."""
+    """Opens a CSV file to read it as UTF-8, with newlines at the ends of lines, whatever ends them in this file."""
     file = _open_utf8(path, options)
-    return cast(BinaryIO, CrFile(file)) if options.cr_ends and has_cr_ends(path, options) else file
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    return cast(BinaryIO, CrFile(file)) if _has_cr_ends(head, options) else file
 
 
 def _open_utf8(path: str, options: CsvOptions) -> BinaryIO:
@@ -50,12 +52,13 @@ def _open_utf8(path: str, options: CsvOptions) -> BinaryIO:
 
 
 def has_cr_ends(path: str, options: CsvOptions) -> bool:
-    """Whether the lines of a file end with a carriage return alone, as far as its beginning shows.
-
-    A line end is not within quotes, and a carriage return at the end of the file may belong to its only line.
-    """
+    """Whether the lines of a file end with a carriage return alone, as far as its beginning shows."""
     with _open_utf8(path, options) as file:
-        head = file.read(_HEAD_BYTES)
+        return _has_cr_ends(file.read(_HEAD_BYTES), options)
+
+
+def _has_cr_ends(head: bytes, options: CsvOptions) -> bool:
+    """Whether the lines of a file end so; a line end is not within quotes, and one at its end may end its only line."""
     if b"\r" not in head or b"\n" in head:
         return False
     block = next(read_blocks(io.BytesIO(head)), None)

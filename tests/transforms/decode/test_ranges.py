@@ -143,7 +143,7 @@ def test_the_head_of_a_file(data: bytes, options: Any, expected: Any, tmp_path: 
         (b'"a\nb",c\n', "opens a quote and does not close it; if names hold newlines, give --allow_quoted_newlines"),
         (b"a,b,a\n", "the header names 'a' more than once"),
         (b"a,\xff\n", "the header is not UTF-8: .* give its encoding"),
-        (b"a,b\r1,2\r3,4\r", "the header holds a carriage return; lines must end with a newline"),
+        (b"a,b\r1,2\n3,4\n", "the header holds a carriage return; lines must end with a newline"),
     ],
 )
 def test_a_header_that_is_none(data: bytes, message: str, tmp_path: Path) -> None:
