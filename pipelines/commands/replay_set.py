@@ -12,7 +12,8 @@ from sluice.models.signatures import find_model
 from sluice.models.uri import parse_model_uri
 from sluice.models.wording import text_of
 from sluice.pipelines.options.stream_tools import ReplayOptions
-from sluice.pipelines.plan.model import launch_errors, read_input_schema
+from sluice.pipelines.plan.declared import read_input_schema
+from sluice.pipelines.plan.model import launch_errors
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.decode.json_values import coerce, is_text
 
@@ -33,7 +34,8 @@ def find_changes(options: ReplayOptions) -> dict[str, str]:
 
 def _kinds(options: ReplayOptions) -> dict[str, pa.DataType]:
     with launch_errors():
-        kinds = read_input_schema(options.input_schema)
+        declared = read_input_schema(options.input_schema)
+        kinds = {name: kind for name, kind in declared.types.items() if name not in declared.texts}
         if not options.model:
             return kinds
         found = find_model(parse_model_uri(options.model), BeamFiles(), EndpointOptions(), _TIMEOUT_SECS)

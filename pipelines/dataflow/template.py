@@ -56,6 +56,7 @@ _GCS = r"^gs://[^\n\r]+$"
 _KINDS = {
     "GLOB": ("GCS_READ_FILE", _GCS),
     "FILE": ("GCS_READ_FILE", _GCS),
+    "FILE|auto": ("TEXT", r"^(auto|gs://[^\n\r]+)$"),
     "PATH": ("GCS_WRITE_FILE", _GCS),
     "SUBSCRIPTION": ("PUBSUB_SUBSCRIPTION", r"^projects/[^\n\r/]+/subscriptions/[^\n\r/]+$"),
     "TOPIC": ("PUBSUB_TOPIC", r"^projects/[^\n\r/]+/topics/[^\n\r/]+$"),

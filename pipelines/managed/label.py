@@ -14,7 +14,8 @@ from google.cloud import bigquery
 
 from sluice.models.signature import Signature
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan.model import read_input_schema
+from sluice.pipelines.options.schema import AUTO
+from sluice.pipelines.plan.declared import read_input_schema
 from sluice.transforms.bigquery.clients import call_options, open_client
 from sluice.transforms.bigquery.read_session import TableInput, dry_run
 from sluice.transforms.core.beam_files import match_files
@@ -55,7 +56,7 @@ def _options(options: BatchOptions) -> dict[str, str]:
 
 
 def _value(name: str, value: object) -> str:
-    if name == "input_schema":
+    if name == "input_schema" and value != AUTO:  # which is of the rows, and these are in the label
         return repr(read_input_schema(str(value)))  # the types in the file: it may be written anew
     if name in _PATHS and value and "://" not in str(value):
         return os.path.abspath(str(value))  # the same command, started in another directory, writes elsewhere

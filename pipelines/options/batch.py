@@ -55,10 +55,10 @@ class BatchEnds(DeviceFlags, TableFlags):
     input_format: str = flag("Format of the input; default: by the file's ending", "", choices=FORMATS, group="Input")
     input_schema: str = flag(
         "JSON file in BigQuery's schema form with the types of columns; needed to carry columns of JSON or TFRecord "
-        "input into another format",
+        "input into another format; auto: those that the first rows of JSON show (see sluice schema)",
         "",
         group="Input",
-        metavar="FILE",
+        metavar="FILE|auto",
     )
     write_disposition: str = flag(
         "What to do with existing rows of --output_table. append: keep them; truncate: replace them, all at once; "

@@ -7,6 +7,7 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.options.device import DeviceFlags
 from sluice.pipelines.options.flags import check_number, flag
 from sluice.pipelines.options.job import JobFlags
+from sluice.pipelines.options.schema import AUTO
 from sluice.pipelines.options.table import STORAGE_WRITE_API, STREAMING_INSERTS, TableFlags
 
 MESSAGE_FORMATS = ("json", "example", "avro", "raw")
@@ -147,6 +148,11 @@ class StreamingOptions(JobFlags, StreamingEnds):
         check_number(self, "file_interval_secs")
         if self.max_bundle_delay_ms != -1:
             check_number(self, "max_bundle_delay_ms")
+        if self.input_schema == AUTO:
+            raise UsageError(
+                f"--input_schema {AUTO}: messages cannot be looked at before the job; save some in a file, and let "
+                "`sluice schema` make a schema of it"
+            )
         if (self.input_format == "avro") != bool(self.avro_schema):
             raise UsageError("--avro_schema FILE and --input_format avro go together; give both or neither")
 

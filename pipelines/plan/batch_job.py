@@ -21,9 +21,10 @@ from sluice.pipelines.plan.batch_sinks import (
     plan_output_files,
     plan_output_table,
 )
+from sluice.pipelines.plan.declared import declare
 from sluice.pipelines.plan.first_rows import check_rows, check_sample
 from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
-from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults, read_input_schema
+from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults
 from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_columns
 from sluice.pipelines.plan.output_paths import Destination, parse_output
 from sluice.pipelines.plan.review import Review, review
@@ -227,9 +228,18 @@ def _plan_rows(
 ) -> _Rows:
     source = given.source
     raw = destination is not None and is_raw(source, destination.format, given.csv, options.columns, exclude)
-    schema = read_input_schema(options.input_schema)
+    declared = declare(options, source, signature, raw)
     output = destination.format if destination else ""
-    wanted = Wanted(schema, options.columns, exclude, options.column_defaults, raw, output, options.map)
+    wanted = Wanted(
+        declared.types,
+        options.columns,
+        (*exclude, *declared.left_out),
+        options.column_defaults,
+        raw,
+        output,
+        options.map,
+        declared.texts,
+    )
     plan = plan_input(source, signature, wanted, given.csv)
     if destination is None:
         return _Rows(plan, None, table_columns(plan, signature, options.output_prefix))

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from sluice.pipelines.plan.csv_texts import read_texts
 from sluice.transforms.core.formats import CSV, JSONL, TFRECORD, TYPED_FORMATS
-from sluice.transforms.decode.json import first_block
+from sluice.transforms.decode.json_file import first_block
 from sluice.transforms.decode.null_markers import with_spaced_nulls
 from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source

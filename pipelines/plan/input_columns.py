@@ -24,6 +24,7 @@ class Wanted:
 
     Attributes:
       schema: types from --input_schema, by name.
+      texts: columns that it says are JSON.
       columns: --columns: names of the input columns to carry into the output; None: all.
       exclude: names of input columns to leave out.
       defaults: --column_defaults: values for nulls, by column, as text.
@@ -39,6 +40,7 @@ class Wanted:
     raw: bool = False
     output: str = ""
     mapped: tuple[tuple[str, str], ...] = ()
+    texts: tuple[str, ...] = ()
 
     def column_of(self, name: str) -> str:
         """Returns the column that an input of the model takes."""
@@ -65,6 +67,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
       UsageError: model and input do not fit; the text names the column, both types and the remedy.
     """
     examples, specs = _specs(source, signature)
+    wanted = _as_the_model_takes(wanted, specs, source)
     _check_unknown_features(source, signature, wanted, examples)
     _check_names(source, signature, wanted)
     inputs = {spec.name for spec in signature.columns}
@@ -105,6 +108,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
         exact=exact,
         guessed=models.guessed,
         arrays=source.arrays,
+        texts=tuple(name for name in wanted.texts if name in columns) if source.format == JSONL else (),
     )
     return InputPlan(spec, tuple((name, columns[name]) for name in columns if name in carried))
 
@@ -117,6 +121,16 @@ def _specs(source: Source, signature: Signature) -> tuple[str, tuple[ColumnSpec,
     if signature.takes_examples and name in source.names and source.types:
         return "", (ColumnSpec(name, "string"),)
     return "", signature.columns
+
+
+def _as_the_model_takes(wanted: Wanted, specs: Sequence[ColumnSpec], source: Source) -> Wanted:
+    """Forgets that columns of the model are JSON, which is any value: they are read as the types that it takes."""
+    taken = {wanted.column_of(spec.name) for spec in specs}.intersection(wanted.texts)
+    if source.format != JSONL or not taken:
+        return wanted
+    schema = {name: kind for name, kind in wanted.schema.items() if name not in taken}
+    texts = tuple(name for name in wanted.texts if name not in taken)
+    return dataclasses.replace(wanted, schema=schema, texts=texts)
 
 
 def _check_unknown_features(source: Source, signature: Signature, wanted: Wanted, examples: str) -> None:
@@ -249,11 +263,12 @@ def _carried(source: Source, needed: dict[str, pa.DataType], wanted: Wanted) -> 
             carried[name] = kind
     if untyped:
         as_it_is = f"write {source.format}, which carries rows as they are"
+        by_rows = ", or auto: as the first rows are" if source.format == JSONL else ""
         if wanted.output == source.format:
             as_it_is = "leave out --columns and --exclude_columns, so that rows are carried as they are"
         raise UsageError(
             f"the types of {some_names(untyped)} are not known: each {source.format} row has types of its own. Give "
-            "their types with --input_schema FILE (BigQuery's JSON schema form), leave them out with --exclude_columns "
-            f"{','.join(untyped[:3])}, or {as_it_is}"
+            f"their types with --input_schema FILE (BigQuery's JSON schema form{by_rows}), leave them out with "
+            f"--exclude_columns {','.join(untyped[:3])}, or {as_it_is}"
         )
     return carried

@@ -35,6 +35,7 @@ class MessageWanted:
       format: of the messages: "json", "example", "avro" or "raw".
       avro_schema: JSON text of the schema that Avro messages are written with.
       schema: types from --input_schema, by name.
+      texts: columns that it says are JSON.
       columns: --columns: names of the input columns to carry into the sinks; None: all.
       exclude: names of input columns to leave out.
       defaults: --column_defaults: values for nulls, by column, as text.
@@ -58,6 +59,7 @@ class MessageWanted:
     files_format: str = ""
     flatten: bool = False
     mapped: tuple[tuple[str, str], ...] = ()
+    texts: tuple[str, ...] = ()
 
     def is_raw(self, sink_format: str) -> bool:
         """Whether messages go into a sink as they are: same row format in and out, no choice among columns."""
@@ -102,7 +104,7 @@ def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
     plan = plan_input(
         source,
         signature,
-        Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw, output, wanted.mapped),
+        Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw, output, wanted.mapped, wanted.texts),
         CsvOptions(),
     )
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None

@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
@@ -22,8 +21,7 @@ from sluice.models.tensors.columns import default_value
 from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
-from sluice.transforms.bigquery.schema import read_schema_file
-from sluice.transforms.core.beam_files import BeamFiles, open_binary
+from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.failures import FULL
 
 # How long a model's server may take to describe what it serves.
@@ -110,22 +108,6 @@ def _with_wanted(options: JobOptions, columns: Sequence[str], signatures: dict[s
     if not kept:
         raise UsageError("--exclude_columns leaves out every output of the model, so there is nothing to write")
     return {signature.name: signature.with_outputs(kept)}
-
-
-def read_input_schema(path: str) -> dict[str, pa.DataType]:
-    """Returns the columns' types from the file of --input_schema; {} without a file.
-
-    Raises:
-      UsageError: the file cannot be read, or is not a schema.
-    """
-    if not path:
-        return {}
-    try:
-        with open_binary(path) as file:
-            schema = read_schema_file(file.read().decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--input_schema {path} cannot be read: {error}") from error
-    return dict(zip(schema.names, schema.types, strict=True))
 
 
 def parse_defaults(signature: Signature, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.plan.declared import read_input_schema
 from sluice.pipelines.plan.messages import MessagePlan, MessageWanted, plan_messages
 from sluice.pipelines.plan.model import (
     check_callable,
@@ -13,7 +14,6 @@ from sluice.pipelines.plan.model import (
     launch_errors,
     make_recipe,
     parse_defaults,
-    read_input_schema,
     without_account,
 )
 from sluice.pipelines.plan.output_paths import parse_output
@@ -108,10 +108,12 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str, account: 
 def _plan_messages(
     options: StreamingOptions, signature: Signature, exclude: tuple[str, ...], files_format: str
 ) -> MessagePlan:
+    declared = read_input_schema(options.input_schema)
     wanted = MessageWanted(
         format=options.input_format,
         avro_schema=_read_avro_schema(options.avro_schema),
-        schema=read_input_schema(options.input_schema),
+        schema=declared.types,
+        texts=declared.texts,
         columns=options.columns,
         exclude=exclude,
         defaults=options.column_defaults,

@@ -17,7 +17,7 @@ TENSORFLOW = {"tensorflow", "tfx_bsl"}
 BEAM = {"apache_beam"}
 YAML = {"yaml"}
 CLIENTS = {"grpc", "google.pubsub_v1", "google.cloud.bigquery", "google.cloud.bigquery_storage_v1"}
-COMMANDS = ["batch", "streaming", "inspect", "zoo", "demo", "demo-streaming"]
+COMMANDS = ["batch", "streaming", "inspect", "schema", "zoo", "demo", "demo-streaming"]
 COMMANDS += ["serve", "failures", "replay", "simulate", "latency", "compare", "template"]
 
 # By what runs: its code, and what must not be imported at its end. MODEL, INPUT and OUTPUT are paths.
@@ -36,8 +36,9 @@ CASES = {
         "exits(2, 'failures', 'f', '--top=-1')\n"
         "exits(2, 'replay', '--failures=f', '--to=t')\n"
         "exits(2, 'demo-streaming', '--rate=0')\n"
-        "exits(2, 'compare', '--model=m')",
-        TENSORFLOW | BEAM | CLIENTS,
+        "exits(2, 'compare', '--model=m')\n"
+        "exits(2, 'schema')",
+        TENSORFLOW | BEAM | CLIENTS | YAML,
     ),
     "sluice inspect, of a local model": ("exits(0, 'inspect', '--model', MODEL)", TENSORFLOW | BEAM | CLIENTS),
     "the sample rows of sluice zoo": (

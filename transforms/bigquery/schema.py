@@ -73,6 +73,16 @@ def read_schema_file(text: str) -> pa.Schema:
     return bigquery_to_arrow_schema(fields)
 
 
+def json_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Returns the names of the columns whose type is JSON, of a schema that `bigquery_to_arrow_schema` returned."""
+    wanted = _TEXT_TYPES["JSON"]
+    return tuple(
+        field.name
+        for field in schema
+        if pa.types.is_string(field.type) and (field.metadata or {}).get(_EXTENSION) == wanted
+    )
+
+
 def bigquery_to_arrow_schema(fields: Sequence[Field]) -> pa.Schema:
     """Returns the Arrow schema of a table's fields.
 

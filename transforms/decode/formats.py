@@ -12,7 +12,7 @@ from sluice.transforms.core.beam_files import check_unchanged, is_storage_error
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.avro import look_avro, read_avro_range
 from sluice.transforms.decode.csv_file import look_csv, read_csv_range, split_csv
-from sluice.transforms.decode.json import look_json, read_json_range, split_json
+from sluice.transforms.decode.json_file import look_json, read_json_range, split_json
 from sluice.transforms.decode.parquet import look_parquet, read_parquet_range
 from sluice.transforms.decode.ranges import RANGE_BYTES, BadBeginning, FileRange, FileState, Reader, split_evenly
 from sluice.transforms.decode.spec import Decoded, InputSpec, file_failure

@@ -14,13 +14,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from sluice.models.errors import CorruptFile
 from sluice.models.wording import message, text_of
-from sluice.transforms.core.beam_files import open_text
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import ROUNDED, rounds
-from sluice.transforms.decode.json_array import begins_array, read_array
-from sluice.transforms.decode.json_text import as_python_reads, may_hold
+from sluice.transforms.decode.json_text import as_python_reads, may_hold, member_texts, text_columns
 from sluice.transforms.decode.json_values import (
     Json,
     coerce,
@@ -30,10 +27,8 @@ from sluice.transforms.decode.json_values import (
     holds_rounded,
     read_objects,
 )
-from sluice.transforms.decode.lines import LineBlock, is_utf8, read_blocks
-from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened, split_evenly, unsplit
+from sluice.transforms.decode.lines import LineBlock, is_utf8
 from sluice.transforms.decode.spec import (
-    CsvOptions,
     Decoded,
     InputSpec,
     Undecodable,
@@ -55,58 +50,6 @@ _MAX_SPACES = 8
 _LONG_WHOLE = re.compile(rb"[0-9]{16}\.0")
 # A block of so few rows is decoded row by row, not halved again.
 _FEW_ROWS = 64
-
-
-def look_json(path: str, _: CsvOptions) -> Look:
-    """Returns the first rows of a file and their keys; a line, or value of an array, that is no object is left out.
-
-    Raises:
-      CorruptFile: none of the first is a JSON object.
-    """
-    block = first_block(path)
-    lines = [block.line(number) for number in range(min(len(block), SAMPLE_ROWS))] if block else []
-    lines = [line for line in lines if line.strip()]
-    rows = tuple(row for row in map(_json_object, lines) if row is not None)
-    if lines and not rows:
-        text = "none of its first {count} lines is a JSON object; the first begins {!r}"
-        raise CorruptFile(message(text, lines[0][:40], count=len(lines)))
-    return Look(tuple(dict.fromkeys(name for row in rows for name in row)), {}, rows)
-
-
-def first_block(path: str) -> LineBlock | None:
-    """Returns the first lines of a file, or the first values of an array; None if there are none."""
-    with open_text(path) as file:
-        return next(read_array(file) if begins_array(file) else read_blocks(file), None)
-
-
-def is_array(path: str) -> bool:
-    """Whether a file holds a JSON array."""
-    with open_text(path) as file:
-        return begins_array(file)
-
-
-def split_json(path: str, size: int, spec: InputSpec, range_bytes: int) -> list[FileRange]:
-    """Returns the ranges of a file; a single one if it may be an array."""
-    return unsplit(path, size) if spec.arrays else split_evenly(path, size, spec, range_bytes)
-
-
-def _json_object(line: bytes) -> dict[str, Json] | None:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def read_json_range(part: FileRange, spec: InputSpec) -> Read:
-    """Yields the rows of a range."""
-    with opened(part.path, open_text) as file:
-        array = spec.arrays and begins_array(file)
-        for block in read_array(file) if array else read_blocks(file, part.start, part.stop):
-            end = block.offset + len(block.data)
-            if array:  # whose lines are not those of the file
-                end = int(block.positions[-1]) + len(block.line(len(block) - 1))
-            yield decode_json(block, spec, f"{part.path}#byte="), len(block.data), end
 
 
 def decode_json(block: LineBlock, spec: InputSpec, origin: str) -> Decoded:
@@ -161,8 +104,11 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         table = read_objects(block.data, pa.schema(forms.items()), "ignore")
         if table.num_rows != len(rows):
             return None
-        columns = table.combine_chunks().to_batches()[0].columns if spec.columns else []
-        arrays = [from_form(column, kind) for column, (_, kind) in zip(columns, spec.columns, strict=True)]
+        columns = table.combine_chunks().to_batches()[0].columns if forms else []
+        kinds = dict(spec.columns)
+        found = {name: from_form(column, kinds[name]) for name, column in zip(forms, columns, strict=True)}
+        found |= text_columns(block, rows, spec.texts)
+        arrays = [found[name] for name, _ in spec.columns]
     except (ValueError, pa.ArrowException):
         return None
     exact = (array for array, (name, _) in zip(arrays, spec.columns, strict=True) if name in spec.exact)
@@ -170,15 +116,16 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
 
 
 def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:
-    """Returns the type to parse each column with, by the first values that are not null."""
+    """Returns the type to parse each column with, except texts, by the first values that are not null."""
+    typed = [(name, kind) for name, kind in spec.columns if name not in spec.texts]
     found: dict[str, Json] = {}
     for row in rows[:_FORM_ROWS].tolist():
         with contextlib.suppress(orjson.JSONDecodeError):  # pyarrow decides what is JSON
             values = orjson.loads(block.line(row))
             found = values | {name: value for name, value in found.items() if value is not None}
-        if all(found.get(name) is not None for name, _ in spec.columns):
+        if all(found.get(name) is not None for name, _ in typed):
             break
-    return {name: form_of(found.get(name), kind) for name, kind in spec.columns}
+    return {name: form_of(found.get(name), kind) for name, kind in typed}
 
 
 def _framed(block: LineBlock, rows: np.ndarray) -> bool:
@@ -227,14 +174,17 @@ def _decode_rows(block: LineBlock, rows: np.ndarray, spec: InputSpec, origin: st
 
 def _decode_alone(block: LineBlock, spec: InputSpec) -> list[pa.Array]:
     """Returns the columns of the one row of a block."""
+    line = block.line(0)
     try:
-        values = decode_object(block.line(0), spec)
+        values = decode_object(line, spec)
     except _NotJson:  # among other rows pyarrow accepts "Inf" and any depth, so a single row must pass, too
         if not _is_pyarrows(block):
             raise
-        names = {name for name, _ in spec.columns}.union(spec.added)
-        values = decode_object(as_python_reads(block.line(0), names), spec)
-    return [pa.array([value], kind) for value, (_, kind) in zip(values, spec.columns, strict=True)]
+        names = {name for name, _ in spec.columns if name not in spec.texts}.union(spec.added)
+        values = decode_object(as_python_reads(line, names), spec)
+    texts = dict.fromkeys(spec.texts) | member_texts(line, spec.texts) if spec.texts else {}
+    columns = zip(values, spec.columns, strict=True)
+    return [pa.array([texts.get(name, value)], kind) for value, (name, kind) in columns]
 
 
 def _is_pyarrows(block: LineBlock) -> bool:
@@ -251,7 +201,12 @@ class _NotJson(ValueError):
     pass
 
 
-def _loads(line: bytes) -> Json:
+def load_json(line: bytes) -> Json:
+    """Returns a JSON value, in which NaN and Infinity may stand as Python writes them.
+
+    Raises:
+      ValueError: it is no JSON.
+    """
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -264,12 +219,12 @@ def _loads(line: bytes) -> Json:
 
 
 def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
-    """Returns the values of a JSON object in the order of the columns, in the forms that `pa.array` accepts.
+    """Returns the values of a JSON object in the order of the columns, in the forms that `pa.array` accepts; no texts.
 
     Raises:
       ValueError: the line is not one JSON object, or a value does not fit its column. The text names the column.
     """
-    value = _loads(line)
+    value = load_json(line)
     if not isinstance(value, dict):
         raise ValueError(message("a JSON object is expected, found a {kind}", kind=type(value).__name__))
     for name in spec.added:
@@ -277,7 +232,7 @@ def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
             text = "the row has a value '{name}', and so has the model; give --output_prefix TEXT"
             raise ValueError(message(text, name=name))
     values, decimals = [], {name for name, kind in spec.columns if holds_decimal(kind)}
-    exact = _exactly(line, decimals) if decimals else {}
+    exact = dict.fromkeys(spec.texts) | (_exactly(line, decimals) if decimals else {})
     for name, kind in spec.columns:
         try:
             values.append(coerce(exact.get(name, value.get(name)), kind))

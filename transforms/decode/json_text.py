@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from sluice.transforms.core.search import holds
+from sluice.transforms.decode.lines import LineBlock
 
 # A string, and the colon that makes it a key. Found one after the other, they begin where strings begin.
 _STRINGS = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*+:)?', re.DOTALL)
@@ -76,3 +78,26 @@ def _as_python_writes_it(token: re.Match[bytes]) -> bytes:
     if token[1].endswith(b"NaN"):
         return b"NaN"
     return b"-Infinity" if token[1].startswith(b"-") else b"Infinity"
+
+
+def member_texts(line: bytes, names: Collection[str]) -> dict[str, str]:
+    """Returns the values of these keys of an object, as they are written; nulls are left out.
+
+    Of a key that is there twice the last one counts, as for Python.
+    """
+    found: dict[object, bytes] = {}
+    for member in _members(line):
+        key = _STRINGS.match(member.lstrip())
+        if key and (name := _unescaped(key[1])) in names:
+            found[name] = member.lstrip()[key.end() :].strip()
+    return {str(name): text.decode() for name, text in found.items() if text != b"null"}
+
+
+def text_columns(block: LineBlock, rows: np.ndarray, names: Collection[str]) -> dict[str, pa.Array]:
+    """Returns columns that hold the texts of their values.
+
+    Args:
+      rows: the lines of the block that are objects.
+    """
+    found = [member_texts(block.line(row), names) for row in rows.tolist()] if names else []
+    return {name: pa.array([each.get(name) for each in found], pa.string()) for name in names}

@@ -23,7 +23,7 @@ from sluice.transforms.decode.convert import EXACT, ROUNDED, may_round, rounds, 
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 # The doubles that JSON has no numbers for: https://protobuf.dev/programming-guides/json/
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # A tensor has at most this many dimensions.
 _MAX_DEPTH = 64
 # https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values
@@ -251,8 +251,8 @@ def _integer(value: Json, kind: pa.DataType) -> int:
 
 
 def _float(value: Json, kind: pa.DataType) -> float:
-    if isinstance(value, str) and value in _NOT_FINITE:
-        return _NOT_FINITE[value]
+    if isinstance(value, str) and value in NOT_FINITE:
+        return NOT_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _expected("a number", value)
     with np.errstate(over="ignore"):

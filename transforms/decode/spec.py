@@ -32,7 +32,7 @@ class CsvOptions:
       encoding: of the files, by a name of Python's; "": UTF-8. Others are read unsplit, with positions as in UTF-8.
       skip_lines: how many lines of each file come before its header, or its first row.
       rename_duplicates: give numbers to names that come again, and names to columns that have none.
-      cr_ends: lines end with a carriage return alone.
+      cr_ends: lines of the first files end with a carriage return alone. Whoever reads a file looks itself.
       null_values: texts that stand for no value, besides the empty field, in all columns but those of strings.
       null_strings: they, and the empty field, do so in columns of strings, too; not in what is fed (`InputSpec.fed`),
         where they always do.
@@ -77,7 +77,8 @@ class InputSpec:
       payload: carry the source text of each row, for failures and for writers of raw rows.
       header: for CSV whose lines are written as they are: the header that every file must have.
       added: for JSON objects that are written as they are: the names that the output adds to them.
-      arrays: for JSON: files may be arrays of objects. They are read unsplit.
+      arrays: for JSON: the first files are arrays of objects. Such files are read unsplit.
+      texts: for JSON: columns that hold any value, as the text that it has in its row.
     """
 
     format: str
@@ -87,6 +88,7 @@ class InputSpec:
     decimals: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     exact: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     guessed: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    texts: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     csv: CsvOptions = dataclasses.field(default_factory=CsvOptions)
     examples: str = ""
     payload: bool = True

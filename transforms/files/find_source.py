@@ -14,7 +14,7 @@ from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PACKED, PARQUET, input_ending
 from sluice.transforms.decode.csv_file import has_cr_ends
 from sluice.transforms.decode.formats import READERS
-from sluice.transforms.decode.json import is_array
+from sluice.transforms.decode.json_file import is_array
 from sluice.transforms.decode.json_values import Json
 from sluice.transforms.decode.ranges import Look
 from sluice.transforms.decode.spec import CsvOptions

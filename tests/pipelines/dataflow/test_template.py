@@ -83,6 +83,7 @@ BY_METAVAR: dict[str, st.SearchStrategy[Any]] = {
     "GLOB": st.lists(texts.map(lambda text: "gs://b/" + text.rstrip("\\")), min_size=1, max_size=2).map(tuple),
     "ENCODING": st.sampled_from(["cp1252", "UTF-8", "utf-16"]),
     "FILE": texts.map("gs://b/{}".format),
+    "FILE|auto": st.just("auto") | texts.map("gs://b/{}".format),
     "PATH": names.map("gs://b/{}.csv".format),
     "SUBSCRIPTION": ids.map("projects/p/subscriptions/{}".format),
     "TOPIC": ids.map("projects/p/topics/{}".format),

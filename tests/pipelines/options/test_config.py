@@ -18,7 +18,7 @@ from sluice.pipelines.options.config import config_text, read_settings, used_opt
 from sluice.pipelines.options.flags import SECRETS, from_namespace
 from sluice.pipelines.options.parser import Parser
 from sluice.pipelines.options.streaming import StreamingOptions
-from tests.support.paths import ROOT
+from tests.support.docs import fence
 from tests.support.sizes import examples
 
 FILES = {"model": "m", "input": "i.csv", "output": "o.csv"}
@@ -287,7 +287,7 @@ def test_words_for_a_flag_of_ours_are_quoted_by_nobody(job: Path) -> None:
 
 
 def test_the_example_in_the_docs_is_a_file_of_flags(job: Path) -> None:
-    text = (ROOT / "docs/batch.md").read_text()
+    text = fence("docs/batch.md", "sluice batch --config job.yaml")
     example = text.split("<<'END'\n", 1)[1].split("END\n", 1)[0]
     found = options(job, example)
     assert (found.model, found.limit) == ("work/model", 0)

@@ -236,8 +236,8 @@ CASES: list[tuple[str, Source, Signature, dict[str, Any], str]] = [
         MODEL,
         {},
         "the types of a, b, c, d are not known: each jsonl row has types of its own. Give their types with "
-        "--input_schema FILE (BigQuery's JSON schema form), leave them out with --exclude_columns a,b,c, or write "
-        "jsonl, which carries rows as they are",
+        "--input_schema FILE (BigQuery's JSON schema form, or auto: as the first rows are), leave them out with "
+        "--exclude_columns a,b,c, or write jsonl, which carries rows as they are",
     ),
     (
         "features that are not known",

@@ -165,6 +165,32 @@ def check_alone(lines: list[bytes], spec: InputSpec) -> None:
     ]
 
 
+TEXTS = InputSpec(JSONL, (("other", pa.string()), ("id", pa.int64()), ("tags", pa.string())), texts=("other", "tags"))
+
+
+@examples(60)
+@example([b'{"other": Inf, "id": 1}', b'{"id": "x"}', b'{"other": {"a": -NaN}, "id": 1.0}', b'{"id": 2}'])
+@given(st.lists(st.one_of(LINES, JUNK, PYARROWS), max_size=10))
+def test_a_text_does_not_depend_on_the_rows_beside_it(lines: list[bytes]) -> None:
+    check_alone(lines, TEXTS)
+
+
+@pytest.mark.parametrize("beside", [b"", b'{"id": "x"}'])
+def test_texts_are_the_values_as_they_are_written(beside: bytes) -> None:
+    written = [b"1.50", b'"a\\u0062\\"}"', b"[1, {}]", b'{"b": [9007199254740993.0]}', b"true", b"12345678901234567890"]
+    lines = [b'{"id": 1, "x": {"other": 1}, "oth\\u0065r" :  %s , "tags": null}' % text for text in written]
+    decoded = decode(b"\n".join([*lines, beside]), TEXTS)
+    assert [row["other"] for row in rows_of(decoded)] == [text.decode() for text in written]
+    assert {row["tags"] for row in rows_of(decoded)} == {None}
+    assert len(decoded.failures) == bool(beside)
+
+
+def test_of_a_text_that_is_there_twice_the_last_counts() -> None:
+    line = b'{"other": 1, "id": 1, "other": [2]}'
+    expected = [{"other": "[2]", "id": 1, "tags": None}]
+    assert rows_of(decode(line, TEXTS)) == rows_of(decode(line + b"\n{", TEXTS)) == expected
+
+
 @pytest.mark.parametrize("count", [1, 64, 65, 1000])
 @pytest.mark.parametrize("bad", [b"null", b"[1]", b'{"id": "x"}', b"\xff", GOOD[:-1], GOOD + GOOD])
 def test_one_bad_row_costs_one_row(count: int, bad: bytes) -> None:
