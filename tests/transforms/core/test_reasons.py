@@ -133,3 +133,17 @@ def test_private_reasons_have_no_value() -> None:
     assert groups[1].example == "column 'age': [withheld] is not int64"
     assert groups[1].reason == "column 'age': … is not int64" and groups[1].origin == "f.csv#byte=1"
     assert secret in repr(reasons.top())
+
+
+def test_public_texts_tell_reasons_only_if_they_have_them() -> None:
+    """What a server says is withheld from a public text, and is the reason all the same."""
+    reasons = Reasons()
+    for number in range(50):
+        reasons.add("decode", "InvalidRow", message("column '{name}': {} is not int64", repr(f"{number}x"), name="age"))
+        words = "no such table" if number % 2 else "no such column"
+        reasons.add("predict", "BadInput", message("{address}: {}", words, address="host"))
+    assert [(group.count, group.reason) for group in reasons.top()] == [
+        (50, "column 'age': … is not int64"),
+        (25, "host: no such column"),
+        (25, "host: no such table"),
+    ]
