@@ -30,7 +30,7 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | Non
       gate: once closed, the job does not commit its output.
     """
     read = pipeline | "Read" >> plan.input.reader
-    scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix)
+    scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix, contents=plan.contents)
     return _publish(plan, Joined(scored.rows, scored.failures, read.failures, read.tally), gate)
 
 
@@ -67,7 +67,8 @@ def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
     read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
     decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts)
     decoded = pipeline | "Read" >> read | "Decode" >> decode
-    scored = decoded.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix, is_endless=True)
+    predict = Predict(plan.recipe, plan.output_prefix, is_endless=True, contents=plan.contents)
+    scored = decoded.rows | "Predict" >> predict
     failed = {"Decode": decoded.failures, "Predict": scored.failures}
     for label, writer in _writers(plan).items():
         failed[label] = scored.rows | f"Write{label}" >> writer

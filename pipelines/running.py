@@ -128,17 +128,18 @@ def _summarise(
     reasons = top_reasons(summary.failures, summary.failure_files, private)
     summary = dataclasses.replace(summary, reasons=reasons)
     _LOG.debug("Phases: %s", phases.text())
-    sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_more(summary)}")
+    sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_more(summary, plan.contents is not None)}")
     if options.summary_file:
         used, of_beam = used_options(options), used_beam_options(settings)
         summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
 
 
-def _more(summary: Summary) -> str:
+def _more(summary: Summary, rows_name_files: bool) -> str:
     """Returns the lines under the reasons: what shows all of them, and which files could not be read to the end."""
     files = sum(summary.failures_by.get(READ, {}).values())
-    lost = f"{files} file(s) could not be read to the end: their further rows are NOT in the output\n" if files else ""
+    rows = "the rows that name them, or further rows of them," if rows_name_files else "their further rows"
+    lost = f"{files} file(s) could not be read to the end: {rows} are NOT in the output\n" if files else ""
     where = where_failures_are(summary.failure_files, summary.failures_table) if summary.failures else ""
     return where + lost
 

@@ -27,6 +27,7 @@ from sluice.transforms.core.batches import failure_of, origin_of, without_fed
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
+from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
 from sluice.transforms.core.outputs import VERSION_COLUMN, append_outputs
 from sluice.transforms.core.worker import replace_worker
 
@@ -53,6 +54,7 @@ class Predict(Composite):
       files: read the files of the model; Beam's FileSystems by default.
       is_endless: of a stream, which no failure rate ends. Rows that fail before any row has passed then fail the
         bundle, because the model may be at fault; after 1,000 different ones, or 60 s with 10, by TooManyFailures.
+      contents: inputs that get what is in files, whose paths are in columns; None: there are none.
     """
 
     def __init__(
@@ -61,9 +63,10 @@ class Predict(Composite):
         output_prefix: str = "",
         files: ModelFiles | None = None,
         is_endless: bool = False,
+        contents: FileInputs | None = None,
     ) -> None:
         super().__init__()
-        self._fn = _Predict(recipe, output_prefix, files or BeamFiles(), is_endless)
+        self._fn = _Predict(recipe, output_prefix, files or BeamFiles(), is_endless, contents)
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Result:
         outputs = batches | "Call" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="rows")
@@ -94,8 +97,16 @@ class _Predict(beam.DoFn):
     cumulativeThrottlingSeconds; rows_predicted/VERSION of a served model; batch_size, predict_latency_msec, queue_msec,
     model_load_msec."""
 
-    def __init__(self, recipe: ModelRecipe, output_prefix: str, files: ModelFiles, is_endless: bool) -> None:
+    def __init__(
+        self,
+        recipe: ModelRecipe,
+        output_prefix: str,
+        files: ModelFiles,
+        is_endless: bool,
+        contents: FileInputs | None = None,
+    ) -> None:
         self._recipe = recipe
+        self._contents = contents
         self._is_endless = is_endless
         self._prefix = output_prefix
         self._files = files
@@ -124,6 +135,17 @@ class _Predict(beam.DoFn):
         window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[_Output]:
+        for rows, failures in load_files(batch, self._contents) if self._contents else (Loaded(batch, []),):
+            count_failures(failures)
+            for failure in failures:
+                yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, timestamp, (window,)))
+            if rows is not None:
+                self._submit(rows, window, timestamp)
+            while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
+                yield from self._emit()
+        self._report_throttling()
+
+    def _submit(self, batch: pa.RecordBatch, window: BoundedWindow, timestamp: Timestamp) -> None:
         bound = self._scheduler.model.bind(batch)
         tickets = [  # the scheduler has the tensors, and no one else needs them
             (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
@@ -132,9 +154,6 @@ class _Predict(beam.DoFn):
         batch = without_fed(batch)
         self._work.append(_Work(batch, bound.errors, tickets, (window,), timestamp))
         self._rows, self._bytes = self._rows + batch.num_rows, self._bytes + batch.nbytes
-        while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
-            yield from self._emit()
-        self._report_throttling()
 
     def finish_bundle(self) -> Iterator[_Output]:
         while self._work:

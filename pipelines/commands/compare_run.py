@@ -27,7 +27,7 @@ from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from sluice.transforms.core.beam_files import write_text
-from sluice.transforms.core.formats import PACKED
+from sluice.transforms.core.formats import FILES, PACKED
 from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.find_files import find_files
 
@@ -38,7 +38,7 @@ _NOT_HERE = (
     "input_table",
     "input_query",
     "failures_table",
-    *("limit", "check", "vertex_direct"),
+    *("limit", "check", "vertex_direct", "read_paths", "read_paths_root"),
 )
 
 
@@ -96,6 +96,8 @@ def joined_flags(words: Sequence[str]) -> list[str]:
     for flag in flags:
         if flag.removeprefix("--").partition("=")[0] in _NOT_HERE:
             raise UsageError(f"{flag.partition('=')[0]} has no place in a comparison; leave it out")
+        if flag == f"--input_format={FILES}":
+            raise UsageError(f"{flag}: a comparison reads rows, and no files that are rows")
     return flags
 
 

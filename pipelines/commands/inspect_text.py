@@ -87,7 +87,22 @@ def _rows(description: Description) -> Iterator[list[str]]:
         yield [f"Sample row for {name}, a line of a .jsonl file{whole}", f"  {text}"]
     yield _section("Output columns", [(field["name"], field["type"]) for field in description["output_columns"]])
     yield ["BigQuery schema of predictions", *_table_schema(description)]
+    if name := _takes_files(description):
+        yield [
+            f"If '{name}' takes the bytes of files, such as images",
+            "  each file a row:   --input 'DIR/*.jpg' --input_format files",
+            f"  paths in a column: --read_paths {shlex.quote(name)}=COLUMN",
+        ]
     yield ["Try", f"  {description['command']}"]
+
+
+def _takes_files(description: Description) -> str:
+    """Returns the model's only input, if the bytes of files may be its values; "": there is none."""
+    columns = description["columns"]
+    one_string = (
+        len(columns) == 1 and columns[0]["dtype"] == "string" and all(size == 1 for size in columns[0]["shape"])
+    )
+    return str(columns[0]["name"]) if one_string else ""
 
 
 def _table_schema(description: Description) -> list[str]:

@@ -119,7 +119,7 @@ def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptio
             f"{flag} is on this machine, which Dataflow's workers cannot reach; give the server's address "
             "in their network"
         )
-    for name in ("input", "model", "output", "failures", "failure_payload_dir"):
+    for name in ("input", "read_paths_root", "model", "output", "failures", "failure_payload_dir"):
         value = getattr(job, name, "")
         paths = (value,) if isinstance(value, str) else value
         path = next((path for path in paths if path and "://" not in path), "")

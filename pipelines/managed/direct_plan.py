@@ -24,7 +24,7 @@ from sluice.transforms.bigquery.read import read_sample
 from sluice.transforms.bigquery.read_session import TableInput
 from sluice.transforms.bigquery.table import parse_table_id
 from sluice.transforms.core.beam_files import match_files
-from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, OUTPUT_ENDINGS, TFRECORD, input_format
+from sluice.transforms.core.formats import BIGQUERY, CSV, FILES, JSONL, OUTPUT_ENDINGS, TFRECORD, input_format
 from sluice.transforms.decode.json_values import Json
 from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import Source, find_source
@@ -105,7 +105,8 @@ def _files(options: BatchOptions, signature: Signature) -> _Input:
     files = match_files(pattern)
     kind = options.input_format or input_format(files[0].path if files else pattern)
     if kind and kind not in _INSTANCES:
-        raise UsageError(f"--input {pattern}: the service reads no {kind} files; {_INSTEAD}")
+        what = "no files as rows" if kind == FILES else f"no {kind} files"
+        raise UsageError(f"--input {pattern}: the service reads {what}; {_INSTEAD}")
     paths = tuple(file.path for file in files)
     if files and kind == TFRECORD and not signature.takes_examples:  # records of any bytes
         source = Source(kind, paths[0], len(paths), sum(file.size_in_bytes for file in files), ())

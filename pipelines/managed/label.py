@@ -27,7 +27,7 @@ _FORM = "1"
 _GROUPS_APART = ("Endpoint", "BigQuery", "Run")
 # Flags likewise; and those whose meaning is in the label already: `input` in the files that it matches.
 _APART = ("input", "model", "overwrite", "max_failure_rate", "detach", "cancel_on_interrupt")
-_PATHS = ("output", "failures", "failure_payload_dir")
+_PATHS = ("output", "failures", "failure_payload_dir", "read_paths_root")
 # Values of labels have 63 characters at most, of a-z, 0-9, _ and -. A letter is first, so that no filter takes it for a
 # number.
 _LETTER, _DIGITS = "s", 40

@@ -52,7 +52,7 @@ class ManagedPlan:
     def encoding(self) -> Encoding:
         """What makes instances of rows."""
         recipe = self.batch.recipe
-        return Encoding(recipe.spec.uri, self.signature, recipe.model.defaults)
+        return Encoding(recipe.spec.uri, self.signature, recipe.model.defaults, self.batch.contents)
 
     def decoding(self, unanswered: str) -> Decoding:
         """Returns what makes outputs of answers.

@@ -9,7 +9,7 @@ from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse
 from sluice.pipelines.options.job import JobFlags
 from sluice.pipelines.options.table import FILE_LOADS, STORAGE_WRITE_API, TableFlags
 from sluice.pipelines.options.vertex import NOT_DIRECT, VertexFlags
-from sluice.transforms.core.formats import FORMATS
+from sluice.transforms.core.formats import FILES, INPUT_FORMATS
 
 DISPOSITIONS = ("append", "truncate", "empty")
 
@@ -52,7 +52,13 @@ class BatchEnds(DeviceFlags, TableFlags):
         group="Output",
         metavar="PATH",
     )
-    input_format: str = flag("Format of the input; default: by the file's ending", "", choices=FORMATS, group="Input")
+    input_format: str = flag(
+        "Format of the input; default: by the file's ending. files: each file, such as an image, is a row, with the "
+        "columns path and content; an input that takes bytes gets the content",
+        "",
+        choices=INPUT_FORMATS,
+        group="Input",
+    )
     input_schema: str = flag(
         "JSON file in BigQuery's schema form with the types of columns; needed to carry columns of JSON or TFRecord "
         "input into another format; auto: those that the first rows of JSON show (see sluice schema)",
@@ -115,6 +121,12 @@ class BatchOptions(VertexFlags, JobFlags, CsvFlags, BatchEnds):
             raise UsageError(f"--max_failure_rate {self.max_failure_rate:g}: it is a share between 0 and 1")
         check_number(self, "limit", whole=True)
         self.check_csv()
+        self.check_read_paths()
+        if self.read_paths and self.input_format == FILES:
+            raise UsageError(
+                "--read_paths names a column of paths in rows; with --input_format files each file is a row itself: "
+                "give --map INPUT=content to say which input gets it"
+            )
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from sluice.models.errors import UsageError
 from sluice.pipelines.options.flags import flag, parse_bool, parse_map, parse_names, parse_pairs, progress_flag
 from sluice.transforms.core.formats import FORMATS
 
@@ -26,6 +27,22 @@ class JobFlags:
         group="Input",
         metavar="INPUT=COLUMN,...",
         repeated=True,
+    )
+    read_paths: tuple[tuple[str, str], ...] = flag(
+        "Inputs of the model that get what is in files, and the columns that hold their paths or URIs; may be repeated",
+        (),
+        parse_map,
+        group="Input",
+        metavar="INPUT=COLUMN,...",
+        repeated=True,
+    )
+    read_paths_root: str = flag(
+        "Directory, local or a URI, where relative paths of --read_paths begin; no path leads out of it. Default: a "
+        "relative path begins in the directory of the file that holds its row, and any path may be read, but no "
+        "message names a file of the worker's own disk",
+        "",
+        group="Input",
+        metavar="DIR",
     )
     output_format: str = flag(
         "Format of the output files; default: by their ending", "", choices=FORMATS, group="Output"
@@ -57,3 +74,12 @@ class JobFlags:
     )
     summary_file: str = flag("Also write the summary as JSON to this file", "", group="Run", metavar="FILE")
     progress: str = progress_flag()
+
+    def check_read_paths(self) -> None:
+        """Checks the flags for files that rows name.
+
+        Raises:
+          UsageError: a flag has no effect.
+        """
+        if self.read_paths_root and not self.read_paths:
+            raise UsageError("--read_paths_root applies to --read_paths INPUT=COLUMN, which is not given; leave it out")

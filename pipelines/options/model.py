@@ -132,9 +132,12 @@ class ModelFlags(EndpointFlags):
     )
     signature: str = flag("Signature of the model to call", DEFAULT_SIGNATURE, group="Model", metavar="NAME")
     max_batch_size: int = flag(
-        "Maximum rows per call; 0: 4096 in the worker, 512 for an endpoint", 0, int, group="Model",
+        "Maximum rows per call; 0: 4096 in the worker, 512 for an endpoint, 64 if an input gets what is in files",
+        0,
+        int,
+        group="Model",
         metavar="ROWS",
-    )  # fmt: skip
+    )
     max_batch_bytes: int = flag("Maximum bytes of tensors per call", 64 << 20, int, group="Model", metavar="BYTES")
     max_batch_delay_ms: float = flag(
         "How long rows wait for more rows although the model is free", 0.0, float, group="Model", metavar="MS"

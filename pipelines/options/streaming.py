@@ -146,6 +146,7 @@ class StreamingOptions(JobFlags, StreamingEnds):
         check_number(self, "max_bundle_messages", above=0, whole=True)
         check_number(self, "model_poll_secs")
         check_number(self, "file_interval_secs")
+        self.check_read_paths()
         if self.max_bundle_delay_ms != -1:
             check_number(self, "max_bundle_delay_ms")
         if self.input_schema == AUTO:

@@ -18,6 +18,7 @@ NOT_DIRECT = (
     "write_disposition", "write_method", "allow_schema_update", "partition_by", "cluster_by", "failures",
     "failures_table", "failure_payload", "failure_payload_dir", "csv_encoding", "csv_skip_lines",
     "rename_duplicate_columns", "null_values", "null_strings", "map", "limit", "check",
+    "read_paths", "read_paths_root",
 )  # fmt: skip
 # An int32 in the service's protos.
 _MAX_INT32 = 2**31 - 1

@@ -27,14 +27,18 @@ from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
 from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults
 from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_columns
 from sluice.pipelines.plan.output_paths import Destination, parse_output
+from sluice.pipelines.plan.read_paths import file_inputs
 from sluice.pipelines.plan.review import Review, review
 from sluice.transforms.bigquery.clients import check_endpoints
 from sluice.transforms.bigquery.find_table import find_query, find_table
 from sluice.transforms.bigquery.read import ReadTable, read_sample
 from sluice.transforms.bigquery.read_session import TableInput
 from sluice.transforms.core.commit import FailurePolicy
-from sluice.transforms.core.formats import JSONL
+from sluice.transforms.core.file_contents import FileInputs
+from sluice.transforms.core.file_paths import BESIDE, HERE, NOWHERE, PathRules
+from sluice.transforms.core.formats import FILES, JSONL
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_READ
+from sluice.transforms.decode.ranges import RANGE_BYTES
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.find_files import absolute, match_all
@@ -44,6 +48,8 @@ from sluice.transforms.files.write import Target, existing_files
 
 # Encodings whose files are read as they are.
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
+# Where each row names a file, a worker reads so much of the rows at a time: some thousand files.
+_PATH_RANGE_BYTES = 256 << 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +84,7 @@ class BatchPlan:
       failures: each sink gets all failures.
       review: what becomes of each column.
       first_rows: what was found in the first rows, in a sentence.
+      contents: inputs of the model that get what is in files; None: there are none.
     """
 
     input: Input
@@ -89,6 +96,7 @@ class BatchPlan:
     failure_policy: FailurePolicy
     review: Review
     first_rows: str
+    contents: FileInputs | None = None
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -127,14 +135,15 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
     found, signature, exclude = find_signature(options, given.source.names, endpoint)
     rows = _plan_rows(options, given, signature, exclude, destination)
     defaults = parse_defaults(signature, options.column_defaults)
-    first_rows = _check_sample(given, rows.plan, signature, defaults)
+    contents = file_inputs(rows.plan.reads, options, _path_rules(given))
+    first_rows = _check_sample(given, rows.plan, signature, defaults, contents)
     if target and rows.files:
         output = plan_output_files(options, target, rows.files)
     else:
         output = plan_output_table(options, rows.table, job, temp_location)
     return BatchPlan(
-        input=_input(options, given, rows.plan.spec),
-        recipe=make_recipe(options, found.spec, signature, defaults, endpoint),
+        input=_input(options, given, rows.plan),
+        recipe=make_recipe(options, found.spec, signature, defaults, endpoint, reads_files=contents is not None),
         version=found.version,
         output=output,
         output_prefix=options.output_prefix,
@@ -142,6 +151,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
         failure_policy=FailurePolicy(options.max_failure_rate),
         review=_review(given.source, rows, signature, defaults),
         first_rows=first_rows,
+        contents=contents,
     )
 
 
@@ -194,21 +204,32 @@ def _csv_options(options: BatchOptions) -> CsvOptions:
     )
 
 
-def _input(options: BatchOptions, found: _Found, spec: InputSpec) -> Input:
+def _path_rules(found: _Found) -> PathRules:
+    """Returns which files rows may name where there is no --read_paths_root: a batch job's input is the user's own."""
+    if found.table is not None:
+        return PathRules(relative=NOWHERE, local=True)
+    return PathRules(relative=HERE if found.source.format == FILES else BESIDE, local=True)
+
+
+def _input(options: BatchOptions, found: _Found, plan: InputPlan) -> Input:
     source, size = found.source, f"{found.source.size / 1e6:.1f} MB"
     if found.table is None:
-        description = f"{', '.join(options.inputs)}: {source.files} {source.format} file(s), {size}"
-        reader = ReadFiles(source.patterns, spec, options.limit)
-        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size, None, source.patterns, spec)
+        kind = "file(s), each a row" if source.format == FILES else f"{source.format} file(s)"
+        description = f"{', '.join(options.inputs)}: {source.files} {kind}, {size}"
+        range_bytes = _PATH_RANGE_BYTES if plan.reads else RANGE_BYTES
+        reader = ReadFiles(source.patterns, plan.spec, options.limit, range_bytes)
+        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size, None, source.patterns, plan.spec)
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
-    return Input(description, ReadTable(found.table, spec), ROWS_READ, found.rows or 0, found.table)
+    return Input(description, ReadTable(found.table, plan.spec), ROWS_READ, found.rows or 0, found.table)
 
 
-def _check_sample(found: _Found, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> str:
+def _check_sample(
+    found: _Found, plan: InputPlan, signature: Signature, defaults: dict[str, Any], contents: FileInputs | None
+) -> str:
     if found.table is None:
-        return check_sample(found.source, plan, signature, defaults)
-    return check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults)
+        return check_sample(found.source, plan, signature, defaults, contents)
+    return check_rows(read_sample(found.table, plan.spec), found.source, signature, defaults, contents=contents)
 
 
 class _Rows(NamedTuple):
@@ -239,6 +260,7 @@ def _plan_rows(
         output,
         options.map,
         declared.texts,
+        options.read_paths,
     )
     plan = plan_input(source, signature, wanted, given.csv)
     if destination is None:

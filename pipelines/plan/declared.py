@@ -13,9 +13,8 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.schema import AUTO, SAMPLED_ROWS
 from sluice.pipelines.plan.json_schema import JsonSchema, doubt_lines, in_a_line, schema_of
 from sluice.transforms.bigquery.schema import bigquery_to_arrow_schema, json_columns, read_schema_file
-from sluice.transforms.core.beam_files import open_binary
+from sluice.transforms.core.beam_files import is_file_error, open_binary
 from sluice.transforms.core.formats import JSONL
-from sluice.transforms.decode.formats import is_file_error
 from sluice.transforms.decode.json_facts import RowFacts
 from sluice.transforms.decode.json_file import read_lines
 from sluice.transforms.files.find_files import match_all

@@ -16,6 +16,7 @@ from sluice.models.tensors.columns import column_or_nulls
 from sluice.models.wording import message
 from sluice.pipelines.plan.csv_texts import SAMPLE_BYTES, marker_advice
 from sluice.pipelines.plan.input_columns import InputPlan
+from sluice.transforms.core.file_contents import FileInputs, load_files
 from sluice.transforms.core.formats import CSV, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
 from sluice.transforms.decode.ranges import SAMPLE_ROWS
@@ -29,8 +30,17 @@ _ENOUGH_ROWS = 10
 NO_ROWS = "There was no first row to look at."
 
 
-def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults: dict[str, Any]) -> str:
+def check_sample(
+    source: Source,
+    plan: InputPlan,
+    signature: Signature,
+    defaults: dict[str, Any],
+    contents: FileInputs | None = None,
+) -> str:
     """Reads and binds the first rows of a file as the job will. Warns of texts in CSV that seem to stand for no value.
+
+    Args:
+      contents: inputs that get what is in files.
 
     Returns:
       What was found, in a sentence.
@@ -47,21 +57,30 @@ def check_sample(source: Source, plan: InputPlan, signature: Signature, defaults
     for decoded, _ in itertools.islice(read_range(part, plan.spec), 1):
         inputs = [spec.name for spec in signature.columns]
         advice = marker_advice(source, plan.spec, inputs) if decoded.failures and source.format == CSV else ""
-        found = check_rows(decoded, source, signature, defaults, advice)
+        found = check_rows(decoded, source, signature, defaults, advice, contents)
         if advice:
             _LOG.warning("%d of the first rows of %s do not parse: %s", len(decoded.failures), source.path, advice)
         return found
     return NO_ROWS
 
 
-def check_rows(first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any], advice: str = "") -> str:
+def check_rows(
+    first: Decoded,
+    source: Source,
+    signature: Signature,
+    defaults: dict[str, Any],
+    advice: str = "",
+    contents: FileInputs | None = None,
+) -> str:
     """Binds the first rows of the input as the job will; returns and raises as `check_sample` does.
 
     Rows that lack a value prove nothing of the rows after them: they are warned of, if no row fits.
 
     Args:
       advice: what may be done about rows that do not parse.
+      contents: inputs that get what is in files: those of a few rows are read.
     """
+    first = _with_files(first, contents) if contents else first
     reasons = [failure.error_message for failure in first.failures]
     lacking: list[str] = []
     samples = (b.slice(at, SAMPLE_ROWS) for b in first.batches for at in range(0, b.num_rows, SAMPLE_ROWS))
@@ -84,6 +103,15 @@ def check_rows(first: Decoded, source: Source, signature: Signature, defaults: d
         _LOG.warning("None of the first %d rows of %s can be scored: %s", len(lacking), source.path, lacking[0])
     bad = len(reasons) + len(lacking)
     return f"None of the first rows fits: {bad} were looked at." if bad else NO_ROWS
+
+
+def _with_files(first: Decoded, contents: FileInputs) -> Decoded:
+    """Returns some of the first rows with what is in their files, and the failures of the others."""
+    loaded = Decoded(failures=list(first.failures))
+    for rows, failures in load_files(first.batches[0].slice(0, _ENOUGH_ROWS), contents) if first.batches else ():
+        loaded.batches += [] if rows is None else [rows]
+        loaded.failures += failures
+    return loaded
 
 
 def _null_rows(batch: pa.RecordBatch, signature: Signature, defaults: dict[str, Any]) -> np.ndarray:

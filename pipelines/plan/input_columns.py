@@ -12,7 +12,8 @@ from sluice.pipelines.plan.carried_types import carried_types, exact_floats
 from sluice.pipelines.plan.column_map import check_absent, check_map
 from sluice.pipelines.plan.csv_texts import NumberForms, number_forms
 from sluice.pipelines.plan.names import near_name, some_names
-from sluice.transforms.core.formats import BIGQUERY, CSV, JSONL, TFRECORD, TYPED_FORMATS
+from sluice.pipelines.plan.read_paths import check_read_paths, content_inputs, path_types
+from sluice.transforms.core.formats import BIGQUERY, CSV, FILES, JSONL, TFRECORD, TYPED_FORMATS
 from sluice.transforms.decode.json_values import Json, form_of
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.files.find_source import Source
@@ -31,6 +32,7 @@ class Wanted:
       mapped: --map: (input of the model, column).
       raw: rows are carried as their own source text, so that passthrough columns need not be read.
       output: the format of the output files; "": a table, or a stream.
+      read_paths: --read_paths: (input of the model, column of paths).
     """
 
     schema: dict[str, pa.DataType]
@@ -41,6 +43,7 @@ class Wanted:
     output: str = ""
     mapped: tuple[tuple[str, str], ...] = ()
     texts: tuple[str, ...] = ()
+    read_paths: tuple[tuple[str, str], ...] = ()
 
     def column_of(self, name: str) -> str:
         """Returns the column that an input of the model takes."""
@@ -54,10 +57,12 @@ class InputPlan:
     Attributes:
       spec: how its rows are decoded. `spec.columns` are all columns that are read.
       columns: --columns with their types: those to carry into the output, in order; none for raw rows.
+      reads: (input, column of paths) of inputs that get what is in files.
     """
 
     spec: InputSpec
     columns: tuple[tuple[str, pa.DataType], ...]
+    reads: tuple[tuple[str, str], ...] = ()
 
 
 def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOptions) -> InputPlan:
@@ -66,6 +71,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     Raises:
       UsageError: model and input do not fit; the text names the column, both types and the remedy.
     """
+    wanted = _with_content(source, signature, wanted)
     examples, specs = _specs(source, signature)
     wanted = _as_the_model_takes(wanted, specs, source)
     _check_unknown_features(source, signature, wanted, examples)
@@ -73,8 +79,11 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     inputs = {spec.name for spec in signature.columns}
     known = dict.fromkeys((*source.names, *(wanted.schema if source.names else ())))
     check_map(wanted.mapped, inputs, known, bool(examples))
-    taken = _taken(specs, source, wanted)
+    others = {name for name, _ in (*wanted.mapped, *wanted.defaults)}
+    check_read_paths(wanted.read_paths, signature, others, source, list(known), bool(examples))
+    taken = _taken([spec for spec in specs if spec.name not in dict(wanted.read_paths)], source, wanted)
     needed = dict(taken.values())
+    needed |= path_types(wanted.read_paths, source, wanted.schema, needed)
     if signature.features == () and not examples:  # unknown features: every column with a type goes in
         typed = source.types if source.format in TYPED_FORMATS else wanted.schema
         needed |= {name: kind for name, kind in typed.items() if name not in needed}
@@ -110,7 +119,16 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
         arrays=source.arrays,
         texts=tuple(name for name in wanted.texts if name in columns) if source.format == JSONL else (),
     )
-    return InputPlan(spec, tuple((name, columns[name]) for name in columns if name in carried))
+    return InputPlan(spec, tuple((name, columns[name]) for name in columns if name in carried), wanted.read_paths)
+
+
+def _with_content(source: Source, signature: Signature, wanted: Wanted) -> Wanted:
+    """Returns what is wanted; of files that are rows, with the inputs that get what is in them."""
+    if source.format != FILES:
+        return wanted
+    chosen = (*(wanted.columns or ()), *wanted.exclude)
+    reads, mapped = content_inputs(signature, wanted.mapped, dict(wanted.defaults), chosen)
+    return dataclasses.replace(wanted, mapped=mapped, read_paths=reads)
 
 
 def _specs(source: Source, signature: Signature) -> tuple[str, tuple[ColumnSpec, ...]]:
@@ -125,7 +143,8 @@ def _specs(source: Source, signature: Signature) -> tuple[str, tuple[ColumnSpec,
 
 def _as_the_model_takes(wanted: Wanted, specs: Sequence[ColumnSpec], source: Source) -> Wanted:
     """Forgets that columns of the model are JSON, which is any value: they are read as the types that it takes."""
-    taken = {wanted.column_of(spec.name) for spec in specs}.intersection(wanted.texts)
+    columns = {wanted.column_of(spec.name) for spec in specs} | {column for _, column in wanted.read_paths}
+    taken = columns.intersection(wanted.texts)
     if source.format != JSONL or not taken:
         return wanted
     schema = {name: kind for name, kind in wanted.schema.items() if name not in taken}

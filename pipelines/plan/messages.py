@@ -40,6 +40,7 @@ class MessageWanted:
       exclude: names of input columns to leave out.
       defaults: --column_defaults: values for nulls, by column, as text.
       mapped: --map: (input of the model, column).
+      read_paths: --read_paths: (input of the model, column of paths).
       model_columns: write `_model` and `_version` to the topic and to files; tables always have them.
       topic, table: whether the job has such a sink.
       files_format: of the files; "": none are written.
@@ -60,6 +61,7 @@ class MessageWanted:
     flatten: bool = False
     mapped: tuple[tuple[str, str], ...] = ()
     texts: tuple[str, ...] = ()
+    read_paths: tuple[tuple[str, str], ...] = ()
 
     def is_raw(self, sink_format: str) -> bool:
         """Whether messages go into a sink as they are: same row format in and out, no choice among columns."""
@@ -80,12 +82,14 @@ class MessagePlan:
 
     Attributes:
       topic, table, files: None: no such sink. A table's writer adds columns of its own.
+      reads: (input, column of paths) of inputs that get what is in files.
     """
 
     decode: MessageSpec
     topic: OutputSpec | None
     table: pa.Schema | None
     files: OutputSpec | None
+    reads: tuple[tuple[str, str], ...] = ()
 
 
 def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
@@ -104,14 +108,24 @@ def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
     plan = plan_input(
         source,
         signature,
-        Wanted(schema, wanted.columns, wanted.exclude, wanted.defaults, raw, output, wanted.mapped, wanted.texts),
+        Wanted(
+            schema,
+            wanted.columns,
+            wanted.exclude,
+            wanted.defaults,
+            raw,
+            output,
+            wanted.mapped,
+            wanted.texts,
+            wanted.read_paths,
+        ),
         CsvOptions(),
     )
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
     table = _table(plan, signature, wanted) if wanted.table else None
     spec = _with_added(plan.spec, [sink for sink in (topic, files) if sink and sink.raw and sink.format == JSONL])
-    return MessagePlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files)
+    return MessagePlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files, plan.reads)
 
 
 def _source(signature: Signature, wanted: MessageWanted) -> Source:
@@ -147,13 +161,14 @@ def _raw_column(signature: Signature, wanted: MessageWanted) -> str:
             "--input_format raw: a message is the value of one string column, but the model takes "
             f"{some_names(takes)}; give --input_format json, avro or example, whose messages name the columns"
         )
+    column = dict(wanted.read_paths).get(only.name, only.name)
     for name in wanted.schema:
-        if name != only.name:
+        if name != column:
             raise UsageError(
-                f"--input_schema names '{name}', but raw messages hold only '{only.name}'"
-                f"{near_name(name, [only.name])}; leave it out of the schema"
+                f"--input_schema names '{name}', but raw messages hold only '{column}'"
+                f"{near_name(name, [column])}; leave it out of the schema"
             )
-    return only.name
+    return column
 
 
 def _known_types(signature: Signature, wanted: MessageWanted) -> dict[str, pa.DataType]:
@@ -170,7 +185,8 @@ def _known_types(signature: Signature, wanted: MessageWanted) -> dict[str, pa.Da
 
 def _taken(signature: Signature, wanted: MessageWanted) -> list[str]:
     """Returns the columns that the model's inputs take."""
-    return [dict(wanted.mapped).get(spec.name, spec.name) for spec in signature.columns]
+    column_of = {**dict(wanted.mapped), **dict(wanted.read_paths)}
+    return [column_of.get(spec.name, spec.name) for spec in signature.columns]
 
 
 def _check_untyped(signature: Signature, wanted: MessageWanted, schema: dict[str, pa.DataType]) -> None:

@@ -23,6 +23,7 @@ from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.failures import FULL
+from sluice.transforms.core.file_contents import CALL_ROWS
 
 # How long a model's server may take to describe what it serves.
 _LAUNCH_TIMEOUT_SECS = 15.0
@@ -142,8 +143,16 @@ def make_recipe(
     defaults: dict[str, Any],
     endpoint: EndpointOptions,
     poll_secs: float = 0.0,
+    reads_files: bool = False,
 ) -> ModelRecipe:
-    """Returns the recipe by which a worker opens the model."""
+    """Returns the recipe by which a worker opens the model.
+
+    Args:
+      reads_files: an input gets what is in files.
+    """
+    scheduler = options.scheduler_options()
+    if reads_files and not (scheduler.max_batch_size or scheduler.allowed_batch_sizes):
+        scheduler = dataclasses.replace(scheduler, max_batch_size=CALL_ROWS)
     return ModelRecipe(
         spec,
         ModelOptions(
@@ -160,7 +169,7 @@ def make_recipe(
             poll_secs=poll_secs,
             private=options.failure_payload != FULL,
         ),
-        options.scheduler_options(),
+        scheduler,
         None if spec.is_here and not poll_secs else signature,
     )
 

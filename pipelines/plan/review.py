@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.pipelines.plan.input_columns import InputPlan
-from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.find_source import Source
 
 Line = tuple[str, str, str]
@@ -40,7 +39,7 @@ def review(
       written: the columns of the output; of rows that are written as they are, those that are added.
       as_it_is: the columns of these rows.
     """
-    inputs = tuple((spec.name, str(spec), _whence(spec, plan.spec, defaults)) for spec in signature.columns)
+    inputs = tuple((spec.name, str(spec), _whence(spec, plan, defaults)) for spec in signature.columns)
     if plan.spec.examples:
         inputs = ((plan.spec.examples, "string", "each record as it is"),)
     carried = {name for name, _ in plan.columns}
@@ -49,8 +48,11 @@ def review(
     return Review(inputs, (*raw, *columns))
 
 
-def _whence(spec: ColumnSpec, read: InputSpec, defaults: dict[str, Any]) -> str:
+def _whence(spec: ColumnSpec, plan: InputPlan, defaults: dict[str, Any]) -> str:
     """Returns where the values of an input of the model come from."""
+    read = plan.spec
+    if paths := dict(plan.reads).get(spec.name):
+        return f"what is in the file that column '{paths}' names"
     column = read.source_of(spec.name)
     kind = dict(read.fed).get(spec.name) or dict(read.columns).get(column)
     if kind is None:

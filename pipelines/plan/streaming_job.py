@@ -17,6 +17,7 @@ from sluice.pipelines.plan.model import (
     without_account,
 )
 from sluice.pipelines.plan.output_paths import parse_output
+from sluice.pipelines.plan.read_paths import file_inputs
 from sluice.pipelines.plan.streaming_sinks import (
     FailureSinks,
     FilesSink,
@@ -28,6 +29,8 @@ from sluice.pipelines.plan.streaming_sinks import (
 from sluice.transforms.bigquery.table import ensure_table
 from sluice.transforms.bigquery.write_failures import ensure_failure_table
 from sluice.transforms.core.beam_files import open_binary
+from sluice.transforms.core.file_contents import FileInputs
+from sluice.transforms.core.file_paths import PathRules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ class StreamingPlan:
       version: of the model, as found at launch.
       messages: how messages are decoded, and what each sink holds.
       file_interval_secs: 0: each bundle makes a file.
+      contents: inputs of the model that get what is in files; None: there are none.
     """
 
     native: bool
@@ -56,6 +60,7 @@ class StreamingPlan:
     output_files: FilesSink | None
     file_interval_secs: float
     failures: FailureSinks
+    contents: FileInputs | None = None
 
 
 def plan_streaming(
@@ -83,7 +88,8 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str, account: 
     messages = _plan_messages(options, signature, exclude, destination.format if destination else "")
     poll_secs = options.model_poll_secs if found.on_disk and found.version is not None else 0.0
     spec = dataclasses.replace(found.spec, version=None) if poll_secs else found.spec  # unpinned where it is followed
-    recipe = make_recipe(options, spec, signature, defaults, endpoint, poll_secs)
+    contents = file_inputs(messages.reads, options, PathRules())
+    recipe = make_recipe(options, spec, signature, defaults, endpoint, poll_secs, contents is not None)
     plan = StreamingPlan(
         native=native,
         subscription=options.input_subscription,
@@ -100,6 +106,7 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str, account: 
         output_files=FilesSink(destination.prefix, destination.suffix) if destination else None,
         file_interval_secs=options.file_interval_secs if native else 0.0,
         failures=failure_sinks(options, temp_location),
+        contents=contents,
     )
     check_sinks((plan.output_topic, plan.failures.topic), (plan.output_files, plan.failures.files))
     return plan
@@ -118,6 +125,7 @@ def _plan_messages(
         exclude=exclude,
         defaults=options.column_defaults,
         mapped=options.map,
+        read_paths=options.read_paths,
         output_prefix=options.output_prefix,
         model_columns=options.add_model_columns,
         topic=bool(options.output_topic),

@@ -20,7 +20,9 @@ from sluice.models.interface import ModelOptions
 from sluice.models.reserved import FILE, MESSAGE_ID
 from sluice.models.saved_model.followed import Changes, FollowedModel, take_changes
 from sluice.models.uri import ModelSpec, parse_model_uri
-from sluice.transforms.core.failures import FAILURES
+from sluice.transforms.core.failures import FAILURES, Failure
+from sluice.transforms.core.file_contents import FileInputs
+from sluice.transforms.core.file_paths import PathRules
 from sluice.transforms.predict import Predict, _Predict
 
 
@@ -119,6 +121,31 @@ def test_failures_show_the_row(recipe: ModelRecipe) -> None:
     assert [each.tag for each in outputs if isinstance(each, beam.pvalue.TaggedOutput)] == [FAILURES]
     assert (failure.stage, failure.error_type, failure.payload) == ("predict", "BadInput", b'{"x":-5.0,"n":0}')
     assert failure.model == recipe.spec.uri
+
+
+def test_an_input_gets_what_is_in_files(cases: Callable[[str], str], tmp_path: Path) -> None:
+    """Rows whose files cannot be read fail, in their windows; the others are scored, and what was read is not kept."""
+    for number in range(100):
+        (tmp_path / f"{number}.txt").write_bytes(b"a word " * (number + 1))
+    names = [str(tmp_path / (f"{number}.txt" if number % 10 else "missing")) for number in range(100)]
+    batch = pa.RecordBatch.from_pydict({"n": list(range(100)), "path": names})
+    recipe = ModelRecipe(parse_model_uri(cases("sparse_output")))
+    contents = FileInputs((("text", "path"),), PathRules(local=True), 1 << 20)
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        stamp = beam.Map(lambda time: TimestampedValue(batch, time)).with_output_types(pa.RecordBatch)
+        windows = pipeline | beam.Create([12]) | stamp | beam.WindowInto(FixedWindows(10))
+        result = windows | Predict(recipe, contents=contents)
+        rows = result.rows | beam.FlatMap(lambda each: each.to_pylist())
+        found = rows | beam.Map(lambda row: (row["n"], row["count"], sorted(row)))
+        columns = sorted(["n", "path", "words", "count", "_model", "_version"])
+        wanted = [(number, 2 * (number + 1), columns) for number in range(100) if number % 10]
+        assert_that(found, equal_to(wanted), label="rows")
+
+        def seen(failure: Failure, window=beam.DoFn.WindowParam):  # type: ignore[no-untyped-def]
+            return failure.stage, failure.error_type, failure.payload.split(b",")[0], int(window.start)
+
+        failed = [("read", "FileNotFoundError", b'{"n":%d' % number, 10) for number in range(0, 100, 10)]
+        assert_that(result.failures | beam.Map(seen), equal_to(failed), label="failures")
 
 
 def test_bad_messages_are_counted_once_each_however_often_they_come(recipe: ModelRecipe) -> None:

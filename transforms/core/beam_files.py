@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
@@ -45,9 +45,17 @@ def check_name(path: str, shown: str) -> None:
         raise UsageError(f"{shown}: an output path cannot hold any of {_GLOB}")
 
 
-def open_binary(path: str) -> BinaryIO:
-    """Opens a file to read its bytes as stored. What goes wrong with the storage is a storage error, see below."""
-    return cast(BinaryIO, _StoredFile(path))
+def _open_stored(path: str) -> Any:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def open_binary(path: str, open_: Callable[[str], Any] = _open_stored) -> BinaryIO:
+    """Opens a file to read its bytes as stored. What goes wrong with the storage is a storage error, see below.
+
+    Args:
+      open_: opens it.
+    """
+    return cast(BinaryIO, _StoredFile(path, open_))
 
 
 def is_storage_error(error: Exception) -> bool:
@@ -55,12 +63,26 @@ def is_storage_error(error: Exception) -> bool:
     return getattr(error, _OF_STORAGE, False)
 
 
+def is_file_error(error: Exception) -> bool:
+    """Whether a file is at fault, by its contents or because we cannot open it, and not the way to it.
+
+    Whatever a parser raises over the bytes that it got is damage: no list of errors would be complete. So the errors of
+    reading the bytes themselves are told apart where they are raised, in `open_binary`.
+    """
+    if not is_storage_error(error):
+        return True
+    status = getattr(error, "code", None)  # of google.api_core's errors: an HTTP status
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    # Beam refuses objects that are gzipped twice as not implemented.
+    return refused or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotImplementedError)
+
+
 class _StoredFile:
     """A file of Beam's. Marks the errors of its storage, so that what parsers raise can be told from them."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, open_: Callable[[str], Any]) -> None:
         with _storage_errors():
-            self._file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._file = open_(path)
 
     def read(self, size: int | None = -1) -> bytes:
         with _storage_errors():

@@ -5,11 +5,15 @@
 
 CSV, JSONL, PARQUET, AVRO, TFRECORD = "csv", "jsonl", "parquet", "avro", "tfrecord"
 FORMATS = (CSV, JSONL, PARQUET, AVRO, TFRECORD)
+# Files of any kind, each of them a row: its path, and what is in it. Nothing is written so.
+FILES = "files"
+PATH, CONTENT = "path", "content"
+INPUT_FORMATS = (*FORMATS, FILES)
 # The rows of a table or of a query: an input without files.
 BIGQUERY = "bigquery"
 
 # Inputs whose columns have types. All their rows have the same columns.
-TYPED_FORMATS = (PARQUET, AVRO, BIGQUERY)
+TYPED_FORMATS = (PARQUET, AVRO, BIGQUERY, FILES)
 # Formats of rows: a row can be written as its own source text, with columns added to it.
 RAW_FORMATS = (CSV, JSONL, TFRECORD)
 

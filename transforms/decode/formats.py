@@ -8,8 +8,8 @@ import pyarrow as pa
 from apache_beam.io.filesystem import FileMetadata
 
 from sluice.models.errors import CorruptFile
-from sluice.transforms.core.beam_files import check_unchanged, is_storage_error
-from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
+from sluice.transforms.core.beam_files import check_unchanged, is_file_error
+from sluice.transforms.core.formats import AVRO, CSV, FILES, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.avro import look_avro, read_avro_range
 from sluice.transforms.decode.csv_file import look_csv, read_csv_range, split_csv
 from sluice.transforms.decode.json_file import look_json, read_json_range, split_json
@@ -17,6 +17,7 @@ from sluice.transforms.decode.parquet import look_parquet, read_parquet_range
 from sluice.transforms.decode.ranges import RANGE_BYTES, BadBeginning, FileRange, FileState, Reader, split_evenly
 from sluice.transforms.decode.spec import Decoded, InputSpec, file_failure
 from sluice.transforms.decode.tfrecord import look_tfrecord, read_tfrecord_range
+from sluice.transforms.decode.whole_files import look_file, read_file, split_file_whole
 
 READERS = {
     CSV: Reader(look_csv, split_csv, read_csv_range),
@@ -24,6 +25,7 @@ READERS = {
     PARQUET: Reader(look_parquet, split_evenly, read_parquet_range, unit="row"),
     AVRO: Reader(look_avro, split_evenly, read_avro_range),
     TFRECORD: Reader(look_tfrecord, split_evenly, read_tfrecord_range),
+    FILES: Reader(look_file, split_file_whole, read_file),
 }
 
 # The errors that reading a damaged file can raise, beside OSError.
@@ -32,16 +34,18 @@ DAMAGE = (CorruptFile, EOFError, ValueError, zlib.error, pa.ArrowException)
 
 def split_file(path: str, size: int, spec: InputSpec, range_bytes: int = RANGE_BYTES) -> list[FileRange]:
     """Returns the ranges of a file, which together hold every row once. Does not open the file."""
-    return READERS[spec.format].split(path, size, spec, range_bytes) if size else []
+    return READERS[spec.format].split(path, size, spec, range_bytes) if size or spec.format == FILES else []
 
 
-def split_found(file: FileMetadata, spec: InputSpec) -> list[FileRange]:
+def split_found(file: FileMetadata, spec: InputSpec, range_bytes: int = RANGE_BYTES) -> list[FileRange]:
     """Returns the ranges of a file of a job. It is an error if the file has changed when they are read.
 
-    An empty file has an empty range, to see that it is still empty.
+    An empty file has an empty range, to see that it is still empty. A file that is a row may change: it is read whole.
     """
     found = FileState(file.size_in_bytes, file.last_updated_in_seconds)
-    parts = split_file(file.path, found.size, spec) or [FileRange(file.path, 0, 0)]
+    parts = split_file(file.path, found.size, spec, range_bytes) or [FileRange(file.path, 0, 0)]
+    if spec.format == FILES:
+        return parts
     return [dataclasses.replace(part, found=found) for part in parts]
 
 
@@ -83,16 +87,3 @@ def _checked(error: BaseException | None) -> Exception:
     if not isinstance(error, Exception) or not is_file_error(error):
         raise error or RuntimeError("an error without a cause")
     return error
-
-
-def is_file_error(error: Exception) -> bool:
-    """Whether a file is at fault, by its contents or because we cannot open it, and not the way to it.
-
-    Whatever a parser raises over the bytes that it got is damage: no list of errors would be complete. So the errors of
-    reading the bytes themselves are told apart where they are raised, in transforms.core.beam_files.
-    """
-    if not is_storage_error(error):
-        return True
-    status = getattr(error, "code", None)  # of google.api_core's errors: an HTTP status
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-    return refused or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)

@@ -8,10 +8,11 @@ from apache_beam.io.filesystem import FileMetadata
 
 from sluice.models.errors import UsageError
 from sluice.transforms.core.beam_files import match_files
-from sluice.transforms.core.formats import FORMATS, INPUT_ENDINGS, PACKED, input_ending, input_format
+from sluice.transforms.core.formats import FILES, FORMATS, INPUT_ENDINGS, PACKED, input_ending, input_format
 
 # In a directory, files whose names begin with one of these are no data: .DS_Store, _SUCCESS.
 _HIDDEN = "._"
+_AS_ROWS = f"--input_format {FILES} makes a row of each file"
 
 
 class InputFiles(NamedTuple):
@@ -93,7 +94,7 @@ def _of_one_format(directory: str, paths: Sequence[str], format_: str) -> list[s
     elif not formats:
         raise UsageError(
             f"--input {directory}: none of its {len(paths)} files has the ending of a format ("
-            f"{', '.join(INPUT_ENDINGS)}; also with {', '.join(PACKED)}); give --input_format"
+            f"{', '.join(INPUT_ENDINGS)}; also with {', '.join(PACKED)}); give --input_format. {_AS_ROWS}"
         )
     elif len(formats) > 1:
         raise UsageError(
@@ -107,6 +108,7 @@ def _format_of(path: str) -> str:
     format_ = input_format(path)
     if not format_:
         raise UsageError(
-            f"--input {path}: the format is not clear from the name; give --input_format, one of {', '.join(FORMATS)}"
+            f"--input {path}: the format is not clear from the name; give --input_format, one of "
+            f"{', '.join(FORMATS)}. {_AS_ROWS}"
         )
     return format_

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import pyarrow as pa
 from sluice.models.errors import UsageError
 from sluice.models.wording import message, text_of
 from sluice.transforms.core.beam_files import open_binary
-from sluice.transforms.core.formats import AVRO, CSV, JSONL, PACKED, PARQUET, input_ending
+from sluice.transforms.core.formats import AVRO, CSV, FILES, JSONL, PACKED, PARQUET, input_ending
 from sluice.transforms.decode.csv_file import has_cr_ends
 from sluice.transforms.decode.formats import READERS
 from sluice.transforms.decode.json_file import is_array
@@ -79,7 +80,8 @@ def find_source(inputs: str | Sequence[str], format_: str, csv: CsvOptions) -> S
     inputs = [inputs] if isinstance(inputs, str) else inputs
     found = find_files(inputs, format_)
     csv = dataclasses.replace(csv, delimiter=csv.delimiter or _delimiter(found))
-    opened = [file.path for file in found.files if file.size_in_bytes][:_OPENED]
+    has_rows = (file for file in found.files if file.size_in_bytes or found.format == FILES)
+    opened = [file.path for file in itertools.islice(has_rows, _OPENED)]
     if found.format == CSV and any(_is(path, lambda path: has_cr_ends(path, csv)) for path in opened):
         csv = dataclasses.replace(csv, cr_ends=True)
     first = _first_look(opened, found.format, csv)

@@ -21,7 +21,8 @@ from sluice.transforms.core.batches import failure_of, slices, without_fed
 from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import BIND, FAILURES, FailedOutput, count_failures
+from sluice.transforms.core.failures import BIND, FAILURES, FailedOutput, Failure, count_failures
+from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
 from sluice.transforms.decode.spec import INVALID_ROW
 from sluice.transforms.files.commit import rename_shards
 from sluice.transforms.files.read import Read
@@ -46,11 +47,13 @@ class Encoding:
     Attributes:
       uri: the model's, for failures.
       defaults: (column, value) pairs: what replaces nulls.
+      contents: inputs that get what is in files; None: there are none.
     """
 
     uri: str
     signature: Signature
     defaults: tuple[tuple[str, Default], ...] = ()
+    contents: FileInputs | None = None
 
 
 class PrepareInstances(Composite):
@@ -88,18 +91,20 @@ class _WriteInstances(beam.DoFn):
         self.teardown()
 
     def process(self, batch: pa.RecordBatch) -> Iterator[_Written]:
-        parts = -(-batch.nbytes // _MAX_BATCH_BYTES) or 1
-        for part in slices(batch, -(-batch.num_rows // parts)):
-            yield from self._write(part)
+        contents = self._encoding.contents
+        for rows, failures in load_files(batch, contents) if contents else (Loaded(batch, []),):
+            yield from _failed(failures)
+            if rows is not None:
+                parts = -(-rows.nbytes // _MAX_BATCH_BYTES) or 1
+                for part in slices(rows, -(-rows.num_rows // parts)):
+                    yield from self._write(part)
 
     def _write(self, batch: pa.RecordBatch) -> Iterator[_Written]:
         encoding = self._encoding
         bound = bind(batch, encoding.signature, dict(encoding.defaults))
-        failures = [
-            failure_of(batch, row, BIND, INVALID_ROW, text, model=encoding.uri) for row, text in bound.errors.items()
-        ]
-        count_failures(failures)
-        yield from (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)
+        yield from _failed(
+            [failure_of(batch, row, BIND, INVALID_ROW, text, model=encoding.uri) for row, text in bound.errors.items()]
+        )
         kept = without_fed(batch)
         if bound.errors:
             kept = kept.filter(pa.array(~bound.bad_mask))
@@ -123,6 +128,11 @@ class _WriteInstances(beam.DoFn):
         left, self._open = self._open, None
         if left is not None:
             left.drop()
+
+
+def _failed(failures: list[Failure]) -> Iterator[FailedOutput]:
+    count_failures(failures)
+    yield from (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in failures)
 
 
 class _OpenShard:

@@ -78,7 +78,7 @@ def _failure(messages: pa.RecordBatch, row: int, message: str) -> Failure:
 def _with_envelope(batch: pa.RecordBatch, messages: pa.RecordBatch, spec: MessageSpec) -> pa.RecordBatch:
     whole = batch.num_rows == messages.num_rows
     numbers = None if whole else np.asarray(batch.column(POSITION))
-    return with_envelope(batch.select(range(len(spec.spec.columns))), messages, numbers)
+    return with_envelope(batch.select(range(len(spec.spec.schema))), messages, numbers)
 
 
 def _left_out(decoded: Decoded, count: int) -> list[int]:

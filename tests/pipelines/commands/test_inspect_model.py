@@ -291,6 +291,32 @@ def test_which_signature_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("inputs", "is_told"),
+    [
+        ({"image bytes": (STRING, [-1])}, True),
+        ({"image bytes": (STRING, [-1, 1])}, True),
+        ({"image bytes": (STRING, [-1, 2])}, False),
+        ({"image bytes": (STRING, [-1]), "x": (FLOAT, [-1])}, False),
+        ({"x": (FLOAT, [-1])}, False),
+    ],
+)
+def test_how_to_give_files_to_a_model_that_may_take_their_bytes(
+    inputs: dict[str, Any], is_told: bool, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "m", {"serving_default": (inputs, {"y": (FLOAT, [-1])})})
+    text = render(describe(model, None, LocalFiles()))
+    told = """
+If 'image bytes' takes the bytes of files, such as images
+  each file a row:   --input 'DIR/*.jpg' --input_format files
+  paths in a column: --read_paths 'image bytes'=COLUMN
+
+Try
+  sluice batch --model"""
+    assert (told in text) == is_told
+    assert ("--read_paths" in text) == is_told
+
+
+@pytest.mark.parametrize(
     "uri,error,message",
     [
         ("", UsageError, "--model is empty"),

@@ -71,6 +71,8 @@ def test_flags_of_jobs_are_joined_with_their_values() -> None:
         (["more.csv"], "'more.csv' is no flag"),
         (["--signature=s", "more.csv"], "'more.csv' is no flag"),
         (["--output=x"], "--output has no place in a comparison"),
+        (["--read_paths=x=y"], "--read_paths has no place in a comparison"),
+        (["--input_format=files"], "--input_format=files: a comparison reads rows"),
         (["--limit", "5"], "--limit has no place"),
     ],
 )

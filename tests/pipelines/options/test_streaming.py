@@ -19,6 +19,8 @@ FLAGS = {
     "avro_schema": "",
     "column_defaults": (),
     "map": (),
+    "read_paths": (),
+    "read_paths_root": "",
     "timestamp_attribute": "",
     "id_label": "",
     "max_delivery_attempts": 0,

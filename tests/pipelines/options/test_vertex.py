@@ -85,6 +85,7 @@ UNFIT: dict[str, Any] = {
     "cluster_by": ("a",), "failures": "f", "failures_table": "p.d.f", "failure_payload": "none",
     "failure_payload_dir": "d", "csv_encoding": "latin-1", "csv_skip_lines": 1, "rename_duplicate_columns": True,
     "null_values": ("NA",), "null_strings": True, "map": (("a", "b"),), "limit": 1, "check": True,
+    "read_paths": (("a", "b"),), "read_paths_root": "d",
 }  # fmt: skip
 _OF_TABLES = ("write_disposition", "write_method", "allow_schema_update", "partition_by", "cluster_by")
 

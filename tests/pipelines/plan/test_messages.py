@@ -335,6 +335,45 @@ def test_what_does_not_fit(format_: str, model: Signature, wanted: dict[str, Any
     assert text in str(caught.value)
 
 
+IMAGE = signature(image="string")
+READ = {"read_paths": (("image", "uri"),)}
+
+
+def test_inputs_take_columns_of_other_names() -> None:
+    planned = plan("json", topic=True, mapped=(("age", "Age"),))
+    (batch,) = decode_messages(batch_of([b'{"Age": 7, "height": 1.5, "name": "a"}']), planned.decode).batches
+    bound = bind(batch, MODEL)
+    assert bound.errors == {}
+    assert bound.groups[0].feeds["age"].tolist() == [7]
+
+
+def test_messages_may_name_files() -> None:
+    planned = plan("json", IMAGE, topic=True, table=True, schema={"uri": pa.string(), "id": pa.int64()}, **READ)
+    assert planned.reads == (("image", "uri"),)
+    assert dict(planned.decode.spec.columns) == {"uri": pa.string(), "id": pa.int64()}
+    assert planned.table is not None
+    assert planned.table.names == ["uri", "id", "score", *(field.name for field in TABLE_COLUMNS)]
+    raw = plan("raw", IMAGE, topic=True, **READ)
+    assert (raw.reads, raw.decode.spec.columns) == ((("image", "uri"),), (("uri", pa.string()),))
+    assert raw.topic == output(JSONL, pa.field("uri", pa.string()), SCORE)
+    typed = plan("avro", IMAGE, topic=True, avro_schema=avro(uri="string"), **READ)
+    assert typed.decode.spec.columns == (("uri", pa.string()),)
+
+
+@pytest.mark.parametrize(
+    ("format_", "model", "wanted", "text"),
+    [
+        ("avro", IMAGE, {"avro_schema": avro(uri="int")}, "paths are text, and column 'uri' is int"),
+        ("json", signature(image="int64"), {}, "the model takes int64, which the bytes of a file are not"),
+        ("example", FEATURES, {"columns": ()}, "--read_paths image=uri: the model gets the tf.Examples as they are"),
+    ],
+)
+def test_messages_that_name_no_files(format_: str, model: Signature, wanted: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(format_, model, topic=True, **wanted, **READ)
+    assert text in str(caught.value)
+
+
 def signature_of(path: str, name: str = "serving_default") -> Signature:
     return find_model(parse_model_uri(path), BeamFiles(), EndpointOptions(), 10).signatures[name]
 

@@ -127,6 +127,22 @@ def build_loop(directory: str) -> None:
     save_function(directory, serve)
 
 
+def build_jpegs(directory: str) -> None:
+    """Takes the bytes of JPEG files: their width, and the mean of their pixels."""
+    import tensorflow as tf
+
+    def look(data: Any) -> tuple[Any, Any]:
+        pixels = tf.io.decode_jpeg(data, channels=3)
+        return tf.reduce_mean(tf.cast(pixels, tf.float32)), tf.shape(pixels)[1]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def serve(image: Any) -> dict[str, Any]:
+        brightness, width = tf.map_fn(look, image, fn_output_signature=(tf.float32, tf.int32))
+        return {"brightness": brightness, "width": width}
+
+    save_function(directory, serve)
+
+
 def _build_quantized(directory: str, dtype: str) -> None:
     """Answers with what it is fed, and with the whole numbers that it is stored as."""
     import tensorflow as tf
@@ -154,5 +170,6 @@ SPECIAL: dict[str, Callable[[str], None]] = {
     "counter": build_counter,
     "defaults": build_defaults,
     "loop": build_loop,
+    "jpegs": build_jpegs,
     **{dtype: functools.partial(_build_quantized, dtype=dtype) for dtype in QUANTIZED},
 }

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile, InputChanged
-from sluice.transforms.core.beam_files import match_files, open_binary
+from sluice.transforms.core.beam_files import is_file_error, match_files, open_binary
 from sluice.transforms.core.formats import AVRO, CSV, JSONL, PARQUET, TFRECORD
 from sluice.transforms.decode.csv_file import csv_head
-from sluice.transforms.decode.formats import is_file_error, read_range, split_file, split_found
+from sluice.transforms.decode.formats import read_range, split_file, split_found
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from tests.support.formats.decode_cases import (
     COLUMNS,

@@ -5,7 +5,7 @@ import pytest
 from apache_beam.io.filesystem import FileMetadata
 
 from sluice.models.errors import UsageError
-from sluice.transforms.core.formats import CSV, JSONL
+from sluice.transforms.core.formats import CSV, FILES, JSONL
 from sluice.transforms.files.find_files import find_files, match_all
 
 
@@ -67,6 +67,17 @@ def test_a_format_that_is_given_chooses_in_a_directory(folder: Path) -> None:
     assert names([f"{folder}/plain"], CSV) == ["part-0"]
 
 
+def test_files_of_any_kind_are_rows(folder: Path) -> None:
+    """Hidden files and directories are none; a glob takes what it says."""
+    assert names([str(folder)], FILES) == ["a.csv", "b.csv.gz", "c.tsv", "notes.txt"]
+    assert names([f"{folder}/**.csv"], FILES) == ["._d.csv", "a.csv", "e.csv", "f.csv"]
+    assert names([f"{folder}/deep", f"{folder}/notes.txt"], FILES) == ["e.csv", "notes.txt"]
+    (folder / "empty").mkdir()
+    (folder / "empty" / "_SUCCESS").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"/empty: no file matches"):
+        find_files([str(folder / "empty")], FILES)
+
+
 @pytest.mark.parametrize(
     ("inputs", "text"),
     [
@@ -76,6 +87,7 @@ def test_a_format_that_is_given_chooses_in_a_directory(folder: Path) -> None:
         (["{}/a.csv", "{}/g.jsonl"], "--input {}/a.csv is csv, and --input {}/g.jsonl is jsonl"),
         (["{}/mixed"], "the directory holds avro and csv files; give one of them, as --input '{}/mixed/*.avro'"),
         (["{}/texts"], "none of its 1 files has the ending of a format (.csv, "),
+        (["{}/texts"], "--input_format files makes a row of each file"),
         (["{}/outer"], "it has files in directories of its own: give --input '{}/outer/**'"),
         (["{}/empty"], "--input {}/empty: no file matches"),
         (["{}/notes.txt"], "the format is not clear from the name"),

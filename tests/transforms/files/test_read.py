@@ -17,7 +17,7 @@ from sluice.models.errors import InputChanged
 from sluice.models.reserved import is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
-from sluice.transforms.core.formats import CSV, JSONL
+from sluice.transforms.core.formats import CSV, FILES, JSONL, PATH
 from sluice.transforms.decode.ranges import FileRange
 from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split, in_file_groups
@@ -110,6 +110,43 @@ def test_files_are_cut_without_being_opened_and_opened_side_by_side(
     found = list(_Decode(InputSpec(CSV, COLUMNS)).process(groups[0]))
     ids = [number for batch in found if isinstance(batch, pa.RecordBatch) for number in batch.column("id").to_pylist()]
     assert ids == list(range(32))
+
+
+def listed(directory: Path, limit: int = 0) -> tuple[list[list[str]], int]:
+    """The paths in the batches of a folder whose files are rows, and how many rows were counted."""
+    spec = InputSpec(FILES, ((PATH, pa.string()),))
+    decode = _Decode(spec, limit)
+    found = [each for group in _Split(spec, limit).process((f"{directory}/*",)) for each in decode.process(group)]
+    batches = [each for each in found if isinstance(each, pa.RecordBatch)]
+    tally = sum(each.value for each in found if not isinstance(each, pa.RecordBatch) and each.tag == "tally")
+    return [[Path(path).name for path in each[PATH].to_pylist()] for each in batches], tally
+
+
+def test_files_are_rows_in_the_order_of_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number:03}.jpg" for number in range(100)]
+    for name in reversed(names):
+        put(tmp_path, name, b"x" * (int(name[:3]) % 3))
+    monkeypatch.setattr(FileSystems, "open", lambda *_, **__: pytest.fail("a file is opened"))
+    batches, tally = listed(tmp_path)
+    assert [name for batch in batches for name in batch] == names
+    assert tally == 100
+    assert max(map(len, batches)) == 7, "workers have files each, and read some of them side by side"
+    assert listed(tmp_path, limit=30) == ([names[:30]], 30)
+
+
+def test_a_file_that_is_a_row_may_change_or_vanish_after_it_was_listed(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", b"x")
+    spec = InputSpec(FILES, ((PATH, pa.string()),))
+    (group,) = _Split(spec).process((f"{tmp_path}/*",))
+    (tmp_path / "1.jpg").unlink()
+    assert [each.num_rows for each in _Decode(spec).process(group) if isinstance(each, pa.RecordBatch)] == [1]
+
+
+def test_ranges_are_as_small_as_they_are_asked_to_be(tmp_path: Path) -> None:
+    """A range of 16 MB may name 200,000 files."""
+    path = put(tmp_path, "f.csv", b"id,zip\n" + b"1,2\n" * 1000)
+    spec = InputSpec(CSV, COLUMNS)
+    assert [len(list(_Split(spec, 0, size).process((path,)))) for size in (16 << 20, 1000)] == [1, 5]
 
 
 def test_rows_that_are_appended_after_a_file_was_cut_fail_the_job(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows become instances, and are kept beside them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pyarrow as pa
 import pytest
 
 from sluice.models.reserved import FED
+from sluice.models.signature import TensorSpec
 from sluice.transforms.core import metrics
-from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.failures import FAILURES, Failure
+from sluice.transforms.core.file_contents import FileInputs
+from sluice.transforms.core.file_paths import PathRules
 from sluice.transforms.managed.kept_failures import read_failures
 from sluice.transforms.managed.place import Place, Prepared
 from sluice.transforms.managed.prepare import Encoding, _WriteInstances
@@ -67,6 +71,24 @@ def test_what_only_the_model_is_fed_is_not_kept(tmp_path: Path) -> None:
     prepared = prepare(place, [fed])
     assert rows_of(place, prepared) == {prepared.shards[0].id: [{"x": "007"}]}
     assert instances_of((tmp_path / "instances").iterdir())[0]["x"] == 7
+
+
+def test_what_is_in_files_becomes_instances_and_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"\xff\xd8")
+    rows = pa.RecordBatch.from_pydict({"path": [f"{tmp_path}/1.jpg", f"{tmp_path}/2.jpg"]})
+    image = dataclasses.replace(X_TO_Y, inputs=(TensorSpec("image", "string", (None,)),))
+    contents = FileInputs((("image", "path"),), PathRules(local=True), 100)
+    place = Place(str(tmp_path / "p"))
+    fn = _WriteInstances(place, Encoding("m", image, (), contents), 1000, 1 << 20)
+    fn.start_bundle()
+    (failed,) = fn.process(rows)
+    assert (failed.tag, failed.value.stage, failed.value.error_type) == (FAILURES, "read", "FileNotFoundError")
+    (shard,) = (each.value for each in fn.finish_bundle())
+    assert shard.rows == 1
+    (instance,) = instances_of((tmp_path / "p" / "instances").iterdir())
+    assert instance["image"] == {"b64": "/9g="}
+    with open(place.rows(shard.id), "rb") as file:
+        assert [row for each in read_batches(file) for row in each.to_pylist()] == [{"path": f"{tmp_path}/1.jpg"}]
 
 
 def test_large_batches_are_encoded_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import CorruptFile
-from sluice.models.reserved import MESSAGE_ID, PAYLOAD, is_reserved
+from sluice.models.reserved import FED, MESSAGE_ID, PAYLOAD, is_reserved
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.formats import AVRO, JSONL, TFRECORD
@@ -70,6 +70,16 @@ def batch_of(payloads: Sequence[bytes | None], attempts: Sequence[int] = ()) -> 
         attempts or [number % 3 for number in range(count)],
     )
     return batch.set_column(batch.num_columns - 1, PAYLOAD, pa.array(payloads, pa.binary()))
+
+
+def test_inputs_take_columns_of_other_names() -> None:
+    """What is fed to an input of another name stays beside the row until it is bound."""
+    spec = InputSpec(JSONL, (("Age", pa.int64()), ("name", pa.string())), mapped=(("age", "Age"),), payload=False)
+    for payloads in ([b'{"Age": 7}', b'{"Age": 8}'], [b'{"Age": 7}', b"{", b'{"Age": 8}']):
+        (batch,) = decode_messages(batch_of(payloads), MessageSpec("json", spec)).batches
+        assert batch[FED + "age"].to_pylist() == batch["Age"].to_pylist() == [7, 8]
+        assert batch.schema.names[:3] == ["Age", "name", FED + "age"]
+        assert batch.schema.names[3:] == MESSAGE_SCHEMA.names
 
 
 def decode(payloads: Sequence[bytes | None], spec: MessageSpec = JSON) -> Decoded:

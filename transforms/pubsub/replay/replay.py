@@ -14,8 +14,8 @@ import numpy as np
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
+from sluice.transforms.core.beam_files import is_file_error
 from sluice.transforms.core.payload_files import load_payload
-from sluice.transforms.decode.formats import is_file_error
 from sluice.transforms.pubsub.message_attributes import is_carried
 from sluice.transforms.pubsub.publish import Messages, Publisher
 from sluice.transforms.pubsub.replay.final_sink import FinalSink
