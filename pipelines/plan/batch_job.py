@@ -218,7 +218,9 @@ def _input(options: BatchOptions, found: _Found, plan: InputPlan) -> Input:
         description = f"{', '.join(options.inputs)}: {source.files} {kind}, {size}"
         range_bytes = _PATH_RANGE_BYTES if plan.reads else RANGE_BYTES
         reader = ReadFiles(source.patterns, plan.spec, options.limit, range_bytes)
-        return Input(description, reader, BYTES_READ, 0 if options.limit else source.size, None, source.patterns, plan.spec)
+        return Input(
+            description, reader, BYTES_READ, 0 if options.limit else source.size, None, source.patterns, plan.spec
+        )
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
     return Input(description, ReadTable(found.table, plan.spec), ROWS_READ, found.rows or 0, found.table)

@@ -29,9 +29,19 @@ class Remedy(NamedTuple):
 
 _MEND = "mend what writes these rows, or the rows themselves (sluice failures --export)"
 _SCHEMA = "--input_schema FILE"
+_NAMES = "^column '.+?' names .*, and it cannot be read: "
 _OF_TYPE = "^column '.+?'.*(?:does not fit|out of the range|is expected, found| is not )"
 # Words of messages of transforms and of models.tensors, the flags, and when they help. {0} is the column, quoted.
 _BY_WORDS: tuple[tuple[str, str, str], ...] = (
+    (f"{_NAMES}it is relative", "--read_paths_root DIR", "for the directory in which such paths begin"),
+    (f"{_NAMES}a message may not name", "--read_paths_root DIR", "if such files are meant; no path leads out of DIR"),
+    (
+        f"{_NAMES}it leads out of",
+        "",
+        "nobody has allowed such files: look at what writes these rows, or widen the root",
+    ),
+    (f"{_NAMES}the file has more than", "--max_batch_bytes BYTES", "for files as large as these"),
+    (_NAMES, "", "put the file there, or mend its path (sluice failures --export), and send these rows again"),
     ("name it in --null_values", "--null_values TEXT", "for texts that stand for no value"),
     ("^column '(.+?)' (?:is null|holds a null)", "--column_defaults {0}", "the model is fed VALUE for nulls"),
     ("declare the column FLOAT64", _SCHEMA, "with the column as FLOAT64"),

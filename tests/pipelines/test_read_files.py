@@ -1,6 +1,5 @@
 """`sluice batch` over files: a folder of images as rows, and tables that name their files."""
 
-import base64
 import json
 import os
 import re
@@ -230,7 +229,5 @@ def test_messages_that_name_files(pubsub: Pubsub, cases: Callable[[str], str], t
     assert {row["uri"]: row["width"] for row in good} == {
         name: image_of(number).width for number, name in enumerate(names[:20])
     }
-    found = {
-        json.loads(base64.b64decode(each["payload"]))["uri"]: (each["stage"], each["error_type"]) for each in failed
-    }
+    found = {json.loads(each["payload_text"])["uri"]: (each["stage"], each["error_type"]) for each in failed}
     assert found == {name: ("read", error_type) for name, error_type in bad.items()}

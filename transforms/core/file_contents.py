@@ -230,7 +230,7 @@ class _Part:
 
 def _failure(batch: pa.RecordBatch, row: int, column: str, error: Exception) -> Failure:
     path = batch.column(batch.schema.get_field_index(column))[row].as_py()
-    text = "column '{column}' names {}, which is not read: {reason}"
+    text = "column '{column}' names {}, and it cannot be read: {reason}"
     words = message(text, repr(path), column=column, reason=_reason(error))
     return failure_of(batch, row, READ, type(error).__name__, words)
 

@@ -18,6 +18,7 @@ from sluice.transforms.decode.csv import decode_csv
 from sluice.transforms.decode.lines import line_block
 from sluice.transforms.decode.spec import InputSpec
 
+NO_FILE = "column 'image' names 'x is not.jpg', and it cannot be read: "
 NAMED = "; if it stands for no value, name it in --null_values"
 
 
@@ -70,6 +71,16 @@ def test_all_texts_that_stand_for_no_value_are_one_flag() -> None:
         ("read", "EOFError", "cut off", "get it anew"),
         ("read", "TooManyDeliveries", "delivered 7 times", "replay one alone"),
         ("bind", "InvalidRow", "column 'age': 300 does not fit int8", "not of the model's type"),
+        ("read", "BadPath", f"{NO_FILE}it is relative: give the directory", "--read_paths_root DIR: "),
+        (
+            "read",
+            "BadPath",
+            f"{NO_FILE}a message may not name a file",
+            "--read_paths_root DIR: if such files are meant",
+        ),
+        ("read", "BadPath", f"{NO_FILE}it leads out of --read_paths_root /d", "look at what writes these rows"),
+        ("read", "FileTooLarge", f"{NO_FILE}the file has more than 9 bytes", "--max_batch_bytes BYTES: "),
+        ("read", "FileNotFoundError", f"{NO_FILE}No such file or directory", "put the file there, or mend its path"),
         ("write", "InsertError", "no such field", "the destination refuses"),
     ],
 )

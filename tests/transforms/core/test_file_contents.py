@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_fails_its_row(files: list[str], tmp_path: Pa
     assert list(contents(rows)) == list(range(0, len(paths), 2))
     for failure, (path, (error_type, reason)) in zip(failures, bad.items(), strict=True):
         assert (failure.stage, failure.error_type) == ("read", error_type)
-        assert failure.error_message.startswith(f"column 'path' names {path!r}, which is not read: ")
+        assert failure.error_message.startswith(f"column 'path' names {path!r}, and it cannot be read: ")
         assert reason in failure.error_message
         assert isinstance(failure.error_message, Message)
         assert path is None or path[-12:] not in failure.error_message.public or not path
