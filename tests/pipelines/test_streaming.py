@@ -144,6 +144,8 @@ def test_files_and_topic_at_a_time(pubsub: Pubsub, picky: str, tmp_path: Path) -
     (failure,) = lines_of(f"{tmp_path}/failed-*.jsonl")
     assert failure["stage"] == "decode"
     assert len(ends.failed(1)) == 1
+    options = job.summary["options"]
+    assert (options["model"], options["max_restarts"], job.summary["beam_options"]) == (picky, 10, {})
 
 
 def test_rows_that_are_inserted_into_a_table_and_its_failures(
