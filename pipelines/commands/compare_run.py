@@ -197,8 +197,7 @@ def show(options: CompareOptions, result: Result) -> int:
         write_text(options.summary_file, to_json(result) + "\n")
     best = result.answer.at_rest
     if options.write_config and best:
-        model = best.found.way.model or options.model
-        values = config_values(model, [*result.job_flags, *best.flags])
+        values = config_values(best.found.way.uri, [*result.job_flags, *best.flags])
         write_text(options.write_config, config_text(values))
     if result.interrupted:
         sys.stderr.write("sluice compare: interrupted\n")

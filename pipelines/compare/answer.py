@@ -18,7 +18,7 @@ from sluice.pipelines.compare.costing import (
 )
 from sluice.pipelines.compare.found import Found, Stream
 from sluice.pipelines.compare.prices import Prices
-from sluice.pipelines.compare.spread import ranked
+from sluice.pipelines.compare.spread import UNKNOWN_SHARE, ranked
 from sluice.pipelines.compare.sweep import RESOLUTION, highest_rate
 from sluice.pipelines.compare.ways import Way
 
@@ -119,15 +119,21 @@ def best_stream(found: Found, goals: Goals) -> Stream | None:
 
 
 def _best_at_rest(lines: Sequence[Line]) -> Line | None:
-    """Returns the cheapest way, or the fastest if the cost of one is not known; in a tie the one without a server."""
+    """Returns the cheapest way, or the fastest if the cost of one is not known.
+
+    The worker, which needs no server, is taken where it ties with that, or costs hardly more.
+    """
     measured = [line for line in lines if line.use]
     if not measured:
         return None
     best = min(measured, key=lambda line: line.rank)
     if all(line.million is not None for line in measured):
         best = min(measured, key=lambda line: line.million or 0.0)
-    tied = [line for line in measured if line.tied and line.rank == best.rank and not line.found.way.remote]
-    return tied[0] if tied else best
+    own = next((line for line in measured if not line.found.way.remote), best)
+    if own.tied and own.rank == best.rank:
+        return own
+    near = own.million is not None and best.million is not None and own.million <= best.million * (1 + UNKNOWN_SHARE)
+    return own if near else best
 
 
 def _best_in_stream(lines: Sequence[Line], prices: Prices, goals: Goals) -> Line | None:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from sluice.pipelines.compare.costs import Cost
 from sluice.pipelines.compare.early_stopping import P99, interval, percentile
 from sluice.pipelines.compare.spread import Spread
-from sluice.pipelines.compare.stream import Answered, Load
+from sluice.pipelines.compare.stream import Answered, Load, schedule
 from sluice.pipelines.compare.subject import Loaded, Point
 from sluice.pipelines.compare.ways import Way
+
+# A stream has fallen behind if its last answer comes after so many times the time in which messages were due, and so
+# many times the least latency besides.
+_BEHIND, _LEAST_TIMES = 1.1, 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Stream:
     """A load of single messages, and what became of it.
 
     Attributes:
+      complete: all were answered, and the last of them in time, so that the stream has not fallen behind.
       p50_ms, p95_ms, p99_ms: None: no message was answered.
       p99_between_ms: what the percentile is between, each bound with 99 % confidence; None: too few messages.
     """
@@ -50,8 +55,10 @@ class Stream:
 def to_stream(load: Load, answered: Answered) -> Stream:
     """Returns the figures of a load."""
     ascending = sorted(answered.latencies_ms)
+    kept_up = ascending and 1000 * answered.secs <= _BEHIND * 1000 * schedule(load)[-1] + _LEAST_TIMES * ascending[0]
+    complete = bool(answered.complete and kept_up)
     p50, p95, p99 = (percentile(ascending, share) if ascending else None for share in (0.5, 0.95, P99))
-    return Stream(load, len(ascending), answered.complete, p50, p95, p99, interval(ascending) if ascending else None)
+    return Stream(load, len(ascending), complete, p50, p95, p99, interval(ascending) if ascending else None)
 
 
 @dataclasses.dataclass
@@ -118,9 +125,15 @@ class Found:
         return max((job.cost.peak_mb for job in self.jobs), default=None)
 
     def _marginal(self, of: Callable[[Job], float]) -> Spread | None:
-        pairs = zip(self.starts, self.jobs, strict=False)
-        found = [1e6 * (of(many) - of(one)) / (many.rows - one.rows) for one, many in pairs if many.rows > one.rows]
-        return _spread([value for value in found if value > 0])
+        return _spread([1e6 * (of(many) - of(one)) / (many.rows - one.rows) for one, many in self._pairs()])
+
+    def _pairs(self) -> list[tuple[Job, Job]]:
+        """Returns jobs of one row, each with the one of many rows after it, if that took longer and more CPU."""
+        return [
+            (one, many)
+            for one, many in zip(self.starts, self.jobs, strict=False)
+            if many.rows > one.rows and many.cost.secs > one.cost.secs and many.cost.cpu_secs > one.cost.cpu_secs
+        ]
 
 
 def _spread(values: Sequence[float]) -> Spread | None:

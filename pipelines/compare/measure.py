@@ -18,6 +18,8 @@ _LOG = logging.getLogger(__name__)
 
 # Shares of the time after which a part is over: the search, the first jobs, the streams. Jobs fill what is left.
 _SEARCH, _JOBS, _STREAMS = 0.25, 0.6, 0.92
+# Where opening the models took long, the search has so much of the time nonetheless.
+_LEAST_SHARE = 0.1
 # Seconds of one measurement of the search, and of one load.
 _LEAST_SECS, _MOST_SECS = 0.3, 2.0
 _LEAST_LOAD_SECS, _MOST_LOAD_SECS = 1.0, 6.0
@@ -69,19 +71,30 @@ class Comparison:
         self._bench, self._budget, self._wanted, self._say = bench, budget, wanted, say
         self.found = [Found(way, best=wanted.fixed) for way in ways]
         self._round = 0
+        self._begun = 0.0
         self._took: dict[tuple[Way, int], float] = {}
 
     def run(self) -> None:
         """Measures until the time is over."""
         for found in self.found:
             self._guarded(found, self._load)
+        self._begin()
         for found in self._left():
             self._guarded(found, self._search)
         self._jobs(_JOBS if self._wanted.streams else 1.0)
         if self._wanted.streams:
+            self._begin()
             for found in self._left():
                 self._guarded(found, self._streams)
             self._jobs(1.0)
+
+    def _begin(self) -> None:
+        """A part begins, whose time is shared by the ways."""
+        self._begun = self._budget.spent / self._budget.secs
+
+    def _part(self, found: Found, begun: float, end: float) -> float:
+        """Returns the share of the time at which a way has had its part of what lies between two shares."""
+        return begun + max(0.0, end - begun) * (1 + self.found.index(found)) / len(self.found)
 
     def _left(self) -> list[Found]:
         """Returns the ways whose models are open, and that have not failed."""
@@ -101,7 +114,7 @@ class Comparison:
         found.loaded = self._bench.load(found.way)
 
     def _search(self, found: Found) -> None:
-        share = _SEARCH * (1 + self.found.index(found)) / len(self.found)
+        share = self._part(found, self._begun, max(_SEARCH, self._begun + _LEAST_SHARE))
         secs = _clamp(_SEARCH * self._budget.secs / len(self.found) / _SEARCHED, _LEAST_SECS, _MOST_SECS)
         Tuning(self._bench, self._budget, found, secs, share, self._say).run()
         found.stages = self._bench.stages(found.way, found.best)
@@ -166,11 +179,12 @@ class Comparison:
 
     def _streams(self, found: Found) -> None:
         """Measures the sweeps of a way: with mini-batches, and one message a call."""
-        place = self._left().index(found)
-        span = (_STREAMS - _JOBS) / len(self._left()) / 2
+        end = self._part(found, self._begun, _STREAMS)
+        half = max(0.0, _STREAMS - self._begun) / len(self.found) / 2
+        span = (_STREAMS - _JOBS) / len(self.found) / 2
         secs = _clamp(span * self._budget.secs / _SWEPT, _LEAST_LOAD_SECS, _MOST_LOAD_SECS)
-        for number, mini_batches in enumerate((True, False)):
-            self._sweep(found, mini_batches, secs, _JOBS + span * (2 * place + number + 1))
+        self._sweep(found, True, secs, end - half)
+        self._sweep(found, False, secs, end)
 
     def _sweep(self, found: Found, mini_batches: bool, secs: float, share: float) -> None:
         def measure(rate: float) -> Stream:

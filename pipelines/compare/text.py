@@ -27,10 +27,16 @@ def render(result: Result) -> str:
         _streams(answer.lines, result.target_p99_ms),
         "\n".join(_loads(answer, result.prices)),
         "\n".join(_recommended(result)),
-        "\n".join(f"{each.text}: {each.verdict} ({each.reason})" for each in claims(answer)),
+        "\n".join(_claims(answer)) if len(answer.lines) > 1 else "",
         "\n".join(result.notes),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _claims(answer: Answer) -> Iterator[str]:
+    yield "Four claims that are often made, for this model on this machine:"
+    for each in claims(answer):
+        yield f"{each.text}: {each.verdict} ({each.reason})"
 
 
 def _table(answer: Answer, prices: Prices) -> str:
@@ -174,17 +180,19 @@ def _reason(answer: Answer) -> str:
     if not others:
         return "the only way that was measured"
     if best.tied and not best.found.way.remote:
-        return "which ties with the fastest, and needs no server"
+        return "which needs no server, and ties with the fastest"
     if best.million is None or any(line.million is None for line in others):
         return "the fastest; what a server costs is not known"
     following = min(others, key=lambda line: line.million or 0.0)
     times = (following.million or 0.0) / best.million
-    return f"the cheapest: the {following.found.way.title} costs {times:.1f} times as much a row"
+    if times < 1:
+        return "which needs no server, and costs hardly more than the cheapest"
+    return f"the cheapest: a row costs {times:.1f} times as much {following.found.way.place}"
 
 
 def paste(result: Result, line: Line) -> str:
     """Returns the command of a way."""
-    flags = [f"--model={line.found.way.model or 'grpc://HOST:8500/NAME'}", *result.job_flags, *line.flags]
+    flags = [f"--model={line.found.way.uri}", *result.job_flags, *line.flags]
     return f"sluice batch {shlex.join(flags)} --input ... --output ..."
 
 

@@ -11,6 +11,7 @@ NAMES = (WORKER, GRPC, REST, VERTEX)
 
 _TITLES = {WORKER: "in the worker", GRPC: "endpoint over gRPC", REST: "endpoint over REST", VERTEX: "Vertex AI online"}
 _BY_PROTOCOL = {"grpc": GRPC, "rest": REST, "vertex": VERTEX}
+_FORMS = {GRPC: "grpc://HOST:8500/NAME", REST: "http://HOST:8501/v1/models/NAME"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,17 @@ class Way:
         return _TITLES[self.kind] if self.number == 1 else f"{_TITLES[self.kind]} ({self.number})"
 
     @property
+    def place(self) -> str:
+        return f"behind the {self.title}" if self.remote else self.title
+
+    @property
     def remote(self) -> bool:
         return self.kind != WORKER
+
+    @property
+    def uri(self) -> str:
+        """The URI for --model; for the reference server the form of a server's, to be filled in."""
+        return self.model or _FORMS[self.kind]
 
     @property
     def is_reference(self) -> bool:

@@ -10,11 +10,11 @@ from sluice.pipelines.compare.answer import Answer, Goals, answer
 from sluice.pipelines.compare.claims import FAILS, HOLDS, PARTLY, TIED, UNKNOWN, claims
 from sluice.pipelines.compare.costing import Use
 from sluice.pipelines.compare.costs import Cost
-from sluice.pipelines.compare.found import Found, Job, Stream
+from sluice.pipelines.compare.found import Found, Job, Stream, to_stream
 from sluice.pipelines.compare.managed import managed_ways
 from sluice.pipelines.compare.prices import read_prices
 from sluice.pipelines.compare.result import Result, config_values, to_json
-from sluice.pipelines.compare.stream import Load
+from sluice.pipelines.compare.stream import Answered, Load, schedule
 from sluice.pipelines.compare.subject import Loaded, Point
 from sluice.pipelines.compare.text import render
 from sluice.pipelines.compare.ways import find_ways
@@ -199,3 +199,28 @@ def test_where_a_servers_cpu_is_not_known_no_cost_is_compared_with_it() -> None:
     faster = answered([measured(WORKER, (9, 9.1), cpu=8.0), measured(given, (5, 5.1), cpu=1.0)])
     assert faster.at_rest is not None and faster.at_rest.found.way == given
     assert "what a server costs is not known" in render(as_result(faster))
+
+
+def test_a_way_that_costs_hardly_less_does_not_beat_the_worker() -> None:
+    found = [measured(WORKER, (5, 5.1), cpu=8.0), measured(GRPC, (9, 9.1), cpu=4.6, server=5.4)]
+    result = answered(found)
+    worker, grpc = (line.million for line in result.lines)
+    assert worker is not None and grpc is not None and grpc < worker < 1.1 * grpc
+    assert result.at_rest is not None and result.at_rest.found.way is WORKER
+    assert "needs no server, and costs hardly more" in render(as_result(result))
+
+
+def test_jobs_that_noise_has_turned_round_count_in_no_figure() -> None:
+    found = measured(WORKER, (5, -1, 7), cpu=8.0)
+    assert found.rate is not None and len(found.rate.values) == 2
+    assert found.cpu_us is not None and len(found.cpu_us.values) == 2
+
+
+def test_a_stream_that_has_fallen_behind_is_overloaded_although_all_was_answered() -> None:
+    """At 165 a second the last answer came 4 s late: the next second would have been later still."""
+    load = Load(165, 662, False)
+    due = float(schedule(load)[-1])
+    late = to_stream(load, Answered(tuple(6.0 * number for number in range(1, 663)), due + 3.9, True))
+    well = to_stream(load, Answered((20.0,) * 662, due + 0.02, True))
+    assert not late.complete and well.complete
+    assert not to_stream(load, Answered((), 9.0, False)).complete

@@ -40,3 +40,7 @@ def test_one_way_only() -> None:
 def test_what_is_no_way_is_refused(model: str, endpoints: tuple[str, ...], only: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         find_ways(model, endpoints, only)
+
+
+def test_what_is_pasted_for_the_reference_server_is_a_servers_form() -> None:
+    assert [way.uri for way in find_ways("m", ())] == ["m", "grpc://HOST:8500/NAME", "http://HOST:8501/v1/models/NAME"]
