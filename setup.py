@@ -30,6 +30,9 @@ INSTALL_REQUIRES = [
     "yarl>=1.9,<2",
 ]
 
+# What draws the charts of --report_file, where a job is launched: workers do not need its 90 MB.
+REPORT_REQUIRES = ["vl-convert-python>=1.7,<2"]
+
 TEST_REQUIRES = [
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8.3",
@@ -60,6 +63,10 @@ setup(
         "sluice.pipelines.compare": ["prices.json"],
     },
     install_requires=INSTALL_REQUIRES,
-    extras_require={"test": TEST_REQUIRES, "bench": ["mlcommons-loadgen>=5,<7", "py-spy>=0.4"]},
+    extras_require={
+        "report": REPORT_REQUIRES,
+        "test": TEST_REQUIRES,
+        "bench": ["mlcommons-loadgen>=5,<7", "py-spy>=0.4"],
+    },
     entry_points={"console_scripts": ["sluice = sluice.pipelines.cli:run_process"]},
 )

@@ -18,10 +18,12 @@ from sluice.pipelines.plan.model import check_devices, describe_model, without_a
 from sluice.pipelines.progress.check_report import render_check
 from sluice.pipelines.progress.outcome import EXIT_OK
 from sluice.pipelines.progress.phases import PLAN, Phases
+from sluice.pipelines.report.launch import check_report, with_place
 from sluice.pipelines.running import run_pipeline
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.commit_gate import CommitGate
+from sluice.transforms.core.observed import forget
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,11 +49,12 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
         beam = beam_options(beam_flags)
         check_reachable(options, beam)
         check_settings(beam)
+        check_report(options, beam)
         if is_local(beam):
             check_devices(options)
         cloud = beam.view_as(GoogleCloudOptions)
         account = cloud.impersonate_service_account or ""
-        plan = plan_batch(options, cloud.project or "", cloud.temp_location or "", account)
+        plan = with_place(plan_batch(options, cloud.project or "", cloud.temp_location or "", account), options, beam)
         if not is_local(beam):
             plan = dataclasses.replace(plan, recipe=without_account(plan.recipe))
     if options.check:
@@ -65,6 +68,7 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
 
 def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions, phases: Phases) -> int:
     metrics.reset_tally()
+    forget()
     if loads_model(beam, plan.recipe.spec):
         open_ahead(plan.recipe, BeamFiles())
     gate = CommitGate()

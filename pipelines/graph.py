@@ -15,6 +15,7 @@ from sluice.transforms.core.commit import Commit
 from sluice.transforms.core.commit_gate import CommitGate
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.observe import ObserveInputs, ObserveOutputs, Watched
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.managed.joined import Joined
 from sluice.transforms.predict import Predict
@@ -30,7 +31,8 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | Non
       gate: once closed, the job does not commit its output.
     """
     read = pipeline | "Read" >> plan.input.reader
-    scored = read.rows | "Predict" >> Predict(plan.recipe, plan.output_prefix, contents=plan.contents)
+    rows = with_inputs_seen(read.rows, plan.watched)
+    scored = rows | "Predict" >> Predict(plan.recipe, plan.output_prefix, contents=plan.contents)
     return _publish(plan, Joined(scored.rows, scored.failures, read.failures, read.tally), gate)
 
 
@@ -40,11 +42,22 @@ def build_join(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | None
 
 
 def _publish(plan: BatchPlan, scored: Joined, gate: CommitGate | None) -> beam.PCollection:
-    written, refused = scored.rows | plan.output.label >> plan.output.writer
+    rows = with_outputs_seen(scored.rows, plan.watched)
+    written, refused = rows | plan.output.label >> plan.output.writer
     failures = (scored.earlier, scored.failures, refused)
     failures_written = [failures | sink.label >> WriteBatchFailures(sink.writer) for sink in plan.failures]
     commit = Commit(plan.output.committer, [sink.committer for sink in plan.failures], plan.failure_policy, gate)
     return (written, *failures_written, scored.tally) | "Commit" >> commit
+
+
+def with_inputs_seen(rows: beam.PCollection, watched: Watched | None) -> beam.PCollection:
+    """Returns the rows, which pass by what looks at them for a report, if there is one."""
+    return rows if watched is None else rows | "ObserveInputs" >> ObserveInputs(watched)
+
+
+def with_outputs_seen(rows: beam.PCollection, watched: Watched | None) -> beam.PCollection:
+    """Returns the scored rows likewise."""
+    return rows if watched is None else rows | "ObserveOutputs" >> ObserveOutputs(watched)
 
 
 class WriteBatchFailures(Composite):
@@ -67,11 +80,13 @@ def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
     read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
     decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts)
     decoded = pipeline | "Read" >> read | "Decode" >> decode
+    rows = with_inputs_seen(decoded.rows, plan.watched)
     predict = Predict(plan.recipe, plan.output_prefix, is_endless=True, contents=plan.contents)
-    scored = decoded.rows | "Predict" >> predict
+    scored = rows | "Predict" >> predict
+    predicted = with_outputs_seen(scored.rows, plan.watched)
     failed = {"Decode": decoded.failures, "Predict": scored.failures}
     for label, writer in _writers(plan).items():
-        failed[label] = scored.rows | f"Write{label}" >> writer
+        failed[label] = predicted | f"Write{label}" >> writer
     for label, failures in failed.items():
         failures | f"Write{label}Failures" >> WriteStreamFailures(plan.failures, plan.file_interval_secs)
 

@@ -31,6 +31,7 @@ from sluice.pipelines.progress.outcome import (
 )
 from sluice.pipelines.progress.phases import COMMIT, JOIN, RUN, Phases
 from sluice.pipelines.progress.why import reasons_text, top_reasons, where_failures_are
+from sluice.pipelines.report.batch import report_batch
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import write_text
@@ -129,10 +130,11 @@ def _summarise(
     summary = dataclasses.replace(summary, reasons=reasons)
     _LOG.debug("Phases: %s", phases.text())
     sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_more(summary, plan.contents is not None)}")
+    used, of_beam = used_options(options), used_beam_options(settings)
+    summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
     if options.summary_file:
-        used, of_beam = used_options(options), used_beam_options(settings)
-        summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
+    report_batch(summary, options, plan.watched, error)
 
 
 def _more(summary: Summary, rows_name_files: bool) -> str:

@@ -51,11 +51,14 @@ from sluice.pipelines.progress.stream_progress import StreamProgress
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
 from sluice.pipelines.progress.stream_summary import render, stream_summary, to_json
 from sluice.pipelines.progress.why import reasons_text, top_reasons, where_failures_are
+from sluice.pipelines.report.draw import check_drawable
+from sluice.pipelines.report.stream import report_stream
 from sluice.pipelines.segments import run_segments
 from sluice.pipelines.signals import Handler, handling
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import BeamFiles, write_text
 from sluice.transforms.core.failures import FULL
+from sluice.transforms.core.observed import forget
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
@@ -84,6 +87,8 @@ def run(options: StreamingOptions, beam_flags: list[str], phases: Phases | None 
       UsageError: subscription, model and sinks do not fit; nothing has been read.
     """
     phases = phases or Phases()
+    if options.report_file:
+        check_drawable("--report_file")
     with phases.timed(PLAN):
         beam = beam_options(beam_flags)
         check_streams(beam)
@@ -105,12 +110,17 @@ def _check_flags(options: StreamingOptions, local: bool) -> None:
     """Warns of flags that have no effect on this runner.
 
     Raises:
-      UsageError: one of them is there to keep messages from being lost.
+      UsageError: one of them is there to keep messages from being lost, or asks for a file that would not come.
     """
     if options.max_delivery_attempts and not local:
         raise UsageError(
             "--max_delivery_attempts works locally only: Dataflow does not report how often a message was delivered. "
             "Leave it out, and give the subscription a dead-letter policy"
+        )
+    if options.report_file and not local:
+        raise UsageError(
+            "--report_file: a stream on Dataflow goes on after this command, which cannot report on it; leave the flag "
+            "out. Its figures are in the job's metrics, under the names sluice/..."
         )
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     for name in _ELSEWHERE if local else _LOCALLY:
@@ -145,6 +155,7 @@ def _launch(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOption
 
 def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions, phases: Phases) -> int:
     metrics.reset_tally()
+    forget()
     if loads_model(beam, plan.recipe.spec):
         open_ahead(plan.recipe, BeamFiles())
     stats = StreamStats(metrics.tally, metrics.means)
@@ -163,7 +174,7 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
         finally:
             close_source(source)
     try:
-        _summarise(options, plan, stats, figures(), phases, beam)
+        _summarise(options, plan, stats, figures(), phases, beam, error)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
     return _exit_code(error, figures().restarts, private=options.failure_payload != FULL)
@@ -253,6 +264,7 @@ def _summarise(
     figures: StreamFigures,
     phases: Phases,
     settings: PipelineOptions,
+    error: Exception | None,
 ) -> None:
     load_msec = metrics.means().get(metrics.MODEL_LOAD_MSEC)
     phases.note(MODEL_LOAD, None if load_msec is None else load_msec / 1000)
@@ -261,10 +273,11 @@ def _summarise(
     reasons = top_reasons(0, (), private=options.failure_payload != FULL)
     summary = dataclasses.replace(summary, reasons=reasons)
     sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_where(plan.failures) if reasons else ''}")
+    used, of_beam = used_options(options), used_beam_options(settings)
+    summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
     if options.summary_file:
-        used, of_beam = used_options(options), used_beam_options(settings)
-        summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
         write_text(options.summary_file, to_json(summary) + "\n")
+    report_stream(summary, options, plan.watched, error)
 
 
 def _where(failures: FailureSinks) -> str:

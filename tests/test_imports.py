@@ -30,6 +30,7 @@ _DISTRIBUTIONS = {
     "ml_dtypes": "ml-dtypes",
     "tensorflow_metadata": "tensorflow-metadata",
     "tfx_bsl": "tfx-bsl",
+    "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
 }
 

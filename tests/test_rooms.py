@@ -37,6 +37,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"batch", "streaming", "compare"},
         {"managed"},
         {"segments", "running"},
+        {"report"},
         {"graph", "progress"},
         {"plan", "dataflow"},
         {"end", "options", "signals"},

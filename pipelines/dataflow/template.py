@@ -44,6 +44,7 @@ _LOCAL = (
     "health_port",
     "check",
     "summary_file",
+    "report_file",
     "progress",
 )
 # Flags of managed jobs, which the launcher of a template could not wait for.

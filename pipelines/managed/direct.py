@@ -26,6 +26,7 @@ from sluice.pipelines.progress.batch_summary import Summary, render, to_json
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.progress.phases import PLAN, RUN, Phases
 from sluice.pipelines.progress.why import SHOWN, reasons_text
+from sluice.pipelines.report.batch import report_batch
 from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import PREDICT
 from sluice.transforms.core.reasons import Group, Reasons
@@ -115,6 +116,7 @@ def _report(job: Job, request: JobRequest, version: str, options: BatchOptions, 
     text = report(dataclasses.replace(summary, options=used_options(options)), job, counts)
     if options.summary_file:
         write_text(options.summary_file, text)
+    report_batch(summary, options, None)
     _note(job, text)
     allowed = options.max_failure_rate
     if summary.rows_in and summary.failures / summary.rows_in > allowed:

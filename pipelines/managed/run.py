@@ -39,10 +39,12 @@ from sluice.pipelines.progress.outcome import (
     reason,
 )
 from sluice.pipelines.progress.phases import PLAN, PREPARE, SCORE, Phases
+from sluice.pipelines.report.launch import check_report, with_place
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
 from sluice.transforms.core.failures import FULL
+from sluice.transforms.core.observed import forget
 from sluice.transforms.managed.find_answers import read_prepared
 from sluice.transforms.managed.place import Place
 from sluice.transforms.managed.policy import UnpaidPolicy
@@ -63,7 +65,9 @@ def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], ph
     Raises:
       UsageError: model, input and output do not fit, or a right is missing.
     """
+    forget()
     beam = beam_options(flags)
+    check_report(options, beam)
     if options.vertex_direct:
         return run_direct(options, model, beam, phases)
     check_reachable(options, beam)
@@ -76,6 +80,7 @@ def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], ph
     except SluiceError as error:
         sys.stderr.write(f"sluice: {error}\n")
         return EXIT_FAILED
+    plan = dataclasses.replace(plan, batch=with_place(plan.batch, options, beam))
     _LOG.info("Model %s", describe_model(plan.batch.recipe, plan.batch.version))
     _LOG.info("Input %s", plan.batch.input.description)
     return _ManagedRun(options, plan, client, Stages(options, plan, flags), phases).run()

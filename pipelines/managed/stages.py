@@ -17,7 +17,7 @@ from sluice.models.errors import SluiceError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import beam_options, is_dataflow, is_local, is_started_later, make_pipeline
-from sluice.pipelines.graph import build_join
+from sluice.pipelines.graph import build_join, with_inputs_seen
 from sluice.pipelines.managed.job import Job
 from sluice.pipelines.managed.plan import ManagedPlan
 from sluice.pipelines.options.batch import BatchOptions
@@ -76,7 +76,9 @@ class Stages:
         progress = BatchProgress(metrics.tally, reads.total, reads.counter, metrics.ROWS_PREPARED)
 
         def build(pipeline: beam.Pipeline) -> None:
-            pipeline | "Read" >> reads.reader | "Prepare" >> PrepareInstances(place, self.plan.encoding)
+            read = pipeline | "Read" >> reads.reader
+            seen = read._replace(rows=with_inputs_seen(read.rows, self.plan.batch.watched))
+            seen | "Prepare" >> PrepareInstances(place, self.plan.encoding)
 
         job = _Running()
         try:

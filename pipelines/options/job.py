@@ -73,6 +73,13 @@ class JobFlags:
         metavar="PATH",
     )
     summary_file: str = flag("Also write the summary as JSON to this file", "", group="Run", metavar="FILE")
+    report_file: str = flag(
+        "Also write a report, one page of HTML, to this file, local or gs://: throughput over time, distributions of "
+        "inputs and predictions, failures, phases. Needs the extra sluice[report]",
+        "",
+        group="Run",
+        metavar="FILE",
+    )
     progress: str = progress_flag()
 
     def check_read_paths(self) -> None:

@@ -38,6 +38,7 @@ from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import BESIDE, HERE, NOWHERE, PathRules
 from sluice.transforms.core.formats import FILES, JSONL
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_READ
+from sluice.transforms.core.observe import Watched, watched_columns
 from sluice.transforms.decode.ranges import RANGE_BYTES
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
@@ -85,6 +86,7 @@ class BatchPlan:
       review: what becomes of each column.
       first_rows: what was found in the first rows, in a sentence.
       contents: inputs of the model that get what is in files; None: there are none.
+      watched: the columns that are looked at for a report; None: there is none.
     """
 
     input: Input
@@ -97,6 +99,7 @@ class BatchPlan:
     review: Review
     first_rows: str
     contents: FileInputs | None = None
+    watched: Watched | None = None
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -152,6 +155,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
         review=_review(given.source, rows, signature, defaults),
         first_rows=first_rows,
         contents=contents,
+        watched=watched_columns(signature, options.output_prefix) if options.report_file else None,
     )
 
 

@@ -31,6 +31,7 @@ from sluice.transforms.bigquery.write_failures import ensure_failure_table
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import PathRules
+from sluice.transforms.core.observe import Watched, watched_columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class StreamingPlan:
       messages: how messages are decoded, and what each sink holds.
       file_interval_secs: 0: each bundle makes a file.
       contents: inputs of the model that get what is in files; None: there are none.
+      watched: the columns that are looked at for a report; None: there is none.
     """
 
     native: bool
@@ -61,6 +63,7 @@ class StreamingPlan:
     file_interval_secs: float
     failures: FailureSinks
     contents: FileInputs | None = None
+    watched: Watched | None = None
 
 
 def plan_streaming(
@@ -107,6 +110,7 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str, account: 
         file_interval_secs=options.file_interval_secs if native else 0.0,
         failures=failure_sinks(options, temp_location),
         contents=contents,
+        watched=watched_columns(signature, options.output_prefix) if options.report_file else None,
     )
     check_sinks((plan.output_topic, plan.failures.topic), (plan.output_files, plan.failures.files))
     return plan

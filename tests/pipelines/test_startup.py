@@ -62,7 +62,7 @@ CASES = {
         "from sluice.pipelines.plan.batch_job import plan_batch\n"
         "plan = plan_batch(BatchOptions(input=INPUT, model=MODEL, output=OUTPUT))\n"
         "build_batch(make_pipeline(beam_options([])), plan)",
-        {"tensorflow"},
+        {"tensorflow", "vl_convert"},
     ),
 }
 _SCRIPT = """

@@ -19,6 +19,7 @@ from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from sluice.transforms.pubsub.read_local import open_sources
 from tests.support.pubsub.proxy import PubsubProxy
 from tests.support.pubsub.streams import LocalJob, ask, make_ends, wait_until
+from tests.support.reports import all_numbers, figures_of, rows_of
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
 from tests.support.sizes import size
@@ -76,12 +77,13 @@ def picky(cases: Callable[[str], str]) -> str:
     return cases("picky")
 
 
-def test_a_poison_message_is_one_failure_and_blocks_nothing(pubsub: Pubsub, picky: str) -> None:
+def test_a_poison_message_is_one_failure_and_blocks_nothing(pubsub: Pubsub, picky: str, tmp_path: Path) -> None:
     ends = make_ends(pubsub)
     payloads = [b'{"x": %d}' % number for number in range(300)]
     payloads[7], payloads[100], payloads[200], payloads[250] = b"{not json", b'{"x": -1}', b"", b'{"x": "text"}'
     ends.publish(payloads, numbered(300))
-    with LocalJob([f"--model={picky}", *ends.flags]) as job:
+    report = tmp_path / "report.html"
+    with LocalJob([f"--model={picky}", *ends.flags, f"--report_file={report}"]) as job:
         good = ends.predictions(296)
         failed = ends.failed(4)
         assert job.stop() == 0
@@ -95,6 +97,10 @@ def test_a_poison_message_is_one_failure_and_blocks_nothing(pubsub: Pubsub, pick
     assert [reason["count"] for reason in job.summary["reasons"]] == [1, 1, 1], "the first three of four"
     assert {reason["stage"] for reason in job.summary["reasons"]} <= {"decode", "predict"}
     assert job.summary["failures_by_stage"] == {"decode": {"InvalidRow": 3}, "predict": {"BadInput": 1}}
+    numbers = all_numbers(report)
+    assert figures_of(numbers)["Messages"] == "300"
+    (told,) = rows_of(numbers, "Inputs of the model in numbers")
+    assert (told["column"], told["min"], told["max"]) == ("x", -1, 299)
     assert ends.pubsub.pull_all(ends.subscription, 1, secs=1.0) == []  # all are acknowledged
 
 

@@ -39,6 +39,7 @@ _tally: Counter[str] = Counter()
 _sums: Counter[str] = Counter()  # of the values of each distribution
 _values: Counter[str] = Counter()  # their number
 _reasons = Reasons()
+_spreads: dict[str, Counter[int]] = {}  # of each distribution: how many values each bin has, by its lowest value
 
 
 def count(name: str, value: int = 1) -> None:
@@ -56,6 +57,7 @@ def record(name: str, value: float) -> None:
     with _lock:
         _sums[name] += round(value)
         _values[name] += 1
+        _spreads.setdefault(name, Counter())[spread_start(round(value))] += 1
 
 
 def count_failure(stage: str, error_type: str, value: int = 1) -> None:
@@ -91,9 +93,35 @@ def reasons() -> Reasons:
     return _reasons
 
 
+def spreads() -> dict[str, dict[int, int]]:
+    """Returns the distributions since `reset_tally`: by name, how many values each bin has, by its lowest value."""
+    with _lock:
+        return {name: dict(bins) for name, bins in _spreads.items()}
+
+
+# A doubling has so many bins of a distribution; smaller whole numbers have one each.
+_SPREAD_BITS = 3
+
+
+def spread_start(value: int) -> int:
+    """Returns the lowest value of the bin that a whole number is in."""
+    width = _spread_width(value)
+    return value // width * width
+
+
+def spread_end(start: int) -> int:
+    """Returns the lowest value that is above the bin which begins at `start`."""
+    return start + _spread_width(start)
+
+
+def _spread_width(value: int) -> int:
+    return 1 << max(0, value.bit_length() - 1 - _SPREAD_BITS)
+
+
 def reset_tally() -> None:
     """Clears the tally of the process before a job. It is for display: how far a commit is, a job's CommitGate says."""
     _reasons.clear()
     with _lock:
         for counter in (_tally, _sums, _values):
             counter.clear()
+        _spreads.clear()

@@ -43,7 +43,7 @@ from tests.support.sizes import examples
 PIPELINES = tuple(OPTIONS)
 SECRETS = {"rpc_headers"}
 MACHINE_FILES = {"rpc_ca_file", "rpc_token_file"}
-WAITED_FOR = {"summary_file", "progress"}
+WAITED_FOR = {"summary_file", "report_file", "progress"}
 # The launcher of a template cannot wait for a managed job.
 MANAGED = {field.name for field in dataclasses.fields(VertexFlags)}
 CHECKED = {"check"}

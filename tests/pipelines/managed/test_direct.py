@@ -18,7 +18,7 @@ from sluice.pipelines.cli import main
 from sluice.pipelines.managed.direct_plan import plan_direct
 from sluice.pipelines.managed.job import RegisteredModel, State
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.transforms.core.beam_files import write_text
+from sluice.transforms.core.beam_files import open_binary, write_text
 from tests.support.bigquery.cases import load
 from tests.support.processes import Forked
 from tests.support.servers import BigQuery, Gcs
@@ -117,8 +117,11 @@ def test_gzipped_records(command: Command, tmp_path: Path) -> None:
 def test_on_cloud_storage(command: Command, gcs: Gcs, tmp_path: Path) -> None:
     base = f"gs://{gcs.bucket}/{tmp_path.name}"
     write_text(f"{base}/in/rows.jsonl", lines([{"x": x} for x in ROWS]))
-    code, summary = command("scalar", f"{base}/in/*.jsonl", output=f"{base}/out")
+    code, summary = command("scalar", f"{base}/in/*.jsonl", output=f"{base}/out", report_file=f"{base}/report.html")
     assert (code, summary["predictions"]) == (0, 10)
+    with open_binary(f"{base}/report.html") as report:
+        page = report.read().decode()
+    assert ">10 predictions<" in page and "passed through other processes" in page
     assert all(path.startswith(f"{base}/out/prediction-scalar-") for path in summary["output_files"])
     code, again = command("scalar", f"{base}/in/*.jsonl", output=f"{base}/out")
     assert (code, again["job"]) == (0, summary["job"])

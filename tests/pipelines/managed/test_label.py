@@ -51,6 +51,7 @@ def test_the_same_job_has_the_same_label_for_ever() -> None:
         {"max_failure_rate": 0.5},
         {"progress": "log"},
         {"summary_file": "s.json"},
+        {"report_file": "r.html"},
         {"rpc_headers": (("a", "s3cret"),)},
         {"max_retry_secs": 5.0},
         {"bigquery_endpoint": "http://127.0.0.1:1"},

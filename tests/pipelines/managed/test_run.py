@@ -24,6 +24,8 @@ from sluice.transforms.files.commit import FilesCommitter
 from tests.support.bigquery.cases import load, make_births
 from tests.support.processes import Forked, sluice
 from tests.support.pubsub.streams import wait_until
+from tests.support.reports import all_numbers
+from tests.support.reports import rows_of as numbers_of
 from tests.support.saved_models.zoo import FORMATS, ZooSample, plain, read_output
 from tests.support.servers import BigQuery, Gcs
 from tests.support.sizes import size
@@ -126,7 +128,7 @@ def test_a_managed_job_gives_the_rows_and_failures_of_a_job_in_process(
     here, managed, summaries = tmp_path / "here.csv", tmp_path / "managed.csv", []
     for model, output in ((["--model", criteo.model], here), (flags(service, "criteo", "", "")[2:6], managed)):
         summary = tmp_path / "summary.json"
-        more = ["--add_model_columns", "--summary_file", str(summary)]
+        more = ["--add_model_columns", "--summary_file", str(summary), f"--report_file={tmp_path}/report.html"]
         code = main(["batch", "--progress=none", *model, "--input", bad_criteo, "--output", str(output), *more])
         assert code == 0
         summaries.append(json.loads(summary.read_text()))
@@ -140,6 +142,11 @@ def test_a_managed_job_gives_the_rows_and_failures_of_a_job_in_process(
     phases = summaries[1]["phases"]
     assert list(phases) == ["imports", "plan", "model_load", "prepare", "score", "join", "run", "commit"]
     assert phases["run"] >= phases["prepare"] + phases["score"] + phases["join"] - 0.01
+    numbers = all_numbers(tmp_path / "report.html")
+    assert numbers["kind"] == "Sluice: managed batch job"
+    seen = [numbers_of(numbers, f"{group} in numbers") for group in ("Predictions", "Inputs of the model")]
+    assert [len(columns) for columns in seen] == [1, 13]
+    assert seen[0][0]["values"] == summaries[1]["predictions"]
     assert not (tmp_path / "sluice-managed").exists() or left(tmp_path) == []
 
 

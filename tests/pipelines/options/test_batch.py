@@ -87,6 +87,7 @@ FLAGS = {
     "model_timeout_secs": 600.0,
     "max_failure_rate": 0.1,
     "summary_file": "",
+    "report_file": "",
     "progress": "auto",
 }
 MANAGED = {

@@ -82,6 +82,7 @@ FLAGS = {
     "max_restarts": 10,
     "health_port": 0,
     "summary_file": "",
+    "report_file": "",
     "progress": "auto",
 }
 SUBSCRIPTION, TOPIC = "projects/p/subscriptions/sub", "projects/p/topics/top"

@@ -57,6 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
         ({"device": "GPU:7"}, "--device GPU:7: TensorFlow has no such device here; it has CPU:0"),
         ({"runner": "dataflow", "model": "here"}, "is on this machine"),
         ({"runner": "DataflowRunner", "model": "gs://b/m", "max_delivery_attempts": "3"}, "dead-letter policy"),
+        ({"runner": "DataflowRunner", "model": "gs://b/m", "report_file": "r.html"}, "a stream on Dataflow goes on"),
     ],
 )
 def test_refusals(
