@@ -22,7 +22,7 @@ from sluice.pipelines.plan.streaming_job import plan_streaming
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.rows import encode_rows
-from sluice.transforms.predict import Predict
+from sluice.transforms.predict.transform import Predict
 from sluice.transforms.pubsub.decode_messages import DecodeMessages
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.message_attributes import messages_of

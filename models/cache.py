@@ -4,9 +4,11 @@ The clients of served models are imported where they are used: a SavedModel need
 """
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
@@ -37,8 +39,27 @@ class ModelRecipe:
     signature: Signature | None = None
 
 
+# What names a model wherever a recipe is accepted: its URI, or path, or the recipe.
+ModelLike: TypeAlias = str | os.PathLike[str] | ModelSpec | ModelRecipe
+
+
+def recipe_of(model: ModelLike) -> ModelRecipe:
+    """Returns the recipe of a model: of a URI, or of a path, that with all defaults.
+
+    Raises:
+      UsageError: the URI is none.
+    """
+    if isinstance(model, ModelRecipe):
+        return model
+    if isinstance(model, ModelSpec):
+        return ModelRecipe(model)
+    if isinstance(model, str | os.PathLike):
+        return ModelRecipe(parse_model_uri(os.fspath(model)))
+    raise UsageError(f"a model is a path, a URI or a ModelRecipe; found {type(model).__name__}")
+
+
 def open_model(
-    uri: str | ModelSpec,
+    uri: str | os.PathLike[str] | ModelSpec,
     options: ModelOptions | None = None,
     files: ModelFiles | None = None,
     signature: Signature | None = None,
@@ -53,7 +74,7 @@ def open_model(
     Raises:
       UsageError: the URI, the signature or the model does not fit; the text says why.
     """
-    spec = parse_model_uri(uri) if isinstance(uri, str) else uri
+    spec = uri if isinstance(uri, ModelSpec) else parse_model_uri(os.fspath(uri))
     options = options or ModelOptions()
     if spec.managed is not None:
         raise UsageError(f"--model {spec.uri}: a managed model cannot be called, only be scored with by `sluice batch`")
@@ -78,21 +99,28 @@ def open_model(
 def open_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:
     """Returns a new scheduler for this recipe, with its model opened. `shared_scheduler` returns the process's."""
     started = time.monotonic()
-    model = open_model(recipe.spec, recipe.model, files, recipe.signature)
-    options = recipe.scheduler
-    if recipe.model.private:
-        options = dataclasses.replace(options, private=True)
-    limit = model.timeout_secs if isinstance(model, ServedModel) else recipe.model.time_limit_secs
-    if limit and not options.call_timeout_secs:
-        options = dataclasses.replace(options, call_timeout_secs=give_up_after(limit))
-    if not recipe.spec.endpoint and not options.max_in_flight:  # one call for each copy
-        options = dataclasses.replace(options, max_in_flight=max(1, len(recipe.model.devices.devices)))
-    if isinstance(model, ServedModel) and model.max_tensor_bytes:
-        options = dataclasses.replace(options, max_batch_bytes=min(options.max_batch_bytes, model.max_tensor_bytes))
-    scheduler = Scheduler(model, options)
-    if not model.remote:
+    scheduler = schedule(open_model(recipe.spec, recipe.model, files, recipe.signature), recipe.scheduler, recipe.model)
+    if not scheduler.model.remote:
         scheduler.load_msec = 1000 * (time.monotonic() - started)
     return scheduler
+
+
+def schedule(model: Model, options: SchedulerOptions, how: ModelOptions) -> Scheduler:
+    """Returns a new scheduler for an opened model.
+
+    Args:
+      how: the model was opened.
+    """
+    if how.private:
+        options = dataclasses.replace(options, private=True)
+    limit = model.timeout_secs if isinstance(model, ServedModel) else how.time_limit_secs
+    if limit and not options.call_timeout_secs:
+        options = dataclasses.replace(options, call_timeout_secs=give_up_after(limit))
+    if not model.remote and not options.max_in_flight:  # one call for each copy
+        options = dataclasses.replace(options, max_in_flight=max(1, len(how.devices.devices)))
+    if isinstance(model, ServedModel) and model.max_tensor_bytes:
+        options = dataclasses.replace(options, max_batch_bytes=min(options.max_batch_bytes, model.max_tensor_bytes))
+    return Scheduler(model, options)
 
 
 class _Cache:

@@ -22,12 +22,16 @@ SluiceError
 |   |   +-- ModelLost         the model in this process cannot be called any more: only a new process can help
 |   |       +-- ModelHangs        its calls do not end
 |   +-- Unavailable       the model cannot be reached now: try again
-|       +-- Overloaded    the server asks for fewer calls: try again, with fewer in flight
-|       +-- TimedOut      no answer within the deadline: try again a few times
+|   |   +-- Overloaded    the server asks for fewer calls: try again, with fewer in flight
+|   |   +-- TimedOut      no answer within the deadline: try again a few times
+|   +-- RowsFailed        some rows cannot be predicted; `failures` says which, and why
 +-- Cancelled             the bundle that waited for the rows has failed
 +-- TooManyFailures       more failures than are allowed; exit code 3
 +-- NonePassed            rows failed, and no row has ever passed: whether they or the model are at fault is not known
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class SluiceError(Exception):
@@ -128,6 +132,53 @@ class Overloaded(Unavailable):
 
 class TimedOut(Unavailable):
     """The call was not answered within its deadline."""
+
+
+# The stages at which a row fails that the model is called with.
+BIND, PREDICT = "bind", "predict"
+
+
+class FailedRow(NamedTuple):
+    """A row that has no prediction.
+
+    Attributes:
+      row: its place among the rows that were given, from 0.
+      stage: BIND: it does not fit the model; PREDICT: the model fails on it.
+      error_type: the class of the error; "InvalidRow" if the row does not fit.
+    """
+
+    row: int
+    stage: str
+    error_type: str
+    error_message: str
+
+
+# So many rows are named in the text of an error.
+_NAMED_ROWS = 10
+
+
+class RowsFailed(CallError):
+    """Some rows cannot be predicted. The text names the first of them.
+
+    Attributes:
+      failures: all of them, in order.
+    """
+
+    def __init__(self, text: str, failures: Sequence[FailedRow] = ()) -> None:
+        super().__init__(text)
+        self.failures = tuple(failures)
+
+    @classmethod
+    def of(cls, failures: Sequence[FailedRow], rows: int) -> "RowsFailed":
+        """Returns the error for these rows of so many, of which there is at least one."""
+        named = ", ".join(str(failure.row) for failure in failures[:_NAMED_ROWS])
+        more = f" and {len(failures) - _NAMED_ROWS} more" if len(failures) > _NAMED_ROWS else ""
+        first = failures[0]
+        return cls(
+            f"{len(failures)} of {rows} rows cannot be predicted: {named}{more}. The first is row {first.row}: "
+            f"{first.error_type}: {first.error_message}",
+            failures,
+        )
 
 
 class Cancelled(SluiceError):

@@ -18,7 +18,7 @@ from sluice.transforms.core.failures import Failure
 from sluice.transforms.core.observe import ObserveInputs, ObserveOutputs, Watched
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.managed.joined import Joined
-from sluice.transforms.predict import Predict
+from sluice.transforms.predict.transform import Predict
 from sluice.transforms.pubsub.decode_messages import DecodeMessages
 from sluice.transforms.pubsub.read import ReadMessages
 from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages

@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sluice.models.batching.options import SchedulerOptions
     from sluice.models.cache import ModelRecipe, open_model
+    from sluice.models.errors import FailedRow, RowsFailed
     from sluice.models.interface import Model, ModelOptions, Outputs
     from sluice.models.uri import parse_model_uri
+    from sluice.pipelines.library.read_files import ReadFiles
+    from sluice.pipelines.library.read_table import ReadTable
+    from sluice.pipelines.library.write_files import WriteFailures, WriteFiles
     from sluice.transforms.bigquery.commit import TableCommitter
-    from sluice.transforms.bigquery.read import ReadTable
     from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
     from sluice.transforms.bigquery.write_failures import WriteFailureRows, WriteFailureTable
     from sluice.transforms.bigquery.write_inserts import WriteTable
     from sluice.transforms.core.commit import Commit
     from sluice.transforms.core.failures import Failure, Result
-    from sluice.transforms.files.commit import FilesCommitter
-    from sluice.transforms.files.read import ReadFiles
-    from sluice.transforms.files.write import WriteFailures, WriteFiles
     from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
     from sluice.transforms.model_handler import SluiceModelHandler
-    from sluice.transforms.predict import Predict
+    from sluice.transforms.predict.data import Predicted, predict
+    from sluice.transforms.predict.transform import Predict
     from sluice.transforms.pubsub.decode_messages import DecodeMessages
     from sluice.transforms.pubsub.read import ReadMessages
     from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages
@@ -36,17 +37,19 @@ _HOMES = {
     "Commit": "sluice.transforms.core.commit",
     "DecodeMessages": "sluice.transforms.pubsub.decode_messages",
     "ExplodeRows": "sluice.transforms.window_rows",
+    "FailedRow": "sluice.models.errors",
     "Failure": "sluice.transforms.core.failures",
-    "FilesCommitter": "sluice.transforms.files.commit",
     "Model": "sluice.models.interface",
     "ModelOptions": "sluice.models.interface",
     "ModelRecipe": "sluice.models.cache",
     "Outputs": "sluice.models.interface",
-    "Predict": "sluice.transforms.predict",
-    "ReadFiles": "sluice.transforms.files.read",
+    "Predict": "sluice.transforms.predict.transform",
+    "Predicted": "sluice.transforms.predict.data",
+    "ReadFiles": "sluice.pipelines.library.read_files",
     "ReadMessages": "sluice.transforms.pubsub.read",
-    "ReadTable": "sluice.transforms.bigquery.read",
+    "ReadTable": "sluice.pipelines.library.read_table",
     "Result": "sluice.transforms.core.failures",
+    "RowsFailed": "sluice.models.errors",
     "SchedulerOptions": "sluice.models.batching.options",
     "SluiceModelHandler": "sluice.transforms.model_handler",
     "TableCommitter": "sluice.transforms.bigquery.commit",
@@ -55,8 +58,8 @@ _HOMES = {
     "WriteFailureMessages": "sluice.transforms.pubsub.write",
     "WriteFailureRows": "sluice.transforms.bigquery.write_failures",
     "WriteFailureTable": "sluice.transforms.bigquery.write_failures",
-    "WriteFailures": "sluice.transforms.files.write",
-    "WriteFiles": "sluice.transforms.files.write",
+    "WriteFailures": "sluice.pipelines.library.write_files",
+    "WriteFiles": "sluice.pipelines.library.write_files",
     "WriteMessages": "sluice.transforms.pubsub.write",
     "WriteStreamFiles": "sluice.transforms.files.write_stream",
     "WriteStreamTable": "sluice.transforms.bigquery.write",
@@ -64,23 +67,26 @@ _HOMES = {
     "WriteTableRows": "sluice.transforms.bigquery.write",
     "open_model": "sluice.models.cache",
     "parse_model_uri": "sluice.models.uri",
+    "predict": "sluice.transforms.predict.data",
 }
 
 __all__ = [
     "Commit",
     "DecodeMessages",
     "ExplodeRows",
+    "FailedRow",
     "Failure",
-    "FilesCommitter",
     "Model",
     "ModelOptions",
     "ModelRecipe",
     "Outputs",
     "Predict",
+    "Predicted",
     "ReadFiles",
     "ReadMessages",
     "ReadTable",
     "Result",
+    "RowsFailed",
     "SchedulerOptions",
     "SluiceModelHandler",
     "TableCommitter",
@@ -98,6 +104,7 @@ __all__ = [
     "WriteTableRows",
     "open_model",
     "parse_model_uri",
+    "predict",
 ]
 
 

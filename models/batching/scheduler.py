@@ -128,7 +128,12 @@ class Scheduler:
             ticket.future.set_exception(Cancelled("the bundle that waited for these rows has failed"))
 
     def close(self) -> None:
-        """Cancels requests that wait, ends the threads after their calls in flight, and closes the model."""
+        """Stops, and closes the model."""
+        self.stop()
+        self.model.close()
+
+    def stop(self) -> None:
+        """Cancels requests that wait, and ends the threads after their calls in flight."""
         self._closing.set()
         with self._lock:
             waiting = self._waiting.tickets()
@@ -139,7 +144,6 @@ class Scheduler:
             self._budget.wake()
         for thread in self._threads:
             thread.join()
-        self.model.close()
 
     def _drop(self, ticket: Ticket) -> bool:
         """Removes a request from the queues; returns False if it has all its outcomes, or was dropped before."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from sluice.models.errors import SignatureError, UsageError
-from sluice.models.files import LocalFiles, ModelFiles
+from sluice.models.files import ModelFiles
 from sluice.models.interface import EndpointOptions
 from sluice.models.saved_model.signature_reader import pick_signature
 from sluice.models.saved_model.versions import missing_assets, read_meta_graph, what_is_missing
@@ -19,6 +19,7 @@ from sluice.pipelines.commands.inspect_text import Description, render
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.model import EndpointFlags
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
+from sluice.transforms.core.model_files import files_of
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
 
 HELP = "show a model's signatures, versions and columns"
@@ -56,19 +57,10 @@ def run(args: argparse.Namespace) -> int:
       UsageError: there is no model, or no such signature.
     """
     endpoint = flags.from_namespace(EndpointFlags, args).endpoint_options()
-    description = describe(args.model, args.signature, _files(args.model), args.output_prefix, endpoint)
+    files = files_of(parse_model_uri(args.model))
+    description = describe(args.model, args.signature, files, args.output_prefix, endpoint)
     print(to_json(description) if args.json else render(description))
     return 0
-
-
-def _files(uri: str) -> ModelFiles:
-    spec = parse_model_uri(uri)
-    served = spec.endpoint is not None and spec.endpoint.protocol != "vertex"  # Vertex AI names artifacts in storage
-    if served or "://" not in spec.uri:
-        return LocalFiles()
-    from sluice.transforms.core.beam_files import BeamFiles  # imports Beam, which takes seconds
-
-    return BeamFiles()
 
 
 def describe(

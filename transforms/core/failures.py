@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import apache_beam as beam
 import orjson
 
+from sluice.models import errors
 from sluice.models.wording import changed, public_text
 from sluice.transforms.core import metrics
 from sluice.transforms.core.render import clean_text
@@ -24,7 +25,8 @@ _HASHED = "sha256:"
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # The stages at which a row can fail, in the order in which a row passes them.
-READ, DECODE, BIND, PREDICT, ENCODE, WRITE = "read", "decode", "bind", "predict", "encode", "write"
+READ, DECODE, ENCODE, WRITE = "read", "decode", "encode", "write"
+BIND, PREDICT = errors.BIND, errors.PREDICT
 STAGES = (READ, DECODE, BIND, PREDICT, ENCODE, WRITE)
 
 _TEXTS = ("stage", "error_type", "error_message", "origin", "model")

@@ -1,11 +1,12 @@
 """The outputs of a model as columns beside the columns of the input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from sluice.models.batching.tickets import Prediction
+from sluice.models.errors import BIND, PREDICT, FailedRow
 from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
 from sluice.models.tensors.arrays import repeated
 from sluice.models.tensors.binding import Group
@@ -39,6 +40,35 @@ def _value_type(spec: TensorSpec) -> pa.DataType:
     if spec.dtype in _HALF:
         return pa.float32()
     return pa.from_numpy_dtype(np.dtype(spec.dtype))
+
+
+def score_rows(
+    batch: pa.RecordBatch,
+    errors: Mapping[int, str],
+    predictions: list[tuple[Group, Prediction]],
+    signature: Signature,
+    uri: str,
+    prefix: str,
+) -> tuple[pa.RecordBatch | None, list[FailedRow]]:
+    """Returns the predicted rows of a batch with the outputs appended, and the others, both in order.
+
+    Args:
+      errors: the rows that were not bound, with the reason.
+    """
+    failed = {row: FailedRow(row, BIND, "InvalidRow", text) for row, text in errors.items()}
+    for group, prediction in predictions:
+        for row, failure in prediction.failures.items():
+            place = row_in_batch(group, row)
+            failed[place] = FailedRow(place, PREDICT, failure.type, failure.message)
+    scored, refused = append_outputs(batch, predictions, signature, uri, prefix)
+    for row, text in refused.items():
+        failed[row] = FailedRow(row, PREDICT, "BadOutput", text)
+    return scored, [failed[row] for row in sorted(failed)]
+
+
+def row_in_batch(group: Group, row: int) -> int:
+    """Returns the row of the batch that a row of a group is."""
+    return row if group.rows is None else int(group.rows[row])
 
 
 def append_outputs(

@@ -27,7 +27,7 @@ from sluice.transforms.managed.joined import Joined
 from sluice.transforms.managed.kept_failures import read_failures
 from sluice.transforms.managed.place import Answers, Place, Stretch
 from sluice.transforms.managed.row_files import read_batches
-from sluice.transforms.predict import score
+from sluice.transforms.predict.batches import score
 
 # The error_type of a row that the service does not answer, alone either.
 UNANSWERED = "Unanswered"
@@ -55,7 +55,7 @@ class Decoding:
 
 
 class JoinAnswers(Composite):
-    """Reads the rows of a `Place`, each with its answer, in the shape that transforms.predict.Predict gives them.
+    """Reads the rows of a `Place`, each with its answer, in the shape that `Predict` gives them.
 
     Args:
       jobs: the IDs of the jobs of the service whose answers have been found; (): there are no rows but failures.

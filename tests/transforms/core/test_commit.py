@@ -18,7 +18,7 @@ from sluice.transforms.core.commit import Commit, Committed, FailurePolicy, clea
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.commit import FilesCommitter
-from sluice.transforms.files.write import Target, WriteFiles
+from sluice.transforms.files.write import Target, WriteShards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +150,6 @@ def write_rows(path: Path, gate: CommitGate | None) -> None:
     spec = OutputSpec("csv", pa.schema([("a", pa.int64())]))
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         rows = pipeline | "Rows" >> beam.Create([pa.RecordBatch.from_pydict({"a": [1, 2]})])
-        written = rows | "Write" >> WriteFiles(target, spec)
+        written = rows | "Write" >> WriteShards(target, spec)
         tally = pipeline | "Tally" >> beam.Create([2])
         (written.shards, tally) | Commit(FilesCommitter(target, spec), [], FailurePolicy(0), gate)

@@ -83,9 +83,10 @@ import pyarrow as pa
 from apache_beam.internal import pickler
 from sluice.models.cache import ModelRecipe
 from sluice.models.uri import parse_model_uri
-from sluice.transforms.predict import Predict
+from sluice.transforms.core.beam_files import BeamFiles
+from sluice.transforms.predict.batches import PredictBatches
 recipe = ModelRecipe(parse_model_uri(sys.argv[1]))
-do_fn = pickler.loads(pickler.dumps(Predict(recipe)._fn))
+do_fn = pickler.loads(pickler.dumps(PredictBatches(recipe, "", BeamFiles(), False)))
 do_fn.setup()
 do_fn.start_bundle()
 window, now = beam.transforms.window.GlobalWindow(), beam.utils.timestamp.Timestamp(0)

@@ -1,4 +1,4 @@
-"""`Predict`: adds the outputs of a model to RecordBatches as columns."""
+"""Scores RecordBatches with a model, as a DoFn."""
 
 import collections
 import concurrent.futures
@@ -13,7 +13,6 @@ from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.cache import ModelRecipe, shared_scheduler
@@ -24,11 +23,9 @@ from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of, origin_of, without_fed
-from sluice.transforms.core.beam_files import BeamFiles
-from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import BIND, FAILURES, PREDICT, FailedOutput, Failure, Result, count_failures
+from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure, count_failures
 from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
-from sluice.transforms.core.outputs import VERSION_COLUMN, append_outputs
+from sluice.transforms.core.outputs import VERSION_COLUMN, row_in_batch, score_rows
 from sluice.transforms.core.worker import replace_worker
 
 # The DoFn yields these, each in a WindowedValue.
@@ -41,40 +38,8 @@ _BATCHES_AHEAD = 3
 _REPORT_SECS = 1.0
 
 
-class Predict(Composite):
-    """Scores RecordBatches with a model.
-
-    Accepts batches with a column for each input of the model's signature. Returns the same rows with the outputs as
-    columns, and `_model` and `_version` after them. Rows that do not fit, or that the model refuses, are returned as
-    `Failure`s. Every row is in one of the two outputs, once.
-
-    Args:
-      recipe: the model, and the mini-batching of its calls.
-      output_prefix: a prefix for the names of the outputs.
-      files: read the files of the model; Beam's FileSystems by default.
-      is_endless: of a stream, which no failure rate ends. Rows that fail before any row has passed then fail the
-        bundle, because the model may be at fault; after 1,000 different ones, or 60 s with 10, by TooManyFailures.
-      contents: inputs that get what is in files, whose paths are in columns; None: there are none.
-    """
-
-    def __init__(
-        self,
-        recipe: ModelRecipe,
-        output_prefix: str = "",
-        files: ModelFiles | None = None,
-        is_endless: bool = False,
-        contents: FileInputs | None = None,
-    ) -> None:
-        super().__init__()
-        self._fn = _Predict(recipe, output_prefix, files or BeamFiles(), is_endless, contents)
-
-    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Result:
-        outputs = batches | "Call" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="rows")
-        return Result(outputs.rows, outputs[FAILURES])
-
-
 @dataclasses.dataclass
-class _Work:
+class Work:
     """A batch that has been submitted to the scheduler."""
 
     batch: pa.RecordBatch
@@ -92,7 +57,7 @@ class _Work:
         return not concurrent.futures.wait([ticket.future for _, ticket in self.tickets], secs).not_done
 
 
-class _Predict(beam.DoFn):
+class PredictBatches(beam.DoFn):
     """Counts: rows_predicted, rows_failed, rpc_retries, model_swaps, model_versions_rejected,
     cumulativeThrottlingSeconds; rows_predicted/VERSION of a served model; batch_size, predict_latency_msec, queue_msec,
     model_load_msec."""
@@ -110,7 +75,7 @@ class _Predict(beam.DoFn):
         self._is_endless = is_endless
         self._prefix = output_prefix
         self._files = files
-        self._work: collections.deque[_Work] = collections.deque()
+        self._work: collections.deque[Work] = collections.deque()
         self._rows = self._bytes = 0  # in work
         self._throttled_secs = 0.0  # not yet reported: less than a second
         self._throttled_before = 0.0
@@ -140,20 +105,9 @@ class _Predict(beam.DoFn):
             for failure in failures:
                 yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, timestamp, (window,)))
             if rows is not None:
-                self._submit(rows, window, timestamp)
-            while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
-                yield from self._emit()
+                errors, tickets = self._submit(rows)
+                yield from self._add(Work(without_fed(rows), errors, tickets, (window,), timestamp))
         self._report_throttling()
-
-    def _submit(self, batch: pa.RecordBatch, window: BoundedWindow, timestamp: Timestamp) -> None:
-        bound = self._scheduler.model.bind(batch)
-        tickets = [  # the scheduler has the tensors, and no one else needs them
-            (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
-            for group in bound.groups
-        ]
-        batch = without_fed(batch)
-        self._work.append(_Work(batch, bound.errors, tickets, (window,), timestamp))
-        self._rows, self._bytes = self._rows + batch.num_rows, self._bytes + batch.nbytes
 
     def finish_bundle(self) -> Iterator[_Output]:
         while self._work:
@@ -171,8 +125,24 @@ class _Predict(beam.DoFn):
             self._work.clear()
         self._rows = self._bytes = 0
 
+    def _submit(self, batch: pa.RecordBatch) -> tuple[dict[int, str], list[tuple[Group, Ticket]]]:
+        """Submits the rows of a batch; returns those that do not fit, with the reason, and the others' requests."""
+        bound = self._scheduler.model.bind(batch)
+        return bound.errors, [  # the scheduler has the tensors, and no one else needs them
+            (dataclasses.replace(group, feeds={}), self._scheduler.submit(group.feeds, self._report_throttling))
+            for group in bound.groups
+        ]
+
+    def _add(self, work: Work) -> Iterator[_Output]:
+        """Adds a batch to those in work; yields what has finished, and waits for it if too much is in work."""
+        self._work.append(work)
+        self._rows, self._bytes = self._rows + work.batch.num_rows, self._bytes + work.batch.nbytes
+        while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
+            yield from self._emit()
+        self._report_throttling()
+
     def _emit(self) -> Iterator[_Output]:
-        """Waits for the oldest batch; yields its rows and failures with its window and timestamp."""
+        """Waits for the oldest batch; yields its rows and failures."""
         work = self._work[0]
         while not work.wait(_REPORT_SECS):
             self._report_throttling()
@@ -185,15 +155,36 @@ class _Predict(beam.DoFn):
             self._check_proven(work.batch, predictions)
         self._work.popleft()
         self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.batch.nbytes
+        yield from self._outputs(work, predictions)
+
+    def _outputs(self, work: Work, predictions: list[tuple[Group, Prediction]]) -> Iterator[_Output]:
+        """Yields the rows and failures of a batch with its window and timestamp."""
         model = self._scheduler.model
         scored, failures = score(work.batch, work.errors, predictions, model.signature, model.uri, self._prefix)
-        _record(scored, failures, predictions)
-        if scored is not None and model.remote:
-            _record_versions(scored)
+        self._record(scored, failures, predictions)
         if scored is not None:
             yield WindowedValue(scored, work.timestamp, work.windows)
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, work.timestamp, work.windows))
+
+    def _record(
+        self,
+        scored: pa.RecordBatch | None,
+        failures: list[Failure],
+        predictions: list[tuple[Group, Prediction]],
+    ) -> None:
+        """Counts the rows of a batch, and the calls for them."""
+        if scored is not None:
+            metrics.count(metrics.ROWS_PREDICTED, scored.num_rows)
+            if self._scheduler.model.remote:
+                _record_versions(scored)
+        count_failures(failures)
+        for _, prediction in predictions:
+            metrics.record(metrics.QUEUE_MSEC, prediction.queue_msec)
+            for call in prediction.calls:
+                metrics.record(metrics.BATCH_SIZE, call.rows)
+                metrics.record(metrics.PREDICT_LATENCY_MSEC, call.latency_msec)
+                metrics.count(metrics.RPC_RETRIES, call.repeats)
 
     def _check_proven(self, batch: pa.RecordBatch, predictions: Sequence[tuple[Group, Prediction]]) -> None:
         """Checks that failures are those of rows.
@@ -203,7 +194,7 @@ class _Predict(beam.DoFn):
           TooManyFailures: so many that waiting is of no use.
         """
         failed = [
-            (_index(group, row), failure.message)
+            (row_in_batch(group, row), failure.message)
             for group, prediction in predictions
             for row, failure in prediction.failures.items()
             if not failure.proven
@@ -247,38 +238,8 @@ def score(
     Args:
       errors: the rows that were not bound, with the reason.
     """
-    failed = {row: _failure(BIND, RowFailure("InvalidRow", text), batch, row, uri) for row, text in errors.items()}
-    for group, prediction in predictions:
-        for row, failure in prediction.failures.items():
-            index = _index(group, row)
-            failed[index] = _failure(PREDICT, failure, batch, index, uri)
-    scored, refused = append_outputs(batch, predictions, signature, uri, prefix)
-    for row, text in refused.items():
-        failed[row] = _failure(PREDICT, RowFailure("BadOutput", text), batch, row, uri)
-    return scored, [failed[row] for row in sorted(failed)]
-
-
-def _index(group: Group, row: int) -> int:
-    """Returns the row of the batch that a row of a group is."""
-    return row if group.rows is None else int(group.rows[row])
-
-
-def _failure(stage: str, failure: RowFailure, batch: pa.RecordBatch, row: int, uri: str) -> Failure:
-    return failure_of(batch, row, stage, failure.type, failure.message, model=uri)
-
-
-def _record(
-    scored: pa.RecordBatch | None, failures: list[Failure], predictions: list[tuple[Group, Prediction]]
-) -> None:
-    if scored is not None:
-        metrics.count(metrics.ROWS_PREDICTED, scored.num_rows)
-    count_failures(failures)
-    for _, prediction in predictions:
-        metrics.record(metrics.QUEUE_MSEC, prediction.queue_msec)
-        for call in prediction.calls:
-            metrics.record(metrics.BATCH_SIZE, call.rows)
-            metrics.record(metrics.PREDICT_LATENCY_MSEC, call.latency_msec)
-            metrics.count(metrics.RPC_RETRIES, call.repeats)
+    scored, failed = score_rows(batch, errors, predictions, signature, uri, prefix)
+    return scored, [failure_of(batch, each.row, *each[1:], model=uri) for each in failed]
 
 
 def _record_versions(scored: pa.RecordBatch) -> None:

@@ -23,7 +23,8 @@ from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.transforms.core.failures import FAILURES, Failure
 from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import PathRules
-from sluice.transforms.predict import Predict, _Predict
+from sluice.transforms.predict.batches import PredictBatches
+from sluice.transforms.predict.transform import Predict
 
 
 def batch_of(values: list[float | None]) -> pa.RecordBatch:
@@ -197,10 +198,10 @@ def test_versions_that_a_model_went_to_or_rejected_are_counted(cases: Callable[[
         clear_cache()  # ends the thread that polls for versions
 
 
-def _started(recipe: ModelRecipe, is_endless: bool = False) -> _Predict:
+def _started(recipe: ModelRecipe, is_endless: bool = False) -> PredictBatches:
     from sluice.models.files import LocalFiles
 
-    fn = _Predict(recipe, "", LocalFiles(), is_endless)
+    fn = PredictBatches(recipe, "", LocalFiles(), is_endless)
     fn.setup()
     fn.start_bundle()
     return fn

@@ -1,0 +1,1 @@
+"""Adds the outputs of a model to rows: `Predict` in a pipeline of Beam, `predict` without Beam."""
