@@ -16,6 +16,7 @@ from sluice.pipelines.commands import (
     failures,
     inspect_model,
     latency,
+    predict,
     replay,
     schema,
     serve,
@@ -64,6 +65,7 @@ class Command(Protocol):
 _COMMANDS: dict[str, Command] = {
     "batch": batch,
     "streaming": streaming,
+    "predict": predict,
     "inspect": inspect_model,
     "schema": schema,
     "zoo": zoo,

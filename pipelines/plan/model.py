@@ -15,9 +15,8 @@ from sluice.models.saved_model.launch import check_devices_here, check_ops
 from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.signature_reader import pick_signature
 from sluice.models.saved_model.versions import read_meta_graph
-from sluice.models.signature import ColumnSpec, Signature
+from sluice.models.signature import Signature
 from sluice.models.signatures import FoundModel, find_model
-from sluice.models.tensors.columns import default_value
 from sluice.models.uri import ModelSpec, parse_model_uri
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.streaming import StreamingOptions
@@ -109,31 +108,6 @@ def _with_wanted(options: JobOptions, columns: Sequence[str], signatures: dict[s
     if not kept:
         raise UsageError("--exclude_columns leaves out every output of the model, so there is nothing to write")
     return {signature.name: signature.with_outputs(kept)}
-
-
-def parse_defaults(signature: Signature, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Returns --column_defaults with values of the columns' types.
-
-    Raises:
-      UsageError: a value is not of its column's type.
-    """
-    specs = {spec.name: spec for spec in signature.columns}
-    return {name: _default(specs[name], text) if name in specs else text for name, text in pairs}
-
-
-def _default(spec: ColumnSpec, text: str) -> Any:
-    value: Any = text
-    try:
-        if spec.dtype == "bool":
-            value = {"true": True, "false": False}[text.lower()]
-        elif spec.dtype != "string":
-            value = float(text) if "float" in spec.dtype else int(text)
-        default_value(value, spec)
-    except (ValueError, KeyError, UsageError) as error:
-        raise UsageError(
-            f"--column_defaults {spec.name}={text}: the value does not fit the column's type, {spec}"
-        ) from error
-    return value
 
 
 def make_recipe(

@@ -7,13 +7,13 @@ from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.declared import read_input_schema
+from sluice.pipelines.plan.defaults import parse_defaults
 from sluice.pipelines.plan.messages import MessagePlan, MessageWanted, plan_messages
 from sluice.pipelines.plan.model import (
     check_callable,
     find_signature,
     launch_errors,
     make_recipe,
-    parse_defaults,
     without_account,
 )
 from sluice.pipelines.plan.output_paths import parse_output

@@ -17,7 +17,7 @@ TENSORFLOW = {"tensorflow", "tfx_bsl"}
 BEAM = {"apache_beam"}
 YAML = {"yaml"}
 CLIENTS = {"grpc", "google.pubsub_v1", "google.cloud.bigquery", "google.cloud.bigquery_storage_v1"}
-COMMANDS = ["batch", "streaming", "inspect", "schema", "zoo", "demo", "demo-streaming"]
+COMMANDS = ["batch", "streaming", "predict", "inspect", "schema", "zoo", "demo", "demo-streaming"]
 COMMANDS += ["serve", "failures", "replay", "simulate", "latency", "compare", "template"]
 
 # By what runs: its code, and what must not be imported at its end. MODEL, INPUT and OUTPUT are paths.
@@ -41,6 +41,19 @@ CASES = {
         TENSORFLOW | BEAM | CLIENTS | YAML,
     ),
     "sluice inspect, of a local model": ("exits(0, 'inspect', '--model', MODEL)", TENSORFLOW | BEAM | CLIENTS),
+    "sluice predict": (
+        "import json\n"
+        "row = {f'I{n}': n for n in range(1, 14)} | {f'C{n}': 'x' for n in range(1, 27)}\n"
+        "exits(0, 'predict', '--model', MODEL, '--json', json.dumps(row))",
+        {*TENSORFLOW, *BEAM, *CLIENTS, "pandas"},
+    ),
+    "sluice.predict": (
+        "import sluice\n"
+        "from sluice.models import zoo\n"
+        "found = sluice.predict(MODEL, zoo.get('criteo').make_rows(5, 1))\n"
+        "assert found.num_rows == 5",
+        TENSORFLOW | BEAM | CLIENTS,
+    ),
     "the sample rows of sluice zoo": (
         "from sluice.models import zoo\nzoo.get('criteo').make_rows(5, 1)",
         TENSORFLOW | BEAM | CLIENTS,
