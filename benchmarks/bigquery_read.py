@@ -27,13 +27,13 @@ class _Count(beam.DoFn):
 
 def sluice(table: str, rows: int) -> None:
     from sluice.transforms.bigquery.find_table import find_table
-    from sluice.transforms.bigquery.read import ReadTable
+    from sluice.transforms.bigquery.read import ReadSession
     from sluice.transforms.core.formats import BIGQUERY
     from sluice.transforms.decode.spec import InputSpec
 
     found = find_table(table)
     spec = InputSpec(BIGQUERY, tuple(found.source.types.items()))
-    _run(ReadTable(found.table, spec), rows, "rows")
+    _run(ReadSession(found.table, spec), rows, "rows")
 
 
 def beam_avro(table: str, rows: int) -> None:

@@ -69,10 +69,10 @@ def _commit(batches: beam.PCollection, written: Any, target: Any, directory: str
     from sluice.transforms.bigquery.commit import TableCommitter
     from sluice.transforms.core.commit import Commit, FailurePolicy
     from sluice.transforms.files.commit import FilesCommitter
-    from sluice.transforms.files.write import Target, WriteFailures
+    from sluice.transforms.files.write import Target, WriteFailureShards
 
     failures = Target(f"{directory}/failures", ".jsonl", f"{directory}/temp")
-    shards = written.failures | WriteFailures(failures)
+    shards = written.failures | WriteFailureShards(failures)
     tally = batches | "Count" >> beam.Map(lambda each: each.num_rows)
     (written.streams, shards, tally) | Commit(TableCommitter(target), [FilesCommitter(failures)], FailurePolicy(0))
 

@@ -25,7 +25,7 @@ from sluice.transforms.decode.formats import read_range, split_found
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.formats import open_encoder
 from sluice.transforms.files.find_files import match_all
-from sluice.transforms.predict import score
+from sluice.transforms.predict.batches import score
 
 # The sample's first rows, which are enough to keep a model busy: so many, or those that it scores in so many seconds.
 _MAX_ROWS, _MAX_SECS = 100_000, 3.0

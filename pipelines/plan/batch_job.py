@@ -22,16 +22,17 @@ from sluice.pipelines.plan.batch_sinks import (
     plan_output_table,
 )
 from sluice.pipelines.plan.declared import declare
+from sluice.pipelines.plan.defaults import parse_defaults
 from sluice.pipelines.plan.first_rows import check_rows, check_sample
 from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
-from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, parse_defaults
+from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe
 from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_columns
 from sluice.pipelines.plan.output_paths import Destination, parse_output
 from sluice.pipelines.plan.read_paths import file_inputs
 from sluice.pipelines.plan.review import Review, review
 from sluice.transforms.bigquery.clients import check_endpoints
 from sluice.transforms.bigquery.find_table import find_query, find_table
-from sluice.transforms.bigquery.read import ReadTable, read_sample
+from sluice.transforms.bigquery.read import ReadSession, read_sample
 from sluice.transforms.bigquery.read_session import TableInput
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.file_contents import FileInputs
@@ -44,7 +45,7 @@ from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.find_files import absolute, match_all
 from sluice.transforms.files.find_source import Source, find_source
-from sluice.transforms.files.read import ReadFiles
+from sluice.transforms.files.read import ReadPatterns
 from sluice.transforms.files.write import Target, existing_files
 
 # Encodings whose files are read as they are.
@@ -221,13 +222,13 @@ def _input(options: BatchOptions, found: _Found, plan: InputPlan) -> Input:
         kind = "file(s), each a row" if source.format == FILES else f"{source.format} file(s)"
         description = f"{', '.join(options.inputs)}: {source.files} {kind}, {size}"
         range_bytes = _PATH_RANGE_BYTES if plan.reads else RANGE_BYTES
-        reader = ReadFiles(source.patterns, plan.spec, options.limit, range_bytes)
+        reader = ReadPatterns(source.patterns, plan.spec, options.limit, range_bytes)
         return Input(
             description, reader, BYTES_READ, 0 if options.limit else source.size, None, source.patterns, plan.spec
         )
     rows = "" if found.rows is None else f", {found.rows:,} rows"
     description = f"{found.table.label.removeprefix('--input_table ')}{rows}, {size}"
-    return Input(description, ReadTable(found.table, plan.spec), ROWS_READ, found.rows or 0, found.table)
+    return Input(description, ReadSession(found.table, plan.spec), ROWS_READ, found.rows or 0, found.table)
 
 
 def _check_sample(

@@ -22,7 +22,7 @@ from sluice.transforms.core.committer import Committer
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.claim import held_text, read_claim
 from sluice.transforms.files.commit import FilesCommitter
-from sluice.transforms.files.write import Target, WriteFailures, WriteFiles, check_writable, existing_files
+from sluice.transforms.files.write import Target, WriteFailureShards, WriteShards, check_writable, existing_files
 
 _GCS = "gs://"
 
@@ -54,7 +54,7 @@ class Sink:
 
 def plan_output_files(options: BatchOptions, target: Target, spec: OutputSpec) -> Sink:
     """Returns the files for predictions."""
-    return Sink("Write", WriteFiles(target, spec), _committer(options, target, spec), target, spec=spec)
+    return Sink("Write", WriteShards(target, spec), _committer(options, target, spec), target, spec=spec)
 
 
 def _committer(options: BatchOptions, target: Target, spec: OutputSpec | None = None) -> FilesCommitter:
@@ -116,7 +116,8 @@ def plan_failure_sinks(
       UsageError: the table does not fit, or cannot be made.
     """
     if files:
-        yield Sink("WriteFailures", WriteFailures(files, options.failure_payload), _committer(options, files), files)
+        writer = WriteFailureShards(files, options.failure_payload)
+        yield Sink("WriteFailures", writer, _committer(options, files), files)
     if options.failures_table:
         endpoint = options.bigquery_endpoint or None
         target = plan_failure_table(options.failures_table, f"{job}-failures", endpoint, dry=options.check)

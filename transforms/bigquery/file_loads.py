@@ -34,7 +34,7 @@ from sluice.transforms.bigquery.table_target import (
 from sluice.transforms.core.committer import in_groups
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.parquet import ParquetEncoder
-from sluice.transforms.files.write import OpenShard, Shard, Target, WriteFiles, remove_temp
+from sluice.transforms.files.write import OpenShard, Shard, Target, WriteShards, remove_temp
 
 # What one job may load: https://cloud.google.com/bigquery/quotas#load_jobs
 _MAX_FILES = 10_000
@@ -47,7 +47,7 @@ _DISPOSITIONS = {
 }
 
 
-class WriteLoadFiles(WriteFiles):
+class WriteLoadFiles(WriteShards):
     """Writes RecordBatches to Parquet; returns the `Shard`s, which `LoadCommitter` loads, and failures.
 
     A row that the table cannot hold is a failure.

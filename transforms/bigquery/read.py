@@ -26,7 +26,7 @@ from sluice.transforms.files.read import TALLY, Read, emit_decoded
 _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.1, 10.0
 
 
-class ReadTable(Composite):
+class ReadSession(Composite):
     """Reads a table, or a query's results, into RecordBatches of the columns in `spec`, with their origin beside them.
 
     The job's first step opens the session: each run of a job has its own, which lives for six hours, and whose rows are

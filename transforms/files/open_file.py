@@ -11,14 +11,15 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from sluice.models.errors import SluiceError
+from sluice.models.errors import SluiceError, UsageError
 from sluice.models.isolate import isolate
+from sluice.models.reserved import is_reserved
 from sluice.models.wording import text_of
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.core.failures import ENCODE, Failure, count_failures, to_json
-from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.formats import open_encoder
+from sluice.transforms.encode.base import Encoder, OutputSpec
+from sluice.transforms.encode.formats import check_output_spec, open_encoder
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,6 +69,61 @@ class _BatchWriter:
 
     def close(self) -> None:
         self._encoder.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstBatchFormat:
+    """RecordBatches, with the columns that the first one of a file has, but for our own.
+
+    Attributes:
+      format: see OutputSpec, as for `flatten`.
+    """
+
+    format: str
+    flatten: bool = False
+
+    def open(self, file: BinaryIO) -> Writer[pa.RecordBatch]:
+        return _FirstBatchWriter(file, self)
+
+
+def columns_text(batch: pa.RecordBatch) -> str:
+    """Returns the names and types of the columns of a batch, but for our own."""
+    return ", ".join(f"{field.name} {field.type}" for field in batch.schema if not is_reserved(field.name))
+
+
+def different_columns(one: str, other: str) -> str:
+    """Returns the text of the error for batches with different `columns_text`."""
+    return f"batches have different columns: {one}; and {other}. Give all of them the same before they are written"
+
+
+class _FirstBatchWriter:
+    def __init__(self, file: BinaryIO, format_: FirstBatchFormat) -> None:
+        self._file, self._format = file, format_
+        self._encoder: Encoder | None = None
+        self._columns = ""
+
+    def write(self, batch: pa.RecordBatch) -> int:
+        columns = columns_text(batch)
+        if self._encoder is None:
+            self._encoder, self._columns = open_encoder(self._file, self._spec(batch.schema)), columns
+        if columns != self._columns:
+            raise TypeError(different_columns(self._columns, columns))
+        self._encoder.write(batch)
+        return batch.num_rows
+
+    def _spec(self, schema: pa.Schema) -> OutputSpec:
+        """Returns what the file holds. Columns that no row of could be written are not the fault of rows."""
+        kept = pa.schema([field for field in schema if not is_reserved(field.name)])
+        spec = OutputSpec(self._format.format, kept, flatten=self._format.flatten)
+        try:
+            check_output_spec(spec)
+        except UsageError as error:
+            raise TypeError(str(error)) from error
+        return spec
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Read(NamedTuple):
     tally: beam.PCollection
 
 
-class ReadFiles(Composite):
+class ReadPatterns(Composite):
     """Reads files into RecordBatches of the columns in `spec`, with the origin and payload of each row beside them.
 
     Args:

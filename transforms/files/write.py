@@ -87,7 +87,7 @@ class WrittenFiles(NamedTuple):
     failures: beam.PCollection
 
 
-class WriteFiles(Composite):
+class WriteShards(Composite):
     """Writes RecordBatches; returns `Shard`s, which `FilesCommitter` renames, and failures.
 
     Args:
@@ -103,7 +103,7 @@ class WriteFiles(Composite):
         return WrittenFiles(written.shards, written[FAILURES])
 
 
-class WriteFailures(beam.PTransform):
+class WriteFailureShards(beam.PTransform):
     """Writes failures as JSON Lines; returns `Shard`s, which `FilesCommitter` renames.
 
     Args:

@@ -26,7 +26,7 @@ from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
 from sluice.transforms.decode.spec import INVALID_ROW
 from sluice.transforms.files.commit import rename_shards
 from sluice.transforms.files.read import Read
-from sluice.transforms.files.write import Shard, WriteFailures
+from sluice.transforms.files.write import Shard, WriteFailureShards
 from sluice.transforms.managed.kept_failures import KeptFormat
 from sluice.transforms.managed.place import InstanceShard, Place, Prepared, unfinished
 from sluice.transforms.managed.row_files import write_batch
@@ -68,7 +68,7 @@ class PrepareInstances(Composite):
 
     def expand(self, read: Read) -> beam.PCollection:
         written = read.rows | "Instances" >> beam.ParDo(self._write).with_outputs(FAILURES, main="shards")
-        keep = WriteFailures(self._place.failures, KeptFormat())
+        keep = WriteFailureShards(self._place.failures, KeptFormat())
         unread, unbound = read.failures | "Unread" >> keep, written[FAILURES] | "Unbound" >> keep
         begin = written.shards.pipeline | "Once" >> beam.Create([0])
         parts = (written.shards, unread, unbound, read.tally)

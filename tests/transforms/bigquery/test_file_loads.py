@@ -34,7 +34,7 @@ from sluice.transforms.bigquery.table_target import TableTarget, check_loadable,
 from sluice.transforms.core.commit import Commit, Committed, FailurePolicy
 from sluice.transforms.core.failures import ENCODE, Failure
 from sluice.transforms.files.commit import FilesCommitter
-from sluice.transforms.files.write import Shard, Target, WriteFailures
+from sluice.transforms.files.write import Shard, Target, WriteFailureShards
 from tests.support.servers import BigQuery, Gcs
 from tests.support.serving.http_proxy import Proxy
 from tests.transforms.bigquery.test_write_inserts import EVERY_TYPE, comparable
@@ -520,7 +520,7 @@ def test_a_job_loads_its_rows_and_leaves_no_files(
         )
         tally = rows | "Count" >> beam.Map(lambda batch: batch.num_rows)
         written = rows | "Write" >> WriteLoadFiles(target, files)
-        failed = written.failures | "WriteFailures" >> WriteFailures(failures)
+        failed = written.failures | "WriteFailures" >> WriteFailureShards(failures)
         places = Commit(LoadCommitter(target, files), [FilesCommitter(failures)], FailurePolicy(0.5))
         done = (written.shards, failed, tally) | "Commit" >> places
         done | "Keep" >> beam.Map(_keep, f"{tmp_path}/committed")

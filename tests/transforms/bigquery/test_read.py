@@ -1,4 +1,4 @@
-"""`ReadTable` on the BigQuery emulator, and through a proxy that breaks connections."""
+"""`ReadSession` on the BigQuery emulator, and through a proxy that breaks connections."""
 
 import datetime
 import decimal
@@ -19,7 +19,7 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import is_reserved
 from sluice.transforms.bigquery.clients import close, read_client
 from sluice.transforms.bigquery.find_table import FoundTable, find_query, find_table
-from sluice.transforms.bigquery.read import ReadTable, open_streams, read_sample, read_stream
+from sluice.transforms.bigquery.read import ReadSession, open_streams, read_sample, read_stream
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import origin_of
 from sluice.transforms.core.formats import BIGQUERY
@@ -80,7 +80,7 @@ def test_a_large_table_in_natalitys_shape(births: pa.Table, births_table: str) -
     spec = InputSpec(BIGQUERY, tuple(zip(births.schema.names, births.schema.types, strict=True)))
     batches: list[pa.RecordBatch] = []
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        read = pipeline | "Read" >> ReadTable(found.table, spec)
+        read = pipeline | "Read" >> ReadSession(found.table, spec)
         sums = read.rows | beam.Map(summary)
         assert_that(read.failures, equal_to([]), label="failures")
         assert_that(read.tally | beam.CombineGlobally(sum), equal_to([births.num_rows]), label="tally")
@@ -141,7 +141,7 @@ def test_an_empty_table(bigquery: BigQuery) -> None:
     found = find_table(bigquery.make_table([{"name": "id", "type": "INTEGER"}]))
     assert found.rows == 0
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        read = pipeline | "Read" >> ReadTable(found.table, spec_of(found))
+        read = pipeline | "Read" >> ReadSession(found.table, spec_of(found))
         for name, values in read._asdict().items():
             assert_that(values, equal_to([]), label=name)
     assert read_sample(found.table, spec_of(found)).rows == 0
@@ -228,7 +228,7 @@ def test_a_whole_job_whose_streams_are_cut(proxy: BigQueryProxy, births: pa.Tabl
     for after in (0, 3, 3, 7, 1):
         proxy.fail("ReadRows", after=after)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        read = pipeline | "Read" >> ReadTable(found.table, spec_of(found, "id", "gestation_weeks"))
+        read = pipeline | "Read" >> ReadSession(found.table, spec_of(found, "id", "gestation_weeks"))
         assert_that(read.rows | beam.Map(summary) | beam.CombineGlobally(add), equal_to([summary(births)]))
     assert proxy.happened == 5
 

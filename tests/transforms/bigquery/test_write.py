@@ -44,7 +44,7 @@ from sluice.transforms.core.commit import Commit, Committed, FailurePolicy
 from sluice.transforms.core.failures import ENCODE, WRITE, Failure
 from sluice.transforms.core.messages import message_batch
 from sluice.transforms.files.commit import FilesCommitter
-from sluice.transforms.files.write import Target, WriteFailures
+from sluice.transforms.files.write import Target, WriteFailureShards
 from tests.support.bigquery.proxy import NEVER_SECS, BigQueryProxy
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked
@@ -545,7 +545,7 @@ def run_job(
         )
         tally = rows | "Count" >> beam.Map(lambda batch: batch.num_rows)
         written = rows | "Write" >> WriteTableRows(target.rows_table, target.schema, 5.0, **extra)
-        shards = written.failures | "WriteFailures" >> WriteFailures(failures_target)
+        shards = written.failures | "WriteFailures" >> WriteFailureShards(failures_target)
         commit = Commit(TableCommitter(target, 5.0, **extra), [FilesCommitter(failures_target)], FailurePolicy(rate))
         done = (written.streams, shards, tally) | "Commit" >> commit
         done | "Keep" >> beam.Map(_keep, f"{directory}/committed")
@@ -592,7 +592,7 @@ def test_bundles_and_commits_that_are_tried_again_write_every_row_once(
             tally = rows | "Count" >> beam.Map(lambda batch: batch.num_rows)
             written = rows | "Write" >> WriteTableRows(target.rows_table, target.schema, 5.0)
             streams = written.streams | "FailWrite" >> beam.ParDo(FailOnce(tmp_path / "write"))
-            shards = written.failures | "WriteFailures" >> WriteFailures(failures_target)
+            shards = written.failures | "WriteFailures" >> WriteFailureShards(failures_target)
             commit = Commit(TableCommitter(target, 5.0), [FilesCommitter(failures_target)], FailurePolicy(0))
             done = (streams, shards, tally) | "Commit" >> commit
             done | "Keep" >> beam.Map(_keep, f"{tmp_path}/committed")

@@ -1,4 +1,4 @@
-"""`ReadFiles` on Beam's in-process runner. Its functions have tests of their own."""
+"""`ReadPatterns` on Beam's in-process runner. Its functions have tests of their own."""
 
 import gzip
 import itertools
@@ -20,7 +20,7 @@ from sluice.transforms.core.batches import origin_of
 from sluice.transforms.core.formats import CSV, FILES, JSONL, PATH
 from sluice.transforms.decode.ranges import FileRange
 from sluice.transforms.decode.spec import InputSpec
-from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadFiles, _Decode, _Split, in_file_groups
+from sluice.transforms.files.read import MAX_BATCH_ROWS, ReadPatterns, _Decode, _Split, in_file_groups
 from tests.support.formats.decode_cases import put
 
 COLUMNS = (("id", pa.int64()), ("zip", pa.string()))
@@ -44,7 +44,7 @@ def test_files_of_all_sorts_become_rows_failures_and_a_tally(tmp_path: Path) -> 
     pattern = str(tmp_path / "*.csv*")
     metrics.reset_tally()
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        read = pipeline | "Read" >> ReadFiles(pattern, InputSpec(CSV, COLUMNS))
+        read = pipeline | "Read" >> ReadPatterns(pattern, InputSpec(CSV, COLUMNS))
         expected = [("1.csv#byte", row, f"00{row}") for row in range(10_000)]
         expected += [("2.csv#byte", 1, "007"), ("7.csv.gz#byte", 3, "a"), ("7.csv.gz#byte", 4, "b")]
         assert_that(read.rows | beam.FlatMap(rows_of), equal_to(expected), label="rows")

@@ -13,7 +13,7 @@ from sluice.transforms.core.commit import Commit, FailurePolicy
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files.commit import FilesCommitter, _rename, rename_shards
-from sluice.transforms.files.write import Shard, Target, WriteFailures, WriteFiles, check_writable, existing_files
+from sluice.transforms.files.write import Shard, Target, WriteFailureShards, WriteShards, check_writable, existing_files
 
 SPEC = OutputSpec("csv", pa.schema([("a", pa.int64())]))
 BATCH = pa.RecordBatch.from_pydict({"a": [1, 2, 3]})
@@ -107,7 +107,7 @@ def test_rows_that_a_format_cannot_hold_fail_alone(tmp_path: Path) -> None:
     spec = OutputSpec("tfrecord", pa.schema([("a", pa.list_(pa.int64()))]))
     batch = pa.RecordBatch.from_pydict({"a": [[1], [2, None], [3], [], [None]]})
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        written = pipeline | beam.Create([batch]) | WriteFiles(place, spec)
+        written = pipeline | beam.Create([batch]) | WriteShards(place, spec)
         assert_that(written.shards | beam.Map(lambda shard: shard.rows), equal_to([3]), label="shards")
         failures = written.failures | "F" >> beam.Map(lambda failure: (failure.stage, failure.payload))
         assert_that(failures, equal_to([("encode", b'{"a":[2,null]}'), ("encode", b'{"a":[null]}')]), label="failures")
@@ -144,9 +144,9 @@ def test_judgement(rate: float, rows_in: int, predictions: int, failures: int, e
 def run(tmp_path: Path, rows_in: int, failures: int, rate: float, batches: int = 2) -> None:
     place, bad = target(tmp_path), target(tmp_path, "bad", ".jsonl")
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        written = pipeline | "Rows" >> beam.Create([BATCH] * batches) | "Write" >> WriteFiles(place, SPEC)
+        written = pipeline | "Rows" >> beam.Create([BATCH] * batches) | "Write" >> WriteShards(place, SPEC)
         failed = pipeline | "Bad" >> beam.Create([Failure("decode", "X", "x", "o")] * failures)
-        lost = failed | "WriteBad" >> WriteFailures(bad)
+        lost = failed | "WriteBad" >> WriteFailureShards(bad)
         tally = pipeline | "Tally" >> beam.Create([rows_in])
         (written.shards, lost, tally) | Commit(FilesCommitter(place, SPEC), [FilesCommitter(bad)], FailurePolicy(rate))
 
