@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
     "numpy>=1.26,<3",
     "orjson>=3.9.7,<4",
     "packaging>=22",
+    "pandas>=2,<3",
     "protobuf>=4.25,<7",
     "pyarrow>=16,<26",
     "pyyaml>=6,<7",

@@ -201,7 +201,7 @@ def test_the_image_holds_sluice_with_its_data(built: Build) -> None:
         "models/serving.binpb",
         "models/server/grpc_server.py",
         "pipelines/streaming.py",
-        "transforms/predict.py",
+        "transforms/predict/transform.py",
     ):
         assert (built.site / "sluice" / name).is_file(), name
     done = python(built, "-c", "import sluice, importlib.metadata as m; print(sluice.__file__, m.version('sluice'))")
@@ -226,7 +226,7 @@ with beam.Pipeline(runner="FnApiRunner") as pipeline:
     result = (
         pipeline
         | beam.Create([pa.RecordBatch.from_pydict({"x": [1.0, 2.0]})])
-        | sluice.Predict(sluice.ModelRecipe(sluice.parse_model_uri(MODEL)))
+        | sluice.Predict(MODEL)
     )
     result.rows | beam.Map(lambda batch: print(batch.num_rows, "rows"))
 """

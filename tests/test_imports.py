@@ -33,6 +33,8 @@ _DISTRIBUTIONS = {
     "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
 }
+# What we do not import, and Beam does in a notebook. It breaks with pandas 3.
+_IN_NOTEBOOKS = {"pandas"}
 
 
 def modules(package: str) -> list[Path]:
@@ -80,7 +82,7 @@ def test_all_that_is_imported_is_declared() -> None:
     third_party = used - set(sys.stdlib_module_names) - set(PACKAGES) - {"_typeshed"}  # known to type checkers only
     missing = {_DISTRIBUTIONS.get(name, name) for name in third_party} - declared
     assert not missing, f"setup.py does not declare {missing}"
-    assert declared <= {_DISTRIBUTIONS.get(name, name) for name in third_party}, (
+    assert declared - _IN_NOTEBOOKS <= {_DISTRIBUTIONS.get(name, name) for name in third_party}, (
         "setup.py declares what nothing imports"
     )
 

@@ -3,9 +3,11 @@
 import pkgutil
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from sluice.models.opened import OPENED
 from tests.support.paths import ROOT
 
 
@@ -19,13 +21,30 @@ def test_the_pipeline_in_the_readme(cases: Callable[[str], str], capfd: pytest.C
     exec(compile(code.replace("path/to/saved_model", cases("picky")), "README.md", "exec"), {})
     printed = capfd.readouterr().out
     assert "'x': 2.0" in printed and "_model" in printed, "the rows that the model takes"
-    assert "-1" not in printed.split("_model")[0]
+    assert "'x': -1.0" not in printed and "must not be negative" in printed
 
 
-def test_a_model_without_beam(cases: Callable[[str], str], capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = examples("docs/library.md")
-    exec(compile(code.replace("path/to/saved_model", cases("picky")), "docs/library.md", "exec"), {})
-    assert "{}" in capsys.readouterr().out, "no row has an error"
+@pytest.mark.slow
+def test_the_examples_of_the_library(
+    cases: Callable[[str], str],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = examples("docs/library.md")
+    printed = []
+    for code in found:
+        exec(compile(code.replace("path/to/saved_model", cases("picky")), "docs/library.md", "exec"), {})
+        printed.append(capfd.readouterr().out)
+    OPENED.close()
+    frames, returned, rows, _, by_itself = printed
+    assert "[{'x': 16.0, 'root': 4.0}]" in frames and "b  9.0   3.0" in frames
+    assert "column 'x' is null" in returned and "b  9.0   3.0" in returned
+    assert "'root': 2.0" in rows and "must not be negative" in rows
+    written = sorted(path.name.split("-")[0] for path in tmp_path.glob("*-of-*"))
+    assert written == ["failures", "failures", "large", "scored"]
+    assert "{}" in by_itself, "no row has an error"
 
 
 @pytest.mark.slow
