@@ -46,6 +46,7 @@ def told(stage: str, error_type: str, *messages: str) -> str:
         ("expected 5 fields, found 7", "--csv_delimiter TEXT"),
         ("the line is not valid UTF-8: byte 0xe9 at place 3", "--csv_encoding cp1252"),
         ("a quote is opened and not closed", "--allow_quoted_newlines"),
+        ("quotes are left open at a line's end in this part of the file", "--allow_quoted_newlines"),
         ("the row has a value 'y', and so has the model; give --output_prefix TEXT", "--output_prefix TEXT"),
     ],
 )
