@@ -51,7 +51,11 @@ _BY_WORDS: tuple[tuple[str, str, str], ...] = (
     ("^expected .* fields, found ", "--csv_delimiter TEXT", "if the file has another; or quote values that hold it"),
     ("^the line is not valid UTF-8", "--csv_encoding cp1252", "or latin-1, utf-16: whichever the file has"),
     ("^the line is not valid ", "--csv_encoding NAME", "if the file has another one"),
-    ("^a quote is opened|^quotes are left open", "--allow_quoted_newlines", "or --csv_quote_char= if quotes mean nothing"),
+    (
+        "^a quote is opened|^quotes are left open",
+        "--allow_quoted_newlines",
+        "or --csv_quote_char= if they mean nothing",
+    ),
     ("give --output_prefix", "--output_prefix TEXT", "for the names of the model's outputs"),
     ("write fewer columns", "--exclude_columns A,B", "or write to files or a table"),
     ("^not valid JSON|a JSON object is expected", "", _MEND),
