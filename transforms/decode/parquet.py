@@ -1,8 +1,9 @@
 """Parquet files: their row groups as ranges, and the requested columns of a range."""
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode.conform import conform
+from sluice.transforms.decode.parquet_dictionary import LargeValues, fixed_bytes, holds_text, in_parts, is_text
 from sluice.transforms.decode.parquet_pages import PageGuard
 from sluice.transforms.decode.ranges import FileRange, Look, Read, beginning, opened, typed_look
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns
@@ -19,6 +21,8 @@ from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_
 BATCH_ROWS = 4096
 # Fewer rows are read at once if they take more than this, by what the footer says of their row groups.
 MAX_BATCH_BYTES = 64 << 20
+# A value of a dictionary may be as large without a further look: a batch of it comes to 256 MB.
+MOST_VALUE_BYTES = 4 * MAX_BATCH_BYTES // BATCH_ROWS
 
 
 @contextlib.contextmanager
@@ -28,11 +32,19 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         yield _as_parquet(file)
 
 
-def _as_parquet(file: BinaryIO) -> pq.ParquetFile:
+def _as_parquet(file: BinaryIO, encoded: Sequence[str] = (), most_value: int = 0) -> pq.ParquetFile:
+    """Opens a file.
+
+    Args:
+      encoded: columns that are read as dictionaries.
+      most_value: see PageGuard.
+    """
     guard = PageGuard(file)
     # Reading ahead would hide where chunks of columns begin. Files on gs:// have a buffer of their own.
-    parquet = pq.ParquetFile(pa.PythonFile(guard, mode="r"), page_checksum_verification=True, pre_buffer=False)
-    guard.watches = True
+    parquet = pq.ParquetFile(
+        pa.PythonFile(guard, mode="r"), page_checksum_verification=True, pre_buffer=False, read_dictionary=list(encoded)
+    )
+    guard.watches, guard.most_value = True, most_value
     return parquet
 
 
@@ -46,11 +58,12 @@ def read_parquet_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of the row groups that begin in a range, as far as their sizes in the footer tell."""
     with opened(part.path, open_binary) as file:
         with beginning():
-            parquet = _as_parquet(file)
+            parquet = _as_parquet(file, most_value=MOST_VALUE_BYTES)
             check_columns(spec, parquet.schema_arrow.names, "the file")
             first, last, stored_bytes = _groups_of(parquet, part, _size_of(file))
         if first < last:
-            yield from read_parquet(parquet, first, last, spec, part.path, stored_bytes)
+            again = functools.partial(_as_parquet, file)
+            yield from read_parquet(parquet, first, last, spec, part.path, stored_bytes, again)
 
 
 def _size_of(file: BinaryIO) -> int:
@@ -83,13 +96,20 @@ def group_shares(file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_parquet(
-    file: pq.ParquetFile, first: int, last: int, spec: InputSpec, path: str, stored_bytes: int
+    file: pq.ParquetFile,
+    first: int,
+    last: int,
+    spec: InputSpec,
+    path: str,
+    stored_bytes: int,
+    again: Callable[[Sequence[str]], pq.ParquetFile] | None = None,
 ) -> Iterator[tuple[Decoded, int, int]]:
     """Yields (rows, bytes read, row of the file reached) of row groups [first, last).
 
     Args:
       file: has the columns of the job.
       stored_bytes: the stored size of these row groups, shared out among their rows.
+      again: opens the file with these columns read as dictionaries, if it raises LargeValues.
 
     Raises:
       CorruptFile: the file has fewer rows than its footer says.
@@ -103,13 +123,43 @@ def read_parquet(
     names = file.schema_arrow.names
     requested = set(spec.schema.names)
     wanted = [name for name in names if name in requested] or names[:1]
-    batch_rows = _batch_rows(end - position, int(unpacked[first:last].sum()))
-    for batch in file.iter_batches(batch_rows, row_groups=list(range(first, last)), columns=wanted, use_threads=False):
+    fixed = sum(fixed_bytes(file.schema_arrow.field(name).type) for name in wanted)
+    batch_rows = _batch_rows(end - position, max(int(unpacked[first:last].sum()), fixed * (end - position)))
+    groups = list(range(first, last))
+    for batch in _batches(file, groups, wanted, batch_rows, again):
         decoded = conform(batch, spec, f"{path}#row=", position)
         position += batch.num_rows
         yield decoded, round(batch.num_rows * row_bytes), position
     if position != end:
         raise CorruptFile(f"the row groups end at row {position}, and the footer counts {end}")
+
+
+def _batches(
+    file: pq.ParquetFile,
+    groups: list[int],
+    columns: list[str],
+    batch_rows: int,
+    again: Callable[[Sequence[str]], pq.ParquetFile] | None,
+) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of row groups; where a dictionary has large values, in batches cut by what they come to."""
+    done, schema = 0, file.schema_arrow
+    try:
+        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
+            yield from in_parts(batch, schema, MAX_BATCH_BYTES)
+            done += batch.num_rows
+        return
+    except LargeValues as error:
+        if again is None:
+            raise
+        large = error.size
+    texts = [name for name in columns if is_text(schema.field(name).type)]
+    if any(holds_text(schema.field(name).type) for name in columns if name not in texts):
+        batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // large))
+    for batch in again(texts).iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
+        skipped = min(done, batch.num_rows)
+        done -= skipped
+        if skipped < batch.num_rows:
+            yield from in_parts(batch.slice(skipped), schema, MAX_BATCH_BYTES)
 
 
 def _batch_rows(rows: int, size: int) -> int:

@@ -8,6 +8,7 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 
 from typing import Any, BinaryIO, TypeAlias
 
+from sluice.transforms.decode.parquet_dictionary import LargeValues, largest_value
 from sluice.transforms.decode.ranges import BlockTooLarge
 
 # Writers make pages of 1 MB, and of more where rows are large. A page may be as large as this, or so many times what
@@ -15,8 +16,8 @@ from sluice.transforms.decode.ranges import BlockTooLarge
 MAX_PAGE_BYTES = 64 << 20
 MOST_FOLD = 32
 
-# Fields of a PageHeader, and of the headers of both kinds of data pages within it.
-_UNPACKED, _PACKED, _DATA_PAGE, _DATA_PAGE_V2 = 2, 3, 5, 8
+# Fields of a PageHeader, and of the headers of dictionary pages and both kinds of data pages within it.
+_UNPACKED, _PACKED, _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 2, 3, 5, 7, 8
 _VALUES, _ENCODING, _ENCODING_V2 = 1, 2, 4
 # Their decoders make room for the lengths of all values of a page, which may be packed to no bits.
 _LENGTHS_AHEAD = (6, 7)  # DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
@@ -38,16 +39,18 @@ class PageGuard:
 
     Attributes:
       watches: whether it does; not while the footer is read.
+      most_value: values of dictionaries that are larger are not read either; 0: they are.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.watches = False
+        self.most_value = 0
 
     def read(self, count: int = -1) -> bytes:
         data = self._file.read(count)
         if self.watches:
-            check_pages(data)
+            check_pages(data, self.most_value)
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -64,11 +67,15 @@ class PageGuard:
         return self._file.closed
 
 
-def check_pages(chunk: bytes) -> None:
+def check_pages(chunk: bytes, most_value: int = 0) -> None:
     """Looks at the pages of a column's chunk. Where no page begins the look ends: the reader will say what is wrong.
+
+    Args:
+      most_value: see PageGuard.
 
     Raises:
       BlockTooLarge: one unpacks too far.
+      LargeValues: a dictionary has larger values.
     """
     at = 0
     while at < len(chunk):
@@ -84,7 +91,16 @@ def check_pages(chunk: bytes) -> None:
                 f"a page of {packed} bytes would take {unpacked} bytes of memory; it may take {MAX_PAGE_BYTES}, or "
                 f"{MOST_FOLD} times its own"
             )
+        if most_value and _DICTIONARY_PAGE in header:
+            _check_dictionary(chunk[at : at + packed], header[_DICTIONARY_PAGE], unpacked, most_value)
         at += packed
+
+
+def _check_dictionary(page: bytes, header: Any, unpacked: int, most_value: int) -> None:
+    values = header.get(_VALUES) if isinstance(header, dict) else None
+    largest = largest_value(page, values, unpacked, most_value) if isinstance(values, int) else 0
+    if largest > most_value:
+        raise LargeValues(largest)
 
 
 def _bytes_of_lengths(header: Struct) -> int:
