@@ -1,6 +1,8 @@
 """The graphs of both jobs: source, predict, sinks. They only wire. Their labels are an interface: golden tests hold
 them, because jobs are watched, and streaming jobs updated, by label."""
 
+from typing import Any
+
 import apache_beam as beam
 
 from sluice.pipelines.options.table import STREAMING_INSERTS
@@ -45,7 +47,9 @@ def _publish(plan: BatchPlan, scored: Joined, gate: CommitGate | None) -> beam.P
     rows = with_outputs_seen(scored.rows, plan.watched)
     written, refused = rows | plan.output.label >> plan.output.writer
     failures = (scored.earlier, scored.failures, refused)
-    failures_written = [failures | sink.label >> WriteBatchFailures(sink.writer) for sink in plan.failures]
+    failures_written = [
+        failures | sink.label >> WriteBatchFailures(sink.writer, sink.earlier) for sink in plan.failures
+    ]
     commit = Commit(plan.output.committer, [sink.committer for sink in plan.failures], plan.failure_policy, gate)
     return (written, *failures_written, scored.tally) | "Commit" >> commit
 
@@ -64,15 +68,27 @@ class WriteBatchFailures(Composite):
     """Writes the failures of reading, of predicting and of writing each by itself; returns what they were written to.
 
     A Flatten before the writer would hold all failures in memory on a local runner; behind it there are few elements.
+
+    Args:
+      earlier: what they were written to, of reading, by an earlier job; None: they are written now.
     """
 
-    def __init__(self, writer: beam.PTransform) -> None:
+    def __init__(self, writer: beam.PTransform, earlier: tuple[Any, ...] | None = None) -> None:
         super().__init__()
-        self._writer = writer
+        self._writer, self._earlier = writer, earlier
 
     def expand(self, failures: tuple[beam.PCollection[Failure], ...]) -> beam.PCollection:
-        stages = zip(("Read", "Predict", "Write"), failures, strict=True)
-        return [each | stage >> self._writer for stage, each in stages] | "Parts" >> beam.Flatten()
+        unread, *others = failures
+        stages = zip(("Predict", "Write"), others, strict=True)
+        return [
+            self._read(unread),
+            *(each | stage >> self._writer for stage, each in stages),
+        ] | "Parts" >> beam.Flatten()
+
+    def _read(self, failures: beam.PCollection[Failure]) -> beam.PCollection:
+        if self._earlier is None:
+            return failures | "Read" >> self._writer
+        return failures.pipeline | "Read" >> beam.Create(self._earlier)
 
 
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:

@@ -18,6 +18,7 @@ from sluice.pipelines.managed.direct_plan import plan_direct
 from sluice.pipelines.managed.ends import check_end, describe, detached_text, resume_command
 from sluice.pipelines.managed.follow import Jobs, follow, interrupt, obtain
 from sluice.pipelines.managed.job import Job, JobRequest
+from sluice.pipelines.managed.named import find_model, no_rows, request_of_named
 from sluice.pipelines.managed.open import is_here, machines, open_client
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import used_options
@@ -59,20 +60,24 @@ def _direct(options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOption
     with phases.timed(PLAN), launch_errors():
         account = cloud.impersonate_service_account or ""
         client = open_client(model, options, account)
-        registered = client.model(model.name)
+        options, registered, named = find_model(client, options, model)
         request = plan_direct(
             options, registered, machines(options), cloud.project or "", account, local=is_here(client.url)
         )
-    command = resume_command(sys.argv, overwrites=False)
+        request = request_of_named(request, named) if named else request
+
+    def resume(job: str) -> str:
+        return resume_command(sys.argv, overwrites=False, job=job)
+
     try:
         with phases.timed(RUN):
             job = _run(client, request, options)
         if not job.is_ended:
-            sys.stderr.write(f"{detached_text(job, command, client.url)}\n")
+            sys.stderr.write(f"{detached_text(job, resume(job.short_name), client.url)}\n")
             return EXIT_OK
         return _report(job, request, registered.version, options, phases)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupt(client, request.label, options.cancel_on_interrupt, command)}\n")
+        sys.stderr.write(f"{interrupt(client, request.label, options.cancel_on_interrupt, resume)}\n")
         return EXIT_INTERRUPTED
 
 
@@ -80,12 +85,14 @@ def _run(client: Jobs, request: JobRequest, options: BatchOptions) -> Job:
     """Returns the job when it has ended; with --detach, as it is."""
 
     def prepare(attempt: int) -> JobRequest:
+        if options.vertex_job:
+            raise no_rows(options.vertex_job)
         return dataclasses.replace(request, attempt=attempt)
 
-    def is_used(job: Job) -> bool:
-        return _is_deleted(job) or (options.overwrite and _is_reported(job))
+    def is_kept(job: Job) -> bool:
+        return job.has_results and not (_is_deleted(job) or (options.overwrite and _is_reported(job)))
 
-    job = obtain(client, request.label, prepare, is_used)
+    job = obtain(client, request.label, prepare, is_kept)
     if job.is_ended or options.detach:
         return job
     return follow(client, job, options.progress)

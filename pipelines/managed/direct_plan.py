@@ -13,7 +13,7 @@ import pyarrow as pa
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature, TensorSpec
 from sluice.pipelines.managed.job import JobRequest, Machines, RegisteredModel
-from sluice.pipelines.managed.label import files_state, job_label, table_state
+from sluice.pipelines.managed.label import files_state, flags_label, job_label, table_state
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.first_rows import check_rows, check_sample
 from sluice.pipelines.plan.input_columns import Wanted, plan_input
@@ -95,6 +95,7 @@ def plan_direct(
         output_format=output_format,
         instance_type="object" if fields else "",
         fields=fields,
+        flags=flags_label(model.versioned_name, signature, options),
     )
 
 

@@ -19,6 +19,7 @@ _DETACH = "--detach"
 _BOOLEANS = ("true", "false", "yes", "no", "1", "0")
 _SECRETS = tuple(f"--{name}" for name in SECRETS)
 _OVERWRITE = "--overwrite"
+_JOB = "--vertex_job"
 
 # What helps against the reasons that the service gives: words of them, in lower case, and a remedy.
 _REMEDIES = (
@@ -100,27 +101,30 @@ def console_url(job: Job) -> str:
     )
 
 
-def resume_command(argv: Sequence[str], overwrites: bool = True) -> str:
+def resume_command(argv: Sequence[str], overwrites: bool = True, job: str = "") -> str:
     """Returns the command line that follows the job of this one to its end. Secrets are to be added to it.
 
     Args:
       argv: of this process, its program first.
       overwrites: --overwrite is kept; otherwise it would ask for another job.
+      job: is named in the command, so that it is found whatever its input becomes; "": as in this command.
     """
     switches = (_DETACH,) if overwrites else (_DETACH, _OVERWRITE)
     program, *flags = argv
     name = "python -m sluice" if program.endswith("__main__.py") else program.rpartition("/")[2]
+    kept = _kept(flags, switches, (*_SECRETS, _JOB) if job else _SECRETS)
     # A file of --config may have them, too.
     in_file = any(flag.partition("=")[0] == "--config" for flag in flags)
     off = [f"{switch}=false" for switch in switches] if in_file else []
-    return f"{name} {shlex.join([*_kept(flags, switches), *off])}".strip()
+    named = [f"{_JOB}={job}"] if job else []
+    return f"{name} {shlex.join([*kept, *off, *named])}".strip()
 
 
-def _kept(flags: Sequence[str], switches: Sequence[str]) -> list[str]:
+def _kept(flags: Sequence[str], switches: Sequence[str], with_values: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for flag, before in zip(flags, ("", *flags), strict=False):
-        is_value = before in _SECRETS or (before in switches and flag.lower() in _BOOLEANS)
-        if not (is_value or flag.partition("=")[0] in (*switches, *_SECRETS)):
+        is_value = before in with_values or (before in switches and flag.lower() in _BOOLEANS)
+        if not (is_value or flag.partition("=")[0] in (*switches, *with_values)):
             kept.append(flag)
     return kept
 

@@ -35,13 +35,8 @@ class Jobs(Protocol):
     def cancel(self, name: str) -> None: ...
 
 
-def never(job: Job) -> bool:
-    """Says of every job that its results have not been used."""
-    return False
-
-
 def with_results(job: Job) -> bool:
-    """Says of a job that it is of use if it has results."""
+    """Says of a job that has ended that it is one to go on with if it has results."""
     return job.has_results
 
 
@@ -49,8 +44,7 @@ def obtain(
     client: Jobs,
     label: str,
     prepare: Callable[[int], JobRequest],
-    is_used: Callable[[Job], bool] = never,
-    is_useful: Callable[[Job], bool] = with_results,
+    is_kept: Callable[[Job], bool] = with_results,
 ) -> Job:
     """Returns the job of this label: one that is there, running or ended with results, or else a new one.
 
@@ -63,15 +57,14 @@ def obtain(
       prepare: gets the number of the attempt, from 1, writes what the job reads, and returns the request. It is called
         only if a new job is needed. It may take long: if another command has created a job meanwhile, that one is
         returned, and the request is dropped.
-      is_used: whether the results of a job were used before: joined, or reported.
-      is_useful: whether a job that has ended is one to go on with. It is not asked of a job that is used.
+      is_kept: whether a job that has ended is one to go on with: it has answers, and nobody has used them before.
 
     Raises:
       SluiceError: the service refuses a call, or cannot be reached.
     """
 
     def choose(found: Sequence[Job]) -> Job | None:
-        return _kept(found, is_used, is_useful)
+        return _kept(found, is_kept)
 
     jobs = client.find(label)
     kept = choose(jobs)
@@ -86,9 +79,9 @@ def obtain(
     return kept
 
 
-def _kept(jobs: Sequence[Job], is_used: Callable[[Job], bool], is_useful: Callable[[Job], bool]) -> Job | None:
+def _kept(jobs: Sequence[Job], is_kept: Callable[[Job], bool]) -> Job | None:
     """Returns the job to go on with, of the last attempt: an ended one first, then the oldest; None: there is none."""
-    there = [job for job in jobs if job.is_live or (job.is_ended and not is_used(job) and is_useful(job))]
+    there = [job for job in jobs if job.is_live or (job.is_ended and is_kept(job))]
     return min(there, key=lambda job: (-job.attempt, job.is_live, *job.age_order), default=None)
 
 
@@ -203,22 +196,23 @@ class JobLines:
         }
 
 
-def interrupt(client: Jobs, label: str, cancel: bool, command: str) -> str:
+def interrupt(client: Jobs, label: str, cancel: bool, resume: Callable[[str], str]) -> str:
     """Returns what to say after Ctrl-C, when the job has been cancelled if that is wanted.
 
     Args:
       cancel: --cancel_on_interrupt.
-      command: the command line that resumes.
+      resume: returns the command line that resumes, of a job's own name; "": none is known.
     """
     try:
         live = [job for job in client.find(label) if job.is_live]
         for job in live if cancel else ():
             client.cancel(job.name)
     except SluiceError as error:
-        return f"sluice: interrupted; whether a job goes on is not known: {error}. To follow it: {command}"
+        return f"sluice: interrupted; whether a job goes on is not known: {error}. To follow it: {resume('')}"
     if not live:
         return "sluice: interrupted; no job runs"
     names = ", ".join(map(describe, live))
     if cancel:
         return f"sluice: interrupted; cancelled {names}"
+    command = resume(live[0].short_name)
     return f"sluice: interrupted; {names} goes on. To follow it and get its output: {command}"

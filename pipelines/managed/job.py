@@ -66,6 +66,7 @@ class JobRequest:
       output_format: jsonl, csv or bigquery.
       instance_type: "object": rows of a table or lines of JSON become objects; "": as the service does by default.
       fields: the fields of a row that are the model's; (): all.
+      flags: what `label.flags_label` returns.
     """
 
     model: str
@@ -80,6 +81,7 @@ class JobRequest:
     output_format: str = "jsonl"
     instance_type: str = ""
     fields: tuple[str, ...] = ()
+    flags: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Job:
 
     Attributes:
       name: projects/P/locations/L/batchPredictionJobs/ID.
-      label, attempt, token: of the command that created it; the token tells that command from others.
+      label, flags, attempt, token: of the command that created it; the token tells that command from others.
       inputs: of its request.
       output_directory: where its files are, as the service says; "": not yet known.
       output_table: PROJECT.DATASET or PROJECT.DATASET.TABLE that it writes to; "": none.
@@ -124,6 +126,7 @@ class Job:
     error: str = ""
     created: int = 0
     version: str = ""
+    flags: str = ""
 
     @property
     def short_name(self) -> str:

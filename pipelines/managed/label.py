@@ -22,15 +22,19 @@ from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.files.find_files import absolute
 
 # Raised when the files that a job leaves change their form, so that jobs of an earlier Sluice are not followed.
-_FORM = "1"
+_FORM = "2"
 # The groups of flags that change nothing of what the job gives: how servers are reached, and what is reported.
 _GROUPS_APART = ("Endpoint", "BigQuery", "Run")
 # Flags likewise; and those whose meaning is in the label already: `input` in the files that it matches.
-_APART = ("input", "model", "overwrite", "max_failure_rate", "detach", "cancel_on_interrupt")
+_APART = (
+    "input", "model", "overwrite", "max_failure_rate", "detach", "cancel_on_interrupt", "vertex_job",
+    "vertex_max_rescore_rate",
+)  # fmt: skip
 _PATHS = ("output", "failures", "failure_payload_dir", "read_paths_root")
 # Values of labels have 63 characters at most, of a-z, 0-9, _ and -. A letter is first, so that no filter takes it for a
 # number.
 _LETTER, _DIGITS = "s", 40
+LABEL = rf"{_LETTER}[0-9a-f]{{{_DIGITS}}}"
 
 
 def job_label(inputs: Sequence[str], model: str, signature: Signature, options: BatchOptions) -> str:
@@ -41,8 +45,21 @@ def job_label(inputs: Sequence[str], model: str, signature: Signature, options: 
       model: projects/P/locations/L/models/M@VERSION, where VERSION is a number and no alias.
       signature: with the outputs that are wanted.
     """
-    parts = [_FORM, list(inputs), model, repr(signature), _options(options)]
-    return _LETTER + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return make_label(list(inputs), flags_label(model, signature, options))
+
+
+def flags_label(model: str, signature: Signature, options: BatchOptions) -> str:
+    """Returns the label of all but the input: two jobs share it if one scores what the other's input has become.
+
+    For the arguments see `job_label`.
+    """
+    return make_label(model, repr(signature), _options(options))
+
+
+def make_label(*parts: object) -> str:
+    """Returns a label that stands for these parts."""
+    text = json.dumps([_FORM, *parts], sort_keys=True)
+    return _LETTER + hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _options(options: BatchOptions) -> dict[str, str]:

@@ -7,7 +7,7 @@ from sluice.models.endpoints.instances import KEY_FIELD
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.managed.job import Job, JobRequest, Machines, RegisteredModel
-from sluice.pipelines.managed.label import files_state, job_label, table_state
+from sluice.pipelines.managed.label import files_state, flags_label, job_label, table_state
 from sluice.pipelines.managed.open import machines
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
@@ -33,6 +33,7 @@ class ManagedPlan:
       batch: what is read and written.
       label: of the first job.
       directory: of the files of all preparations for this label.
+      flags: what `label.flags_label` returns.
     """
 
     batch: BatchPlan
@@ -40,6 +41,7 @@ class ManagedPlan:
     machines: Machines
     label: str
     directory: str
+    flags: str = ""
 
     @property
     def signature(self) -> Signature:
@@ -79,6 +81,7 @@ class ManagedPlan:
             output=place.results,
             machines=dataclasses.replace(self.machines, batch_size=batch_size or self.machines.batch_size),
             key_field=KEY_FIELD,
+            flags=self.flags,
         )
 
 
@@ -112,7 +115,8 @@ def plan_managed(
     signature = batch.recipe.signature
     assert signature is not None, "the launcher reads the signature of a managed model"
     label = job_label(state, model.versioned_name, signature, options)
-    return ManagedPlan(batch, model, machines(options), label, f"{temporary}/{label}")
+    flags = flags_label(model.versioned_name, signature, options)
+    return ManagedPlan(batch, model, machines(options), label, f"{temporary}/{label}", flags)
 
 
 def _temporary(options: BatchOptions, temp_location: str, local: bool) -> str:

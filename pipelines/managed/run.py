@@ -5,8 +5,6 @@ each stage with a record written last, and in the service's own list of jobs.
 """
 
 import dataclasses
-import functools
-import hashlib
 import logging
 import sys
 import time
@@ -20,13 +18,15 @@ from sluice.pipelines.dataflow.defaults import check_settings
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable
 from sluice.pipelines.managed.client import JobClient
 from sluice.pipelines.managed.direct import run_direct
-from sluice.pipelines.managed.direct_output import error_reasons
 from sluice.pipelines.managed.ends import JobEnded, because, check_end, describe, detached_text, resume_command
 from sluice.pipelines.managed.follow import follow, interrupt, obtain
-from sluice.pipelines.managed.job import Job, JobRequest, State
+from sluice.pipelines.managed.job import Job, JobRequest
+from sluice.pipelines.managed.label import make_label
+from sluice.pipelines.managed.named import find_model, of_named
 from sluice.pipelines.managed.open import is_here, open_client
 from sluice.pipelines.managed.plan import ManagedPlan, place_of, plan_managed
 from sluice.pipelines.managed.stages import Stages
+from sluice.pipelines.managed.standing import FEW_ROWS, is_first_kept, is_second_kept, reasons
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.model import describe_model
 from sluice.pipelines.progress.outcome import (
@@ -45,14 +45,11 @@ from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
 from sluice.transforms.core.failures import FULL
 from sluice.transforms.core.observed import forget
-from sluice.transforms.managed.find_answers import read_prepared
-from sluice.transforms.managed.place import Place
+from sluice.transforms.managed.place import Answers, Place
 from sluice.transforms.managed.policy import UnpaidPolicy
 
 _LOG = logging.getLogger(__name__)
 
-# If the service answers no row of more than so many, the model is at fault, and a second job would be paid for nothing.
-_FEW_ROWS = 1000
 _REASON_LENGTH = 500
 
 
@@ -74,7 +71,7 @@ def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], ph
     check_settings(beam)
     try:
         with phases.timed(PLAN):
-            client, plan = _plan(options, model, beam.view_as(GoogleCloudOptions))
+            options, client, plan = _plan(options, model, beam.view_as(GoogleCloudOptions))
     except UsageError:
         raise
     except SluiceError as error:
@@ -86,12 +83,15 @@ def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], ph
     return _ManagedRun(options, plan, client, Stages(options, plan, flags), phases).run()
 
 
-def _plan(options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOptions) -> tuple[JobClient, ManagedPlan]:
+def _plan(
+    options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOptions
+) -> tuple[BatchOptions, JobClient, ManagedPlan]:
     account = cloud.impersonate_service_account or ""
     client = open_client(model, options, account)
-    registered = client.model(model.name)
+    options, registered, named = find_model(client, options, model)
     project, temp_location = cloud.project or "", cloud.temp_location or ""
-    return client, plan_managed(options, registered, project, temp_location, account, local=is_here(client.url))
+    plan = plan_managed(options, registered, project, temp_location, account, local=is_here(client.url))
+    return options, client, of_named(plan, named) if named else plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _ManagedRun:
         self._private = options.failure_payload != FULL
         self._started = time.monotonic()
         self._prepare_secs = 0.0
-        self._command = resume_command(sys.argv)
+        self._first = ""
         self._gate, self._joins = CommitGate(), False
 
     def run(self) -> int:
@@ -143,7 +143,7 @@ class _ManagedRun:
         except _Detached:
             return EXIT_OK
         except KeyboardInterrupt:
-            text = interrupt(self._client, self._label, self._options.cancel_on_interrupt, self._command)
+            text = interrupt(self._client, self._label, self._options.cancel_on_interrupt, self._resume)
             sys.stderr.write(f"{text}\n")
             code = EXIT_INTERRUPTED
         except UsageError:
@@ -157,7 +157,7 @@ class _ManagedRun:
         return code
 
     def _run(self) -> int:
-        if self._stages.is_published():
+        if self._stages.finish():
             sys.stderr.write(
                 "sluice: an earlier command has published the answers of this job: nothing is left to do\n"
             )
@@ -187,30 +187,58 @@ class _ManagedRun:
             )
 
     def _may_be_published(self, code: int) -> bool:
-        """Whether the job that joins has begun to publish, or goes on elsewhere, or another command has published."""
-        if not self._joins or code == EXIT_FAILURES:
+        """Whether output that the same command would publish again may be there, or be on its way elsewhere."""
+        if not self._joins or code == EXIT_FAILURES or self._stages.appends:
             return False
-        begun = self._gate.state is not CommitState.NOT_BEGUN
-        return begun or not self._stages.is_local or self._stages.is_published()
+        return self._gate.state is not CommitState.NOT_BEGUN or not self._stages.is_local
 
     def _score(self) -> _Answered:
         """Has the service score the rows; returns what it has answered."""
-        first = self._followed(obtain(self._client, self._label, self._first_request, _is_used, _is_worth_joining))
+        first = obtain(self._client, self._label, self._first_request, is_first_kept)
+        self._first = first.short_name
+        first = self._followed(first)
+        self._check(first, is_first_kept(first))
         place, policy = place_of(first), FailurePolicy(self._options.max_failure_rate)
-        if first.has_results or not _is_worth_joining(first):
-            check_end(first, self._private)
         answers = self._stages.find(place, first, again=True)
         if not answers.missing:
             return _Answered(place, policy, (first.short_name,))
-        if not answers.answered and answers.missing > _FEW_ROWS:
-            template = "{job} answered none of {rows:,} rows{}"
-            raise JobEnded(message(template, because(_words(first)), job=describe(first), rows=answers.missing))
+        self._check_missing(first, answers)
         _LOG.warning(
             "%s rows have no answer: a row that fails takes its batch with it. They are scored again, one by one",
             f"{answers.missing:,}",
         )
         second = self._second(place, first, answers.again)
         return _Answered(place, policy, (first.short_name, second.short_name), _unanswered(second))
+
+    def _check(self, job: Job, goes_on: bool) -> None:
+        """Checks that a job has ended with results, unless the command goes on without; warns if it has some only."""
+        if job.has_results or not goes_on:
+            check_end(job, self._private)
+
+    def _check_missing(self, job: Job, answers: Answers) -> None:
+        """Checks that rows without an answer are worth a second job, in which each row is a call of its own.
+
+        Raises:
+          JobEnded: they are not.
+        """
+        missing, rows, rate = answers.missing, answers.missing + answers.answered, self._options.vertex_max_rescore_rate
+        if missing <= FEW_ROWS:
+            return
+        words = because(_words(job))
+        if not answers.answered:
+            raise JobEnded(message("{job} answered none of {rows:,} rows{}", words, job=describe(job), rows=missing))
+        if missing > rate * rows:
+            raise JobEnded(message(
+                "{job} left {missing:,} of {rows:,} rows without an answer ({share:.1%}){}. That is more than "
+                "--vertex_max_rescore_rate {rate:g} allows to score once more, one by one, which costs a call for "
+                "each row. With a higher rate the same command goes on from here. If the model refuses many rows, each "
+                "takes its batch with it, and a smaller --vertex_batch_size loses fewer",
+                words, job=describe(job), missing=missing, rows=rows, share=missing / rows, rate=rate,
+            ))  # fmt: skip
+
+    def _resume(self, job: str) -> str:
+        """Returns the command line that goes on with the job, or with its first one; `job` is known to run."""
+        return resume_command(sys.argv, job=self._first or job)
 
     def _first_request(self, attempt: int) -> JobRequest:
         """Prepares the rows; returns the request for the first job."""
@@ -232,14 +260,13 @@ class _ManagedRun:
         Args:
           again: see Answers.
         """
-        self._label = "s" + hashlib.sha256(f"{self._plan.label} {first.name}".encode()).hexdigest()[:40]
+        self._label = make_label(self._plan.label, first.name)
 
         def request(attempt: int) -> JobRequest:
             return self._plan.request(self._label, attempt, place, place.again(again), batch_size=1)
 
-        second = self._followed(obtain(self._client, self._label, request, _is_used, _is_tried))
-        if second.has_results or not _is_tried(second):
-            check_end(second, self._private)
+        second = self._followed(obtain(self._client, self._label, request, is_second_kept))
+        self._check(second, is_second_kept(second))
         self._stages.find(place, second, again=False)
         return second
 
@@ -252,7 +279,7 @@ class _ManagedRun:
         if job.is_ended:
             return job
         if self._options.detach:
-            sys.stderr.write(f"{detached_text(job, self._command, self._client.url)}\n")
+            sys.stderr.write(f"{detached_text(job, self._resume(job.short_name), self._client.url)}\n")
             raise _Detached
         return follow(self._client, job, self._options.progress)
 
@@ -264,40 +291,9 @@ def _failure(error: Exception, private: bool) -> str:
     return reason(error, private) if isinstance(error, SluiceError) else failure_text(error, private)
 
 
-def _is_used(job: Job) -> bool:
-    """Whether the answers of a job have been joined: its files are gone."""
-    return not match_files(place_of(job).prepared)
-
-
-def _is_tried(job: Job) -> bool:
-    """Whether a job has tried its rows: a job that has is not paid for again."""
-    return job.has_results or _is_about_rows(job)
-
-
-def _is_worth_joining(job: Job) -> bool:
-    """Whether to go on with what the first job has answered, if only nothing: then its rows are few."""
-    return job.has_results or (_is_about_rows(job) and read_prepared(place_of(job)).rows <= _FEW_ROWS)
-
-
-def _is_about_rows(job: Job) -> bool:
-    """Whether a job that failed did so because of its rows: it has tried them."""
-    return job.state is State.FAILED and (bool(job.stats.failed) or bool(_reasons(job)))
-
-
-def _reasons(job: Job) -> tuple[str, ...]:
-    """Returns what the service says in the files of a job that has ended."""
-    return _read_reasons(job.output_directory) if job.output_directory else ()
-
-
-@functools.lru_cache(4)
-def _read_reasons(directory: str) -> tuple[str, ...]:
-    """Returns the messages in a directory, once read: the files may be large, and are asked for several times."""
-    return tuple(error_reasons(directory))
-
-
 def _words(job: Job) -> list[str]:
     """Returns what the service says of the rows without an answer, the most frequent first."""
-    texts = dict.fromkeys(filter(None, (*_reasons(job), *job.partial_failures, job.error)))
+    texts = dict.fromkeys(filter(None, (*reasons(job), *job.partial_failures, job.error)))
     return [text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "..." for text in texts]
 
 

@@ -7,7 +7,7 @@ import logging
 import sys
 import uuid
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
@@ -19,6 +19,7 @@ from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import beam_options, is_dataflow, is_local, is_started_later, make_pipeline
 from sluice.pipelines.graph import build_join, with_inputs_seen
 from sluice.pipelines.managed.job import Job
+from sluice.pipelines.managed.named import no_rows
 from sluice.pipelines.managed.plan import ManagedPlan
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import Input
@@ -27,19 +28,24 @@ from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.phases import Phases
 from sluice.pipelines.running import run_pipeline
+from sluice.transforms.bigquery.table_target import TRUNCATE
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import delete_files, delete_tree, match_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.commit_gate import CommitGate
+from sluice.transforms.core.committer import Resumable
 from sluice.transforms.managed.find_answers import FindAnswers
 from sluice.transforms.managed.join_answers import JoinAnswers
 from sluice.transforms.managed.place import Answers, Place, Prepared
 from sluice.transforms.managed.prepare import PrepareInstances
-from sluice.transforms.managed.published import AppendOnce, is_published
+from sluice.transforms.managed.published import AppendOnce
 
 _LOG = logging.getLogger(__name__)
 
 _Record = TypeVar("_Record", Prepared, Answers)
+
+# What is published: the name of its files.
+_PREDICTIONS = "predictions"
 
 # https://cloud.google.com/dataflow/docs/guides/pipeline-options#basic_options
 _NAME_LENGTH = 63
@@ -61,6 +67,7 @@ class Stages:
         """Writes the rows as instances, unless an earlier command has done so; returns where they are.
 
         Raises:
+          SluiceError: the rows are to be those of a job that is named, and they are gone.
           Exception: as the runner does. Nothing is left, then, unless the job goes on elsewhere.
         """
         for path in reversed([file.path for file in match_files(f"{self.plan.directory}/*/prepared.json")]):
@@ -68,6 +75,8 @@ class Stages:
             if prepared := Prepared.read(place):
                 _LOG.info("The rows are prepared already: %s", place.directory)
                 return place, prepared
+        if self.options.vertex_job:
+            raise no_rows(self.options.vertex_job)
         place = Place(
             f"{self.plan.directory}/{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
         )
@@ -128,34 +137,50 @@ class Stages:
         _LOG.info("Joining answers to %s rows", f"{rows:,}")
         reader = JoinAnswers(place, self.plan.decoding(unanswered), jobs)
         reads = Input(self.plan.batch.input.description, reader, metrics.ROWS_READ, rows)
-        plan = dataclasses.replace(self.plan.batch, input=reads, output=self._output(place), failure_policy=policy)
+        output, failures = self._sinks(place, jobs)
+        plan = dataclasses.replace(
+            self.plan.batch, input=reads, output=output, failures=failures, failure_policy=policy
+        )
         settings = self._settings("join")
         metrics.reset_tally()
         pipeline = make_pipeline(settings)
         build_join(pipeline, plan, gate)
         return run_pipeline(self.options, plan, pipeline, is_local(settings), gate, phases, since)
 
-    def _output(self, place: Place) -> Sink:
-        """Returns the sink of predictions, which publishes once what could be published twice."""
-        sink = self.plan.batch.output
-        if not self.appends:
-            return sink
-        once = AppendOnce(sink.committer, self.plan.directory, place, uuid.uuid4().hex)
-        return dataclasses.replace(sink, committer=once)
+    def _sinks(self, place: Place, jobs: tuple[str, ...]) -> tuple[Sink, tuple[Sink, ...]]:
+        """Returns the sinks of predictions and failures, of which each publishes once what could be published twice."""
+        output, failures = self.plan.batch.output, self.plan.batch.failures
+        if self.appends:
+            output = dataclasses.replace(output, committer=self._once(output, _PREDICTIONS, place))
+        return output, tuple(self._failures(sink, place, jobs) if sink.table else sink for sink in failures)
+
+    def _failures(self, sink: Sink, place: Place, jobs: tuple[str, ...]) -> Sink:
+        """Returns a table of failures. They are published before the failure rate is judged, and so perhaps earlier."""
+        unpaid = self._once(sink, "failures", place)
+        if not jobs:
+            return dataclasses.replace(sink, committer=unpaid)
+        earlier = unpaid.finish()
+        once = self._once(sink, f"failures-{'-'.join(jobs)}", place, earlier or ())
+        return dataclasses.replace(sink, committer=once, earlier=earlier)
+
+    def _once(self, sink: Sink, name: str, place: Place, before: tuple[Any, ...] = ()) -> AppendOnce:
+        committer = cast(Resumable, sink.committer)
+        return AppendOnce(committer, self.plan.directory, name, place, uuid.uuid4().hex, before)
 
     @property
     def appends(self) -> bool:
-        """Whether to publish the same answers again would give rows twice. Files, and a table's rows, are replaced."""
-        return bool(self.options.output_table) and not self.options.overwrite
+        """Whether to publish the same answers again would give rows twice. Others are replaced."""
+        return bool(self.options.output_table) and self.options.write_disposition != TRUNCATE
 
     @property
     def is_local(self) -> bool:
         """Whether the Beam jobs end with this process."""
         return is_local(beam_options(self.flags))
 
-    def is_published(self) -> bool:
-        """Whether an earlier command has appended the answers, and ended before it could delete the files."""
-        return self.appends and is_published(self.plan.directory)
+    def finish(self) -> bool:
+        """Publishes answers that an earlier command was about to append; returns whether there was such a command."""
+        output = self.plan.batch.output
+        return self.appends and self._once(output, _PREDICTIONS, Place(self.plan.directory)).finish() is not None
 
     def clean_up(self) -> None:
         """Deletes the files of the job. An error is logged only: the outcome of the job is known by now.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Labels of a job. A filter of `list` names the first one; others than lower-case letters, digits and _ it might not
 # take in a name.
-JOB_LABEL, ATTEMPT_LABEL, TOKEN_LABEL = "sluice_job", "sluice_attempt", "sluice_command"
+JOB_LABEL, ATTEMPT_LABEL, TOKEN_LABEL, FLAGS_LABEL = "sluice_job", "sluice_attempt", "sluice_command", "sluice_flags"
 
 BIGQUERY = "bigquery"
 _TABLE_SCHEME = "bq://"
@@ -28,7 +28,7 @@ def job_proto(request: JobRequest, token: str) -> "types.BatchPredictionJob":
     job = kind(
         display_name=request.display_name,
         model=request.model,
-        labels={JOB_LABEL: request.label, ATTEMPT_LABEL: str(request.attempt), TOKEN_LABEL: token},
+        labels=_labels(request, token),
         input_config=kind.InputConfig(instances_format=request.input_format),
         output_config=kind.OutputConfig(predictions_format=request.output_format),
         dedicated_resources=_resources(request.machines),
@@ -49,6 +49,11 @@ def job_proto(request: JobRequest, token: str) -> "types.BatchPredictionJob":
     if request.machines.batch_size:
         job.manual_batch_tuning_parameters = types.ManualBatchTuningParameters(batch_size=request.machines.batch_size)
     return job
+
+
+def _labels(request: JobRequest, token: str) -> dict[str, str]:
+    labels = {JOB_LABEL: request.label, ATTEMPT_LABEL: str(request.attempt), TOKEN_LABEL: token}
+    return labels | ({FLAGS_LABEL: request.flags} if request.flags else {})
 
 
 def _resources(machines: Machines) -> "types.BatchDedicatedResources":
@@ -98,6 +103,7 @@ def job_of(message: "types.BatchPredictionJob") -> Job:
         error=job.error.message if job.HasField("error") else "",
         created=job.create_time.ToNanoseconds(),
         version=job.model_version_id,
+        flags=labels.get(FLAGS_LABEL, ""),
     )
 
 

@@ -19,6 +19,7 @@ NOT_DIRECT = (
     "failures_table", "failure_payload", "failure_payload_dir", "csv_encoding", "csv_skip_lines",
     "rename_duplicate_columns", "null_values", "null_strings", "map", "limit", "check",
     "read_paths", "read_paths_root",
+    "vertex_max_rescore_rate",
 )  # fmt: skip
 # An int32 in the service's protos.
 _MAX_INT32 = 2**31 - 1
@@ -44,6 +45,14 @@ class VertexFlags:
         group=GROUP,
         metavar="ROWS",
     )
+    vertex_max_rescore_rate: float = flag(
+        "Share of rows that may be scored once more, one by one, because the managed job has not answered them; above "
+        "it, and above 1,000 rows, the command fails before it pays for that",
+        0.5,
+        float,
+        group=GROUP,
+        metavar="SHARE",
+    )
     vertex_service_account: str = flag(
         "Service account that the model's container runs as; default: one of the service's own. Files and tables are "
         "read and written by Vertex AI's service agent in any case",
@@ -57,6 +66,13 @@ class VertexFlags:
         False,
         parse_bool,
         group=GROUP,
+    )
+    vertex_job: str = flag(
+        "Follow this managed job, by its ID, name or label, though its input has changed since: its rows are those "
+        "that were prepared for it. All other flags are those of the command that made it",
+        "",
+        group=GROUP,
+        metavar="JOB",
     )
     detach: bool = flag(
         "Return when the managed job is created, and print the command that follows it and gets its output", False,
@@ -93,6 +109,7 @@ class VertexFlags:
             raise UsageError("--vertex_machine_type is empty; a managed job needs machines, such as n1-standard-4")
         check_number(self, "vertex_replicas", above=0, most=_MAX_INT32, whole=True)
         check_number(self, "vertex_batch_size", most=_MAX_INT32, whole=True)
+        check_number(self, "vertex_max_rescore_rate", most=1)
         self.accelerator()
         if self.detach and self.cancel_on_interrupt:
             raise UsageError("--detach does not wait for the job, so --cancel_on_interrupt has no effect; give one")

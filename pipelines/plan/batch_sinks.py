@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -38,6 +39,7 @@ class Sink:
       target: of files; None for a table.
       table: PROJECT.DATASET.TABLE; "" for files.
       spec: the contents of files of predictions; None: it is another sink.
+      earlier: of failures: what `writer` has returned, in an earlier job, for those of reading; None: nothing yet.
     """
 
     label: str
@@ -46,6 +48,7 @@ class Sink:
     target: Target | None = None
     table: str = ""
     spec: OutputSpec | None = None
+    earlier: tuple[Any, ...] | None = None
 
     def files(self) -> list[str]:
         """Returns the files that exist at the sink now; a table has none."""

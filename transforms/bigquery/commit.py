@@ -8,6 +8,7 @@ Limits: https://cloud.google.com/bigquery/quotas#write-api-limits
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
@@ -61,6 +62,14 @@ class TableCommitter:
     def clean_up(self) -> None:
         if self.target.rows_table != self.target.table:
             drop_staging(self.target.rows_table, self.target.endpoint)
+
+    def note(self, streams: Sequence[RowStream]) -> dict[str, Any]:
+        """See transforms.core.committer.Resumable. Rows that wait in a staging table are not for another process."""
+        assert self.target.rows_table == self.target.table
+        return {"streams": [dataclasses.astuple(stream) for stream in streams]}
+
+    def noted(self, note: dict[str, Any]) -> tuple[Self, list[RowStream]]:
+        return self, [RowStream(*each) for each in note["streams"]]
 
 
 def commit_rows(client: BigQueryWriteClient, target: TableTarget, streams: list[RowStream], retry_secs: float) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError, RetryError
@@ -146,6 +146,16 @@ class LoadCommitter:
     def clean_up(self) -> None:
         remove_temp(self.files)
         drop_staging(self._staging, self.target.endpoint)
+
+    def note(self, shards: Sequence[Shard]) -> dict[str, Any]:
+        """See transforms.core.committer.Resumable."""
+        files = self.files.prefix, self.files.suffix, self.files.temp
+        return {"job": self.target.job, "files": files, "shards": [dataclasses.astuple(shard) for shard in shards]}
+
+    def noted(self, note: dict[str, Any]) -> tuple[Self, list[Shard]]:
+        target = dataclasses.replace(self.target, job=note["job"])
+        made = dataclasses.replace(self, target=target, files=Target(*note["files"]))
+        return made, [Shard(*each) for each in note["shards"]]
 
     @property
     def _options(self) -> dict[str, Any]:

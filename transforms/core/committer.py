@@ -1,7 +1,7 @@
 """What the last step of a batch job publishes: rows that wait, unseen, until the failure rate is checked."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 
 class Sized(Protocol):
@@ -41,6 +41,16 @@ class Committer(Protocol):
 
     def clean_up(self) -> None:
         """Removes all that is temporary. The rows have been published, or never will be."""
+
+
+class Resumable(Committer, Protocol):
+    """A `Committer` whose work another process can finish, from a note of it."""
+
+    def note(self, written: Sequence[Any]) -> dict[str, Any]:
+        """Returns, as JSON, what `commit` is going to publish."""
+
+    def noted(self, note: dict[str, Any]) -> tuple[Self, Sequence[Any]]:
+        """Returns the committer that made a note for the same place, and its parts. To commit them may be a repeat."""
 
 
 def in_groups(

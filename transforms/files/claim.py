@@ -66,6 +66,11 @@ def claim(target: Target, stale: str = "") -> None:
         raise SluiceError(held_text(target, holder))
 
 
+def first_claim(target: Target) -> str:
+    """Claims a target's files unless they are claimed; returns the job that holds the claim."""
+    return _claim(claim_path(target), job_of(target), "")
+
+
 def release(target: Target) -> None:
     """Deletes the claim if the target's job holds it."""
     path, job = claim_path(target), job_of(target)

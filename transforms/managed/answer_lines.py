@@ -7,6 +7,7 @@ sorted by key. So whoever joins a shard reads some stretches of files, whatever 
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -43,7 +44,11 @@ class AnswerLine(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A stretch of answers, and which rows of the shard it answers: a bitmap as of numpy.packbits."""
+    """A stretch of answers, and which rows of the shard it answers.
+
+    Attributes:
+      rows: packed, see `_pack`.
+    """
 
     stretch: Stretch
     rows: bytes
@@ -81,7 +86,7 @@ def find_stretches(
     for shard, group in itertools.groupby(lines, lambda line: line.shard):
         members = list(group)
         stretch = Stretch(path, members[0].start, members[-1].start + len(members[-1].text))
-        yield shard, Found(stretch, _bitmap([line.row for line in members]))
+        yield shard, Found(stretch, _pack([line.row for line in members]))
 
 
 def _is_scattered(lines: Sequence[AnswerLine]) -> bool:
@@ -101,18 +106,24 @@ def _write_sorted(lines: Sequence[AnswerLine], path: str, create: Callable[[str]
     return moved
 
 
-def _bitmap(rows: list[int]) -> bytes:
-    mask = np.zeros(max(rows) + 1, bool)
-    mask[rows] = True
-    return np.packbits(mask).tobytes()
+def _pack(rows: list[int]) -> bytes:
+    """Returns numbers of rows in few bytes: packed, where many stand together, and never more than some for each.
+
+    Where answers are scattered there are stretches of every shard in every file, each with few rows.
+    """
+    return zlib.compress(np.array(rows, np.int32).tobytes(), level=1)
+
+
+def _unpack(data: bytes) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(data), np.int32)
 
 
 def answered_rows(found: Sequence[Found], rows: int) -> np.ndarray:
     """Returns bool [rows]: which rows of a shard have an answer."""
     mask = np.zeros(rows, bool)
     for each in found:
-        bits = np.unpackbits(np.frombuffer(each.rows, np.uint8))[:rows].astype(bool)
-        mask[: len(bits)] |= bits
+        numbers = _unpack(each.rows)
+        mask[numbers[numbers < rows]] = True
     return mask
 
 

@@ -24,10 +24,10 @@ from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.commit import rename_shards
 from sluice.transforms.files.write import Shard, Target
 from sluice.transforms.managed.answer_lines import Found, answered_rows, find_stretches
-from sluice.transforms.managed.place import Answers, Place, Prepared, Stretch, unfinished
+from sluice.transforms.managed.place import Answers, Place, Prepared, unfinished, write_stretches
 from sluice.transforms.managed.prepare import create
 
-AGAIN = "again"
+AGAIN, FOUND = "again", "found"
 _AgainOutput: TypeAlias = beam.pvalue.TaggedOutput[Literal["again"], Shard]
 
 
@@ -41,12 +41,11 @@ class Known:
 
 @dataclasses.dataclass(frozen=True)
 class ShardAnswers:
-    """How many rows of a shard have an answer and how many have none, and where the answers stand."""
+    """How many rows of a shard have an answer and how many have none."""
 
     shard: str
     answered: int
     missing: int
-    stretches: tuple[Stretch, ...]
 
 
 class FindAnswers(Composite):
@@ -63,7 +62,8 @@ class FindAnswers(Composite):
     ) -> None:
         super().__init__()
         self._place, self._job = place, job
-        self._again = f"{AGAIN}-{uuid.uuid4().hex}" if again else ""
+        name = uuid.uuid4().hex
+        self._found, self._again = f"{FOUND}-{name}", f"{AGAIN}-{name}" if again else ""
         self._split = _SplitResults(directory, range_bytes)
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
@@ -71,10 +71,10 @@ class FindAnswers(Composite):
         found = parts | "Spread" >> beam.Reshuffle() | "Find" >> beam.ParDo(_Find(self._place))
         known = pbegin | "Prepared" >> beam.Create([0]) | "Shards" >> beam.ParDo(_Shards(self._place))
         by_shard = (found, known) | "Both" >> beam.Flatten() | "Shard" >> beam.GroupByKey()
-        compare = beam.ParDo(_Compare(self._place, self._again))
+        compare = beam.ParDo(_Compare(self._place, self._found, self._again))
         seen = by_shard | "Compare" >> compare.with_outputs(AGAIN, main="answers")
         begin = pbegin | "Once" >> beam.Create([0])
-        record = _Record(self._place, self._job, self._again)
+        record = _Record(self._place, self._job, self._found, self._again)
         return begin | "Record" >> beam.ParDo(record, *map(beam.pvalue.AsList, (seen.answers, seen[AGAIN])))
 
 
@@ -128,10 +128,10 @@ def read_prepared(place: Place) -> Prepared:
 
 @beam.typehints.with_output_types(ShardAnswers)
 class _Compare(beam.DoFn):
-    """Compares the answers to a shard with its rows; copies the instances that have none."""
+    """Compares the answers to a shard with its rows; notes where they stand, and copies instances that have none."""
 
-    def __init__(self, place: Place, again: str) -> None:
-        self._place, self._again = place, again
+    def __init__(self, place: Place, found: str, again: str) -> None:
+        self._place, self._found, self._again = place, found, again
         self._open: _AgainFile | None = None
 
     def start_bundle(self) -> None:
@@ -148,8 +148,9 @@ class _Compare(beam.DoFn):
         if self._again and not answered.all():
             self._open = self._open or _AgainFile(self._place.again(self._again))
             self._open.copy(known.instances, ~answered)
-        stretches = tuple(sorted(each.stretch for each in found))
-        yield ShardAnswers(shard, int(answered.sum()), int((~answered).sum()), stretches)
+        if found:
+            write_stretches(self._place.found(self._found, shard), sorted(each.stretch for each in found))
+        yield ShardAnswers(shard, int(answered.sum()), int((~answered).sum()))
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._open is not None:
@@ -187,8 +188,8 @@ class _AgainFile:
 class _Record(beam.DoFn):
     """Gives the instances for the second job their names, and writes the record last."""
 
-    def __init__(self, place: Place, job: str, again: str) -> None:
-        self._place, self._job, self._again = place, job, again
+    def __init__(self, place: Place, job: str, found: str, again: str) -> None:
+        self._place, self._job, self._found, self._again = place, job, found, again
 
     def process(self, _: int, shards: list[ShardAnswers], again: list[Shard]) -> Iterator[Answers]:
         if self._again:
@@ -196,7 +197,7 @@ class _Record(beam.DoFn):
         answers = Answers(
             answered=sum(each.answered for each in shards),
             missing=sum(each.missing for each in shards),
-            stretches={each.shard: each.stretches for each in shards if each.stretches},
+            found=self._found,
             again=self._again,
         )
         answers.write(self._place, self._job)

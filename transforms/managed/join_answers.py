@@ -25,7 +25,7 @@ from sluice.transforms.managed.answer_lines import lines_of
 from sluice.transforms.managed.find_answers import read_prepared
 from sluice.transforms.managed.joined import Joined
 from sluice.transforms.managed.kept_failures import read_failures
-from sluice.transforms.managed.place import Answers, Place, Stretch
+from sluice.transforms.managed.place import Answers, Place, read_stretches
 from sluice.transforms.managed.row_files import read_batches
 from sluice.transforms.predict.batches import score
 
@@ -77,11 +77,11 @@ class JoinAnswers(Composite):
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A shard and where its answers stand."""
+    """A shard, and the paths of the records where its answers stand."""
 
     shard: str
     rows: int
-    stretches: tuple[Stretch, ...]
+    found: tuple[str, ...]
 
 
 class _Tasks(beam.DoFn):
@@ -95,10 +95,9 @@ class _Tasks(beam.DoFn):
         if not self._jobs:
             metrics.count(metrics.ROWS_READ, prepared.rows)
             return
-        found = [answers for job in self._jobs if (answers := Answers.read(place, job))]
+        names = [answers.found for job in self._jobs if (answers := Answers.read(place, job))]
         for shard in prepared.shards:
-            stretches = [stretch for answers in found for stretch in answers.stretches.get(shard.id, ())]
-            yield _Task(shard.id, shard.rows, tuple(stretches))
+            yield _Task(shard.id, shard.rows, tuple(place.found(name, shard.id) for name in names))
 
 
 def _failure_files(place: Place) -> Sequence[str]:
@@ -155,7 +154,8 @@ class _ShardAnswers:
         self._sizes = np.zeros(task.rows, np.int64)  # 0: there is no answer
         self._file = tempfile.SpooledTemporaryFile(_MAX_HELD_BYTES)  # noqa: SIM115  it is closed in __exit__
         position = 0
-        for line in (line for stretch in task.stretches for line in lines_of(stretch)):
+        stretches = (stretch for path in task.found for stretch in read_stretches(path))
+        for line in (line for stretch in stretches for line in lines_of(stretch)):
             if line.shard == task.shard and line.row < task.rows:
                 self._file.write(line.text)
                 self._starts[line.row], self._sizes[line.row] = position, len(line.text)

@@ -7,14 +7,17 @@ A preparation has a directory of its own, so that two commands never write into 
     rows/SHARD.rows            the same rows as they were read, see transforms.managed.row_files
     failures/ID.jsonl          rows that failed before, see transforms.managed.kept_failures
     results/                   what the service writes
-    answers-JOB.json           where the answers of a job of the service stand, by shard; written last
-    again-ID/part-N-of-M.jsonl instances without an answer, for a second job; ID is of the Beam job that looked for them
+    answers-JOB.json           what a job of the service has answered; written last
+    found-ID/SHARD.json        where the answers to a shard stand; ID is of the Beam job that looked for them
+    again-ID/part-N-of-M.jsonl instances without an answer, for a second job; ID likewise
     sorted/ID.jsonl            copies of answers that stood too scattered
 """
 
 import dataclasses
 import json
 import os
+import uuid
+from collections.abc import Sequence
 from typing import Any, Self
 
 from sluice.transforms.core.beam_files import match_files, open_binary, write_text
@@ -51,6 +54,14 @@ class Place:
     def again(self, name: str) -> Target:
         """Returns the files that the second job reads: of two commands each writes under a name of its own."""
         return Target(f"{self.directory}/{name}/part", _SUFFIX, f"{self.directory}/{name}")
+
+    def found(self, name: str, shard: str) -> str:
+        """Returns the path of the record where the answers to a shard stand.
+
+        Args:
+          name: see Answers.found.
+        """
+        return f"{self.directory}/{name}/{shard}.json"
 
     def rows(self, shard: str) -> str:
         """Returns the path of the rows of a shard."""
@@ -129,6 +140,16 @@ class Stretch:
     stop: int
 
 
+def write_stretches(path: str, stretches: Sequence[Stretch]) -> None:
+    """Writes where the answers to one shard stand: a record of its own, because it grows where they are scattered."""
+    _write(path, [dataclasses.astuple(each) for each in stretches])
+
+
+def read_stretches(path: str) -> tuple[Stretch, ...]:
+    """Returns where the answers to a shard stand; (): it has none."""
+    return tuple(Stretch(*each) for each in _read(path) or ())
+
+
 @dataclasses.dataclass(frozen=True)
 class Answers:
     """What a job of the service has answered.
@@ -136,34 +157,29 @@ class Answers:
     Attributes:
       answered: how many rows have an answer.
       missing: how many have none, of all rows that were prepared.
-      stretches: by the id of a shard.
+      found: the name of the directory with the records of the shards, see `read_stretches`.
       again: the name of the directory with the instances that have none; "": they were not wanted.
     """
 
     answered: int
     missing: int
-    stretches: dict[str, tuple[Stretch, ...]]
+    found: str
     again: str = ""
 
     def write(self, place: Place, job: str) -> None:
         """Makes the record count."""
-        stretches = {shard: [dataclasses.astuple(each) for each in found] for shard, found in self.stretches.items()}
-        record = {"answered": self.answered, "missing": self.missing, "stretches": stretches, "again": self.again}
-        _write(place.answers(job), record)
+        _write(place.answers(job), dataclasses.asdict(self))
 
     @classmethod
     def read(cls, place: Place, job: str) -> Self | None:
         """Returns the answers of a job of the service; None: they have not been looked through to the end."""
         record = _read(place.answers(job))
-        if record is None:
-            return None
-        found = {shard: tuple(Stretch(*each) for each in places) for shard, places in record["stretches"].items()}
-        return cls(record["answered"], record["missing"], found, record.get("again", "again"))
+        return None if record is None else cls(**record)
 
 
 def _write(path: str, record: object) -> None:
     """Writes a record whole or not at all; on gs:// every file is written so."""
-    partial = path if "://" in path else f"{path}.partial"
+    partial = path if "://" in path else f"{path}.{uuid.uuid4().hex}.partial"
     write_text(partial, json.dumps(record))
     if partial != path:
         os.replace(partial, path)

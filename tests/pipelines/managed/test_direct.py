@@ -245,6 +245,9 @@ def test_changed_input_is_another_job(command: Command, service: VertexService, 
     write(tmp_path, "rows.jsonl", lines([{"x": x} for x in range(11)]))
     _, second = command("scalar", given)
     assert (first["rows_in"], second["rows_in"]) == (10, 11)
+    code, named = command("scalar", given, vertex_job=first["job"].rpartition("/")[2])
+    assert (code, named["job"], named["rows_in"]) == (0, first["job"], 10)
+    assert command("scalar", given, vertex_job=first["job"], overwrite="true") == (1, {}), "its results were used"
 
 
 def test_detach_and_then_follow(

@@ -81,6 +81,12 @@ def test_the_command_that_resumes_holds_no_secret(flag: str) -> None:
     assert resume_command(["sluice", "batch", f"{flag}=s3cret", "--x"]) == "sluice batch --x"
 
 
+@pytest.mark.parametrize("before", [[], ["--vertex_job", "6"], ["--vertex_job=6"]])
+def test_the_command_that_resumes_names_its_job(before: list[str]) -> None:
+    assert resume_command(["sluice", "batch", *before, "--x"], job="7") == "sluice batch --x --vertex_job=7"
+    assert resume_command(["sluice", "batch", "--vertex_job", "6"]) == "sluice batch --vertex_job 6"
+
+
 @pytest.mark.parametrize("given", [["--overwrite"], ["--overwrite=true"], ["--overwrite", "true"]])
 def test_the_command_that_resumes_a_job_of_overwrite_asks_for_no_other(given: list[str]) -> None:
     argv = ["sluice", "batch", *given, "--x"]

@@ -1,8 +1,5 @@
-"""The life of a job: found, followed, replaced; two commands at once; commands that are killed."""
+"""The life of a job: found, followed, replaced; two commands at once."""
 
-import logging
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +11,6 @@ from sluice.pipelines.managed.client import JobClient
 from sluice.pipelines.managed.ends import JobEnded, check_end
 from sluice.pipelines.managed.follow import JobLines, follow, interrupt, obtain
 from sluice.pipelines.managed.job import Job, JobRequest, State, Stats
-from tests.support.processes import Forked
 from tests.support.vertex.jobs import Pauses, client_of, plus_two, preparer, request_of, states
 from tests.support.vertex.service import VertexService, vertex_service
 
@@ -89,7 +85,7 @@ def test_results_that_were_used_are_not_used_again(client: JobClient, service: V
     used = make(client, service, tmp_path, State.SUCCEEDED)
     attempts: list[int] = []
     prepare = preparer(request_of(service, tmp_path), attempts)
-    job = obtain(client, "s1", prepare, lambda job: job.name == used.name)
+    job = obtain(client, "s1", prepare, lambda job: job.name != used.name)
     assert (attempts, job.attempt) == ([2], 2)
 
 
@@ -121,7 +117,7 @@ def test_a_job_of_a_later_attempt_was_asked_for_and_is_neither_cancelled_nor_pas
 def test_a_job_that_failed_and_is_of_use_is_kept(client: JobClient, service: VertexService, tmp_path: Path) -> None:
     failed, attempts = make(client, service, tmp_path, State.FAILED), list[int]()
     prepare = preparer(request_of(service, tmp_path), attempts)
-    assert obtain(client, "s1", prepare, is_useful=lambda job: job.is_ended).name == failed.name
+    assert obtain(client, "s1", prepare, lambda job: job.is_ended).name == failed.name
     assert attempts == []
 
 
@@ -274,56 +270,28 @@ def test_a_job_that_somebody_deleted(client: JobClient) -> None:
         follow(client, job, sleep=Pauses().sleep)
 
 
-def _command(url: str, directory: str, request: JobRequest) -> int:
-    """A command as a process: obtains the job, says so, and follows it."""
-    logging.disable()
-    client = JobClient("p", "l", url)
-    job = obtain(client, request.label, preparer(request, []))
-    Path(directory, f"obtained-{os.getpid()}").write_text(job.name)
-    done = follow(client, job)
-    Path(directory, "done").write_text(done.name)
-    return 0 if done.has_results else 1
-
-
-def _killed_after_submission(service: VertexService, directory: Path, request: JobRequest) -> str:
-    calls = service.calls.count("getJob")
-    process = Forked(_command, service.url, str(directory), request)
-    try:
-        assert service.calls.wait(calls + 1, "getJob", WAIT_SECS)  # it follows
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(WAIT_SECS)
-    return Path(directory, f"obtained-{process.pid}").read_text()
-
-
-def test_a_command_that_is_killed_twice_has_one_job(service: VertexService, tmp_path: Path) -> None:
-    service.faults.hold_jobs = True
-    request = request_of(service, tmp_path)
-    names = {_killed_after_submission(service, tmp_path, request) for _ in range(2)}
-    service.faults.hold_jobs = False
-    process = Forked(_command, service.url, str(tmp_path), request)
-    assert process.wait(WAIT_SECS) == 0
-    assert names == {(tmp_path / "done").read_text()}
-    assert states(service) == [State.SUCCEEDED]
+def resume(job: str) -> str:
+    return f"sluice batch --vertex_job={job}"
 
 
 @pytest.mark.parametrize("cancel,words,state", [
-    (False, "goes on. To follow it and get its output: sluice batch", State.QUEUED),
+    (False, "goes on. To follow it and get its output: sluice batch --vertex_job=", State.QUEUED),
     (True, "interrupted; cancelled batch prediction job", State.CANCELLING),
 ])  # fmt: skip
 def test_an_interrupt(
     client: JobClient, service: VertexService, tmp_path: Path, cancel: bool, words: str, state: State
 ) -> None:
-    make(client, service, tmp_path)
-    assert words in interrupt(client, "s1", cancel, "sluice batch")
+    job = make(client, service, tmp_path)
+    said = interrupt(client, "s1", cancel, resume)
+    assert words in said and (cancel or said.endswith(f"--vertex_job={job.short_name}"))
     assert states(service) == [state]
 
 
 def test_an_interrupt_without_a_job(client: JobClient, service: VertexService, tmp_path: Path) -> None:
     make(client, service, tmp_path, State.SUCCEEDED)
-    assert interrupt(client, "s1", True, "sluice batch") == "sluice: interrupted; no job runs"
+    assert interrupt(client, "s1", True, resume) == "sluice: interrupted; no job runs"
     service.faults.next_errors += ["PERMISSION_DENIED"]
-    assert "whether a job goes on is not known" in interrupt(client, "s1", False, "sluice batch")
+    assert "whether a job goes on is not known" in interrupt(client, "s1", False, resume)
 
 
 def test_ctrl_c_leaves_the_job(client: JobClient, service: VertexService, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from google.cloud.bigquery import Table
 
 from sluice.models.signature import Signature, TensorSpec
-from sluice.pipelines.managed.label import files_state, job_label, table_state, table_text
+from sluice.pipelines.managed.label import LABEL, files_state, flags_label, job_label, table_state, table_text
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.transforms.bigquery.find_table import find_query, find_table
 from tests.support.bigquery.cases import load
@@ -49,6 +49,8 @@ def test_the_same_job_has_the_same_label_for_ever() -> None:
         {"cancel_on_interrupt": True},
         {"overwrite": True},
         {"max_failure_rate": 0.5},
+        {"vertex_max_rescore_rate": 0.1},
+        {"vertex_job": "7"},
         {"progress": "log"},
         {"summary_file": "s.json"},
         {"report_file": "r.html"},
@@ -90,6 +92,15 @@ def test_what_changes_nothing_of_the_result_is_no_part_of_it(flags: dict[str, An
 )
 def test_each_part_counts(parts: dict[str, Any]) -> None:
     assert label(**parts) != label()
+
+
+def test_the_label_of_the_flags_is_that_of_all_but_the_input() -> None:
+    def flags(resolved: str = MODEL, **changed: Any) -> str:
+        return flags_label(resolved, SIGNATURE, options(**changed))
+
+    assert re.fullmatch(LABEL, flags()) and re.fullmatch(LABEL, label())
+    assert flags() == flags(input="gs://b/?.jsonl", detach=True) != label()
+    assert len({flags(), flags(resolved=f"{MODEL}1"), flags(output_prefix="m_")}) == 3
 
 
 def test_a_local_output_is_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """`sluice batch` with a managed model, end to end on the local service: what comes out, and what happens on the way."""
 
-import glob
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -12,23 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sluice.models import zoo
-from sluice.models.zoo.sample import write_samples
 from sluice.pipelines.cli import main
-from sluice.pipelines.managed import run
 from sluice.pipelines.managed.client import JobClient
-from sluice.pipelines.managed.job import Job, State
-from sluice.pipelines.managed.stages import Stages
-from sluice.transforms.core.beam_files import match_files, open_binary
+from sluice.transforms.core.beam_files import match_files, open_binary, write_text
 from sluice.transforms.files.commit import FilesCommitter
-from tests.support.bigquery.cases import load, make_births
+from sluice.transforms.managed import published
+from tests.support.outputs import failures_of, rows_of
 from tests.support.processes import Forked, sluice
 from tests.support.pubsub.streams import wait_until
-from tests.support.reports import all_numbers
-from tests.support.reports import rows_of as numbers_of
-from tests.support.saved_models.zoo import FORMATS, ZooSample, plain, read_output
+from tests.support.saved_models.zoo import ZooSample, plain
 from tests.support.servers import BigQuery, Gcs
-from tests.support.sizes import size
 from tests.support.vertex.jobs import plus_two
 from tests.support.vertex.service import VertexService, vertex_service
 
@@ -38,8 +30,8 @@ WAIT_SECS = 120
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, zoo_samples: dict[str, ZooSample]) -> Iterator[VertexService]:
     small = plus_two([-1]).write(tmp_path_factory.mktemp("managed") / "small" / "1")
-    models = {"small": str(Path(small).parent), **{name: zoo_samples[name].model for name in ("criteo", "natality")}}
-    with vertex_service(models) as running:
+    models = {"small": str(Path(small).parent), "criteo": zoo_samples["criteo"].model}
+    with vertex_service(models, polls=1) as running:  # a job ends when it is first looked at
         yield running
 
 
@@ -47,7 +39,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, zoo_samples: dict[str, Zoo
 def no_faults(service: VertexService) -> Iterator[None]:
     yield
     faults = service.faults
-    faults.hold_jobs, faults.is_bad, faults.lost_shard, faults.polls = False, None, None, 2
+    faults.hold_jobs, faults.is_bad, faults.lost_shard = False, None, None
     faults.end_states.clear()
 
 
@@ -61,16 +53,6 @@ def numbers(path: Path, rows: int, bad: tuple[int, ...] = ()) -> str:
     lines = [json.dumps({"x": "no number" if n in bad else float(n), "id": n}) + "\n" for n in range(rows)]
     path.write_text("".join(lines))
     return str(path)
-
-
-def rows_of(output: Path) -> list[dict[str, Any]]:
-    paths = sorted(glob.glob(f"{output.with_suffix('')}-*{output.suffix}"))
-    return [row for path in paths for row in read_output(path)]
-
-
-def failures_of(output: Path) -> list[dict[str, Any]]:
-    paths = sorted(glob.glob(f"{output.with_suffix('')}.failures-*.jsonl"))
-    return [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
 
 
 def jobs_since(service: VertexService, before: int) -> list[str]:
@@ -87,98 +69,21 @@ def refuses(*values: float) -> Callable[[Any], bool]:
     return lambda instance: instance["x"] in values
 
 
-@pytest.fixture(scope="session")
-def bad_criteo(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Criteo rows, 20 of them bad: too few or too many fields, no numbers, numbers out of range, no values."""
-    directory, rows = tmp_path_factory.mktemp("bad"), size(5000, soak=50_000)
-    (path,) = write_samples(zoo.get("criteo"), str(directory), rows, ("csv",))
-    lines = Path(path).read_bytes().splitlines()
-    for number in range(20):
-        row = 1 + number * (rows // 20) + number
-        fields = lines[row].split(b",")
-        kinds = [fields[:3], [*fields, b"more"], [fields[0], b"twelve", *fields[2:]], [fields[0], b"", *fields[2:]],
-                 [fields[0], b"99999999999999999999", *fields[2:]]]  # fmt: skip
-        lines[row] = b",".join(kinds[number % 5])
-    Path(path).write_bytes(b"\n".join(lines) + b"\n")
-    return path
-
-
-def assert_same_rows(found: list[dict[str, Any]], wanted: list[dict[str, Any]], outputs: tuple[str, ...]) -> None:
-    """Checks that rows are equal, and outputs within 1e-6; the order of the rows is free."""
-    found, wanted = (sorted(rows, key=lambda row: str(plain(row["id"]))) for rows in (found, wanted))
-    assert [set(row) for row in found] == [set(row) for row in wanted]
-    others = [name for name in wanted[0] if name not in (*outputs, "_model")]
-    assert [[row[name] for name in others] for row in found] == [[row[name] for name in others] for row in wanted]
-    for name in outputs:
-        values = [np.array([row[name] for row in rows], np.float64) for rows in (found, wanted)]
-        np.testing.assert_allclose(*values, rtol=1e-6)
-
-
-def told(failures: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """Returns what failures say, but for the time and the model's name."""
-    names = ("stage", "error_type", "error_message", "origin", "payload", "payload_text", "attributes", "version")
-    names += ("attempt",)
-    return sorted(tuple(str(each[name]) for name in names) for each in failures)
-
-
-@pytest.mark.soak
-def test_a_managed_job_gives_the_rows_and_failures_of_a_job_in_process(
-    service: VertexService, criteo: ZooSample, bad_criteo: str, tmp_path: Path
+def test_rows_and_their_failures_go_into_tables_once(
+    service: VertexService, bigquery: BigQuery, gcs: Gcs, tmp_path: Path
 ) -> None:
-    here, managed, summaries = tmp_path / "here.csv", tmp_path / "managed.csv", []
-    for model, output in ((["--model", criteo.model], here), (flags(service, "criteo", "", "")[2:6], managed)):
-        summary = tmp_path / "summary.json"
-        more = ["--add_model_columns", "--summary_file", str(summary), f"--report_file={tmp_path}/report.html"]
-        code = main(["batch", "--progress=none", *model, "--input", bad_criteo, "--output", str(output), *more])
-        assert code == 0
-        summaries.append(json.loads(summary.read_text()))
-    assert_same_rows(rows_of(managed), rows_of(here), ("score",))
-    assert {row["_model"] for row in rows_of(managed)} == {service.model_uri("criteo")}
-    assert told(failures_of(managed)) == told(failures_of(here))
-    assert len(failures_of(managed)) == 20
-    same = ("rows_in", "predictions", "failures", "failures_by_stage", "version")
-    assert [summaries[1][name] for name in same] == [summaries[0][name] for name in same]
-    assert summaries[1]["output_files"] == [str(tmp_path / "managed-00000-of-00001.csv")]
-    phases = summaries[1]["phases"]
-    assert list(phases) == ["imports", "plan", "model_load", "prepare", "score", "join", "run", "commit"]
-    assert phases["run"] >= phases["prepare"] + phases["score"] + phases["join"] - 0.01
-    numbers = all_numbers(tmp_path / "report.html")
-    assert numbers["kind"] == "Sluice: managed batch job"
-    seen = [numbers_of(numbers, f"{group} in numbers") for group in ("Predictions", "Inputs of the model")]
-    assert [len(columns) for columns in seen] == [1, 13]
-    assert seen[0][0]["values"] == summaries[1]["predictions"]
-    assert not (tmp_path / "sluice-managed").exists() or left(tmp_path) == []
-
-
-@pytest.mark.soak
-def test_rows_of_a_table_go_into_files_as_in_process(
-    service: VertexService, zoo_samples: dict[str, ZooSample], bigquery: BigQuery, tmp_path: Path
-) -> None:
-    table = load(bigquery, make_births(size(500, soak=5000)))
-    outputs = tmp_path / "here.parquet", tmp_path / "managed.parquet"
-    models = ["--model", zoo_samples["natality"].model], flags(service, "natality", "", "")[2:6]
-    for model, output in zip(models, outputs, strict=True):
-        command = ["batch", "--progress=none", *model, "--input_table", table, "--output", str(output)]
-        assert main([*command, "--max_failure_rate=1"]) == 0
-    names = tuple(zoo_samples["natality"].expected())
-    assert rows_of(outputs[0])
-    assert_same_rows(rows_of(outputs[1]), rows_of(outputs[0]), names)
-    found, wanted = ([(each["stage"], each["payload_text"]) for each in failures_of(output)] for output in outputs)
-    assert sorted(found) == sorted(wanted)
-
-
-def test_rows_of_a_table_go_into_a_table(service: VertexService, bigquery: BigQuery, gcs: Gcs, tmp_path: Path) -> None:
-    table = load(bigquery, pa.table({"id": [1, 2, 3], "x": [1.5, None, 4.0]}))
+    """Failures are there after exit code 3 too, and the same command with a higher rate brings no row again."""
+    source = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"id": [1, 2, 3], "x": [1.5, None, 4.0]}), source)
     output, failures = f"{bigquery.make_dataset()}.scored", f"{bigquery.make_dataset()}.failed"
-    command = ["batch", "--progress=none", *flags(service, "small", "", "")[2:6], "--input_table", table]
-    ends = ["--output_table", output, "--failures_table", failures, "--max_failure_rate=0.5"]
-    assert main([*command, *ends]) == 2, "there is no directory for the rows under way"
-    assert main([*command, *ends, "--temp_location", gcs.path("managed")]) == 0
-    assert sorted((row["id"], row["y"], row["_version"]) for row in bigquery.rows(output)) == [
-        (1, 2.75, 1),
-        (3, 4.0, 1),
-    ]
-    assert [row["stage"] for row in bigquery.rows(failures)] == ["bind"]
+    command = [*flags(service, "small", source, "")[:-2], "--output_table", output, "--failures_table", failures]
+    assert main(command) == 2, "there is no directory for the rows under way"
+    command += ["--temp_location", gcs.path("managed")]
+    service.faults.is_bad = refuses(4.0)
+    for rate, code, stages in ((0, 3, ["bind"]), (0.5, 3, ["bind", "predict"]), (1, 0, ["bind", "predict"])):
+        assert main([*command, f"--max_failure_rate={rate}"]) == code
+        assert sorted(row["stage"] for row in bigquery.rows(failures)) == stages
+    assert [(row["id"], row["y"], row["_version"]) for row in bigquery.rows(output)] == [(1, 2.75, 1)]
     assert match_files(gcs.path("managed/**")) == []
 
 
@@ -190,24 +95,33 @@ def test_rows_that_were_appended_are_not_appended_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A command that is killed once its rows are in the table leaves the files of its job."""
+    """A command that breaks once its rows are in the table is brought to its end by the next one."""
+
+    def broken(path: str, text: str) -> None:
+        if path.endswith("-done.json"):
+            raise OSError("the machine is gone")
+        write_text(path, text)
+
     output, before = f"{bigquery.make_dataset()}.scored", len(service.jobs.states())
     ends = ["--output_table", output, "--failures", str(tmp_path / "bad.jsonl")]
     source = _parquet(tmp_path / "in.parquet", 3)
     command = [*flags(service, "small", source, "")[:-2], *ends, "--temp_location", gcs.path("appended")]
-    with monkeypatch.context() as killed:
-        killed.setattr(Stages, "clean_up", lambda stages: None)
-        assert main(command) == 0
-    assert match_files(gcs.path("appended/sluice-managed/*/published.json"))
-    assert main(command) == 0
+    with monkeypatch.context() as breaks:
+        breaks.setattr(published, "write_text", broken)
+        assert main(command) == 1
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert len(bigquery.rows(output)) == 3
+    assert main([*command, "--overwrite"]) == 0, "which is of the files of failures"
     assert "an earlier command has published the answers of this job" in capsys.readouterr().err
     assert sorted(row["id"] for row in bigquery.rows(output)) == [0, 1, 2]
     assert len(jobs_since(service, before)) == 1
     assert match_files(gcs.path("appended/**")) == []
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_every_format_is_prepared_and_joined(
+@pytest.mark.parametrize(
+    "format_", ["avro", "tfrecord"]
+)  # of the others tests/pipelines/test_every_way.py has more rows
+def test_formats_are_prepared_and_joined(
     format_: str, service: VertexService, criteo: ZooSample, tmp_path: Path
 ) -> None:
     output = tmp_path / f"out.{format_}"
@@ -227,15 +141,6 @@ def test_everything_on_gcs(service: VertexService, gcs: Gcs, tmp_path: Path) -> 
         assert len(file.read().splitlines()) == 300
     (job,) = service.jobs.messages()[before:]
     assert job.input_config.gcs_source.uris[0].startswith(gcs.path("managed-out/sluice-managed/"))
-
-
-def test_what_the_service_says_of_a_job_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    monkeypatch.setattr(run, "error_reasons", lambda directory: read.append(directory) or {"refused": 3})
-    job = Job("projects/p/locations/l/batchPredictionJobs/1", State.FAILED, output_directory=str(tmp_path))
-    assert run._is_tried(job) and run._is_about_rows(job) and run._words(job) == ["refused"]
-    assert "refused" in run._unanswered(job)
-    assert read == [str(tmp_path)]
 
 
 def test_a_row_that_fails_takes_no_other_with_it_in_the_end(service: VertexService, tmp_path: Path) -> None:
@@ -376,6 +281,22 @@ def test_a_model_that_answers_nothing_is_not_asked_again_row_by_row(
     assert len(rows_of(output)) == 1100
 
 
+def test_a_second_job_over_many_rows_is_paid_for_only_if_that_is_wanted(
+    service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = tmp_path / "out.jsonl", len(service.jobs.states())
+    service.faults.is_bad = lambda instance: instance["x"] % 64 == 0 and instance["x"] < 1152
+    command = flags(service, "small", numbers(tmp_path / "in.jsonl", 1300), output)
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "left 1,152 of 1,300 rows without an answer (88.6%)" in said
+    assert "more than --vertex_max_rescore_rate 0.5 allows to score once more, one by one" in said
+    assert len(jobs_since(service, before)) == 1
+    assert main([*command, "--vertex_max_rescore_rate=0.9"]) == 0
+    assert (len(rows_of(output)), len(failures_of(output))) == (1282, 18)
+    assert len(jobs_since(service, before)) == 2, "the first one is not paid for again"
+
+
 def killed_when(job: Forked, condition: Callable[[], bool]) -> None:
     wait_until(lambda: condition() or job.poll() is not None, "what the job is killed after")
     assert job.poll() is None
@@ -422,13 +343,22 @@ def test_a_command_that_was_interrupted_says_how_to_go_on(service: VertexService
 def test_a_detached_job_is_followed_by_the_command_that_it_names(
     service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Though its input has grown since."""
     output, before = tmp_path / "out.jsonl", len(service.jobs.states())
     command = flags(service, "small", numbers(tmp_path / "in.jsonl", 100), output)
     assert main([*command, "--detach"]) == 0
-    assert "goes on by itself" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "goes on by itself" in said
     assert not output.exists() and left(tmp_path)
-    assert main(command) == 0
+    numbers(tmp_path / "in.jsonl", 110)
+    name = said.split()[-1]
+    assert name == f"--vertex_job={service.jobs.messages()[-1].name.rpartition('/')[2]}"
+    assert main([*command, name, "--output_prefix=other_"]) == 2, "that is another job"
+    assert main([*command, name]) == 0
     assert (len(rows_of(output)), len(jobs_since(service, before))) == (100, 1)
+    assert main([*command, name, "--overwrite"]) == 1, "its rows are gone, and others are not prepared in their place"
+    assert "Leave --vertex_job out to score the input as it is now" in capsys.readouterr().err
+    numbers(tmp_path / "in.jsonl", 100)
     assert left(tmp_path) == []
     assert main(command) == 2, "its output is there"
     assert main([*command, "--overwrite"]) == 0, "what was joined is not joined again, but scored anew"

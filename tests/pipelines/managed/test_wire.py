@@ -22,6 +22,7 @@ REQUEST = JobRequest(
     output="gs://b/out",
     machines=Machines("n1-standard-4", 3, "NVIDIA_TESLA_T4", 2, 128, "a@p.iam.gserviceaccount.com"),
     key_field="_sluice_key",
+    flags="s2",
 )
 
 
@@ -52,7 +53,7 @@ def test_a_job_over_files() -> None:
         },
         "manual_batch_tuning_parameters": {"batch_size": 128},
         "service_account": "a@p.iam.gserviceaccount.com",
-        "labels": {"sluice_job": "s1", "sluice_attempt": "2", "sluice_command": "token"},
+        "labels": {"sluice_job": "s1", "sluice_attempt": "2", "sluice_command": "token", "sluice_flags": "s2"},
     }
 
 
@@ -87,7 +88,7 @@ def test_what_the_service_says_of_a_job() -> None:
             {
                 "name": NAME,
                 "state": 11,
-                "labels": {"sluice_job": "s1", "sluice_attempt": "2", "sluice_command": "t"},
+                "labels": {"sluice_job": "s1", "sluice_attempt": "2", "sluice_command": "t", "sluice_flags": "s2"},
                 "inputConfig": {"gcsSource": {"uris": ["gs://b/a.jsonl"]}},
                 "outputInfo": {"gcsOutputDirectory": "gs://b/out/prediction-m-1/"},
                 "completionStats": {"successfulCount": "10", "failedCount": "2", "incompleteCount": "-1"},
@@ -105,7 +106,7 @@ def test_what_the_service_says_of_a_job() -> None:
     assert job.stats == Stats(10, 2, None)
     assert (job.error, job.partial_failures) == ("why", ("a file", "code 5"))
     assert job.created % 1_000_000_000 == 6
-    assert job.version == "3"
+    assert (job.version, job.flags) == ("3", "s2")
 
 
 @pytest.mark.parametrize("state,found", [(0, State.UNSPECIFIED), (77, State.UNSPECIFIED), (8, State.PAUSED)])

@@ -95,8 +95,10 @@ MANAGED = {
     "vertex_accelerator": "",
     "vertex_replicas": 1,
     "vertex_batch_size": 0,
+    "vertex_max_rescore_rate": 0.5,
     "vertex_service_account": "",
     "vertex_direct": False,
+    "vertex_job": "",
     "detach": False,
     "cancel_on_interrupt": False,
 }

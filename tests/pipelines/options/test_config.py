@@ -244,7 +244,7 @@ _VALUES = {
     "allowed_batch_sizes": st.lists(st.integers(1, 9), max_size=3).map(lambda sizes: tuple(sorted(sizes))),
     "column_defaults": st.lists(st.tuples(_NAMES.filter(lambda name: "=" not in name), _NAMES), max_size=3).map(tuple),
     "input": st.lists(_NAMES, min_size=1, max_size=3).map(tuple),
-    "output_prefix": st.text(st.sampled_from("a :#'\"-{}[]é\t\\%@"), max_size=5),
+    "output_prefix": st.text(st.sampled_from("a :#'\"-{}[]é\t\\%@"), max_size=5).filter(lambda text: text != "--"),
     "overwrite": st.booleans(),
     "warm_up": st.booleans(),
     "max_failure_rate": st.floats(0, 1),

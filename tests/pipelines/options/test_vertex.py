@@ -25,8 +25,10 @@ GIVEN: dict[str, Any] = {
     "vertex_accelerator": "NVIDIA_L4",
     "vertex_replicas": 2,
     "vertex_batch_size": 1,
+    "vertex_max_rescore_rate": 0.1,
     "vertex_service_account": "a@b",
     "vertex_direct": True,
+    "vertex_job": "7",
     "detach": True,
     "cancel_on_interrupt": True,
 }
@@ -69,6 +71,7 @@ def test_accelerators(text: str, parsed: tuple[str, int]) -> None:
     ({"vertex_replicas": 0}, "--vertex_replicas 0: it is a whole number, more than 0"),
     ({"vertex_batch_size": -1}, "--vertex_batch_size -1"),
     ({"vertex_batch_size": 1 << 31}, "--vertex_batch_size 2147483648"),
+    ({"vertex_max_rescore_rate": 1.5}, "--vertex_max_rescore_rate 1.5: it is a finite number, 0 or more and at most 1"),
     ({"detach": True, "cancel_on_interrupt": True}, "--detach does not wait for the job"),
     ({"signature": "other"}, "--signature other: a managed job calls 'serving_default' only"),
 ])  # fmt: skip
@@ -86,6 +89,7 @@ UNFIT: dict[str, Any] = {
     "failure_payload_dir": "d", "csv_encoding": "latin-1", "csv_skip_lines": 1, "rename_duplicate_columns": True,
     "null_values": ("NA",), "null_strings": True, "map": (("a", "b"),), "limit": 1, "check": True,
     "read_paths": (("a", "b"),), "read_paths_root": "d",
+    "vertex_max_rescore_rate": 0.1,
 }  # fmt: skip
 _OF_TABLES = ("write_disposition", "write_method", "allow_schema_update", "partition_by", "cluster_by")
 

@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import decimal
 import itertools
+import json
 import pickle
 import uuid
 from collections.abc import Iterator
@@ -262,6 +263,10 @@ def test_rows_are_seen_once_they_are_put_in_place(bigquery: BigQuery, table: str
     assert ids_in(bigquery, table) == [0, 1, 2]
     place.clean_up()
     assert [match.metadata_list for match in FileSystems.match([f"{files.temp}/**"])] == [[]]
+    elsewhere = LoadCommitter(plan(table), dataclasses.replace(files, temp=f"{files.temp}-of-another"))
+    finishing, parts = elsewhere.noted(json.loads(json.dumps(place.note(shards))))
+    assert (finishing.files, finishing.target.job, parts) == (files, target.job, shards)
+    finishing.commit(parts)  # by another command
     pickle.loads(pickle.dumps(place)).commit(shards)  # and again, on another machine, with the files gone
     place.clean_up()
     assert ids_in(bigquery, table) == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import json
 import os
 import signal
 import threading
@@ -178,6 +179,9 @@ def test_rows_are_seen_once_they_are_committed(bigquery: BigQuery, target: Table
     assert ids_in(bigquery, target.table) == [1, 2, 3]
     commit(target, streams)  # the step is tried again
     commit(target, streams * 2)
+    note = json.dumps(TableCommitter(target).note(streams))
+    finishing, parts = TableCommitter(plan(target.table)).noted(json.loads(note))
+    finishing.commit(parts)  # by another command
     assert ids_in(bigquery, target.table) == [1, 2, 3]
 
 

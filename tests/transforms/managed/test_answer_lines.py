@@ -69,6 +69,15 @@ def test_rows_without_an_answer_show(tmp_path: Path) -> None:
     assert not answered_rows([], 3).any()
 
 
+def test_few_rows_of_a_large_shard_take_few_bytes(tmp_path: Path) -> None:
+    """Where answers are scattered, every file has such rows of every shard."""
+    path = tmp_path / "results"
+    path.write_text("".join(line(f"shard{n}", 65_535) for n in range(100)))
+    found, _ = stretches(path)
+    assert len(found) == 100 and max(len(each.rows) for _, each in found) < 50
+    assert np.flatnonzero(answered_rows([found[7][1]], 65_536)).tolist() == [65_535]
+
+
 def test_a_stretch_is_read_alone(tmp_path: Path) -> None:
     path = tmp_path / "results"
     path.write_text(line("a", 0) + line("b", 1) + line("b", 2) + line("c", 3))

@@ -43,6 +43,7 @@ def test_answers_in_any_order_are_joined_to_their_rows(tmp_path: Path, seed: int
     answers = find(place, "1", results)
     assert (answers.answered, answers.missing) == (ROWS, 0)
     assert not (tmp_path / "p" / answers.again).exists()
+    assert Path(place.answers("1")).stat().st_size < 500, "one record does not hold where all answers stand"
     assert (tmp_path / "p" / "sorted").exists() == (seed is not None)
     metrics.reset_tally()
     found = join(place, ("1",), tmp_path / "out")
