@@ -319,14 +319,15 @@ def replay_and_die(where: str, arguments: list[str]) -> int:
 
 def test_killed_half_way_loses_nothing(pubsub: Pubsub, tmp_path: Path) -> None:
     good, tried = failures(50), failures(20, attempt=5, origin="tried")
-    runs = []
+    runs, killed = [], []
     for where in ("settle", "final"):
         topic, dead = pubsub.make_topic(), pubsub.make_topic()
         out, source = pubsub.make_subscription(topic), pubsub.make_subscription(dead, ack_deadline_seconds=10)
         pubsub.publish(dead, [to_json(each) for each in good + tried])
         flags = ["--failures", source, "--to", topic, "--final", f"{tmp_path}/killed-{where}.jsonl"]
-        assert Forked(replay_and_die, where, flags).wait() == -signal.SIGKILL
+        killed.append(Forked(replay_and_die, where, flags))
         runs.append((source, topic, out, tmp_path / f"{where}.jsonl"))
+    assert [each.wait() for each in killed] == [-signal.SIGKILL] * 2
     for source, topic, out, final in runs:
         # What the killed one had pulled is there again after the deadline for acknowledging it, 10 s at the least.
         assert replay(source, topic, final, "--limit=70") == 0

@@ -24,11 +24,12 @@ class PubsubProxy:
       refusing: a topic whose messages are answered with UNAVAILABLE; "": none.
       refused: how many requests were refused.
       on_acknowledge: called before each acknowledgement; if it returns false, the acknowledgement fails and is dropped.
+      acknowledged: how many requests to acknowledge messages were passed on.
     """
 
     def __init__(self, pubsub: Pubsub) -> None:
         self.refusing = ""
-        self.refused = 0
+        self.refused = self.acknowledged = 0
         self.on_acknowledge: Callable[[], bool] = lambda: True
         self._channel = grpc.insecure_channel(pubsub.host, options=_UNLIMITED)
         options = [*_UNLIMITED, ("grpc.so_reuseport", 0)]
@@ -42,6 +43,7 @@ class PubsubProxy:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the topic is away")
         if method == _ACKNOWLEDGE and not self.on_acknowledge():
             context.abort(grpc.StatusCode.UNAVAILABLE, "the acknowledgement is dropped")
+        self.acknowledged += method == _ACKNOWLEDGE
         try:
             answer: bytes = self._channel.unary_unary(method)(request, timeout=context.time_remaining())
         except grpc.RpcError as error:
