@@ -135,7 +135,7 @@ def readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if not facts_of([json.dumps(row).encode()]).bad]
 
 
-@examples(100)
+@examples(60)
 @example([{"a": 1}, {"a": 0.5}, {"a": None}, {"b": [1.5, 2**53 + 2]}])
 @example([{"a": 2**53 + 1}, {"a": 0.5}])
 @example([{"a": [{"a": 1}, None]}, {"a": [{"b": [None, 0.5]}]}, {"a": []}])
@@ -157,7 +157,7 @@ def test_every_row_is_read_as_it_is(rows: list[dict[str, Any]]) -> None:
     assert known == {name for row in rows for name in row}
 
 
-@examples(60)
+@examples(25)
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_count(rows: list[dict[str, Any]], random_: random.Random) -> None:
     others = list(rows)

@@ -168,7 +168,7 @@ def check_alone(lines: list[bytes], spec: InputSpec) -> None:
 TEXTS = InputSpec(JSONL, (("other", pa.string()), ("id", pa.int64()), ("tags", pa.string())), texts=("other", "tags"))
 
 
-@examples(60)
+@examples(30)
 @example([b'{"other": Inf, "id": 1}', b'{"id": "x"}', b'{"other": {"a": -NaN}, "id": 1.0}', b'{"id": 2}'])
 @given(st.lists(st.one_of(LINES, JUNK, PYARROWS), max_size=10))
 def test_a_text_does_not_depend_on_the_rows_beside_it(lines: list[bytes]) -> None:
