@@ -95,9 +95,10 @@ bench-streaming: $(VENV)/.installed-test
 bench-bigquery: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(BIN)/python -m benchmarks.bigquery
 
-# Tests at their full sizes, then a streaming job for as long as is asked.
+# Tests at their full sizes, real files of packages, then a streaming job for as long as is asked.
 soak: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	SOAK=1 $(PYTEST) -m soak
+	$(BIN)/python -m benchmarks.real_files
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
 clean:

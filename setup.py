@@ -47,6 +47,7 @@ TEST_REQUIRES = [
     "tensorflow-serving-api>=2.19,<2.22",
     "tf-keras>=2.19,<2.22",
     "urllib3>=2,<3",
+    "vega_datasets>=0.9,<1",
 ]
 
 setup(

@@ -10,6 +10,7 @@ from sluice.models.cache import open_ahead
 from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
+from sluice.pipelines.dataflow.login import check_login
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable, is_local, loads_model, make_pipeline
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
@@ -49,6 +50,7 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
         beam = beam_options(beam_flags)
         check_reachable(options, beam)
         check_settings(beam)
+        check_login(beam)
         check_report(options, beam)
         if is_local(beam):
             check_devices(options)

@@ -17,6 +17,7 @@ from sluice.models.cache import open_ahead, shared_scheduler
 from sluice.models.errors import TooManyFailures, UsageError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
+from sluice.pipelines.dataflow.login import check_login
 from sluice.pipelines.dataflow.runner import (
     beam_options,
     check_reachable,
@@ -96,6 +97,7 @@ def run(options: StreamingOptions, beam_flags: list[str], phases: Phases | None 
         local = is_local(beam)
         _check_flags(options, local)
         check_settings(beam)
+        check_login(beam)
         if local:
             check_devices(options)
         cloud = beam.view_as(GoogleCloudOptions)

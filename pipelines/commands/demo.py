@@ -9,6 +9,7 @@ import sys
 from sluice.models.zoo import get
 from sluice.models.zoo.export import export_model
 from sluice.models.zoo.sample import write_samples
+from sluice.pipelines.commands.to_paste import to_paste
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.progress.table import align
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     code = run_batch(BatchOptions(input=sample, model=model, output=output, overwrite=True), [])
     if code == 0:
         _show(f"{output.removesuffix('.csv')}-00000-of-00001.csv")
-        say(f"\nNow try: sluice inspect --model {model}")
+        say(f"\nNow try:\n{to_paste(f'sluice inspect --model {model}')}")
     return code
 
 

@@ -7,6 +7,7 @@ import sys
 from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.commands.demo import make_model, say
 from sluice.pipelines.commands.pubsub_emulator import MISSING, find_emulator
+from sluice.pipelines.commands.to_paste import to_paste
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.signals import handling
 
@@ -15,8 +16,11 @@ DESCRIPTION = """Starts Google's Pub/Sub emulator and a streaming job, publishes
 latency."""
 EPILOG = "It needs java and the emulator, which is part of the gcloud SDK, and no cloud."
 
+_VARIABLE = "export PUBSUB_EMULATOR_HOST=127.0.0.1:8085"
 _NEXT = """
-To do the same by hand, use three terminals. In the last two, run `export PUBSUB_EMULATOR_HOST=127.0.0.1:8085` first:
+To do the same by hand, use three terminals. In the last two, run this first:
+
+{first}
 
   {emulator} --host=127.0.0.1 --port=8085
 
@@ -63,5 +67,5 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"sluice demo-streaming: {error}\n")
             return EXIT_FAILED
     if code == EXIT_OK:
-        say(_NEXT.format(emulator=" ".join(command), model=model))
+        say(_NEXT.format(emulator=" ".join(command), model=model, first=to_paste(_VARIABLE)))
     return code

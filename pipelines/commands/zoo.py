@@ -7,6 +7,7 @@ from sluice.models import zoo
 from sluice.models.errors import UsageError
 from sluice.models.zoo.export import export_model
 from sluice.models.zoo.sample import WRITERS, write_samples
+from sluice.pipelines.commands.to_paste import to_paste
 
 HELP = "make a known model, and sample input for it"
 DESCRIPTION = "Trains a small model of a known kind on made-up data, and writes sample input for it."
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     for path in paths:
         print(f"sample  {path}  {args.rows:,} rows, {os.path.getsize(path):,} bytes")
     output = os.path.join(args.export, "predictions" + os.path.splitext(paths[0])[1])
-    print(f"\nNow try:\n  sluice batch --model {base_dir} --input {paths[0]} --output {output}")
+    command = f"sluice batch --model {base_dir} --input {paths[0]} --output {output}"
+    print(f"\nNow try:\n{to_paste(command)}")
     return 0
 
 

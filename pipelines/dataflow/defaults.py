@@ -27,6 +27,7 @@ from google.api_core.exceptions import GoogleAPIError
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.uri import ModelSpec
+from sluice.pipelines.dataflow.login import check_login
 from sluice.pipelines.dataflow.runner import is_dataflow
 from sluice.pipelines.dataflow.sdist import find_setup_file
 from sluice.pipelines.dataflow.template import to_text
@@ -93,6 +94,7 @@ def check_settings(options: PipelineOptions) -> None:
         raise UsageError("--update replaces a running job of the same name: give --job_name NAME")
     _check_accelerator(options)
     if google.update:
+        check_login(options)
         _check_running(options)
 
 

@@ -1,7 +1,7 @@
 """Which column each input of the model takes: that of its own name, unless --map names another."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec
@@ -41,13 +41,20 @@ def check_map(
             )
 
 
-def check_absent(absent: Sequence[ColumnSpec], missing: Sequence[ColumnSpec], taken: set[str], source: Source) -> None:
+def check_absent(
+    absent: Sequence[ColumnSpec],
+    missing: Sequence[ColumnSpec],
+    taken: set[str],
+    source: Source,
+    advise: Callable[[Mapping[str, str]], str] = lambda _: "",
+) -> None:
     """Refuses inputs that have no column, and warns of others whose columns seem to have another name.
 
     Args:
       absent: inputs without a column.
       missing: those of them without which no row can be scored.
       taken: columns that inputs take.
+      advise: returns, for the end of the error, what else there is to say of the columns of other names (by input).
 
     Raises:
       UsageError: there are missing ones. Where names differ only in capitals, spaces and signs, the text has the --map
@@ -62,7 +69,9 @@ def check_absent(absent: Sequence[ColumnSpec], missing: Sequence[ColumnSpec], ta
     first = next((spec for spec in missing if spec.name not in alike), missing[0])
     if first.name in alike:
         named = some_names([f"'{spec.name}'" for spec in missing])
-        raise UsageError(f"the model takes {named}, which the input {source.path} has under other names: give {flags}")
+        raise UsageError(
+            f"the model takes {named}, which the input {source.path} has under other names: give {flags}{advise(alike)}"
+        )
     also = f" The others are there under other names: give {flags}" if flags else ""
     raise UsageError(
         f"the model takes column '{first.name}' ({first}), and the input {source.path} has no such column"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -99,8 +99,14 @@ def marker_advice(source: Source, spec: InputSpec, inputs: Collection[str]) -> s
     flag = shlex.quote(join_list(list(every)))
     mapped = {column: name for name, column in spec.mapped}
     taken = [name for column in found if (name := mapped.get(column, column)) in inputs]
-    default = f", and --column_defaults {taken[0]}=VALUE for what replaces it" if taken else ""
+    default = f", and --column_defaults {_defaults(taken)} for what replaces it" if taken else ""
     return f"column {', column '.join(shown)}{more}: if this stands for no value, give --null_values {flag}{default}"
+
+
+def _defaults(names: Sequence[str]) -> str:
+    """Returns the value of --column_defaults for these inputs; of many, for the first."""
+    flag = shlex.quote(join_list([f"{name}=VALUE" for name in names[:_SHOWN_COLUMNS]]))
+    return f"{flag} (and {len(names) - _SHOWN_COLUMNS} more)" if len(names) > _SHOWN_COLUMNS else flag
 
 
 def _markers(texts: pa.ChunkedArray, kind: pa.DataType, csv: CsvOptions) -> list[str]:

@@ -1,16 +1,17 @@
 """Decides which columns a job reads and with which types, from those of the input and of the model."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from sluice.models.errors import UsageError
+from sluice.models.errors import SluiceError, UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.column_types import type_fits
 from sluice.pipelines.plan.carried_types import carried_types, exact_floats
 from sluice.pipelines.plan.column_map import check_absent, check_map
-from sluice.pipelines.plan.csv_texts import NumberForms, number_forms
+from sluice.pipelines.plan.csv_texts import NumberForms, marker_advice, number_forms
 from sluice.pipelines.plan.names import near_name, some_names
 from sluice.pipelines.plan.read_paths import check_read_paths, content_inputs, path_types
 from sluice.transforms.core.formats import BIGQUERY, CSV, FILES, JSONL, TFRECORD, TYPED_FORMATS
@@ -81,7 +82,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
     check_map(wanted.mapped, inputs, known, bool(examples))
     others = {name for name, _ in (*wanted.mapped, *wanted.defaults)}
     check_read_paths(wanted.read_paths, signature, others, source, list(known), bool(examples))
-    taken = _taken([spec for spec in specs if spec.name not in dict(wanted.read_paths)], source, wanted)
+    taken = _taken([spec for spec in specs if spec.name not in dict(wanted.read_paths)], source, wanted, csv)
     needed = dict(taken.values())
     needed |= path_types(wanted.read_paths, source, wanted.schema, needed)
     if signature.features == () and not examples:  # unknown features: every column with a type goes in
@@ -182,7 +183,9 @@ def _outputs(signature: Signature) -> set[str]:
     return {spec.name for spec in signature.outputs}
 
 
-def _taken(specs: Sequence[ColumnSpec], source: Source, wanted: Wanted) -> dict[str, tuple[str, pa.DataType]]:
+def _taken(
+    specs: Sequence[ColumnSpec], source: Source, wanted: Wanted, csv: CsvOptions
+) -> dict[str, tuple[str, pa.DataType]]:
     """Returns, by name of an input of the model, the column that it takes and the type that this is read as.
 
     An input without a column, which the model works without, is left out.
@@ -191,7 +194,7 @@ def _taken(specs: Sequence[ColumnSpec], source: Source, wanted: Wanted) -> dict[
     absent = [spec for spec in specs if spec not in there]
     columns = {wanted.column_of(spec.name) for spec in there}
     missing = [spec for spec in absent if spec.required and spec.name not in dict(wanted.defaults)]
-    check_absent(absent, missing, columns, source)
+    check_absent(absent, missing, columns, source, functools.partial(_marker_advice, specs, source, wanted, csv))
     taken = {}
     kinds: dict[str, tuple[str, pa.DataType]] = {}
     for spec in there:
@@ -206,6 +209,28 @@ def _taken(specs: Sequence[ColumnSpec], source: Source, wanted: Wanted) -> dict[
             )
         taken[spec.name] = column, kind
     return taken
+
+
+def _marker_advice(
+    specs: Sequence[ColumnSpec], source: Source, wanted: Wanted, csv: CsvOptions, alike: Mapping[str, str]
+) -> str:
+    """Returns which null markers are in the columns that inputs would take, if those of other names were mapped.
+
+    Otherwise a user would learn of them by a second error.
+
+    Args:
+      alike: by input, the column of another name.
+    """
+    if source.format != CSV:
+        return ""
+    columns = [(spec, alike.get(spec.name, wanted.column_of(spec.name))) for spec in specs]
+    there = tuple((column, spec.arrow_type) for spec, column in columns if column in source.names)
+    mapped = tuple((spec.name, column) for spec, column in columns if spec.name != column)
+    try:
+        advice = marker_advice(source, InputSpec(CSV, there, csv, mapped=mapped), [spec.name for spec in specs])
+    except (OSError, SluiceError):  # of the rows: it is told once the names are right
+        return ""
+    return advice and f" - besides, {advice}"
 
 
 def _is_there(spec: ColumnSpec, source: Source, wanted: Wanted) -> bool:

@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from sluice.pipelines.options.flags import join_list
 
+# What TensorFlow puts before the name of an input that begins with no letter.
+_PREFIX = "arg_"
+
 
 def near_name(name: str, known: Iterable[str]) -> str:
     """Returns " (did you mean 'x'?)" for the end of an error; "" if no known name is similar."""
@@ -23,8 +26,8 @@ def some_names(names: Sequence[str], most: int = 12) -> str:
 def find_alike(names: Iterable[str], columns: Sequence[str], taken: Collection[str] = ()) -> dict[str, str]:
     """Returns, by name of an input, the only column that has the same letters and digits.
 
-    TensorFlow makes underscores of all other characters in the names of inputs, and people write capitals and spaces as
-    they like.
+    TensorFlow makes underscores of all other characters in the names of inputs, and `arg_2000` of 2000; people write
+    capitals and spaces as they like.
 
     Args:
       taken: columns that are inputs under their own names.
@@ -33,7 +36,7 @@ def find_alike(names: Iterable[str], columns: Sequence[str], taken: Collection[s
     for column in columns:
         if column not in taken:
             by_key.setdefault(_key(column), []).append(column)
-    wanted = {name: by_key.get(_key(name), []) for name in names}
+    wanted = {name: by_key.get(_key(name)) or by_key.get(_key(name.removeprefix(_PREFIX)), []) for name in names}
     found = {name: alike[0] for name, alike in wanted.items() if len(alike) == 1}
     return {name: column for name, column in found.items() if list(found.values()).count(column) == 1}
 

@@ -97,6 +97,23 @@ def test_the_flags_to_paste_for_another_name(
     assert [(row[name], float(str(row["root"]))) for row in rows(tmp_path)] == [("4", 2.0)]
 
 
+def test_one_error_names_the_flags_for_another_name_and_for_null_markers(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who follows it has predictions by the next command."""
+    path = tmp_path / "in.csv"
+    path.write_text("id,X\na,4\nb,NA\n")
+    assert job("--input", str(path)) == 2
+    told = capsys.readouterr().err
+    assert (
+        "give --map x=X - besides, column 'X' holds NA: if this stands for no value, give --null_values NA, and "
+        in told
+    )
+    assert "--column_defaults x=VALUE" in told
+    assert job("--input", str(path), "--map=x=X", "--null_values=NA", "--column_defaults=x=9") == 0
+    assert [float(str(row["root"])) for row in rows(tmp_path)] == [2.0, 3.0]
+
+
 def test_a_column_of_the_name_is_left_alone_where_another_is_mapped(job: Job, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("x,y\nhigh,4\nlow,9\n")

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.auth.exceptions import DefaultCredentialsError, TransportError
 
-from sluice.models.endpoints.google_accounts import find_credentials
+from sluice.models.endpoints.google_accounts import LookUpRequest, default_credentials, find_credentials
+from sluice.models.errors import UsageError
 from sluice.models.interface import EndpointOptions
-from tests.support.serving.google_tokens import token_server
+from tests.support.serving.google_tokens import NoServer, token_server
+
+
+@pytest.fixture
+def logged_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """There are no credentials on this machine."""
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
 
 
 class Answer:
@@ -49,3 +58,34 @@ def test_without_an_account_the_credentials_are_their_own(monkeypatch: pytest.Mo
         credentials.refresh(Request())
         credentials.refresh(Request())
     assert (credentials.token, server.given) == ("token-2", 2)
+
+
+def test_elsewhere_than_at_google_the_metadata_server_is_asked_once_and_not_for_long(
+    logged_out: None, tmp_path: Path
+) -> None:
+    server = NoServer()
+    with pytest.raises(DefaultCredentialsError, match="no file of credentials is found, and this is none of Google's"):
+        default_credentials(request=LookUpRequest(server, product=str(tmp_path / "none")))  # type: ignore[arg-type]
+    (timeout,) = server.timeouts
+    assert timeout is not None and timeout <= 3
+
+
+def test_a_machine_of_googles_asks_on(tmp_path: Path) -> None:
+    (tmp_path / "product").write_text("Google Compute Engine\n")
+    ask = LookUpRequest(NoServer(), product=str(tmp_path / "product"))  # type: ignore[arg-type]
+    with pytest.raises(TransportError):
+        ask("http://169.254.169.254", headers={"metadata-flavor": "Google"}, timeout=3)
+
+
+def test_other_requests_of_a_look_up_fail_as_they_do() -> None:
+    """Such as that to a service that exchanges tokens."""
+    with pytest.raises(TransportError):
+        LookUpRequest(NoServer())("https://sts.example.com", headers={})  # type: ignore[arg-type]
+
+
+def test_the_look_up_for_an_id_token_ends_as_soon(logged_out: None, tmp_path: Path) -> None:
+    server = NoServer()
+    request = LookUpRequest(server, product=str(tmp_path / "none"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="there is no service account to get an ID token for: no file of credentials"):
+        find_credentials(EndpointOptions(google_audience="https://example.com"), request)  # type: ignore[arg-type]
+    assert len(server.timeouts) == 1

@@ -70,3 +70,8 @@ def test_a_default_is_only_for_a_column_that_an_input_takes(inputs: list[str], d
     assert "give --null_values NA,N/A" in found
     assert ("--column_defaults" in found) == bool(default)
     assert f"--column_defaults {default}=VALUE" in found or not default
+
+
+def test_defaults_of_all_columns_with_markers_are_one_flag(tmp_path: Path) -> None:
+    spec = InputSpec(CSV, tuple(KINDS.items()))
+    assert "--column_defaults n=VALUE,x=VALUE for" in marker_advice(source("NA,NA,a\n", tmp_path), spec, ["n", "x"])

@@ -16,6 +16,8 @@ from sluice.pipelines.plan.names import find_alike, map_flags
         (["age"], ["Age"], ("Age",), {}),
         (["age"], ["ages"], (), {}),
         (["straße"], ["STRASSE"], (), {"straße": "STRASSE"}),
+        (["arg_2000", "arg__x"], ["2000", "_x"], (), {"arg_2000": "2000", "arg__x": "_x"}),
+        (["arg_x"], ["x", "arg.x"], (), {"arg_x": "arg.x"}),
     ],
 )
 def test_names_that_differ_in_signs_only(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 from tests.support.saved_models.cases import CASES
-from tests.support.saved_models.keras import save_keras3
+from tests.support.saved_models.keras import PENGUINS, build_penguins, save_keras3
 from tests.support.saved_models.native_soak import SOAKED
 from tests.support.saved_models.special import SPECIAL
 
@@ -28,6 +28,7 @@ BUILDERS: dict[str, Callable[[str], None]] = {
     **SOAKED,
     **SPECIAL,
     "keras3_saved": save_keras3,
+    "penguins": build_penguins,
 }
 
 
@@ -66,6 +67,7 @@ def _key() -> str:
     digest = hashlib.sha256()
     for package in ("tensorflow", "keras", "tf-keras"):
         digest.update(importlib.metadata.version(package).encode())
+    digest.update((ROOT / PENGUINS).read_bytes())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -7,11 +7,15 @@ from typing import Any
 
 from sluice.models.protos import message_class
 
-FLOAT, STRING, INT64, RESOURCE = 1, 7, 9, 20
+FLOAT, DOUBLE, STRING, INT64, BOOL, RESOURCE = 1, 2, 7, 9, 10, 20
 REFERENCE = 100  # to a variable of TensorFlow 1; added to its DataType
 
 # Name: DataType, tensor, sizes; None as sizes: the shape is left out.
 Tensors = dict[str, tuple[int, str, "list[int] | None"]]
+
+
+class Whole(int):
+    """An attribute of a node that is a number, and no DataType."""
 
 
 class HandMade:
@@ -38,18 +42,21 @@ class HandMade:
                 node.attr[key].shape.SetInParent()
                 for size in value:
                     node.attr[key].shape.dim.add(size=size)
+            elif isinstance(value, Whole):
+                node.attr[key].i = value
             elif isinstance(value, int):
                 node.attr[key].type = value
             else:
                 node.attr[key].tensor.CopyFrom(value)
         return self
 
-    def constant(self, name: str, value: float | bytes) -> HandMade:
-        """Adds a scalar constant."""
-        dtype = STRING if isinstance(value, bytes) else FLOAT
+    def constant(self, name: str, value: float | bytes, number: int = FLOAT) -> HandMade:
+        """Adds a scalar constant; one of numbers is FLOAT or DOUBLE."""
+        dtype = STRING if isinstance(value, bytes) else number
         tensor = message_class("tensorflow.TensorProto")(dtype=dtype)
         tensor.tensor_shape.SetInParent()
-        (tensor.string_val if isinstance(value, bytes) else tensor.float_val).append(value)
+        values = {STRING: tensor.string_val, FLOAT: tensor.float_val, DOUBLE: tensor.double_val}
+        values[dtype].append(value)
         return self.node(name, "Const", dtype=dtype, value=tensor)
 
     def signature(self, inputs: Tensors, outputs: Tensors, name: str = "serving_default") -> HandMade:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
 import numpy as np
 
+from tests.support.pages.examples import FILE, PYTHON, examples_of
 from tests.support.saved_models.case import Columns, ModelCase, Row
+
+# The page with a model of its own.
+PENGUINS = "docs/keras.md"
 
 # Multiples of 1/8 or 1/4: float32 holds every sum before the sigmoid exactly.
 HIDDEN = np.array([[0.5, -1.0], [1.0, 0.25], [-0.5, 2.0]])
@@ -68,6 +77,18 @@ def price(rows: list[Row]) -> Columns:
         features[i, 2 + CITIES.index(row["city"][0]) if row["city"][0] in CITIES else 1] = 1.0
     prices = features @ PRICE + PRICE_BIAS
     return {"output_0": prices.tolist(), "output_1": sigmoid(prices).tolist()}
+
+
+def build_penguins(directory: str) -> None:
+    """Builds the model of docs/keras.md, by the code that stands there."""
+    target = Path(directory).resolve()
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        for example in examples_of(PENGUINS):
+            if example.kind == FILE:
+                Path(example.file).write_text(example.text)
+            elif example.kind == PYTHON:
+                exec(compile(example.text, example.place, "exec"), {})
+        shutil.move("penguins_model", target)
 
 
 def save_keras3(directory: str) -> None:

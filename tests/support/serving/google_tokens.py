@@ -7,9 +7,11 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth.exceptions import TransportError
 
 from tests.support.serving.local_server import Handler, LocalServer
 
@@ -59,3 +61,20 @@ def token_server() -> Iterator[TokenServer]:
         yield server
     finally:
         server.close()
+
+
+class NoServer:
+    """Sends google.auth's requests on a network on which nothing answers.
+
+    Attributes:
+      timeouts: of the requests, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+
+    def __call__(
+        self, url: str, method: str = "GET", body: object = None, headers: object = None, timeout: float | None = None
+    ) -> NoReturn:
+        self.timeouts.append(timeout)
+        raise TransportError(f"{url} does not answer")
