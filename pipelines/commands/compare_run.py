@@ -14,6 +14,7 @@ from sluice.pipelines.compare.costing import use_of
 from sluice.pipelines.compare.found import Found
 from sluice.pipelines.compare.managed import managed_ways
 from sluice.pipelines.compare.measure import Comparison, Wanted
+from sluice.pipelines.compare.page import to_page
 from sluice.pipelines.compare.prices import Prices, read_prices
 from sluice.pipelines.compare.probe import parse_job
 from sluice.pipelines.compare.result import Result, config_values, machine, to_json
@@ -26,6 +27,8 @@ from sluice.pipelines.options.config import config_text
 from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from sluice.pipelines.report.draw import check_drawable
+from sluice.pipelines.report.page import render_page
 from sluice.transforms.core.beam_files import write_text
 from sluice.transforms.core.formats import FILES, PACKED
 from sluice.transforms.decode.spec import InputSpec
@@ -52,6 +55,8 @@ def compare(options: CompareOptions, flags: Sequence[str]) -> int:
       UsageError: the model, the sample and the flags do not fit; nothing has been measured.
     """
     model = options.model if "://" in options.model else os.path.abspath(options.model)
+    if options.report_file:
+        check_drawable("--report_file")
     ways, prices = find_ways(model, options.endpoint, options.only), read_prices(options.prices)
     job_flags = joined_flags(flags)
     budget = Budget(options.minutes)
@@ -195,6 +200,8 @@ def show(options: CompareOptions, result: Result) -> int:
     print(render(result))
     if options.summary_file:
         write_text(options.summary_file, to_json(result) + "\n")
+    if options.report_file:
+        write_text(options.report_file, render_page(to_page(result)))
     best = result.answer.at_rest
     if options.write_config and best:
         values = config_values(best.found.way.uri, [*result.job_flags, *best.flags])

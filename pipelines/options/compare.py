@@ -71,6 +71,9 @@ class CompareOptions:
         "Write the flags of the recommended way to this file, for --config", "", group="Output", metavar="FILE"
     )
     summary_file: str = flag("Also write all figures as JSON to this file", "", group="Output", metavar="FILE")
+    report_file: str = flag(
+        "Also write a page of it, as HTML with charts, to this file", "", group="Output", metavar="FILE"
+    )
     progress: str = progress_flag()
 
     def __post_init__(self) -> None:

@@ -53,12 +53,14 @@ def test_the_answer_is_printed_and_written(
     criteo: ZooSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faked(monkeypatch)
-    summary, config = tmp_path / "s.json", tmp_path / "job.yaml"
+    pytest.importorskip("vl_convert")
+    summary, config, page = tmp_path / "s.json", tmp_path / "job.yaml", tmp_path / "r.html"
     flags = [f"--summary_file={summary}", f"--write_config={config}", "--rows=1000000000", "--deadline=5h"]
-    assert compare(criteo, *flags, "--signature", "serving_default") == EXIT_OK
+    assert compare(criteo, *flags, f"--report_file={page}", "--signature", "serving_default") == EXIT_OK
     printed = capsys.readouterr().out
     assert "1  in the worker" in printed and "At rest: in the worker" in printed
     assert json.loads(summary.read_text())["at_rest"] == "worker"
+    assert "Ways to serve" in page.read_text() and "<svg" in page.read_text()
     found = read_settings(str(config))
     assert [(each.name, each.value) for each in found][:2] == [
         ("model", os.path.abspath(criteo.model)),
