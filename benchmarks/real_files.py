@@ -30,7 +30,7 @@ from sluice.pipelines.cli import main as sluice
 
 RESULTS = os.path.join(os.path.dirname(__file__), "REAL_FILES.md")
 # A user gives up after so many commands.
-TRIES = 12
+TRIES = 60
 
 _FLAG = re.compile(r"--(\w+)(?:[ =]((?:'[^']*'|\"[^\"]*\"|\\.|[^\s;,()'\"\\]|[,](?=\S))+))?")
 # Flags that users give when Sluice names them; those with True stand alone.
@@ -104,12 +104,12 @@ def score(path: str, directory: str) -> Outcome:
         tries += 1
         run = _run([*command, *flags], directory)
         further = [flag for flag in asked_for(run.told, table) if flag not in flags]
-        if not further:
+        if not further or tries == TRIES:
             break
         flags += further
     outcome = Outcome(path, table.rows, len(table.columns), flags=tuple(flags), tries=tries)
     if run.code:
-        return dataclasses.replace(outcome, refusal=_reason(run.told, directory))
+        return dataclasses.replace(outcome, refusal=_reason(run.told, directory, path))
     return dataclasses.replace(outcome, **_compare(table, model, output, _defaults(flags)))
 
 
@@ -164,13 +164,13 @@ def asked_for(told: str, table: Table) -> list[str]:
 
 def _value(name: str, value: str, table: Table) -> str:
     """Returns a flag's value with what stands for the user's own knowledge filled in."""
-    words = shlex.split(value.rstrip("."))
+    words = shlex.split(value if name == "map" else value.rstrip("."))
     text = words[0] if words else ""
     if name == "csv_delimiter" and not text:
         return ";"
     columns = {each.input: each for each in table.columns}
     taken, _, rest = text.partition("=")
-    if name == "map" and rest == "COLUMN" and taken in columns:
+    if name == "map" and rest not in [each.name for each in table.columns] and taken in columns:
         return f"{taken}={columns[taken].name}"
     if name == "column_defaults":
         names = [pair.partition("=")[0] for pair in text.split(",")]
@@ -185,11 +185,13 @@ def _defaults(flags: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _reason(told: str, directory: str) -> str:
+def _reason(told: str, directory: str, path: str) -> str:
     """Returns what Sluice said last, without the paths of this run."""
     lines = [line for line in told.splitlines() if line.strip()]
     text = next((line for line in lines if line.startswith("sluice")), lines[0] if lines else "it says nothing")
-    return text.replace(f"{directory}/", "").removeprefix("sluice batch: ")
+    for place in (directory, os.path.dirname(path)):
+        text = text.replace(f"{place}/", "")
+    return text.removeprefix("sluice batch: ")
 
 
 def _compare(table: Table, model: str, output: str, defaults: dict[str, str]) -> dict[str, object]:

@@ -20,8 +20,8 @@ _DOWNLOADS = os.path.join(DATA, "packages")
 _TABLES = os.path.join(DATA, "tables")
 _CSV = (".csv", ".csv.gz")
 _JSON = (".json", ".jsonl", ".json.gz")
-# pydataset has 757 files of one kind, which R's write.csv wrote: as many are taken as are wanted, spread over all.
-_MANY = "pydataset"
+# These have hundreds of files: as many are taken as are wanted, spread over all.
+_MANY = ("statsmodels", "pydataset")
 
 
 def fetch() -> None:
@@ -86,12 +86,13 @@ def _write(tables: Iterator[tuple[str, bytes]], directory: str) -> None:
 
 
 def csv_files(count: int) -> list[str]:
-    """Returns the paths of so many CSV files: all of the small packages, and those of the large one in even steps."""
+    """Returns the paths of so many CSV files: all of the small packages, and of each large one as many, in even steps."""
     found = {name: _files(name, _CSV) for name in PACKAGES}
-    few = [path for name, paths in found.items() if name != _MANY for path in paths][:count]
-    many = found[_MANY]
-    left = min(count - len(few), len(many))
-    return few + [many[number * len(many) // left] for number in range(left)]
+    few = [path for name, paths in found.items() if name not in _MANY for path in paths][:count]
+    for place, name in enumerate(_MANY):
+        wanted = min((count - len(few)) // (len(_MANY) - place), len(found[name]))
+        few += [found[name][number * len(found[name]) // wanted] for number in range(wanted)]
+    return few
 
 
 def json_tables() -> list[str]:
