@@ -86,7 +86,7 @@ def _write(tables: Iterator[tuple[str, bytes]], directory: str) -> None:
 
 
 def csv_files(count: int) -> list[str]:
-    """Returns the paths of so many CSV files: all of the small packages, and of each large one as many, in even steps."""
+    """Returns the paths of so many CSV files: all of small packages, and of each large one in even steps."""
     found = {name: _files(name, _CSV) for name in PACKAGES}
     few = [path for name, paths in found.items() if name not in _MANY for path in paths][:count]
     for place, name in enumerate(_MANY):
