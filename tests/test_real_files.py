@@ -12,7 +12,7 @@ from benchmarks.real_packages import is_table
 # With empty fields, dates, addresses, wide and long tables; and JSON with nulls, and with numbers of two kinds.
 FILES = (
     *("airports.csv", "iowa-electricity.csv", "la-riots.csv", "seattle-weather.csv", "stocks.csv", "us-employment.csv"),
-    *("barley.json", "burtin.json", "cars.json", "wheat.json"),
+    *("barley.json", "burtin.json", "cars.json", "crimea.json"),
 )
 
 
