@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.support.dataflow.hermetic import bare_venv
+from tests.support.dataflow.hermetic import bare_venv, pip_command
 from tests.support.paths import ROOT
 from tests.support.servers import require
 
@@ -91,7 +91,7 @@ class Build:
         self.site = bare_venv(self.venv, [text for text in requires("sluice") or () if "extra ==" not in text])
         rename_version(self.site, "setuptools", pins_of("deploy/requirements-build.txt")["setuptools"])
         pip = self.venv / "bin" / "pip"
-        pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {self.venv}/bin/python "$@"\n')
+        pip.write_text(f'#!/bin/sh\nexec {shlex.join(pip_command(self.venv / "bin" / "python"))} "$@"\n')
         pip.chmod(0o755)
         self.context = place / "context"
         copy_context(self.context)

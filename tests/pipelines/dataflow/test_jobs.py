@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -28,7 +29,7 @@ from sluice.pipelines.dataflow.sdist import find_setup_file
 from tests.pipelines.test_batch_gcs import names, upload
 from tests.support.bigquery.cases import load, make_births
 from tests.support.dataflow.cases import CASES, LOCALLY, REMOTELY, Places, read_file
-from tests.support.dataflow.hermetic import declared, make_venv, run_worker, undeclared
+from tests.support.dataflow.hermetic import Worker, declared, make_venv, undeclared
 from tests.support.dataflow.service import DataflowService, Job, dataflow_service
 from tests.support.paths import ROOT
 from tests.support.pubsub.streams import Ends, make_ends
@@ -37,15 +38,18 @@ from tests.support.servers import BigQuery, Gcs, Pubsub
 from tests.support.vertex.service import vertex_service
 
 IMAGE = "example.com/sluice:1"
-# What run_dataflow.sh runs instead of `sluice`: the same, and it says at its end whether it has loaded TensorFlow.
+# What run_dataflow.sh runs instead of `sluice`: it does so for each list of arguments, the script's own or those of a
+# file, and says after each whether TensorFlow is loaded.
 SLUICE = f"""#!{sys.executable}
-import sys
+import json, sys
 from apache_beam.internal.gcp.auth import _Credentials
 from sluice.pipelines.cli import main
 _Credentials._credentials_init = True  # there are none, and Beam need not look for them for half a minute
-code = main()
-print("kernels:", "tensorflow.python._pywrap_tensorflow_internal" in sys.modules)
-sys.exit(code)
+given = sys.argv[1:]
+for arguments in json.load(open(given[1])) if given[0] == "--each" else [given]:
+    if code := main(arguments):
+        sys.exit(code)
+    print("kernels:", "tensorflow.python._pywrap_tensorflow_internal" in sys.modules)
 """
 
 
@@ -105,14 +109,15 @@ def streaming_flags(inputs: Gcs, ends: Ends) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Launched:
-    """A run of run_dataflow.sh, and the job that came of it.
+    """A job that run_dataflow.sh has submitted, or would have with the same arguments.
 
     Attributes:
-      flags: of Sluice's, that it was given.
+      flags: of Sluice's, that the script was given.
+      printed: what the program printed at the end.
     """
 
     flags: list[str]
-    done: subprocess.CompletedProcess[str]
+    printed: str
     job: Job
 
 
@@ -124,26 +129,37 @@ def launched(
     streaming_flags: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Launched]:
-    """Every case, and a streaming job, by name. All but `csv` run an image: to make an sdist takes seconds."""
+    """Every case, and a streaming job, by name.
+
+    The script itself runs `csv`, which stages an sdist. One process launches all others, with the arguments that the
+    script shows, since each start takes seconds; they run an image, since to make an sdist takes seconds too.
+    """
     program = tmp_path_factory.mktemp("program") / "sluice"
     program.write_text(SLUICE)
     program.chmod(0o755)
     flags = {name: case.flags(places, REMOTELY) for name, case in CASES.items()}
     flags["streaming"] = [*streaming_flags, "--id_label=id"]
-    env = os.environ | {"SLUICE": str(program), "REGION": "us-central1"}
+    env = os.environ | {"SLUICE": str(program), "REGION": "us-central1", "BUCKET": places.gcs.bucket}
 
-    def launch(name: str) -> Launched:
-        settings = {"PROJECT": f"my-{name}-project", "BUCKET": places.gcs.bucket}
-        others = ["--resource_hint=min_ram=8GB"] if name == "csv" else [f"--sdk_container_image={IMAGE}"]
-        kind = "streaming" if name == "streaming" else "batch"
-        command = [str(ROOT / "run_dataflow.sh"), kind, *flags[name], *others, *endpoint_flags]
+    def run(command: list[str], **settings: str) -> str:
         done = subprocess.run(command, env=env | settings, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        (job,) = [job for job in service.jobs if job.project == settings["PROJECT"]]
-        return Launched(flags[name], done, job)
+        return done.stdout
 
+    def script(name: str, *more: str) -> str:
+        more += ("--resource_hint=min_ram=8GB",) if name == "csv" else (f"--sdk_container_image={IMAGE}",)
+        kind = "streaming" if name == "streaming" else "batch"
+        command = [str(ROOT / "run_dataflow.sh"), kind, *flags[name], *more, *endpoint_flags]
+        return run(command, PROJECT=f"my-{name}-project")
+
+    others = [name for name in flags if name != "csv"]
+    shown = program.with_name("each.json")
+    shown.write_text(json.dumps([shlex.split(script(name, "--dry_run").replace("\\\n", ""))[1:] for name in others]))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return dict(zip(flags, pool.map(launch, flags), strict=True))
+        parts = [pool.submit(script, "csv"), pool.submit(run, [str(program), "--each", str(shown)])]
+    printed = dict(zip(("csv", *others), "".join(part.result() for part in parts).splitlines(), strict=True))
+    jobs = {job.project: job for job in service.jobs}
+    return {name: Launched(flags[name], printed[name], jobs[f"my-{name}-project"]) for name in flags}
 
 
 @pytest.fixture(scope="module")
@@ -181,16 +197,16 @@ def worker_python(sdist: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def errors(
-    worker_python: Path,
-    batch_jobs: dict[str, Job],
-    streaming_job: Job,
-    messages: list[bytes],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, str]:
-    """Why jobs failed that a worker has run: all of them, in one process."""
+def worker(worker_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with Worker(worker_python, tmp_path_factory.mktemp("work")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def errors(worker: Worker, batch_jobs: dict[str, Job], streaming_job: Job, messages: list[bytes]) -> dict[str, str]:
+    """Why jobs failed that the worker has run."""
     graphs = {name: job.pipeline_url for name, job in batch_jobs.items()} | {"streaming": streaming_job.pipeline_url}
-    return run_worker(worker_python, graphs, tmp_path_factory.mktemp("work"), messages)
+    return worker.run(graphs, messages)
 
 
 def graph_of(job: Job) -> Any:
@@ -251,7 +267,7 @@ def test_a_job_with_an_image_stages_no_sdist(
 @pytest.mark.parametrize("name", [*CASES, "streaming"])
 def test_a_launcher_loads_no_kernels(name: str, launched: dict[str, Launched]) -> None:
     """With the model on GCS: for CSV, tf.Examples, BigQuery and Pub/Sub."""
-    assert launched[name].done.stdout == "kernels: False\n"
+    assert launched[name].printed == "kernels: False"
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -264,6 +280,38 @@ def test_a_worker_with_what_is_staged_writes_what_a_local_job_writes(
     found = case.read(places, REMOTELY)
     assert found
     assert found == case.read(places, LOCALLY)
+
+
+def test_a_managed_job_runs_on_workers_stage_by_stage(
+    service: DataflowService,
+    worker: Worker,
+    dataflow_flags: list[str],
+    places: Places,
+    criteo: ZooSample,
+    tmp_path: Path,
+) -> None:
+    errors: dict[str, str] = {}
+
+    def run(job: Job) -> bool:
+        errors[job.name] = worker.run({"graph": job.pipeline_url})["graph"]
+        return not errors[job.name]
+
+    path, summary = places.gcs.path, tmp_path / "summary.json"
+    vertex = [f"--model={places.vertex.model_uri('criteo')}", f"--vertex_endpoint={places.vertex.url}"]
+    flags = [*vertex, f"--input={path('jobs/in/criteo.csv')}", f"--output={path('jobs/managed/pred.jsonl')}"]
+    flags += ["--job_name=managed", f"--summary_file={summary}", f"--sdk_container_image={IMAGE}"]
+    service.on_create = run
+    try:
+        code = main(["batch", *flags, *dataflow_flags])
+    finally:
+        service.on_create = None
+    assert errors == dict.fromkeys(["managed-prepare", "managed-find", "managed-join"], "")
+    assert code == 0
+    rows = [json.loads(line) for name in names(path("jobs/managed/*")) for line in read_file(name).splitlines()]
+    found = {row["id"]: row["score"] for row in rows}
+    expected = dict(zip(criteo.batch()["id"].to_pylist(), criteo.expected()["score"], strict=True))
+    assert len(rows) == criteo.rows and found == pytest.approx(expected, rel=1e-6)
+    assert names(path("jobs/tmp/sluice-managed/**")) == [], "its files under way are gone"
 
 
 def test_a_streaming_job_reads_with_dataflows_own_source(streaming_job: Job, ends: Ends) -> None:
@@ -300,8 +348,8 @@ def test_a_running_job_is_updated(
     assert (streaming_job.state, service.jobs[-1].state) == ("JOB_STATE_UPDATED", "JOB_STATE_RUNNING")
 
 
-def test_every_module_can_be_imported_there(errors: dict[str, str]) -> None:
-    assert errors["modules"] == ""
+def test_every_module_can_be_imported_there(worker: Worker) -> None:
+    assert worker.import_all() == ""
 
 
 def test_nothing_else_can_be_imported_there(worker_python: Path) -> None:
@@ -317,8 +365,9 @@ def test_a_missing_dependency_is_found(
     sdist: Path, worker_python: Path, batch_jobs: dict[str, Job], tmp_path: Path
 ) -> None:
     """tfx-bsl brings others, and is needed where rows are tf.Examples."""
-    with undeclared("tfx-bsl", sdist, worker_python):
-        found = run_worker(worker_python, {"tfrecord": batch_jobs["tfrecord"].pipeline_url}, tmp_path)
+    with undeclared("tfx-bsl", sdist, worker_python), Worker(worker_python, tmp_path) as lacking:
+        found = lacking.run({"tfrecord": batch_jobs["tfrecord"].pipeline_url})
+        found["modules"] = lacking.import_all()
     for name in ("tfrecord", "modules"):
         assert "No module named 'tfx_bsl'" in found[name]
 

@@ -12,6 +12,7 @@ import contextlib
 import csv
 import functools
 import importlib.metadata
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -37,12 +38,19 @@ def make_venv(directory: Path, sdist: Path) -> Path:
     """
     bare_venv(directory, declared(sdist))
     python = directory / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--quiet"]
+    pip = [*pip_command(python), "--disable-pip-version-check", "install", "--quiet"]
     flags = ["--no-index", "--no-build-isolation", "--no-compile"]
     done = subprocess.run([*pip, *flags, str(sdist)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pip does not install {sdist}: {done.stdout}{done.stderr}")
     return python
+
+
+def pip_command(python: Path) -> list[str]:
+    """Returns pip for an environment without it: what `pip --python` starts, once it has started itself."""
+    found = importlib.util.find_spec("pip")
+    assert found is not None and found.origin is not None
+    return [str(python), str(Path(found.origin).with_name("__pip-runner__.py"))]
 
 
 def bare_venv(directory: Path, requirements: Iterable[str]) -> Path:
@@ -146,26 +154,50 @@ def undeclared(name: str, sdist: Path, python: Path) -> Iterator[None]:
             (site / link).symlink_to(_SITE / link)
 
 
-def run_worker(
-    python: Path, graphs: Mapping[str, str], directory: Path, messages: Sequence[bytes] = ()
-) -> dict[str, str]:
-    """Runs staged graphs, one after the other, in one process.
+class Worker:
+    """A process of the environment that runs staged graphs, one after the other; it has everything imported once."""
 
-    Returns the error of each graph, "" where it succeeds; and under "modules", why our modules cannot all be imported.
+    def __init__(self, python: Path, directory: Path) -> None:
+        """Starts it.
 
-    Args:
-      python: the interpreter of the environment.
-      graphs: gs:// paths by name.
-      directory: the working directory.
-      messages: serialized PubsubMessages that every Pub/Sub source returns.
-    """
-    request = directory / "request.json"
-    encoded = [base64.b64encode(message).decode() for message in messages]
-    request.write_text(json.dumps({"graphs": graphs, "messages": encoded}))
-    done = subprocess.run(  # -I: ignores PYTHON* variables and the script's directory
-        [str(python), "-I", str(_WORKER), str(request)], cwd=directory, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"the worker ended with code {done.returncode}: {done.stdout}{done.stderr}")
-    errors: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return errors
+        Args:
+          python: the interpreter of the environment.
+          directory: the working directory, where its log is.
+        """
+        self._log = directory / "worker.log"
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(  # -I: ignores PYTHON* variables and the script's directory
+                [str(python), "-I", str(_WORKER)], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=log, text=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, graphs: Mapping[str, str], messages: Sequence[bytes] = ()) -> dict[str, str]:
+        """Runs graphs; returns the error of each, "" where it succeeds.
+
+        Args:
+          graphs: gs:// paths by name.
+          messages: serialized PubsubMessages that every Pub/Sub source returns.
+        """
+        encoded = [base64.b64encode(message).decode() for message in messages]
+        return self._ask({"graphs": dict(graphs), "messages": encoded})
+
+    def import_all(self) -> str:
+        """Returns why our modules cannot all be imported; "" if they can."""
+        return self._ask({"graphs": {}, "messages": [], "modules": True})["modules"]
+
+    def _ask(self, request: dict[str, object]) -> dict[str, str]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the worker ended with code {self._process.wait()}: {self._log.read_text()[-4000:]}")
+        errors: dict[str, str] = json.loads(line)
+        return errors

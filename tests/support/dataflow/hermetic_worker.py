@@ -1,19 +1,21 @@
-"""Runs graphs that were staged for Dataflow, in a process with what a worker has; `hermetic.run_worker` starts it.
+"""Runs graphs that were staged for Dataflow, in a process with what a worker has; `hermetic.Worker` starts it.
 
-It imports nothing of the checkout. Usage: hermetic_worker.py REQUEST.json, where the request is
-{"graphs": {NAME: GS_PATH}, "messages": [BASE64, ...]}. The last line that it prints is {NAME: ERROR or ""}, with a name
-"modules" that says whether every module of ours can be imported. Messages are serialized PubsubMessages. They replace
-what a Pub/Sub source would read, because that source is not portable.
+It imports nothing of the checkout. Each line of its standard input is a request:
+{"graphs": {NAME: GS_PATH}, "messages": [BASE64, ...]}, with "modules": true if every module of ours is to be imported.
+The line of its answer is {NAME: ERROR or ""}, with a name "modules" if that was asked. Messages are serialized
+PubsubMessages. They replace what a Pub/Sub source would read, because that source is not portable.
 """
 
 import base64
 import functools
 import importlib
 import json
+import os
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.internal.gcp.auth import _Credentials
@@ -83,14 +85,19 @@ def error_of(action: Callable[[], None]) -> str:
     return ""
 
 
-def main() -> None:
-    _Credentials._credentials_init = True  # there are none, and looking for them takes half a minute
-    with open(sys.argv[1], encoding="utf-8") as file:
-        request = json.load(file)
+def answer(request: dict[str, Any]) -> dict[str, str]:
     messages = [base64.b64decode(each) for each in request["messages"]]
     errors = {name: error_of(functools.partial(run, path, messages)) for name, path in request["graphs"].items()}
-    errors[_MODULES] = error_of(import_modules)
-    print(json.dumps(errors))
+    return errors | ({_MODULES: error_of(import_modules)} if request.get(_MODULES) else {})
+
+
+def main() -> None:
+    _Credentials._credentials_init = True  # there are none, and looking for them takes half a minute
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the graphs print is no answer
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A fake Dataflow service on localhost that accepts and records jobs. It runs none: hermetic.py does.
+"""A fake Dataflow service on localhost that accepts and records jobs. It runs none itself: hermetic.py does.
 
 It answers the requests of Beam's DataflowRunner (`--dataflow_endpoint=URL --no_auth`) and gcloud
 (`CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW=URL/`) ask, as in
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -108,6 +108,7 @@ class DataflowService(LocalServer):
       launches: the bodies of the requests that launch a Flex Template, in order.
       counters: the counters of the namespace `sluice` that are reported for every job.
       refusal: an HTTP status and a message that refuse the next job or launch; then it is None again.
+      on_create: is called with a new job before the answer, runs it, and returns whether it succeeded; None: all do.
     """
 
     def __init__(self) -> None:
@@ -115,6 +116,7 @@ class DataflowService(LocalServer):
         self.launches: list[dict[str, Any]] = []
         self.counters: dict[str, int] = {}
         self.refusal: tuple[int, str] | None = None
+        self.on_create: Callable[[Job], bool] | None = None
         super().__init__(_handler(self))
         self.url = self.url.replace("127.0.0.1", "localhost")  # Beam accepts plain HTTP from this name only
 
@@ -139,6 +141,8 @@ class DataflowService(LocalServer):
             replaced.state = "JOB_STATE_UPDATED"
         job = Job(f"2026-01-02_03_04_05-{len(self.jobs)}", project, region, request, state)
         self.jobs.append(job)
+        if self.on_create is not None and not self.on_create(job):
+            job.state = "JOB_STATE_FAILED"
         return job.to_json()
 
     def _launch(self, project: str, region: str, body: dict[str, Any]) -> dict[str, Any]:
