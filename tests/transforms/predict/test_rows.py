@@ -102,6 +102,8 @@ def test_rows_that_are_no_columns_fail_alone(model: str) -> None:
 def test_a_field_of_the_name_of_an_output_needs_a_prefix(model: str) -> None:
     with pytest.raises(UsageError, match=r"names of the model's outputs \(root\): give output_prefix"):
         outcome(started(model), [{"x": 1.0, "root": 1.0}])
+    with pytest.raises(UsageError, match=r"\(_version\): rename them, or leave them out; output_prefix does not"):
+        outcome(started(model), [{"x": 1.0, "_version": 1}])
 
 
 def test_batches_whose_type_nobody_told_are_taken_as_they_are(model: str) -> None:
