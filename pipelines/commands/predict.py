@@ -99,8 +99,8 @@ def _rows(options: PredictOptions) -> list[JsonRow]:
         return parse_rows(options.json)
     if sys.stdin.isatty():
         raise UsageError("there is no row: give --json '{\"x\": 1}', or send rows to standard input, one object a line")
-    if isinstance(sys.stdin, io.TextIOWrapper):  # JSON is UTF-8 in any locale, and a line that is not fails alone
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a line that is not UTF-8 fails alone
+        sys.stdin.reconfigure(errors="surrogateescape")
     return read_rows(sys.stdin)
 
 

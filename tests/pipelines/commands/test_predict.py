@@ -47,7 +47,7 @@ def test_a_line_that_is_not_utf8_fails_alone(
     picky: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = io.BytesIO('{"x": 4, "k": "é"}\n'.encode() + b'{"x": 9, "k": "\xe9"}\n{"x": 16}\n')
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given, encoding="latin-1"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given, encoding="utf-8"))
     assert main(["predict", "--model", picky]) == 3
     out, error = capsys.readouterr()
     assert lines(out) == [{"x": 4, "k": "é", "root": 2.0}, {"x": 16, "root": 4.0}]
