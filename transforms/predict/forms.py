@@ -16,8 +16,8 @@ from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.column_types import type_fits
 from sluice.transforms.core.rows import MISFIT, column_of, fields_of, input_columns, joined, row_bytes, to_batch
 
-# Values of Python become columns in parts of some 16 MB: the numbers of an array are objects on the way, which take many
-# times its bytes. How large the rows are, a few of them show.
+# Values of Python become columns in parts of some 16 MB: the numbers of an array are objects on the way, which take
+# many times its bytes. How large the rows are, a few of them show.
 _PART_BYTES = 16 << 20
 _LOOKED_AT = 16
 
