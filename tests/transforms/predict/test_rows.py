@@ -1,6 +1,6 @@
 """`Predict` on dicts, NamedTuples and beam.Rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -16,6 +16,7 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.files import LocalFiles
 from sluice.models.uri import parse_model_uri
+from sluice.transforms.predict.batches import Work
 from sluice.transforms.predict.rows import PredictRows
 from sluice.transforms.predict.transform import Predict
 
@@ -89,6 +90,19 @@ def test_large_rows_do_not_gather(model: str) -> None:
     assert not list(fn.process({"x": 1.0, "more": b"x" * 900}, "window", 0)) and len(fn._gathered) == 1
     list(fn.process({"x": 2.0, "more": np.zeros(100)}, "window", 0))
     assert not fn._gathered
+
+
+def test_all_fields_of_rows_count_towards_what_may_wait(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fn = started(model, max_batch_bytes=1000)
+    works: list[Work] = []
+
+    def add(work: Work) -> Iterator[Any]:
+        works.append(work)
+        yield from ()
+
+    monkeypatch.setattr(fn, "_add", add)
+    assert not list(fn.process({"x": 1.0, "more": b"x" * 1000}, "window", 0))
+    assert [work.nbytes > 1000 for work in works] == [True]
 
 
 def test_rows_that_are_no_columns_fail_alone(model: str) -> None:
