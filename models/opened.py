@@ -14,7 +14,6 @@ from sluice.models.cache import ModelRecipe, open_scheduler
 from sluice.models.files import ModelFiles
 from sluice.models.saved_model.versions import find_version
 
-
 # So many models stay open, those that were used last: who tries one after the other would fill the memory.
 _MOST = 8
 

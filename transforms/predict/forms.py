@@ -20,6 +20,7 @@ from sluice.transforms.core.rows import MISFIT, column_of, fields_of, input_colu
 # many times its bytes. How large the rows are, a few of them show.
 _PART_BYTES = 16 << 20
 _LOOKED_AT = 16
+_OBJECT = np.dtype(object)
 
 _NO_FORM = "data is a pandas DataFrame, an Arrow Table or RecordBatch, or a list of dicts"
 
@@ -135,7 +136,7 @@ class _Frame:
     def __init__(self, frame: Any) -> None:
         self._frame, self.rows = frame, len(frame)
         self.names: Sequence[str] = _once(list(self._frame.columns))
-        self._objects = [frame[name] for name, kind in zip(self.names, frame.dtypes, strict=True) if kind == object]
+        self._objects = [frame[name] for name, kind in zip(self.names, frame.dtypes, strict=True) if kind == _OBJECT]
 
     def end(self, start: int, stop: int) -> int:
         return _end(start, stop, lambda place: row_bytes([column.iat[place] for column in self._objects]))
