@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from sluice.models.errors import CorruptFile
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.decode.conform import conform
-from sluice.transforms.decode.parquet_dictionary import LargeValues, fixed_bytes, holds_text, in_parts, is_text
+from sluice.transforms.decode.parquet_dictionary import LargeValues, fixed_bytes
 from sluice.transforms.decode.parquet_pages import PageGuard
 from sluice.transforms.decode.ranges import FileRange, Look, Read, beginning, opened, typed_look
 from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_columns
@@ -32,18 +32,15 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         yield _as_parquet(file)
 
 
-def _as_parquet(file: BinaryIO, encoded: Sequence[str] = (), most_value: int = 0) -> pq.ParquetFile:
+def _as_parquet(file: BinaryIO, most_value: int = 0) -> pq.ParquetFile:
     """Opens a file.
 
     Args:
-      encoded: columns that are read as dictionaries.
       most_value: see PageGuard.
     """
     guard = PageGuard(file)
     # Reading ahead would hide where chunks of columns begin. Files on gs:// have a buffer of their own.
-    parquet = pq.ParquetFile(
-        pa.PythonFile(guard, mode="r"), page_checksum_verification=True, pre_buffer=False, read_dictionary=list(encoded)
-    )
+    parquet = pq.ParquetFile(pa.PythonFile(guard, mode="r"), page_checksum_verification=True, pre_buffer=False)
     guard.watches, guard.most_value = True, most_value
     return parquet
 
@@ -102,14 +99,14 @@ def read_parquet(
     spec: InputSpec,
     path: str,
     stored_bytes: int,
-    again: Callable[[Sequence[str]], pq.ParquetFile] | None = None,
+    again: Callable[[int], pq.ParquetFile] | None = None,
 ) -> Iterator[tuple[Decoded, int, int]]:
     """Yields (rows, bytes read, row of the file reached) of row groups [first, last).
 
     Args:
       file: has the columns of the job.
       stored_bytes: the stored size of these row groups, shared out among their rows.
-      again: opens the file with these columns read as dictionaries, if it raises LargeValues.
+      again: opens the file with this PageGuard.most_value, if it raises LargeValues.
 
     Raises:
       CorruptFile: the file has fewer rows than its footer says.
@@ -139,27 +136,70 @@ def _batches(
     groups: list[int],
     columns: list[str],
     batch_rows: int,
-    again: Callable[[Sequence[str]], pq.ParquetFile] | None,
+    again: Callable[[int], pq.ParquetFile] | None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of row groups; where a dictionary has large values, in batches cut by what they come to."""
-    done, schema = 0, file.schema_arrow
+    """Yields the rows of row groups. Where a dictionary has large values, few rows are read at once.
+
+    Its columns are not read as dictionaries: once a dictionary is full, writers store values plainly, and Arrow would
+    add all of these, up to the end of the row group, to the dictionary of each batch.
+    """
+    done = skipped = large = 0
+    while True:
+        read = file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False)
+        try:
+            for batch in _joined(_without_first(read, skipped)) if large else read:
+                yield batch
+                done += batch.num_rows
+            return
+        except LargeValues as error:
+            if again is None:
+                raise
+            large = max(error.size, 2 * large)  # so that it is not read again for each that is a bit larger
+        groups, skipped = _left(file, groups, done + skipped)
+        done, file, batch_rows = 0, again(large), max(1, min(batch_rows, MAX_BATCH_BYTES // large))
+
+
+def _left(file: pq.ParquetFile, groups: list[int], done: int) -> tuple[list[int], int]:
+    """Returns the row groups that are left after so many rows, and how many rows of the first of these are done."""
+    for place, group in enumerate(groups):
+        rows = file.metadata.row_group(group).num_rows
+        if done < rows:
+            return groups[place:], done
+        done -= rows
+    return [], 0
+
+
+def _without_first(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields the rows behind so many."""
+    for batch in batches:
+        left = batch.slice(min(rows, batch.num_rows))
+        rows -= batch.num_rows - left.num_rows
+        if left.num_rows:
+            yield left
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Joins small batches. Those with dictionaries stay small: their bytes do not show what their rows come to."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
     try:
-        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
-            yield from in_parts(batch, schema, MAX_BATCH_BYTES)
-            done += batch.num_rows
-        return
-    except LargeValues as error:
-        if again is None:
-            raise
-        large = error.size
-    texts = [name for name in columns if is_text(schema.field(name).type)]
-    if any(holds_text(schema.field(name).type) for name in columns if name not in texts):
-        batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // large))
-    for batch in again(texts).iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
-        skipped = min(done, batch.num_rows)
-        done -= skipped
-        if skipped < batch.num_rows:
-            yield from in_parts(batch.slice(skipped), schema, MAX_BATCH_BYTES)
+        for batch in batches:
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            is_full = rows > BATCH_ROWS or size > MAX_BATCH_BYTES
+            if held and (is_full or any(map(pa.types.is_dictionary, batch.schema.types))):
+                yield _one(held)
+                held, rows, size = [], batch.num_rows, batch.nbytes
+            held.append(batch)
+    except LargeValues:  # behind these rows
+        if held:
+            yield _one(held)
+        raise
+    if held:
+        yield _one(held)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def _batch_rows(rows: int, size: int) -> int:

@@ -1,8 +1,7 @@
 """Values that stand in a Parquet file once, and in many rows: a batch that repeats a large one must not be read whole.
 
 A dictionary page holds each value of a column's chunk once; rows are numbers into it. So 4,096 rows of one value of
-1 MB are some bytes in the file, and 4 GB as a column. Where a dictionary holds large values, its columns are read as
-numbers and values, and their rows are cut by the bytes that they come to.
+1 MB are some bytes in the file, and 4 GB as a column. Where a dictionary holds large values, few rows are read at once.
 
 Format of the page: https://github.com/apache/parquet-format/blob/master/Encodings.md (PLAIN, BYTE_ARRAY)
 """
@@ -11,9 +10,7 @@ import contextlib
 import struct
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _LENGTH = struct.Struct("<I")
 # The page does not say which it is packed with: that stands in the footer.
@@ -72,60 +69,8 @@ def _largest(data: bytes, values: int) -> int | None:
     return largest if at == len(data) else None
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether values of a type may have any size, and can be read as numbers into a dictionary."""
-    return (
-        pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind)
-        or pa.types.is_large_binary(kind)
-    )  # fmt: skip
-
-
-def holds_text(kind: pa.DataType) -> bool:
-    """Whether values of any size are in the values of a type."""
-    if isinstance(kind, pa.DictionaryType):
-        return False  # it is read as one
-    if pa.types.is_nested(kind):
-        return any(holds_text(kind.field(number).type) for number in range(kind.num_fields))
-    return is_text(kind)
-
-
 def fixed_bytes(kind: pa.DataType) -> int:
     """Returns the bytes of each value of a type of bytes whose size the type says, which a dictionary may hold too."""
     if pa.types.is_nested(kind):
         return sum(fixed_bytes(kind.field(number).type) for number in range(kind.num_fields))
     return int(kind.byte_width) if pa.types.is_fixed_size_binary(kind) else 0
-
-
-def in_parts(batch: pa.RecordBatch, schema: pa.Schema, most_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Yields a batch in parts, in which the values of dictionaries come to so many bytes at most, or which are one row.
-
-    Args:
-      schema: has the types of all columns; those that were read as dictionaries get them back.
-    """
-    encoded = [name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True)
-               if pa.types.is_dictionary(kind)]  # fmt: skip
-    if not encoded:
-        yield batch
-        return
-    ends = np.sum([_row_bytes(batch.column(name)) for name in encoded], axis=0).cumsum()
-    start = 0
-    while start < batch.num_rows:
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + most_bytes, side="right")))
-        yield _with_types(batch.slice(start, stop - start), schema)
-        start = stop
-
-
-def _row_bytes(column: pa.DictionaryArray) -> np.ndarray:
-    """Returns int64 [rows]: the bytes of each value; of numbers, which are small, 0."""
-    if not is_text(column.dictionary.type):
-        return np.zeros(len(column), np.int64)
-    sizes = pc.take(pc.binary_length(column.dictionary), column.indices)
-    return pc.fill_null(sizes, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _with_types(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    kinds = [schema.field(name).type for name in batch.schema.names]
-    columns = [column if column.type == kind else column.cast(kind)
-               for column, kind in zip(batch.columns, kinds, strict=True)]  # fmt: skip
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -5,7 +5,7 @@ import random
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pytest
 from sluice.transforms.core.formats import PARQUET
 from sluice.transforms.decode import parquet as parquet_module
 from sluice.transforms.decode.formats import read_range
-from sluice.transforms.decode.parquet_dictionary import fixed_bytes, in_parts, largest_value
+from sluice.transforms.decode.parquet_dictionary import fixed_bytes, largest_value
 from sluice.transforms.decode.ranges import FileRange
 from sluice.transforms.decode.spec import InputSpec
 from tests.support.formats.decode_cases import put
@@ -104,17 +104,63 @@ def test_large_values_behind_others_bring_no_row_twice(tmp_path: Path, monkeypat
 def test_ordinary_dictionaries_are_read_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_module, "MOST_VALUE_BYTES", ENOUGH)
     table = pa.table({"id": [n % 300 for n in range(2_000)], "v": [f"value {n % 500}" for n in range(2_000)]})
-    monkeypatch.setattr(parquet_module, "is_text", lambda kind: pytest.fail("it is read again"))
+    opened: list[int] = []
+    as_parquet = parquet_module._as_parquet
+
+    def count_and_open(file: BinaryIO, most_value: int = 0) -> pq.ParquetFile:
+        opened.append(most_value)
+        return as_parquet(file, most_value)
+
+    monkeypatch.setattr(parquet_module, "_as_parquet", count_and_open)
     found = read(tmp_path, table, [("id", pa.int64()), ("v", pa.string())], "snappy")
     assert sum(batch.num_rows for batch in found) == 2_000
+    assert opened == [ENOUGH], "it is not read again"
 
 
-def test_a_row_that_is_larger_than_a_part_is_one() -> None:
-    batch = pa.record_batch({"v": pa.array(["a" * 50, "b" * 5, "b" * 5, "c" * 50, None]).dictionary_encode()})
-    schema = pa.schema([("v", pa.string())])
-    parts = list(in_parts(batch, schema, 12))
-    assert [part.num_rows for part in parts] == [1, 2, 1, 1]
-    assert {part.schema for part in parts} == {schema}
+def test_values_that_a_full_dictionary_has_no_room_for_are_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of images: the first ones are in the dictionary, and all others in pages, each once."""
+    monkeypatch.setattr(parquet_module, "MOST_VALUE_BYTES", ENOUGH)
+    monkeypatch.setattr(parquet_module, "MAX_BATCH_BYTES", MOST)
+    count, made = 400, random.Random(1)
+    table = pa.table({"v": pa.array([made.randbytes(5_000) for _ in range(count)], pa.binary())})
+    path = tmp_path / "f.parquet"
+    small = {"dictionary_pagesize_limit": MOST, "write_batch_size": 10, "data_page_size": MOST}
+    pq.write_table(table, path, compression="none", **small)
+    size, before = path.stat().st_size, pa.total_allocated_bytes()
+    rows, most = 0, 0
+    for decoded, _ in read_range(FileRange(str(path), 0, size, size), InputSpec(PARQUET, (("v", pa.binary()),))):
+        for batch in decoded.batches:
+            assert batch.column("v").equals(table.column("v").slice(rows, batch.num_rows).combine_chunks())
+            rows += batch.num_rows
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert rows == count
+    assert most < table.nbytes / 4, "what is held does not grow with the row group"
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.string())])
+def test_values_that_become_larger_are_read_in_smaller_batches(
+    kind: pa.DataType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_module, "MOST_VALUE_BYTES", ENOUGH)
+    monkeypatch.setattr(parquet_module, "MAX_BATCH_BYTES", MOST)
+    texts = ["s"] * 70 + ["m" * 2_000] * 70 + ["l" * 9_000] * 60  # a row group each
+    column = pa.array([[text] for text in texts] if pa.types.is_list(kind) else texts, kind)
+    table = pa.table({"id": range(200), "v": column})
+    found = read(tmp_path, table, [("id", pa.int64()), ("v", kind)], "zstd")
+    assert [row for batch in found for row in batch.select(["id", "v"]).to_pylist()] == table.to_pylist()
+    assert max(batch.num_rows for batch in found if batch.column("id")[-1].as_py() >= 140) <= 3
+
+
+def test_small_values_beside_a_large_one_come_in_batches_of_a_usual_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_module, "MOST_VALUE_BYTES", ENOUGH)
+    monkeypatch.setattr(parquet_module, "MAX_BATCH_BYTES", MOST)
+    table = pa.table({"id": range(70), "v": ["l" * 5_000] + ["s"] * 69})
+    found = read(tmp_path, table, [("id", pa.int64()), ("v", pa.string())], "zstd")
+    assert [batch.num_rows for batch in found] == [70]
 
 
 def test_bytes_of_fixed_size() -> None:
