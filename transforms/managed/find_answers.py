@@ -14,7 +14,6 @@ import numpy as np
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import match_files, open_binary
 from sluice.transforms.core.composite import Composite
 from sluice.transforms.core.formats import JSONL
@@ -24,7 +23,7 @@ from sluice.transforms.decode.spec import InputSpec
 from sluice.transforms.files.commit import rename_shards
 from sluice.transforms.files.write import Shard, Target
 from sluice.transforms.managed.answer_lines import Found, answered_rows, find_stretches
-from sluice.transforms.managed.place import Answers, Place, Prepared, unfinished, write_stretches
+from sluice.transforms.managed.place import Answers, Place, Prepared, gone, unfinished, write_stretches
 from sluice.transforms.managed.prepare import create
 
 AGAIN, FOUND = "again", "found"
@@ -122,7 +121,7 @@ def read_prepared(place: Place) -> Prepared:
     """
     prepared = Prepared.read(place)
     if prepared is None:
-        raise SluiceError(f"{place.prepared} is gone: was it deleted, or has another command ended this job?")
+        raise gone(place.prepared)
     return prepared
 
 
@@ -148,8 +147,7 @@ class _Compare(beam.DoFn):
         if self._again and not answered.all():
             self._open = self._open or _AgainFile(self._place.again(self._again))
             self._open.copy(known.instances, ~answered)
-        if found:
-            write_stretches(self._place.found(self._found, shard), sorted(each.stretch for each in found))
+        write_stretches(self._place.found(self._found, shard), sorted(each.stretch for each in found))
         yield ShardAnswers(shard, int(answered.sum()), int((~answered).sum()))
 
     def finish_bundle(self) -> Iterator[Any]:

@@ -25,7 +25,7 @@ from sluice.transforms.managed.answer_lines import lines_of
 from sluice.transforms.managed.find_answers import read_prepared
 from sluice.transforms.managed.joined import Joined
 from sluice.transforms.managed.kept_failures import read_failures
-from sluice.transforms.managed.place import Answers, Place, read_stretches
+from sluice.transforms.managed.place import Answers, Place, gone, read_stretches
 from sluice.transforms.managed.row_files import read_batches
 from sluice.transforms.predict.batches import score
 
@@ -95,9 +95,16 @@ class _Tasks(beam.DoFn):
         if not self._jobs:
             metrics.count(metrics.ROWS_READ, prepared.rows)
             return
-        names = [answers.found for job in self._jobs if (answers := Answers.read(place, job))]
+        names = [_answers_of(place, job).found for job in self._jobs]
         for shard in prepared.shards:
             yield _Task(shard.id, shard.rows, tuple(place.found(name, shard.id) for name in names))
+
+
+def _answers_of(place: Place, job: str) -> Answers:
+    answers = Answers.read(place, job)
+    if answers is None:
+        raise gone(place.answers(job))
+    return answers
 
 
 def _failure_files(place: Place) -> Sequence[str]:

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Self
 
+from sluice.models.errors import SluiceError
 from sluice.transforms.core.beam_files import match_files, open_binary, write_text
 from sluice.transforms.files.write import Target
 
@@ -146,8 +147,15 @@ def write_stretches(path: str, stretches: Sequence[Stretch]) -> None:
 
 
 def read_stretches(path: str) -> tuple[Stretch, ...]:
-    """Returns where the answers to a shard stand; (): it has none."""
-    return tuple(Stretch(*each) for each in _read(path) or ())
+    """Returns where the answers to a shard stand.
+
+    Raises:
+      SluiceError: the record is gone.
+    """
+    record = _read(path)
+    if record is None:
+        raise gone(path)
+    return tuple(Stretch(*each) for each in record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,3 +198,8 @@ def _read(path: str) -> Any:
         return None
     with open_binary(path) as file:
         return json.loads(file.read())
+
+
+def gone(path: str) -> SluiceError:
+    """Returns the error for a record that was there before: without it, rows would seem to have no answer."""
+    return SluiceError(f"{path} is gone: was it deleted, or has another command ended this job?")

@@ -108,6 +108,18 @@ def test_keys_of_others_and_answers_given_twice_change_nothing(tmp_path: Path) -
     assert len(join(place, ("1",), tmp_path / "out").rows) == ROWS
 
 
+@pytest.mark.parametrize("pattern", ["answers-1.json", "found-*/*.json"])
+def test_records_that_were_deleted_are_not_taken_for_rows_without_an_answer(tmp_path: Path, pattern: str) -> None:
+    """Another command that has joined the same answers deletes its files."""
+    place, results = Place(str(tmp_path / "p")), tmp_path / "results"
+    prepared(place)
+    answer(instances(place), results)
+    find(place, "1", results)
+    next(Path(place.directory).glob(pattern)).unlink()
+    with pytest.raises(Exception, match="is gone: was it deleted, or has another command ended this job"):
+        join(place, ("1",), tmp_path / "out")
+
+
 def test_answers_that_do_not_fit_into_memory_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(join_answers, "_MAX_HELD_BYTES", 1000)
     monkeypatch.setattr(join_answers, "_MAX_JOINED_BYTES", 2000)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from sluice.models.errors import SluiceError
 from sluice.transforms.managed.place import (
     Answers,
     InstanceShard,
@@ -31,6 +34,8 @@ def test_records_come_back_and_are_there_whole_or_not_at_all(tmp_path: Path) -> 
 def test_where_the_answers_to_a_shard_stand_comes_back(tmp_path: Path) -> None:
     path = Place(str(tmp_path)).found("found-1", "a")
     stretches = (Stretch("results-0", 0, 9), Stretch("results-1", 5, 9))
-    assert read_stretches(path) == ()
-    write_stretches(path, stretches)
-    assert read_stretches(path) == stretches
+    with pytest.raises(SluiceError, match=r"found-1/a\.json is gone"):
+        read_stretches(path)
+    for written in (stretches, ()):
+        write_stretches(path, written)
+        assert read_stretches(path) == written
