@@ -51,7 +51,7 @@ def parse_root(root: str) -> str:
 
 def directory_of(origin: str) -> str:
     """Returns the directory of the file in a row's origin, e.g. "gs://b/d" of "gs://b/d/f.csv#byte="."""
-    return origin.rpartition("#")[0].rpartition("/")[0]
+    return os.path.dirname(origin.rpartition("#")[0])
 
 
 def resolve(path: str, rules: PathRules, directory: str = "") -> str:
@@ -105,7 +105,7 @@ def _begin(path: str, rules: PathRules, directory: str) -> str:
     if not rules.root and rules.relative == NOWHERE:
         raise BadPath(message("it is relative: give the directory in which it begins with --read_paths_root"))
     start = rules.root or (directory if rules.relative == BESIDE else "")
-    return f"{start}/{path}" if start else path
+    return os.path.join(start, path)
 
 
 def _inside(path: str, root: str) -> str:

@@ -21,6 +21,8 @@ BUCKET = PathRules("gs://b/images")
         ("a/1.jpg", BATCH, "data", "data/a/1.jpg"),
         ("../1.jpg", BATCH, "/data/in", "/data/in/../1.jpg"),
         ("1.jpg", BATCH, "", "1.jpg"),
+        ("1.jpg", BATCH, "/", "/1.jpg"),
+        ("1.jpg", PathRules("/"), "data", "/1.jpg"),
         ("1.jpg", BATCH, "gs://b/d", "gs://b/d/1.jpg"),
         ("/x/1.jpg", BATCH, "gs://b/d", "/x/1.jpg"),
         ("file:///x/a%20b.jpg", BATCH, "data", "/x/a b.jpg"),
@@ -116,6 +118,7 @@ def test_the_root_as_people_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("gs://b/d/f.csv#byte=", "gs://b/d"),
         ("/d/f#1.csv#byte=", "/d"),
         ("f.parquet#row=", ""),
+        ("/f.csv#byte=", "/"),
         ("", ""),
     ],
 )
