@@ -44,26 +44,43 @@ def show_failures(sources: Sequence[str], options: FailuresOptions, as_json: boo
     if options.row_restriction and not any(map(_is_table, sources)):
         raise UsageError("--row_restriction applies to a table, and none is given")
     opened = [_open(source, options) for source in sources]
-    problem = ""
-    with _Exports(options) as exports:
-        reasons = Reasons()
-        try:
-            for failure in _chosen(opened, options):
-                payload = _head(failure.payload or b"")
-                reasons.add(failure.stage, failure.error_type, failure.error_message, failure.origin, payload)
-                exports.write(failure)
-        except (SluiceError, OSError) as error:
-            problem = str(error)
+    reasons, exports = Reasons(), _Exports(options)
+    try:
+        with exports:
+            problems = _read(opened, options, reasons, exports)
+    except _NotExported as error:
+        problems = [str(error)]
     sys.stdout.write(_as_json(reasons, options.top) if as_json else _as_text(reasons, options.top))
-    sys.stderr.write(exports.report())
-    problems = [*filter(None, [problem]), *(text for source in opened for text in getattr(source, "damaged", ()))]
-    sys.stderr.writelines(f"sluice: not all failures could be read: {text}\n" for text in problems)
+    sys.stderr.write(exports.report() + _left_out(opened))
+    sys.stderr.writelines(f"sluice: {text}\n" for text in problems)
     return EXIT_FAILED if problems else EXIT_OK
+
+
+def _read(
+    opened: Sequence[FailureFiles | FailureTable], options: FailuresOptions, reasons: Reasons, exports: "_Exports"
+) -> list[str]:
+    """Counts failures and exports them; returns why not all could be read."""
+    problems = []
+    try:
+        for failure in _chosen(opened, options):
+            payload = _head(failure.payload or b"")
+            reasons.add(failure.stage, failure.error_type, failure.error_message, failure.origin, payload)
+            exports.write(failure)
+    except (SluiceError, OSError) as error:
+        problems.append(str(error))
+    problems += [text for source in opened for text in getattr(source, "damaged", ())]
+    return [f"not all failures could be read: {text}" for text in problems]
+
+
+def _left_out(opened: Sequence[FailureFiles | FailureTable]) -> str:
+    """Returns a line on rows of tables that are no failures; "" if there are none."""
+    strangers = sum(getattr(source, "strangers", 0) for source in opened)
+    return f"{strangers:,} rows of tables are no failures, and are left out\n" if strangers else ""
 
 
 def _open(source: str, options: FailuresOptions) -> FailureFiles | FailureTable:
     if _is_table(source):
-        return FailureTable(options, source, options.row_restriction)
+        return FailureTable(options, source, options.row_restriction, label="")
     return FailureFiles(source, label="")
 
 
@@ -112,12 +129,17 @@ def _as_text(reasons: Reasons, most: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _NotExported(Exception):
+    """A file of an export is not whole. The text says why."""
+
+
 class _Exports:
     """The files of --export and --export_rows."""
 
     def __init__(self, options: FailuresOptions) -> None:
         self._options = options
         self._written = self._rows = self._left = 0
+        self._whole = True
 
     def __enter__(self) -> "_Exports":
         with contextlib.ExitStack() as stack:
@@ -127,22 +149,42 @@ class _Exports:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with self._noticing():
+            self._stack.close()
 
     def write(self, failure: StoredFailure) -> None:
-        """Writes a failure, and its row if that is text."""
+        """Writes a failure, and its row if that is text.
+
+        Raises:
+          _NotExported: it cannot be written; nor may the end of the `with` block.
+        """
         if self._failures:
-            self._failures.write(editable_line(failure) + b"\n")
+            self._put(self._failures, editable_line(failure))
             self._written += 1
         if self._payloads:
             text = row_line(failure)
             if text:
-                self._payloads.write(text.encode() + b"\n")
+                self._put(self._payloads, text.encode())
             self._rows, self._left = self._rows + bool(text), self._left + (not text)
 
+    def _put(self, file: BinaryIO, line: bytes) -> None:
+        with self._noticing():
+            file.write(line + b"\n")
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of whichever file system
+            self._whole = False
+            names = " and ".join(filter(None, (self._options.export, self._options.export_rows)))
+            raise _NotExported(f"{names}: not whole, because it cannot be written: {error}") from error
+
     def report(self) -> str:
-        """Returns lines that say what has been written."""
+        """Returns lines that say what has been written; "" if it is not whole."""
         text = ""
+        if not self._whole:
+            return text
         if self._failures:
             text += f"{self._written:,} failures are in {self._options.export}\n"
         if self._payloads:

@@ -60,9 +60,26 @@ def json_text(name: str, text: str, kind: pa.DataType | None) -> str:
             coerce(value if is_json else text, kind)
         except (ValueError, OverflowError) as error:
             raise UsageError(f"--set {name}={text}: it is not {kind}: {text_of(error)}") from error
-    if isinstance(value, int) and not isinstance(value, bool) and kind is not None and pa.types.is_floating(kind):
-        return json.dumps(float(value))  # a tf.Example has features of floats and of whole numbers
+    if kind is not None and _holds_floats(kind) and _is_whole(value):
+        return json.dumps(_as_floats(value))  # a tf.Example has features of floats and of whole numbers
     return text.strip() if is_json else json.dumps(text)
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_floating(kind))
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is a whole number, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_is_whole, value))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _as_floats(value: Any) -> Any:
+    return [_as_floats(each) for each in value] if isinstance(value, list) else float(value)
 
 
 def _read(text: str) -> tuple[Any, bool]:

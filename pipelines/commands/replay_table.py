@@ -16,6 +16,7 @@ class FailureTable:
     Args:
       reached: how BigQuery is.
       table: PROJECT.DATASET.TABLE.
+      label: the flag by which it was given, with a space behind it, for errors.
 
     Attributes:
       strangers: how many rows were not failures, and were left.
@@ -24,9 +25,11 @@ class FailureTable:
       UsageError: the table cannot be read, or is of something else.
     """
 
-    def __init__(self, reached: BigQueryFlags, table: str, row_restriction: str = "") -> None:
+    def __init__(
+        self, reached: BigQueryFlags, table: str, row_restriction: str = "", label: str = "--failures_table "
+    ) -> None:
         endpoints = reached.bigquery_endpoint or None, reached.bigquery_storage_endpoint or None
-        self._found = find_failures(table, row_restriction, *endpoints)
+        self._found = find_failures(table, row_restriction, *endpoints, label=label)
         self.strangers = 0
 
     def chunks(self) -> Iterator[list[StoredFailure]]:

@@ -12,7 +12,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.flags import Joined, join_list, parse_bool, parse_headers
+from sluice.pipelines.options.flags import (
+    Joined,
+    join_list,
+    parse_bool,
+    parse_headers,
+    parse_map,
+    parse_names,
+    parse_pairs,
+    parse_paths,
+    parse_sizes,
+)
 from sluice.pipelines.options.parser import Parser
 
 if TYPE_CHECKING:
@@ -26,6 +36,10 @@ CONFIG = "config"
 _FLAG = f"--{CONFIG}"
 # Flags that make no sense in a file.
 _APART = (CONFIG, "help")
+# Commands whose further flags are those of another one.
+_HANDED_ON = {"compare": "batch"}
+# They take several values from a text, in which a comma of a value is written as join_list writes it.
+_SPLIT = (parse_map, parse_names, parse_pairs, parse_paths, parse_sizes)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 # What stands for no value where it has no quotes.
 _NOTHING = ("", "~", "null")
@@ -65,7 +79,9 @@ def with_config(typed: Sequence[str], parsers: Mapping[str, Parser], beam: Colle
     given = {word[2:].partition("=")[0] for word in after if word.startswith("--")} - {CONFIG}
     settings = [setting for setting in read_settings(path) if setting.name not in given]
     parser.set_file(path, [setting.name for setting in settings])
-    return [*before, *(word for each in settings for word in words_of(each, parser, typed[place] in beam)), *after]
+    other = parsers.get(_HANDED_ON.get(typed[place], ""))
+    words = (word for each in settings for word in words_of(each, parser, typed[place] in beam, other))
+    return [*before, *words, *after]
 
 
 def _path_in(words: Sequence[str]) -> str:
@@ -152,16 +168,19 @@ def _text(node: "yaml.Node", where: str) -> str:
     return str(node.value)
 
 
-def words_of(setting: Setting, parser: Parser, beam: bool = False) -> list[str]:
+def words_of(setting: Setting, parser: Parser, beam: bool = False, other: Parser | None = None) -> list[str]:
     """Returns a flag as the words of a command line.
 
     Args:
       beam: a flag that the parser does not know is taken for one of Beam's.
+      other: of the command that gets a flag which the parser does not know.
 
     Raises:
       UsageError: there is no such flag, or it takes no such value.
     """
-    action = None if setting.name in _APART else parser.flag(setting.name)
+    action = None
+    if setting.name not in _APART:
+        action = parser.flag(setting.name) or (other.flag(setting.name) if other else None)
     if action is None:
         if beam and setting.name not in _APART:
             return _words_for_beam(setting)
@@ -189,15 +208,14 @@ def _texts(setting: Setting, action: argparse.Action) -> list[str]:
     parts = [f"{name}={text}" for name, text in value.items()] if isinstance(value, dict) else value
     if action.type is parse_headers and any("," in part for part in parts):
         raise UsageError(f"{setting.where}: {setting.name}: a value has a comma; give it by @FILE")
-    if isinstance(value, dict):
-        if "=" not in form:
-            raise UsageError(f"{setting.where}: {setting.name} takes no names with values; give {form or 'one value'}")
-        return [join_list(parts)]
-    if isinstance(action, argparse._AppendAction):
+    if isinstance(value, dict) and "=" not in form:
+        raise UsageError(f"{setting.where}: {setting.name} takes no names with values; give {form or 'one value'}")
+    is_list, as_it_is = isinstance(value, list), isinstance(action, Joined) and action.type not in _SPLIT
+    if as_it_is or (is_list and isinstance(action, argparse._AppendAction)):
         return parts
-    if isinstance(action, Joined):
+    if is_list and isinstance(action, Joined):
         return [join_list([part]) for part in parts]
-    if not listed:
+    if is_list and not listed:
         raise UsageError(f"{setting.where}: {setting.name} takes one value, and {len(parts)} are given in a list")
     return [join_list(parts)]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -24,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 
 # A sample is taken of so many files, from the first to the last.
 _SAMPLED_FILES = 20
+# At launch, of so many bytes: rows may hold images.
+_SAMPLED_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +83,9 @@ def declare(options: BatchOptions, source: Source, signature: Signature, raw: bo
         return Declared()
     if not source.names:  # which launch has warned of
         return Declared()
-    found = infer_schema(source, SAMPLED_ROWS)
-    taken = {dict(options.map).get(spec.name, spec.name) for spec in signature.columns}
+    found = infer_schema(source, SAMPLED_ROWS, _SAMPLED_BYTES)
+    column_of = dict((*options.map, *options.read_paths))
+    taken = {column_of.get(spec.name, spec.name) for spec in signature.columns}
     found = dataclasses.replace(
         found,
         fields=tuple(field for field in found.fields if field["name"] not in taken),
@@ -111,32 +115,42 @@ def _say(found: JsonSchema) -> None:
         _LOG.info("--input_schema %s is unsure of %s", AUTO, line)
 
 
-def infer_schema(source: Source, most: int) -> JsonSchema:
+def infer_schema(source: Source, most: int, most_bytes: int = sys.maxsize) -> JsonSchema:
     """Returns the schema of JSON rows.
 
     Args:
       most: how many rows are looked at, of several files if there are some; 0: all.
+      most_bytes: with `most`, no further row is looked at after so many bytes.
 
     Raises:
       UsageError: there is no row.
     """
     found = RowFacts()
-    for line in _rows(source, most):
+    for line in _rows(source, most, most_bytes):
         found.add(line)
     if not found.rows:
         raise UsageError(f"{source.path}: there is no row to make a schema from")
     return schema_of(found)
 
 
-def _rows(source: Source, most: int) -> Iterator[bytes]:
+def _rows(source: Source, most: int, most_bytes: int) -> Iterator[bytes]:
     files = [file.path for file in match_all(source.patterns) if file.size_in_bytes]
     if not most:
         return itertools.chain.from_iterable(map(_lines, files))
     paths = _some(files, source.path, min(most, _SAMPLED_FILES))
     return itertools.chain.from_iterable(
-        itertools.islice(_lines(path), most // len(paths) + (place < most % len(paths)))
+        _first(_lines(path), most // len(paths) + (place < most % len(paths)), most_bytes // len(paths))
         for place, path in enumerate(paths)
     )
+
+
+def _first(lines: Iterator[bytes], most: int, most_bytes: int) -> Iterator[bytes]:
+    """Yields so many lines at most; none after so many bytes."""
+    for line in itertools.islice(lines, most):
+        yield line
+        most_bytes -= len(line)
+        if most_bytes <= 0:
+            return
 
 
 def _some(paths: Sequence[str], first: str, count: int) -> list[str]:

@@ -92,7 +92,7 @@ def remedy_for(group: Group) -> Remedy | None:
     if group.stage != PREDICT:  # there, the words are those of a model
         for words, flags, text in _BY_WORDS:
             if found := re.search(words, group.example):
-                return Remedy(flags.format(*(shlex.quote(f"{name}=VALUE") for name in found.groups())), text)
+                return Remedy(flags.format(*map(_default, found.groups())), text)
     text = _BY_TYPE.get(group.error_type) or _BY_STAGE.get(group.stage, "")
     return Remedy("", text) if text else None
 
@@ -103,9 +103,13 @@ def _nulls(group: Group) -> Remedy | None:
     markers = [text for text in dict.fromkeys(map(_unquoted, group.values)) if text in KNOWN]
     if not column or not markers:
         return None
-    default = shlex.quote(f"{column[1]}=VALUE")
-    flags = f"--null_values {shlex.quote(join_list(markers))} --column_defaults {default}"
+    flags = f"--null_values {shlex.quote(join_list(markers))} --column_defaults {_default(column[1])}"
     return Remedy(flags, "if they stand for no value; the model is fed VALUE instead")
+
+
+def _default(name: str) -> str:
+    """Returns the value of --column_defaults for a column, to paste."""
+    return shlex.quote(join_list([f"{name}=VALUE"]))
 
 
 def _unquoted(value: str) -> str:

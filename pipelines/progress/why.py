@@ -19,8 +19,8 @@ _LOG = logging.getLogger(__name__)
 
 # So many reasons a job ends with.
 SHOWN = 3
-# Of failures that other processes have counted, so many are read for it.
-_MOST_READ = 100_000
+# Of failures that other processes have counted, so many are read for it, and no more than so many bytes of them.
+_MOST_READ, _MOST_BYTES = 100_000, 256 << 20
 
 
 def top_reasons(failures: int, files: Sequence[str], private: bool) -> tuple[Group, ...]:
@@ -51,9 +51,14 @@ def _read(files: Sequence[str]) -> Reasons:
 
 
 def _lines(files: Sequence[str]) -> Iterator[bytes]:
+    left = _MOST_BYTES
     for path in files:
         with open_text(path) as file:
-            yield from iter(file.readline, b"")
+            for line in iter(file.readline, b""):
+                yield line
+                left -= len(line)
+                if left <= 0:  # payloads may be large, and the files far away
+                    return
 
 
 def reason_records(groups: Sequence[Group]) -> list[dict[str, object]]:

@@ -27,20 +27,27 @@ _CUT = re.compile(r"; (sha256:[0-9a-f]{64}) is the hash of the whole payload\]$"
 
 
 def find_failures(
-    table_id: str, row_restriction: str = "", endpoint: str | None = None, storage_endpoint: str | None = None
+    table_id: str,
+    row_restriction: str = "",
+    endpoint: str | None = None,
+    storage_endpoint: str | None = None,
+    label: str = "--failures_table ",
 ) -> FoundTable:
     """Returns a table of failures; its rows are those of now.
 
-    For the arguments see transforms.bigquery.find_table.find_table.
+    For the other arguments see transforms.bigquery.find_table.find_table.
+
+    Args:
+      label: the flag by which it was given, with a space behind it, for errors.
 
     Raises:
       UsageError: there is no such table, it cannot be read, or it is of something else.
     """
-    label = f"--failures_table {table_id}"
-    found = find_table(table_id, row_restriction, "", endpoint, storage_endpoint, label=label)
+    named = f"{label}{table_id}"
+    found = find_table(table_id, row_restriction, "", endpoint, storage_endpoint, label=named)
     missing = [name for name in _COLUMNS if name not in found.source.names]
     if missing:
-        raise UsageError(f"{label} is not a table of failures: it has no column '{missing[0]}'")
+        raise UsageError(f"{named} is not a table of failures: it has no column '{missing[0]}'")
     return found
 
 

@@ -1,7 +1,9 @@
 """`sluice failures`: reasons of files of all kinds, grouped, and what is exported."""
 
 import dataclasses
+import errno
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from sluice.pipelines.cli import main
+from sluice.pipelines.commands import failures_run
 from sluice.transforms.bigquery.write_failures import ensure_failure_table, failure_row
 from sluice.transforms.core.beam_files import write_text
 from sluice.transforms.core.failures import Failure, to_json
@@ -127,6 +130,24 @@ def test_a_table(bigquery: BigQuery, told: Callable[..., dict[str, Any]]) -> Non
     assert told(table, "--row_restriction", "timestamp < TIMESTAMP '2002-01-01'")["failures"] == 1
 
 
+def test_what_a_table_has_besides(
+    bigquery: BigQuery, told: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another program may write to the table, too, for its columns are those of Google's templates."""
+    dataset = bigquery.make_dataset()
+    table = f"{dataset}.failed"
+    ensure_failure_table(table)
+    other = {"timestamp": "2026-01-31T00:00:00Z", "errorMessage": "gone"}
+    assert bigquery.client.insert_rows_json(table, [failure_row(FAILURE), other]) == []
+    assert main(["failures", table]) == 0
+    said = capsys.readouterr()
+    assert "1 failures, 1 reason\n" in said.out
+    assert "1 rows of tables are no failures, and are left out\n" in said.err
+    assert main(["failures", f"{dataset}.none"]) == 2
+    said = capsys.readouterr()
+    assert f"{dataset}.none" in said.err and "--failures_table" not in said.err, "there is no such flag here"
+
+
 def test_failures_are_chosen(tmp_path: Path, told: Callable[..., dict[str, Any]]) -> None:
     source = some(tmp_path / "f.jsonl")
     assert told(source, "--stages=predict,bind")["failures"] == 1
@@ -154,6 +175,35 @@ def test_rows_are_exported_for_another_job(tmp_path: Path, capsys: pytest.Captur
     assert main(["failures", source, "--export_rows", str(rows)]) == 0
     assert rows.read_text() == '5.1,NA\n{  "age": 1}\n'
     assert f"2 rows are in {rows}; 1 others" in capsys.readouterr().err
+
+
+class Full(io.BytesIO):
+    """A file on a disk that is full: it tells so when it is closed, or as soon as it is written to."""
+
+    def __init__(self, at_once: bool) -> None:
+        super().__init__()
+        self._at_once = at_once
+
+    def write(self, data: Any) -> int:
+        if self._at_once:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_export_that_is_not_whole_is_not_said_to_be(
+    at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(failures_run, "open", lambda path, mode: Full(at_once), raising=False)
+    assert main(["failures", some(tmp_path / "f.jsonl"), "--export", "mend.jsonl"]) == 1
+    said = capsys.readouterr()
+    assert "failures, " in said.out and "are in mend.jsonl" not in said.err
+    assert "sluice: mend.jsonl: not whole, because it cannot be written: [Errno 28] No space left" in said.err
 
 
 def test_what_cannot_be_read_or_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,8 @@ TO = "projects/p/topics/t"
         ("NaN", None, '"NaN"'),
         ("NaN", pa.float32(), '"NaN"'),
         ("[1, 2]", pa.list_(pa.int64()), "[1, 2]"),
+        ("[1, 2]", pa.list_(pa.float32()), "[1.0, 2.0]"),
+        ("[1, 0.10]", pa.list_(pa.float32()), "[1, 0.10]"),
         ('{"a": 1}', None, '{"a": 1}'),
         ('{"b64": "AA=="}', pa.string(), '{"b64": "AA=="}'),
         ("2024-01-31T00:00:00", pa.timestamp("us"), '"2024-01-31T00:00:00"'),

@@ -138,6 +138,10 @@ def test_a_file_without_flags(job: Path) -> None:
         ("simulate", "topic: projects/p/topics/t\nrate: 7.5\n", {"topic": "projects/p/topics/t", "rate": 7.5}),
         ("streaming", "model: m\nmap: {a: b}\n", {"model": "m", "map": (("a", "b"),)}),
         ("batch", "model: m\nverbose: true\n", {"verbose": True}),
+        # A value of --set is JSON, and an endpoint a URI: a comma is part of them.
+        ("replay", "to: t\nset: {tags: '[1,2]', n: 3}\n", {"set": (("tags", "[1,2]"), ("n", "3"))}),
+        ("replay", "to: t\nset: ['tags=[1,2]', n=3]\n", {"set": (("tags", "[1,2]"), ("n", "3"))}),
+        ("compare", "endpoint: ['grpc://h:1/a,b', 'rest://h:2']\n", {"endpoint": ("grpc://h:1/a,b", "rest://h:2")}),
     ],
 )
 def test_other_commands(command: str, text: str, wanted: dict[str, object], job: Path) -> None:
@@ -145,6 +149,14 @@ def test_other_commands(command: str, text: str, wanted: dict[str, object], job:
     assert {name: getattr(args, name) for name in wanted} == wanted
     if command == "serve":
         assert args.labels == [{"stable": 1, "canary": 2}] and len(args.versions) == 2
+
+
+def test_a_comparison_takes_flags_of_its_jobs_from_a_file(job: Path) -> None:
+    text = "input: i.csv\nexclude_columns: [x, y]\nnull_values: [NA, 'a,b']\nmap: {a: b}\nwarm_up: false\n"
+    args = parsed(job, text, command="compare")
+    assert args.input == ("i.csv",) and "--warm_up=false" in args.beam_flags
+    jobs, _ = parsers()[1]["batch"].parse_known_args([*args.beam_flags, "--model=m"])
+    assert (jobs.exclude_columns, jobs.null_values, jobs.map) == (("x", "y"), ("NA", "a,b"), (("a", "b"),))
 
 
 BAD = [

@@ -11,6 +11,7 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.plan import declared
 from sluice.pipelines.plan.declared import Declared, declare, infer_schema, read_input_schema
 from sluice.pipelines.plan.input_columns import Wanted, plan_input
 from sluice.transforms.decode.spec import CsvOptions
@@ -46,6 +47,7 @@ def test_the_columns_of_the_model_have_its_types(tmp_path: Path, told: pytest.Lo
     path = put(tmp_path, "f.jsonl", rows({"age": 1, "id": "7"}, {"age": 2.5, "id": None, "odd": 1}, {"odd": "x"}))
     assert auto(path) == Declared({"id": pa.string(), "odd": pa.string()}, ("odd",))
     assert auto(path, map=(("age", "id"),)).types.keys() == {"age", "odd"}
+    assert auto(path, read_paths=(("age", "id"),)).types.keys() == {"age", "odd"}
     assert auto(path, UNKNOWN, raw=True).types.keys() == {"age", "id", "odd"}
     assert "--input_schema auto: id STRING, odd JSON (from 3 rows)" in told.text
     assert "--input_schema auto is unsure of odd: numbers and strings: taken as the text of its JSON" in told.text
@@ -110,6 +112,18 @@ def test_a_sample_is_of_files_from_the_first_to_the_last(
     found = infer_schema(source(tmp_path), most)
     assert {field["name"] for field in found.fields} == {f"f{place}" for place in seen}
     assert found.rows == sum(seen.values())
+
+
+def test_a_sample_of_large_rows_is_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in range(2):
+        put(tmp_path, f"{file}.jsonl", rows(*({"image": "x" * 1000} for _ in range(50))))
+    assert infer_schema(source(tmp_path), 100, 5_000).rows == 6
+    assert infer_schema(source(tmp_path), 100).rows == infer_schema(source(tmp_path), 0).rows == 100
+    monkeypatch.setattr(declared, "_SAMPLED_BYTES", 5_000)
+    looked: list[int] = []
+    monkeypatch.setattr(declared, "_say", lambda found: looked.append(found.rows))
+    auto(tmp_path)
+    assert looked == [6]
 
 
 def test_of_a_damaged_file_the_rows_before_the_damage_count(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:

@@ -42,6 +42,8 @@ def told(stage: str, error_type: str, *messages: str) -> str:
         ("column 'a b': 'n/a' is not float32", "--null_values n/a --column_defaults 'a b=VALUE'"),
         (f"column 'age': [withheld] is not int64{NAMED}", "--null_values TEXT"),
         ("column 'age' is null and the model has no default for it (int64)", "--column_defaults age=VALUE"),
+        ("column 'a,b' is null and the model has no default for it (int64)", r"--column_defaults 'a\,b=VALUE'"),
+        ("column 'a,b': 'NA' is not int64", r"--null_values NA --column_defaults 'a\,b=VALUE'"),
         ("column 'x': '1.5' is not int64, ...; declare the column FLOAT64 in --input_schema", "--input_schema FILE"),
         ("expected 5 fields, found 7", "--csv_delimiter TEXT"),
         ("the line is not valid UTF-8: byte 0xe9 at place 3", "--csv_encoding cp1252"),

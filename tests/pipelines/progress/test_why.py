@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sluice.models.wording import message
+from sluice.pipelines.progress import why
 from sluice.pipelines.progress.why import reasons_text, render_reasons, top_reasons, where_failures_are
 from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import Failure, count_failures, to_json
@@ -70,6 +71,16 @@ def test_failures_of_other_processes_are_read(tmp_path: Path) -> None:
     count_failures(failures()[:1])
     groups = top_reasons(20, list(map(str, paths)), private=False)
     assert [(group.stage, group.count) for group in groups] == [("decode", 8), ("predict", 6), ("bind", 4)]
+
+
+def test_of_large_failures_few_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Failure("predict", "BadInput", "no image", "f#1", b"\xff" * 1000)
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path in paths:
+        path.write_bytes((to_json(large) + b"\n") * 5)
+    monkeypatch.setattr(why, "_MOST_BYTES", 4_000)
+    (group,) = top_reasons(10, list(map(str, paths)), private=False)
+    assert group.count == 3
 
 
 def test_a_file_that_cannot_be_read_does_not_end_the_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sluice.models.protos import message_class
 from sluice.transforms.core.json_members import set_members
+from sluice.transforms.decode.json_values import NOT_FINITE
 
 _BYTES, _FLOATS, _WHOLE = "bytes_list", "float_list", "int64_list"
 
@@ -32,7 +33,7 @@ def set_columns(payload: bytes, changes: Mapping[str, str]) -> bytes | None:
     try:
         for name, text in changes.items():
             _set_feature(example.features.feature, name, json.loads(text))
-    except (ValueError, TypeError):  # an object, a list of lists, a number beyond 64 bits
+    except (ValueError, TypeError, OverflowError):  # an object, a list of lists, a number beyond 64 bits
         return None
     data: bytes = example.SerializeToString(deterministic=True)
     return data
@@ -56,6 +57,8 @@ def _set_feature(features: Any, name: str, value: Any) -> None:
     if value is None:
         return
     values = value if isinstance(value, list) else [value]
+    if kind == _FLOATS:
+        values = [NOT_FINITE.get(each, each) if isinstance(each, str) else each for each in values]
     if kind == _BYTES or not all(isinstance(each, int | float) for each in values):
         kind, values = _BYTES, [_as_bytes(each) for each in values]
     elif kind == _FLOATS or not all(isinstance(each, int) for each in values):

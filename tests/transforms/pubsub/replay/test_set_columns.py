@@ -41,6 +41,7 @@ def test_a_feature_has_the_kind_of_its_value(text: str, kind: str, values: list[
     ("name", "text", "kind", "values"),
     [
         ("x", "7", "float_list", [7.0]),
+        ("x", '"Infinity"', "float_list", [float("inf")]),
         ("name", "94110", "bytes_list", [b"94110"]),
         ("n", "2.5", "float_list", [2.5]),
         ("n", '"a"', "bytes_list", [b"a"]),
@@ -59,6 +60,10 @@ def test_null_takes_a_feature_out() -> None:
 @pytest.mark.parametrize("text", ['{"a": 1}', "[[1]]", "[null]", "99999999999999999999"])
 def test_a_value_that_no_example_holds(text: str) -> None:
     assert set_columns(example(x=1.5), {"n": text}) is None
+
+
+def test_a_number_that_no_float_holds() -> None:
+    assert set_columns(example(x=1.5), {"x": "1" + "0" * 400}) is None
 
 
 @pytest.mark.parametrize("payload", [b"", b"a,b", b"\xff", b"[1]", b'{"x": 1', b"12", b"\n\x03abc", b"hello world"])
