@@ -4,6 +4,8 @@ import dataclasses
 
 from sluice.pipelines.compare.answer import Answer, Line
 from sluice.pipelines.compare.found import Found, Stream
+from sluice.pipelines.compare.spread import Spread
+from sluice.pipelines.compare.sweep import RESOLUTION
 
 HOLDS, PARTLY, FAILS = "holds", "holds as far as it was measured", "does not hold"
 TIED, UNKNOWN = "cannot be told apart", "not measured"
@@ -59,7 +61,10 @@ def _lowest_latency(answer: Answer) -> Claim:
     mine, other = min(found, key=lambda pair: pair[1].p50_ms or 0.0)
     reason = f"p50 {mine.p50_ms:.2f} ms in the worker, {other.p50_ms:.2f} ms behind the endpoint"
     reason += f" at {mine.load.rate:,.0f} messages a second; p99 {mine.p99_ms:.2f} and {other.p99_ms:.2f} ms"
-    return Claim(text, HOLDS if (mine.p50_ms or 0.0) < (other.p50_ms or 0.0) else FAILS, reason)
+    one, two = Spread((mine.p50_ms or 0.0,)), Spread((other.p50_ms or 0.0,))
+    if one.overlaps(two):
+        return Claim(text, TIED, reason)
+    return Claim(text, HOLDS if one.median < two.median else FAILS, reason)
 
 
 def _gap(answer: Answer) -> Claim:
@@ -73,6 +78,8 @@ def _gap(answer: Answer) -> Claim:
             alone, together = rates[0] / rates[1], rates[2] / rates[3]
             reason = f"the worker holds {alone:.1f} times the {line.found.way.title}'s rate one message a call, "
             reason += f"and {together:.1f} times with mini-batches"
+            if max(together, alone) <= RESOLUTION**2 * min(together, alone):  # each is a quotient of two rates
+                return Claim(text, TIED, reason)
             return Claim(text, HOLDS if together < alone else FAILS, reason)
     return Claim(text, UNKNOWN, "it needs the rates that both hold, with mini-batches and without")
 

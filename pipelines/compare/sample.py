@@ -41,7 +41,7 @@ class Sample:
 
     def _grow(self, path: str, count: int, prefix: str) -> None:
         name = os.path.basename(path)
-        if not self._join:
+        if count == 1 or not self._join:
             for number in range(min(count, _MAX_LINKS)):
                 os.symlink(os.path.abspath(path), f"{prefix}-{number:05d}-{name}")
             return

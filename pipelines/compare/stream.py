@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.batching.scheduler import Scheduler
-from sluice.models.batching.tickets import Prediction
+from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.pipelines.compare.drive import RowsFailed
 
 # A message that has no answer after so long is not waited for.
@@ -146,6 +146,7 @@ class RowSender:
     def __init__(self, scheduler: Scheduler, rows: pa.RecordBatch, alone: bool) -> None:
         self.error: Exception | None = None
         self._scheduler, self._rows, self._alone = scheduler, rows, alone
+        self._waiting: set[Ticket] = set()  # those that are not answered yet; one operation of a set is atomic
 
     def __call__(self, start: int, stop: int, done: Callable[[int, int], None]) -> None:
         while start < stop:
@@ -154,19 +155,26 @@ class RowSender:
             self._send(self._rows.slice(at, count), start, done)
             start += count
 
+    def give_up(self) -> None:
+        """Drops what is not answered yet: it would delay the messages of the next load. `error` tells of it."""
+        self._scheduler.cancel(self._waiting.copy())
+
     def _send(self, batch: pa.RecordBatch, start: int, done: Callable[[int, int], None]) -> None:
         for group in self._scheduler.model.bind(batch).groups:
             places = range(group.size) if group.rows is None else group.rows.tolist()
             ticket = self._scheduler.submit(group.feeds)
-            ticket.future.add_done_callback(functools.partial(self._finish, places, start, done))
+            self._waiting.add(ticket)
+            ticket.future.add_done_callback(functools.partial(self._finish, ticket, places, start, done))
 
     def _finish(
         self,
+        ticket: Ticket,
         places: Sequence[int],
         start: int,
         done: Callable[[int, int], None],
         future: "concurrent.futures.Future[Prediction]",
     ) -> None:
+        self._waiting.discard(ticket)
         if error := future.exception():
             self.error = error if isinstance(error, Exception) else RuntimeError(str(error))
         elif future.result().failures:

@@ -117,10 +117,13 @@ class Subject:
     def latency(self, load: Load, point: Point) -> Answered:
         """Sends messages of one row; without mini-batches the point's batch is 1."""
         sender = self.sender(load, point)
-        answered = send(load, sender)
-        if sender.error:
-            raise sender.error
-        return answered
+        try:
+            answered = send(load, sender)
+            if sender.error:
+                raise sender.error
+            return answered
+        finally:
+            sender.give_up()
 
     def sender(self, load: Load, point: Point) -> RowSender:
         """Returns what sends the rows of the sample as messages."""

@@ -11,6 +11,7 @@ from sluice.pipelines.compare.prices import Prices
 from sluice.pipelines.compare.result import Result
 from sluice.pipelines.compare.spread import Spread
 from sluice.pipelines.compare.subject import STAGES
+from sluice.pipelines.options.flags import SECRETS
 from sluice.pipelines.progress.table import align
 
 _SHOWN_DIGITS = 3
@@ -179,21 +180,27 @@ def _reason(answer: Answer) -> str:
     others = [line for line in answer.lines if line.use and line is not best]
     if not others:
         return "the only way that was measured"
-    if best.tied and not best.found.way.remote:
+    if best.tied and best.rank == 1 and not best.found.way.remote:
         return "which needs no server, and ties with the fastest"
     if best.million is None or any(line.million is None for line in others):
         return "the fastest; what a server costs is not known"
     following = min(others, key=lambda line: line.million or 0.0)
     times = (following.million or 0.0) / best.million
     if times < 1:
-        return "which needs no server, and costs hardly more than the cheapest"
+        near = "ties with" if best.tied and following.rank == best.rank else "costs hardly more than"
+        return f"which needs no server, and {near} the cheapest"
     return f"the cheapest: a row costs {times:.1f} times as much {following.found.way.place}"
 
 
 def paste(result: Result, line: Line) -> str:
-    """Returns the command of a way."""
-    flags = [f"--model={line.found.way.uri}", *result.job_flags, *line.flags]
+    """Returns the command of a way. Whoever gave secrets puts them in: a page may be sent to others."""
+    flags = [f"--model={line.found.way.uri}", *map(_without_secret, result.job_flags), *line.flags]
     return f"sluice batch {shlex.join(flags)} --input ... --output ..."
+
+
+def _without_secret(flag: str) -> str:
+    name, _, value = flag.removeprefix("--").partition("=")
+    return f"--{name}=..." if name in SECRETS and not value.startswith("@") else flag
 
 
 def failures(found: Sequence[Found]) -> list[str]:

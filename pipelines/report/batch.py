@@ -28,7 +28,9 @@ def _figures(summary: Summary) -> Iterator[Figure]:
     yield Figure("Rows in", shown(summary.rows_in))
     version = "" if summary.version is None else f"version {summary.version}"
     yield Figure("Predictions", shown(summary.predictions), version)
-    share = f"{shown(100 * summary.failures / summary.rows_in)} % of the rows" if summary.failures else ""
+    share = ""
+    if summary.failures and summary.rows_in:  # a file that cannot be read is a failure without rows
+        share = f"{shown(100 * summary.failures / summary.rows_in)} % of the rows"
     yield Figure("Failures", shown(summary.failures), share)
     yield Figure("Run", f"{shown(round(summary.seconds, 2))} s", "reading, scoring, writing")
     yield Figure("Rows per second", shown(round(summary.rows_per_second)), "over the run")

@@ -40,16 +40,17 @@ def blocks_of(sketch: Sketch, private: bool) -> Blocks:
     """Returns the blocks of a sketch.
 
     Args:
-      private: no block stands for fewer than LEAST_PRIVATE values, nor ends where the smallest or largest value is.
+      private: no block stands for fewer than LEAST_PRIVATE rows, and where blocks lie no value of fewer tells.
     """
-    bins = [each for each in sketch.bins(whole=private) if not private or each.count >= LEAST_PRIVATE]
+    least = LEAST_PRIVATE * sketch.width if private else 1
+    bins = [each for each in sketch.bins(whole=private) if each.count >= least]
     if not bins:
         return Blocks((), False, sketch.count)
-    blocks, log = _single_values(sketch.values), False
+    values = {value: count for value, count in (sketch.values or {}).items() if count >= least}
+    blocks, log = _single_values(values), False
     if not blocks:
         log = bins[0].low >= -Sketch.ZERO and bins[-1].high > _WIDE_RANGE * _usual(sketch, bins)
         blocks = _spread(bins, _log_edges(bins) if log else _even_edges(sketch, bins))
-    least = LEAST_PRIVATE if private else 1
     kept = tuple(block for block in blocks if block[2] >= least)
     return Blocks(kept, log, sketch.count - sum(count for _, _, count in kept))
 
@@ -60,8 +61,8 @@ def _usual(sketch: Sketch, bins: Sequence[Bin]) -> float:
     return max(sketch.quantile(0.5 + zeros / max(1, 2 * sketch.count)) or 0.0, Sketch.ZERO)
 
 
-def _single_values(values: Mapping[float, int] | None) -> list[tuple[float, float, int]]:
-    """Returns a block for each value; none if there are too many values, or some lie too close together to be seen."""
+def _single_values(values: Mapping[float, int]) -> list[tuple[float, float, int]]:
+    """Returns a block for each value; none if there are no values, or some lie too close together to be seen."""
     if not values:
         return []
     gaps = [after - before for before, after in itertools.pairwise(values)]
@@ -72,10 +73,13 @@ def _single_values(values: Mapping[float, int] | None) -> list[tuple[float, floa
 
 
 def _even_edges(sketch: Sketch, bins: Sequence[Bin]) -> np.ndarray:
+    """Returns edges that are equally far from each other, between ends of bins."""
     low, high = bins[0].low, bins[-1].high
-    inner = sketch.quantile(_OUTER_SHARE) or 0.0, sketch.quantile(1 - _OUTER_SHARE) or 0.0
-    if inner[1] > inner[0] and high - low > _FAR * (inner[1] - inner[0]):
-        low, high = max(low, inner[0]), min(high, inner[1])
+    below, above = sketch.bin_at(_OUTER_SHARE), sketch.bin_at(1 - _OUTER_SHARE)
+    inner_low = max((each.low for each in bins if each.low <= below[0]), default=low)
+    inner_high = min((each.high for each in bins if each.high >= above[1]), default=high)
+    if below != above and high - low > _FAR * (inner_high - inner_low):
+        low, high = inner_low, inner_high
     if high <= low:
         low, high = low - 0.5, low + 0.5
     return np.linspace(low, high, _BLOCKS + 1)

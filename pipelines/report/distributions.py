@@ -12,7 +12,7 @@ from sluice.transforms.core.sketch import Sketch
 
 # So many columns have a chart; a table has the rest too. A chart takes some 20 ms.
 MAX_CHARTS = 12
-# Where the values of rows are private, quantiles are told of columns with so many values.
+# Where the values of rows are private, quantiles are told of columns with values of so many rows.
 _LEAST_FOR_QUANTILES = 200
 _SHARES = (("p5", 0.05, "5 % below"), ("median", 0.5, "Median"), ("p95", 0.95, "95 % below"))
 
@@ -40,7 +40,7 @@ def _sorted(columns: Columns) -> list[tuple[str, Sketch]]:
 
 
 def _chart_section(name: str, sketch: Sketch, group: str, private: bool) -> Section:
-    if not private and sketch.values is not None and len(sketch.values) == 1:
+    if not private and not sketch.not_finite and sketch.values is not None and len(sketch.values) == 1:
         (value,) = sketch.values
         nulls = f"; {sketch.nulls:,} null" if sketch.nulls else ""
         return Section(name, f"Always {shown(value)}{nulls}.", group=group)
@@ -80,24 +80,25 @@ def _table_section(columns: Columns, group: str, private: bool) -> Section:
         Column("values", "Values"),
         Column("nulls", "Nulls"),
         Column("not_finite", "Not finite"),
-        Column("mean", "Mean"),
-        *([] if private else [Column("min", "Least")]),
+        *([] if private else [Column("mean", "Mean"), Column("min", "Least")]),
         *(Column(name, title) for name, _, title in _SHARES),
         *([] if private else [Column("max", "Most")]),
     )
     rows = tuple(_row(name, sketch, private) for name, sketch in _sorted(columns))
     looked = "All rows" if columns.sketched >= columns.rows else f"{columns.sketched:,} of {columns.rows:,} rows"
-    text = f"{looked} were looked at. Quantiles are exact to 3 %."
+    lists = "; of long lists, some of them" if columns.shortened else ""
+    text = f"{looked} were looked at{lists}. Quantiles are exact to 3 %."
     return Section(f"{group} in numbers", text, Data(head, rows), wide=True, group=group)
 
 
 def _row(name: str, sketch: Sketch, private: bool) -> tuple[Cell, ...]:
     least, most = (sketch.least, sketch.most) if sketch.count else (None, None)
     quantiles = [_quantile(sketch, share, private) for _, share, _ in _SHARES]
-    mean = sketch.mean if not private or sketch.count >= _LEAST_FOR_QUANTILES else None
-    inner: list[Cell] = [*quantiles] if private else [least, *quantiles, most]
-    return (name, sketch.count, sketch.nulls, sketch.not_finite, mean, *inner)
+    # Where all but one are zero, the mean tells that one.
+    inner: list[Cell] = [*quantiles] if private else [sketch.mean, least, *quantiles, most]
+    return (name, sketch.count, sketch.nulls, sketch.not_finite, *inner)
 
 
 def _quantile(sketch: Sketch, share: float, private: bool) -> float | None:
-    return None if private and sketch.count < _LEAST_FOR_QUANTILES else sketch.quantile(share)
+    too_few = private and sketch.count < _LEAST_FOR_QUANTILES * sketch.width
+    return None if too_few else sketch.quantile(share, whole=private)

@@ -106,21 +106,25 @@ class Columns:
 
     Attributes:
       rows: that have passed; `sketched` of them were looked at.
+      shortened: of columns of long lists, fewer were.
     """
 
     sketches: dict[str, Sketch] = dataclasses.field(default_factory=dict)
     rows: int = 0
     sketched: int = 0
+    shortened: bool = False
 
     def add(self, columns: Iterable[tuple[str, pa.Array]], rows: int) -> None:
         """Looks at a batch of so many rows."""
         for name, array in columns:
             self.sketches.setdefault(name, Sketch()).add(array)
+            self.shortened = self.shortened or len(array) < rows
         self.sketched += rows
 
     def merge(self, other: "Columns") -> None:
         """Adds what has been seen elsewhere."""
         self.rows, self.sketched = self.rows + other.rows, self.sketched + other.sketched
+        self.shortened = self.shortened or other.shortened
         for name, sketch in other.sketches.items():
             self.sketches.setdefault(name, Sketch()).merge(sketch)
 
@@ -214,10 +218,10 @@ def _numbers(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[tuple[str,
 
 def _limited(array: pa.Array) -> pa.Array:
     """Returns the first rows of lists, so that they have not too many values."""
-    values = getattr(array, "values", None)
-    if values is None or not len(array) or len(values) <= _MAX_VALUES:
+    if not hasattr(array, "values"):
         return array
-    return array.slice(0, max(1, len(array) * _MAX_VALUES // len(values)))
+    values = pc.sum(pc.list_value_length(array)).as_py() or 0  # `array.values` has those before and after a slice, too
+    return array if values <= _MAX_VALUES else array.slice(0, max(1, len(array) * _MAX_VALUES // values))
 
 
 _observed: Observed | None = None

@@ -33,15 +33,16 @@ def from_json(text: str | bytes) -> Record:
 
 def _columns(columns: Columns) -> dict[str, Any]:
     sketches = {name: _sketch(sketch) for name, sketch in columns.sketches.items()}
-    return {"rows": columns.rows, "sketched": columns.sketched, "sketches": sketches}
+    counts = {"rows": columns.rows, "sketched": columns.sketched, "shortened": columns.shortened}
+    return counts | {"sketches": sketches}
 
 
 def _to_columns(found: dict[str, Any]) -> Columns:
     sketches = {name: _to_sketch(sketch) for name, sketch in found["sketches"].items()}
-    return Columns(sketches, found["rows"], found["sketched"])
+    return Columns(sketches, found["rows"], found["sketched"], found["shortened"])
 
 
-_NUMBERS = ("count", "nulls", "not_finite", "total", "least", "most", "whole")
+_NUMBERS = ("count", "nulls", "not_finite", "total", "least", "most", "whole", "width")
 
 
 def _sketch(sketch: Sketch) -> dict[str, Any]:

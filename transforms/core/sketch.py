@@ -18,8 +18,9 @@ _BITS = 4
 _PER_DOUBLING = 1 << _BITS
 _MANTISSA_BITS = 52
 _BIAS = 1023
-# Magnitudes from 2**-30, below which a number counts as zero, to 2**54, above which it counts as that.
-_LEAST, _MOST = -30, 54
+# Magnitudes from 2**-30, below which a number counts as zero, to 2**64, above which it counts as that: beyond that are
+# no whole numbers of 64 bits.
+_LEAST, _MOST = -30, 64
 _SIDE = (_MOST - _LEAST) * _PER_DOUBLING
 _SHIFT = _MANTISSA_BITS - _BITS
 _FIRST = (_LEAST + _BIAS) << _BITS
@@ -55,6 +56,7 @@ class Sketch:
       counts: int64 [BINS].
       each: how often each value has come; None: too many different ones have.
       whole: the column is of whole numbers or booleans.
+      width: no row has more values than that; 1, but for lists.
     """
 
     # Numbers of smaller magnitude count as zero.
@@ -69,12 +71,16 @@ class Sketch:
         self.counts = np.zeros(BINS, np.int64)
         self.each: dict[float, int] | None = {}
         self.whole = True
+        self.width = 1
 
     def add(self, array: pa.Array) -> None:
         """Counts the values of a column of numbers or booleans; of a list, those in it."""
+        width = 1
         while isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
             self.nulls += array.null_count
+            width *= max(1, pc.max(pc.list_value_length(array)).as_py() or 0)
             array = array.flatten()
+        self.width = max(self.width, width)
         self.nulls += array.null_count
         known = array.drop_null() if array.null_count else array
         if pa.types.is_boolean(known.type):
@@ -93,6 +99,7 @@ class Sketch:
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
         self.counts += other.counts
         self.whole = self.whole and other.whole
+        self.width = max(self.width, other.width)
         if other.each is None:
             self.each = None
         else:
@@ -121,19 +128,27 @@ class Sketch:
                 high = self.most if index == BINS - 1 else min(high, self.most)
             yield Bin(low, high, int(self.counts[index]))
 
-    def quantile(self, share: float) -> float | None:
-        """Returns a value of the bin with the value that this share does not exceed; None without values."""
+    def quantile(self, share: float, whole: bool = False) -> float | None:
+        """Returns a value of the bin with the value that this share does not exceed; None without values.
+
+        Args:
+          whole: also one beyond the least or the most value; otherwise that one is returned.
+        """
         if not self.count:
             return None
+        middle = sum(self.bin_at(share)) / 2
+        if self.whole:  # a bin of one whole number is that number: its end that is nearer to zero
+            middle = float(math.trunc(middle))
+        return middle if whole else min(max(middle, self.least), self.most)
+
+    def bin_at(self, share: float) -> tuple[float, float]:
+        """Returns the ends of the bin with the value that this share does not exceed; there is a value at least."""
         rank = max(1, math.ceil(share * self.count))
-        low, high = edges(int(np.searchsorted(np.cumsum(self.counts), rank)))
-        middle = (low + high) / 2
-        if self.whole:  # a bin of one whole number is that number
-            middle = float(math.floor(middle) if low <= math.floor(middle) else math.ceil(middle))
-        return min(max(middle, self.least), self.most)
+        return edges(int(np.searchsorted(np.cumsum(self.counts), rank)))
 
     def _add_numbers(self, numbers: np.ndarray) -> None:
-        total = float(numbers.sum())
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(numbers.sum())
         if not math.isfinite(total):  # or the numbers are too large for their sum
             finite = numbers[np.isfinite(numbers)]
             self.not_finite += len(numbers) - len(finite)

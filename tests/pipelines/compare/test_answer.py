@@ -111,7 +111,7 @@ def test_claims_on_jobs(name: str) -> None:
     assert claims(answered(found))[number].verdict == verdict
 
 
-@pytest.mark.parametrize(("worker_p50", "verdict"), [(1.0, HOLDS), (9.0, FAILS)])
+@pytest.mark.parametrize(("worker_p50", "verdict"), [(1.0, HOLDS), (9.0, FAILS), (2.9, TIED), (3.1, TIED)])
 def test_claims_on_latency_are_of_one_rate(worker_p50: float, verdict: str) -> None:
     found = found_of(streams=[stream(500, worker_p50), stream(1000, 99)])
     found[1].streams = [stream(250, 0.1), stream(500, 3.0)]
@@ -119,7 +119,9 @@ def test_claims_on_latency_are_of_one_rate(worker_p50: float, verdict: str) -> N
     assert claim.verdict == verdict and "at 500 messages a second" in claim.reason
 
 
-@pytest.mark.parametrize(("grpc_alone", "grpc_together", "verdict"), [(100, 3000, HOLDS), (400, 400, FAILS)])
+@pytest.mark.parametrize(
+    ("grpc_alone", "grpc_together", "verdict"), [(100, 3000, HOLDS), (400, 400, FAILS), (400, 4100, TIED)]
+)
 def test_the_claim_on_mini_batches_compares_the_rates_that_are_held(
     grpc_alone: float, grpc_together: float, verdict: str
 ) -> None:
@@ -208,6 +210,37 @@ def test_a_way_that_costs_hardly_less_does_not_beat_the_worker() -> None:
     assert worker is not None and grpc is not None and grpc < worker < 1.1 * grpc
     assert result.at_rest is not None and result.at_rest.found.way is WORKER
     assert "needs no server, and costs hardly more" in render(as_result(result))
+
+
+def test_a_tie_behind_the_fastest_is_none_with_the_fastest() -> None:
+    found = [
+        measured(WORKER, (9, 9.5), cpu=8.0),
+        measured(GRPC, (9.2, 9.6), cpu=5.0, server=9.0),
+        measured(REST, (5, 5.1), cpu=50.0, server=60.0),
+    ]
+    result = answered(found)
+    assert [(line.found.way, line.rank) for line in result.lines] == [(REST, 1), (WORKER, 2), (GRPC, 2)]
+    assert result.at_rest is not None and result.at_rest.found.way is WORKER
+    text = render(as_result(result))
+    assert "At rest: in the worker, the cheapest: a row costs" in text and "ties with" not in text
+
+
+def test_a_worker_that_ties_with_the_cheapest_is_not_called_hardly_dearer() -> None:
+    found = [
+        measured(WORKER, (9, 9.5), cpu=80.0),
+        measured(GRPC, (9.2, 9.6), cpu=5.0, server=9.0),
+        measured(REST, (5, 5.1), cpu=50.0, server=60.0),
+    ]
+    result = answered(found)
+    assert result.at_rest is not None and result.at_rest.found.way is WORKER
+    assert "which needs no server, and ties with the cheapest" in render(as_result(result))
+
+
+def test_no_secret_is_in_what_is_to_be_pasted() -> None:
+    flags = ("--rpc_headers=authorization=Bearer s3cret", "--rpc_headers=@headers.txt", "--signature=s")
+    text = render(as_result(answered(found_of()), flags))
+    assert "s3cret" not in text
+    assert "--rpc_headers=... --rpc_headers=@headers.txt --signature=s" in text
 
 
 def test_jobs_that_noise_has_turned_round_count_in_no_figure() -> None:

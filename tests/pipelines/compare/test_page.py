@@ -48,6 +48,11 @@ def test_a_comparison_without_measurements_makes_a_page_too() -> None:
     assert len(claims(result.answer)) == 4
 
 
+def test_no_secret_is_on_it() -> None:
+    result = as_result(answered(found_of()), ("--rpc_headers=authorization=Bearer s3cret",))
+    assert "s3cret" not in str(to_page(result))
+
+
 def test_it_is_one_small_page_without_requests() -> None:
     pytest.importorskip("vl_convert")
     html = render_page(page())

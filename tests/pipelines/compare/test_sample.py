@@ -38,3 +38,9 @@ def test_other_files_are_there_several_times(name: str, format_: str, plain: boo
     found = grown(tmp_path, name, b"whole", format_, 4, plain)
     assert len(found) == 4 and {path.read_bytes() for path in found} == {b"whole"}
     assert all(path.name.endswith(name) for path in found)
+
+
+def test_a_sample_once_is_no_copy(tmp_path: Path) -> None:
+    """It may be large, and a copy is made in memory."""
+    (found,) = grown(tmp_path, "a.csv", b"x,y\n1,2\n", "csv", 1)
+    assert found.is_symlink() and found.name.endswith("a.csv") and found.read_bytes() == b"x,y\n1,2\n"

@@ -127,3 +127,17 @@ def test_a_row_without_a_prediction_is_told() -> None:
         sender(0, 1, lambda start, stop: everyone.set())
         assert everyone.wait(60)
     assert "no such row" in str(sender.error)
+
+
+def test_messages_that_are_given_up_do_not_delay_those_of_the_next_load() -> None:
+    model, answered = FakeModel(gated=True), threading.Event()
+    with scheduling(model, max_batch_size=1, max_in_flight=1) as scheduler:
+        overloaded = RowSender(scheduler, ROWS, True)
+        overloaded(0, 6, lambda start, stop: None)
+        model.await_call()
+        overloaded.give_up()
+        following = RowSender(scheduler, ROWS, True)
+        following(6, 7, lambda start, stop: answered.set())
+        model.let_go(2)
+        assert answered.wait(60)
+    assert [feeds["x"].tolist() for feeds in model.calls] == [[0], [6]] and following.error is None

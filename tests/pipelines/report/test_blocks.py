@@ -76,6 +76,28 @@ def test_private_blocks_do_not_end_where_the_extremes_are() -> None:
     assert found.blocks[0][0] != values.min() and found.blocks[-1][1] != values.max()
 
 
+def test_private_blocks_end_where_bins_do_also_where_the_values_are_close_together() -> None:
+    values = np.random.default_rng(3).uniform(99.3, 100.9, 5_000)
+    found = blocks_of(sketch_of(values), private=True)
+    assert (found.blocks[0][0], found.blocks[-1][1]) == (96.0, 104.0)
+
+
+def test_where_private_blocks_lie_no_lone_value_tells() -> None:
+    often = [20.0] * 100 + [30.0] * 100
+    assert blocks_of(sketch_of([*often, 33.7]), private=True).blocks == blocks_of(sketch_of(often), private=True).blocks
+
+
+def test_many_values_of_one_private_row_are_not_drawn() -> None:
+    sketch = Sketch()
+    sketch.add(pa.array([[7.5] * 50, *[[1.0] * 50] * 20]))
+    assert [count for _, _, count in blocks_of(sketch, private=True).blocks] == [1000]
+
+
+def test_a_column_that_is_nearly_always_zero_shows_the_others() -> None:
+    found = blocks_of(sketch_of([*[-1.0] * 10, *[0.0] * 30_000, *np.linspace(100, 130, 70)]), private=False)
+    assert found.blocks[-1][1] == pytest.approx(130)
+
+
 def test_without_values_there_are_no_blocks() -> None:
     assert blocks_of(sketch_of([]), private=False).blocks == ()
     assert blocks_of(sketch_of([1.5, 2.5]), private=True).blocks == ()

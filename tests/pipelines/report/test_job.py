@@ -153,7 +153,7 @@ def test_where_rows_are_private_no_value_of_a_row_is_told(mode: str) -> None:
     options = dataclasses.replace(OPTIONS, failure_payload=mode)
     page = batch_page(SUMMARY, options, seen())
     table = section(page, "Inputs of the model in numbers").data
-    assert not {"min", "max"} & set(table.names)
+    assert not {"mean", "min", "max"} & set(table.names)
     extreme = observed().inputs.sketches["pay"]
     told = [cell for each in page.sections if each.data for row in each.data.rows for cell in row]
     assert SECRET not in told and extreme.least not in told
@@ -172,6 +172,11 @@ def test_what_other_processes_have_seen_is_said_to_be_unknown() -> None:
     page = batch_page(SUMMARY, OPTIONS, Seen(Record(), {}))
     assert "other processes" in page.notes[0]
     assert [each.group for each in page.sections if each.group in ("Predictions", "Inputs of the model")] == []
+
+
+def test_a_job_whose_files_cannot_be_read() -> None:
+    failed = dataclasses.replace(SUMMARY, rows_in=0, predictions=0, failures=1, failures_by={"read": {"OSError": 1}})
+    assert figures(batch_page(failed, OPTIONS, Seen(Record(), {})))["Failures"] == "1"
 
 
 def test_a_job_without_rows() -> None:

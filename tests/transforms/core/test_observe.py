@@ -54,11 +54,13 @@ def test_a_record_comes_through_a_file() -> None:
     }
     record.inputs.sketches.update(columns)
     record.inputs.rows, record.inputs.sketched = 1000, 900
+    record.inputs.shortened, columns["many"].width = True, 7
     record.timeline.add(1.7e9, 5)
     record.timeline.add(1.7e9 + 500, 7)
     record.versions.update({None: 3, 4: 5})
     back = from_json(to_json(record))
     assert (back.inputs.rows, back.inputs.sketched, back.outputs.sketches) == (1000, 900, {})
     assert (back.versions, back.timeline.points()) == (record.versions, record.timeline.points())
+    assert (back.inputs.shortened, back.outputs.shortened, back.inputs.sketches["many"].width) == (True, False, 7)
     for name, sketch in columns.items():
         assert_same(back.inputs.sketches[name], sketch)

@@ -81,6 +81,15 @@ def test_of_long_lists_some_rows_are_looked_at() -> None:
     pixels = pa.RecordBatch.from_pydict({"pixels": [[1.0] * 1000] * 100})
     seen.see_inputs(pixels, ["pixels"])
     assert seen.record.inputs.sketches["pixels"].count == 16_000
+    assert seen.record.inputs.shortened
+
+
+def test_of_a_slice_of_lists_only_its_own_values_count() -> None:
+    seen = Observed(Clock(), Clock(), Clock())
+    many = pa.RecordBatch.from_pydict({"pixels": [[1.0] * 10] * 10_000})
+    seen.see_inputs(many.slice(0, 1000), ["pixels"])
+    assert seen.record.inputs.sketches["pixels"].count == 10_000
+    assert not seen.record.inputs.shortened
 
 
 def test_an_empty_batch_is_no_harm() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,17 @@ def test_a_quantile_of_whole_numbers_is_whole(values: list[int], share: float) -
         assert found == exact
 
 
+def test_quantiles_of_whole_numbers_of_any_sign_and_size() -> None:
+    assert sketch_of([-100, -16, -16, -16]).quantile(0.5) == -16
+    large = sketch_of([0, 5 * 10**18, 5 * 10**18, 9 * 10**18])
+    assert large.quantile(0.5) == pytest.approx(5e18, rel=0.032)
+
+
+def test_the_median_of_a_bin_tells_no_extreme_if_that_is_asked_for() -> None:
+    sketch = sketch_of([99.0, 99.5])
+    assert (sketch.quantile(0.5), sketch.quantile(0.5, whole=True)) == (99.0, 98.0)
+
+
 @given(st.lists(NUMBERS, max_size=200))
 def test_counts_and_moments_are_those_of_numpy(values: list[float]) -> None:
     sketch = sketch_of([*values, None, math.nan, math.inf], kind=pa.float64())
@@ -86,8 +98,34 @@ def test_a_bin_holds_its_numbers(value: float) -> None:
     (index,) = bin_indices(np.array([value])).tolist()
     low, high = edges(index)
     assert 0 <= index < BINS
-    if 2.0**-30 <= abs(value) < 2.0**54:
+    if 2.0**-30 <= abs(value) < 2.0**64:
         assert low <= value <= high and high - low <= 0.0626 * abs(low if value > 0 else high)
+
+
+def test_infinities_of_both_signs_and_sums_that_are_too_large_warn_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sketch = sketch_of([math.inf, -math.inf, 1.0], [1.7e308, 1.7e308])
+    assert (sketch.count, sketch.not_finite) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("column", "width"),
+    [
+        (pa.array([1, 2]), 1),
+        (pa.array([[1, 2, 3], None, [4]]), 3),
+        (pa.array([[[1], [2, 3]], [[4, 5, 6]]]), 6),
+        (pa.array([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)), 2),
+        (pa.array([[], None], pa.list_(pa.int8())), 1),
+    ],
+)
+def test_no_row_has_more_values_than_its_width(column: pa.Array, width: int) -> None:
+    sketch = Sketch()
+    sketch.add(column)
+    assert sketch.width == width
+    other = sketch_of([1])
+    other.merge(sketch)
+    assert other.width == width
 
 
 def test_bins_touch_and_rise() -> None:
@@ -98,13 +136,13 @@ def test_bins_touch_and_rise() -> None:
 def test_numbers_beyond_the_bins_are_in_the_outermost() -> None:
     sketch = sketch_of([-1e300, 1e-300, 1e300])
     assert [(each.low, each.high) for each in sketch.bins()] == [
-        (-1e300, -(2.0**53) * (1 + 15 / 16)),
+        (-1e300, -(2.0**63) * (1 + 15 / 16)),
         (-(2.0**-30), 2.0**-30),
-        (2.0**53 * (1 + 15 / 16), 1e300),
+        (2.0**63 * (1 + 15 / 16), 1e300),
     ]
     assert (sketch.quantile(0.0), sketch.quantile(1.0)) == (
-        pytest.approx(-(2.0**54), rel=0.04),
-        pytest.approx(2.0**54, rel=0.04),
+        pytest.approx(-(2.0**64), rel=0.04),
+        pytest.approx(2.0**64, rel=0.04),
     )
     assert sketch_of([1e300]).quantile(0.5) == 1e300
 
