@@ -204,7 +204,7 @@ def show(options: CompareOptions, result: Result) -> int:
         write_text(options.report_file, render_page(to_page(result)))
     best = result.answer.at_rest
     if options.write_config and best:
-        values = config_values(best.found.way.uri, [*result.job_flags, *best.flags])
+        values = config_values(best.found.way.uri, result.flags(best))
         write_text(options.write_config, config_text(values))
     if result.interrupted:
         sys.stderr.write("sluice compare: interrupted\n")

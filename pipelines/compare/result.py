@@ -33,6 +33,11 @@ class Result:
     notes: tuple[str, ...]
     interrupted: bool = False
 
+    def flags(self, line: Line) -> list[str]:
+        """Returns the flags of a way beside --model, each once: what the user gave was not searched for."""
+        given = {flag.partition("=")[0] for flag in self.job_flags}
+        return [*self.job_flags, *(flag for flag in line.flags if flag.partition("=")[0] not in given)]
+
 
 def machine() -> str:
     """Returns what the figures are of: cores, Python, versions."""

@@ -194,7 +194,7 @@ def _reason(answer: Answer) -> str:
 
 def paste(result: Result, line: Line) -> str:
     """Returns the command of a way. Whoever gave secrets puts them in: a page may be sent to others."""
-    flags = [f"--model={line.found.way.uri}", *map(_without_secret, result.job_flags), *line.flags]
+    flags = [f"--model={line.found.way.uri}", *map(_without_secret, result.flags(line))]
     return f"sluice batch {shlex.join(flags)} --input ... --output ..."
 
 

@@ -236,6 +236,14 @@ def test_a_worker_that_ties_with_the_cheapest_is_not_called_hardly_dearer() -> N
     assert "which needs no server, and ties with the cheapest" in render(as_result(result))
 
 
+def test_a_setting_that_the_user_gave_is_told_once() -> None:
+    """A file for --config with a list of two would be refused."""
+    result = as_result(answered(found_of(best=Point(64, 2))), ("--max_batch_size=64", "--signature=s"))
+    assert result.answer.at_rest is not None
+    assert result.flags(result.answer.at_rest) == ["--max_batch_size=64", "--signature=s", "--max_in_flight=2"]
+    assert "--model=model --max_batch_size=64 --signature=s --max_in_flight=2 --input" in render(result)
+
+
 def test_no_secret_is_in_what_is_to_be_pasted() -> None:
     flags = ("--rpc_headers=authorization=Bearer s3cret", "--rpc_headers=@headers.txt", "--signature=s")
     text = render(as_result(answered(found_of()), flags))
