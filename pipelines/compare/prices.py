@@ -45,10 +45,12 @@ class Prices:
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Prices) if field.default is dataclasses.MISSING)
+# Those of them that are no amounts of money.
+_NO_MONEY = ("vertex_node_vcpus", "vertex_job_start_minutes")
 
 
 def read_prices(path: str = "") -> Prices:
-    """Returns the prices of a file; those that it lacks are the defaults.
+    """Returns the prices of a file; those that it lacks are the defaults, if it is in their currency.
 
     Args:
       path: JSON in the form of prices.json; "": the defaults.
@@ -59,6 +61,7 @@ def read_prices(path: str = "") -> Prices:
     table = _read(DEFAULTS)
     if path:
         own = _read(path)
+        _check_currency(path, own, table["currency"])
         table |= own | {"prices": table["prices"] | own["prices"]}
     values = {name: table["prices"][name]["value"] for name in _NAMES}
     sources = tuple((name, f"{values[name]:g}", *_text(table["prices"][name])) for name in _NAMES)
@@ -81,6 +84,15 @@ def _read(path: str) -> dict[str, Any]:
         if problem := _problem(name, price):
             raise UsageError(f"--prices {path}: {name!r} {problem}")
     return found
+
+
+def _check_currency(path: str, own: dict[str, Any], currency: str) -> None:
+    """Checks that no amounts of two currencies will be summed."""
+    missing = [name for name in _NAMES if name not in own["prices"] and name not in _NO_MONEY]
+    if own.get("currency", currency) != currency and missing:
+        raise UsageError(
+            f"--prices {path}: it is in {own['currency']}, so it has to name all prices; it lacks {', '.join(missing)}"
+        )
 
 
 def _problem(name: str, price: object) -> str:

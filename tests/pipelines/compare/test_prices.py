@@ -35,11 +35,20 @@ def price(value: object = 0.1, day: str = "2030-01-02", source: str = "our contr
 
 
 def test_a_users_prices_replace_those_that_they_name(tmp_path: Path) -> None:
-    path = written(tmp_path, {"currency": "EUR", "prices": {"batch_vcpu_hour": price(0.02)}})
+    path = written(tmp_path, {"region": "r", "prices": {"batch_vcpu_hour": price(0.02)}})
     found, defaults = read_prices(path), read_prices()
-    assert found.batch_vcpu_hour == 0.02 and found.currency == "EUR" and found.region == defaults.region
+    assert found.batch_vcpu_hour == 0.02 and found.currency == defaults.currency and found.region == "r"
     assert found.batch_gb_hour == defaults.batch_gb_hour
     assert ("batch_vcpu_hour", "0.02", "2030-01-02", "our contract") in found.sources
+
+
+def test_amounts_of_two_currencies_are_not_summed(tmp_path: Path) -> None:
+    names = [name for name, *_ in read_prices().sources if name.endswith("_hour")]
+    every = {"currency": "EUR", "prices": {name: price() for name in names}}
+    assert read_prices(written(tmp_path, every)).currency == "EUR"
+    every["prices"] = {name: price() for name in names[1:]}
+    with pytest.raises(UsageError, match=f"it is in EUR, so it has to name all prices; it lacks {names[0]}$"):
+        read_prices(written(tmp_path, every))
 
 
 @pytest.mark.parametrize(
