@@ -97,6 +97,7 @@ bench-bigquery: $(VENV)/.installed-test $(BIGQUERY)/.installed
 
 # Tests at their full sizes, real files of packages, then a streaming job for as long as is asked.
 soak: $(VENV)/.installed-test $(BIGQUERY)/.installed
+	$(PIP) install --constraint constraints.txt --editable ".[bench,test]"
 	SOAK=1 $(PYTEST) -m soak
 	$(BIN)/python -m benchmarks.real_files
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)

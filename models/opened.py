@@ -14,6 +14,9 @@ from sluice.models.cache import ModelRecipe, open_scheduler
 from sluice.models.files import ModelFiles
 from sluice.models.saved_model.versions import find_version
 
+# So many models stay open, those that were used last: who tries one after the other would fill the memory.
+_MOST = 8
+
 
 @dataclasses.dataclass
 class _Opened:
@@ -67,11 +70,19 @@ class OpenedModels:
             opened = self._opened.get(key)
             if opened is None or opened.stamp != stamp:
                 before, opened = opened, _Opened(self._open(pinned, files), stamp)
-                self._opened[key] = opened
                 if before is not None and self._replace(before):
                     before.scheduler.close()
             opened.users += 1
+            self._opened.pop(key, None)
+            self._opened[key] = opened  # the last one
+            self._drop_oldest()
             return opened
+
+    def _drop_oldest(self) -> None:
+        for key in list(self._opened)[:-_MOST]:
+            oldest = self._opened.pop(key)
+            if self._replace(oldest):
+                oldest.scheduler.close()
 
     def _give_back(self, opened: _Opened) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from tests.support.fast import refuse_tensorflow
 from tests.support.paths import ROOT
 from tests.support.quiet_worker import send_less
 from tests.support.selection import reaches
-from tests.support.sizes import example_count
+from tests.support.sizes import SOAK, example_count
 
 # No test depends on time: a busy machine draws the first example, and makes the first call, in seconds.
 # A directory of a test may hold files of several of its examples.
@@ -68,6 +68,9 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 @pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out is left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what takes long, and puts it first, so that no worker is left with it at the end."""
+    if not SOAK and (left := [item for item in items if item.get_closest_marker("soak_only")]):
+        items[:] = [item for item in items if not item.get_closest_marker("soak_only")]
+        config.hook.pytest_deselected(items=left)
     for item in items:
         fixtures = _fixtures(item)
         job = item.path.parent == _JOBS or item.get_closest_marker("job")

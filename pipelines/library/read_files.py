@@ -44,7 +44,7 @@ class ReadFiles(ReadPatterns):
       limit: read so many rows, the first in the order of the files' names, by one worker; 0: all.
 
     Raises:
-      UsageError: no file matches, one cannot be read, or it and the model do not fit.
+      UsageError: no file is named or matches, one cannot be read, or it and the model do not fit.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class ReadFiles(ReadPatterns):
         if format not in ("", *FORMATS):
             raise UsageError(f"format is {format!r}; give one of {', '.join(FORMATS)}")
         inputs = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        if not inputs:
+            raise UsageError("paths names no file; give a path, a glob or a directory, or several")
         csv = CsvOptions(delimiter, column_names=tuple(column_names), null_values=tuple(null_values))
         with launch_errors():
             source = find_source(inputs, format, csv)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.plan.batch_sinks import check_files
@@ -63,9 +64,9 @@ class WriteFiles(Composite):
 
     def expand(self, rows: beam.PCollection) -> Written:
         committer = _committer(self._destination.target(_job()), self._overwrite, rows)
-        batches = rows
+        batches = _in_one_window(rows, "Unwindow")
         if rows.element_type is not pa.RecordBatch:
-            batches = rows | "Gather" >> beam.ParDo(GatherRows(self._schema))
+            batches = batches | "Gather" >> beam.ParDo(GatherRows(self._schema))
         format_ = FirstBatchFormat(self._destination.format, self._flatten)
         shards, failures = batches | "Write" >> WriteShards(committer.target, format_)
         return Written((shards, batches) | "Publish" >> Publish(committer), failures)
@@ -94,10 +95,18 @@ class WriteFailures(Composite):
     def expand(self, failures: beam.PCollection[Failure] | tuple[beam.PCollection[Failure], ...]) -> beam.PCollection:
         parts = failures if isinstance(failures, tuple) else (failures,)
         committer = _committer(failures_target(self._path, _job()), self._overwrite, *parts)
+        parts = tuple(_in_one_window(part, f"Unwindow{place}") for place, part in enumerate(parts))
         writer = WriteFailureShards(committer.target, self._payload)
         # A Flatten before the writer would hold all failures in memory on a local runner.
         shards = [part | f"Write{place}" >> writer for place, part in enumerate(parts)] | "Parts" >> beam.Flatten()
         return (shards,) | "Publish" >> Publish(committer)
+
+
+def _in_one_window(elements: beam.PCollection, label: str) -> beam.PCollection:
+    """Returns the same elements without the windows that they may have: the files are one set, of all of them."""
+    if elements.windowing.is_default():
+        return elements
+    return elements | label >> beam.WindowInto(GlobalWindows())
 
 
 def _job() -> str:

@@ -47,6 +47,8 @@ def plan_output(
     """
     present = {*source.names, *(name for name, _ in plan.spec.columns)} if raw else {name for name, _ in plan.columns}
     added = added_columns(signature, prefix, model_columns, present)
+    if not raw:  # scored rows have these columns even where the files have not
+        _check_names([], [name for name in (MODEL_COLUMN, VERSION_COLUMN) if name in present])
     columns = [] if raw else [pa.field(name, kind) for name, kind in plan.columns]
     raw_names = source.names if raw and source.format == CSV else ()
     spec = OutputSpec(format_, pa.schema(columns + added), raw, flatten, raw_names)

@@ -82,6 +82,25 @@ def test_a_broken_export_is_an_error_and_leaves_what_was_open(base: Path) -> Non
     opened.close()
 
 
+def test_the_models_that_were_used_last_stay_open() -> None:
+    opener = Opener()
+    opened = OpenedModels(opener)
+
+    def use(number: int) -> None:
+        with opened.lend(recipe_of(f"grpc://h:1/m{number}"), LocalFiles()):
+            pass
+
+    with opened.lend(recipe_of("grpc://h:1/m0"), LocalFiles()):
+        for number in (1, 2, 3, 4, 5, 6, 7, 1, 8, 9):
+            use(number)
+        assert [place for place, model in enumerate(opener.models) if model.closed] == [2]
+    assert opener.models[0].closed, "its call has ended"
+    use(1)
+    assert len(opener.models) == 10, "it is open"
+    opened.close()
+    assert all(model.closed for model in opener.models)
+
+
 def test_a_served_model_has_no_files_here() -> None:
     opener = Opener()
     opened = OpenedModels(opener)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from sluice.models.errors import UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.column_types import type_fits
+from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 
 # The errors of pyarrow, and of numbers, that mean that a value does not fit.
 MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -198,9 +199,10 @@ def joined(fields: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, An
 
 def name_taken(names: Sequence[str]) -> UsageError:
     """Returns the error for input columns that have the names of outputs."""
-    return UsageError(
-        f"the rows have the names of the model's outputs ({', '.join(names)}): give output_prefix, or rename them"
-    )
+    remedy = "give output_prefix, or rename them"
+    if any(name in (MODEL_COLUMN, VERSION_COLUMN) for name in names):  # of rows that a model has been at before
+        remedy = "rename them, or leave them out; output_prefix does not rename _model and _version"
+    return UsageError(f"the rows have the names of the model's outputs ({', '.join(names)}): {remedy}")
 
 
 def row_bytes(row: object) -> int:

@@ -52,6 +52,11 @@ class Work:
     def done(self) -> bool:
         return all(ticket.future.done() for _, ticket in self.tickets)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are kept until the answer is there."""
+        return self.batch.nbytes
+
     def wait(self, secs: float) -> bool:
         """Waits for up to `secs`; returns whether the work is done."""
         return not concurrent.futures.wait([ticket.future for _, ticket in self.tickets], secs).not_done
@@ -136,7 +141,7 @@ class PredictBatches(beam.DoFn):
     def _add(self, work: Work) -> Iterator[_Output]:
         """Adds a batch to those in work; yields what has finished, and waits for it if too much is in work."""
         self._work.append(work)
-        self._rows, self._bytes = self._rows + work.batch.num_rows, self._bytes + work.batch.nbytes
+        self._rows, self._bytes = self._rows + work.batch.num_rows, self._bytes + work.nbytes
         while self._work and (self._work[0].done or self._rows > self._max_rows or self._bytes > self._max_bytes):
             yield from self._emit()
         self._report_throttling()
@@ -154,7 +159,7 @@ class PredictBatches(beam.DoFn):
         if self._is_endless:
             self._check_proven(work.batch, predictions)
         self._work.popleft()
-        self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.batch.nbytes
+        self._rows, self._bytes = self._rows - work.batch.num_rows, self._bytes - work.nbytes
         yield from self._outputs(work, predictions)
 
     def _outputs(self, work: Work, predictions: list[tuple[Group, Prediction]]) -> Iterator[_Output]:

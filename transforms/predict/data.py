@@ -192,8 +192,8 @@ def score_columns(rows: Columns, scheduler: Scheduler, output_prefix: str = "") 
     work: collections.deque[_Slice] = collections.deque()
     done: list[Answers] = []
     try:
-        for start in range(0, rows.rows, _SLICE_ROWS):
-            work.append(_submit(rows, start, scheduler))
+        for start, stop in _slices(rows):
+            work.append(_submit(rows, start, stop, scheduler))
             if len(work) == _SLICES:
                 done.append(_finish(work[0], scheduler.model, output_prefix))
                 work.popleft()
@@ -210,8 +210,15 @@ def score_columns(rows: Columns, scheduler: Scheduler, output_prefix: str = "") 
     )
 
 
-def _submit(rows: Columns, start: int, scheduler: Scheduler) -> _Slice:
-    stop = min(rows.rows, start + _SLICE_ROWS)
+def _slices(rows: Columns) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < rows.rows:
+        stop = rows.end(start, min(rows.rows, start + _SLICE_ROWS))
+        yield start, stop
+        start = stop
+
+
+def _submit(rows: Columns, start: int, stop: int, scheduler: Scheduler) -> _Slice:
     batch, misfits = rows.columns(start, stop, scheduler.model.signature)
     places = np.arange(start, stop)
     failures = [FailedRow(start + row, BIND, "InvalidRow", text) for row, text in misfits.items()]

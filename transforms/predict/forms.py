@@ -5,7 +5,7 @@ pandas is not imported here: whoever has a DataFrame has imported it.
 
 import collections
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,13 @@ import pyarrow as pa
 from sluice.models.errors import FailedRow, UsageError
 from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.column_types import type_fits
-from sluice.transforms.core.rows import MISFIT, column_of, fields_of, input_columns, joined, to_batch
+from sluice.transforms.core.rows import MISFIT, column_of, fields_of, input_columns, joined, row_bytes, to_batch
+
+# Values of Python become columns in parts of some 16 MB: the numbers of an array are objects on the way, which take
+# many times its bytes. How large the rows are, a few of them show.
+_PART_BYTES = 16 << 20
+_LOOKED_AT = 16
+_OBJECT = np.dtype(object)
 
 _NO_FORM = "data is a pandas DataFrame, an Arrow Table or RecordBatch, or a list of dicts"
 
@@ -25,6 +31,9 @@ class Columns(Protocol):
     @property
     def rows(self) -> int:
         """How many rows there are."""
+
+    def end(self, start: int, stop: int) -> int:
+        """Returns where the part of rows [start, stop) ends, of a row at least, that may become columns at once."""
 
     def columns(self, start: int, stop: int, signature: Signature) -> tuple[pa.RecordBatch, dict[int, str]]:
         """Returns rows [start, stop) as columns for the model, and those that cannot be, from 0, with the reason."""
@@ -68,6 +77,9 @@ class _Rows:
     def __init__(self, rows: list[Any]) -> None:
         self._rows, self.rows = rows, len(rows)
 
+    def end(self, start: int, stop: int) -> int:
+        return _end(start, stop, lambda place: row_bytes(self._rows[place]))
+
     def columns(self, start: int, stop: int, signature: Signature) -> tuple[pa.RecordBatch, dict[int, str]]:
         self._first = input_columns(signature)[0].name
         return to_batch(self._rows[start:stop], signature)
@@ -93,6 +105,9 @@ class _Arrow:
         self._is_batch = isinstance(data, pa.RecordBatch)
         self._table = pa.Table.from_batches([data]) if self._is_batch else data
         self.rows, self.names = self._table.num_rows, _once(self._table.column_names)
+
+    def end(self, start: int, stop: int) -> int:
+        return stop
 
     def columns(self, start: int, stop: int, signature: Signature) -> tuple[pa.RecordBatch, dict[int, str]]:
         there = set(self.names)
@@ -121,6 +136,10 @@ class _Frame:
     def __init__(self, frame: Any) -> None:
         self._frame, self.rows = frame, len(frame)
         self.names: Sequence[str] = _once(list(self._frame.columns))
+        self._objects = [frame[name] for name, kind in zip(self.names, frame.dtypes, strict=True) if kind == _OBJECT]
+
+    def end(self, start: int, stop: int) -> int:
+        return _end(start, stop, lambda place: row_bytes([column.iat[place] for column in self._objects]))
 
     def columns(self, start: int, stop: int, signature: Signature) -> tuple[pa.RecordBatch, dict[int, str]]:
         part, there, misfits = self._frame.iloc[start:stop], set(self.names), dict[int, str]()
@@ -138,6 +157,13 @@ class _Frame:
     def failures(self, failed: Sequence[FailedRow]) -> object:
         labels = self._frame.index.take(np.array([each.row for each in failed], np.int64))
         return _failure_table(failed).to_pandas().set_index(labels)
+
+
+def _end(start: int, stop: int, size_of: Callable[[int], int]) -> int:
+    """Returns where a part of rows ends that has some `_PART_BYTES`, if no row is larger than those looked at."""
+    looked_at = range(start, stop, max(1, (stop - start) // _LOOKED_AT))
+    largest = max(1, *map(size_of, looked_at))
+    return min(stop, start + max(1, _PART_BYTES // largest))
 
 
 def _series(series: Any, spec: ColumnSpec, misfits: dict[int, str]) -> pa.Array:

@@ -33,9 +33,18 @@ class _Row:
 
 @dataclasses.dataclass
 class _RowsWork(Work):
-    """Rows that have been submitted together. `batch` has the columns of the model only."""
+    """Rows that have been submitted together. `batch` has the columns of the model only.
+
+    Attributes:
+      size: the bytes of the rows, with all of their fields.
+    """
 
     rows: list[_Row]
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.batch.nbytes + self.size
 
 
 @beam.typehints.with_output_types(Any, failures=Failure)
@@ -71,7 +80,7 @@ class PredictRows(PredictBatches):
         yield from super().finish_bundle()
 
     def _flush(self) -> Iterator[Any]:
-        rows, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        rows, size, self._gathered, self._gathered_bytes = self._gathered, self._gathered_bytes, [], 0
         batch, misfits = to_batch([each.row for each in rows], self._scheduler.model.signature)
         if misfits:
             failed = [FailedRow(place, BIND, "InvalidRow", text) for place, text in sorted(misfits.items())]
@@ -82,7 +91,7 @@ class PredictRows(PredictBatches):
             rows, batch = [rows[place] for place in kept], batch.take(pa.array(kept, pa.int64()))
         if rows:
             errors, tickets = self._submit(batch)
-            yield from self._add(_RowsWork(batch, errors, tickets, (), rows[0].timestamp, rows))
+            yield from self._add(_RowsWork(batch, errors, tickets, (), rows[0].timestamp, rows, size))
 
     def _outputs(self, work: Work, predictions: list[tuple[Group, Prediction]]) -> Iterator[Any]:
         if not isinstance(work, _RowsWork):

@@ -43,6 +43,17 @@ def test_rows_on_standard_input(
     assert lines(capsys.readouterr().out) == [{"x": 4, "p_root": 2.0}, {"x": 9, "p_root": 3.0}]
 
 
+def test_a_line_that_is_not_utf8_fails_alone(
+    picky: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = io.BytesIO('{"x": 4, "k": "é"}\n'.encode() + b'{"x": 9, "k": "\xe9"}\n{"x": 16}\n')
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given, encoding="utf-8"))
+    assert main(["predict", "--model", picky]) == 3
+    out, error = capsys.readouterr()
+    assert lines(out) == [{"x": 4, "k": "é", "root": 2.0}, {"x": 16, "root": 4.0}]
+    assert [line.split(": ")[1] for line in error.splitlines()] == ["row 1"]
+
+
 def test_rows_that_fail_are_told_and_the_others_printed(picky: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"x": 4}, {"x": "four"}, {"x": -1}, {"z": 1}, 5, {"x": True}, {"x": [9]}]
     assert main(["predict", "--model", picky, "--json", json.dumps(rows)]) == 3

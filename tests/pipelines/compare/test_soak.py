@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -25,9 +24,8 @@ from sluice.pipelines.compare.stream import Load
 from sluice.pipelines.compare.subject import Point, Subject
 from tests.support.paths import ROOT
 from tests.support.saved_models.case import save_function
-from tests.support.sizes import SOAK
 
-pytestmark = [pytest.mark.soak, pytest.mark.skipif(not SOAK, reason="it takes minutes: make soak")]
+pytestmark = [pytest.mark.soak, pytest.mark.soak_only]
 
 FORMATS = {"criteo": "csv", "natality": "csv", "mnist": "jsonl"}
 ROWS, MINUTES = 20_000, 3.0
@@ -209,7 +207,6 @@ def loadgen(flags: list[str], load: Load, directory: Path) -> tuple[float, float
     return p50, p99
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlperf_loadgen") is None, reason="pip install mlcommons-loadgen")
 @pytest.mark.parametrize("behind", ["worker", "endpoint"])
 def test_latency_is_what_mlperfs_load_generator_finds(behind: str, tmp_path: Path) -> None:
     model, sample = made("criteo", tmp_path)

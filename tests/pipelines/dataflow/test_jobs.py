@@ -336,7 +336,7 @@ def test_a_worker_with_what_is_staged_runs_all_behind_the_source(
     assert found == pytest.approx(expected, rel=1e-6)
     (failed,) = names(inputs.path("jobs/streaming/*"))
     (failure,) = [json.loads(line) for line in read_file(failed).splitlines()]
-    assert (failure["stage"], failure["payload"]) == ("decode", "bm8gSlNPTg==")
+    assert (failure["stage"], failure["payload_text"]) == ("decode", "no JSON")
 
 
 def test_a_running_job_is_updated(

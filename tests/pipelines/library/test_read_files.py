@@ -93,6 +93,8 @@ def test_a_column_with_a_default_need_not_be_there(tmp_path: Path, cases: Callab
 def test_what_cannot_be(tmp_path: Path, csv: Path) -> None:
     with pytest.raises(UsageError, match="no file matches"):
         sluice.ReadFiles(tmp_path / "none.csv")
+    with pytest.raises(UsageError, match="paths names no file"):
+        sluice.ReadFiles([])
     with pytest.raises(UsageError, match="format is 'xls'"):
         sluice.ReadFiles(csv, format="xls")
     with pytest.raises(UsageError, match="/nowhere"):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 import sluice
 from sluice.models.errors import UsageError
@@ -94,3 +95,22 @@ def test_single_rows(tmp_path: Path, cases: Callable[[str], str]) -> None:
     written = [json.loads(line) for path in tmp_path.glob("out-*") for line in path.open()]
     kept = [(row["x"], row["root"], row["tag"], row["more"]) for row in written]
     assert kept == [(4.0, 2.0, None, None), (9.0, 3.0, None, [1]), (16.0, 4.0, "c", None)]
+
+
+def test_rows_and_failures_in_windows_are_one_set_of_files_each(tmp_path: Path, cases: Callable[[str], str]) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        scored = (
+            pipeline
+            | beam.Create([{"x": 4.0}, {"x": 9.0}, {"x": -1.0}])
+            | beam.Map(lambda row: TimestampedValue(row, row["x"]))
+            | beam.WindowInto(FixedWindows(5))
+            | sluice.Predict(cases("picky"))
+        )
+        scored.rows | sluice.WriteFiles(tmp_path / "out.jsonl")
+        (scored.failures,) | sluice.WriteFailures(tmp_path / "failed")
+    rows, failed = (
+        [json.loads(line) for path in tmp_path.glob(f"{name}-*-of-*.jsonl") for line in path.open()]
+        for name in ("out", "failed")
+    )
+    assert sorted(row["root"] for row in rows) == [2.0, 3.0]
+    assert [each["stage"] for each in failed] == ["predict"]

@@ -6,9 +6,10 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature, TensorSpec
 from sluice.pipelines.plan.input_columns import InputPlan
-from sluice.pipelines.plan.output_columns import added_columns, table_columns
-from sluice.transforms.core.formats import BIGQUERY
+from sluice.pipelines.plan.output_columns import added_columns, plan_output, table_columns
+from sluice.transforms.core.formats import BIGQUERY, JSONL
 from sluice.transforms.decode.spec import InputSpec
+from sluice.transforms.files.find_source import Source
 
 MODEL = Signature("serving_default", "", (TensorSpec("x", "int64", (None,)),), (TensorSpec("y", "int64", (None,)),))
 OURS = ("_model", "_version", "_predicted_at")
@@ -56,3 +57,18 @@ def test_files_have_no_time_of_writing_and_names_only_if_they_are_asked_for() ->
     ]
     with pytest.raises(UsageError, match="give --exclude_columns _model,_version to leave"):
         added_columns(MODEL, "", True, OURS)
+
+
+@pytest.mark.parametrize("names", [("_model",), ("_version",)])
+def test_rows_that_are_decoded_cannot_bring_the_names_that_scored_rows_have(names: tuple[str, ...]) -> None:
+    source = Source(JSONL, "rows.jsonl", 1, 1, ("x", *names))
+
+    def planned(raw: bool) -> list[str]:
+        spec = plan_output(
+            source, plan("x", *names), MODEL, JSONL, raw=raw, prefix="", model_columns=False, flatten=False
+        )
+        return spec.schema.names
+
+    assert planned(raw=True) == ["y"], "the text of a row is no column"
+    with pytest.raises(UsageError, match=f"Sluice adds .{names[0]}.: give --exclude_columns {names[0]} to leave"):
+        planned(raw=False)

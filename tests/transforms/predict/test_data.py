@@ -14,7 +14,7 @@ import sluice
 from sluice.models.errors import CallError, FailedRow, Refused, RowsFailed, UsageError
 from sluice.models.interface import ModelOptions, Outputs
 from sluice.models.opened import OPENED
-from sluice.models.tensors.binding import Feeds
+from sluice.models.tensors.binding import Bound, Feeds
 from sluice.transforms.predict.data import predict
 from tests.support.fakes import FakeModel, refusing
 
@@ -115,6 +115,24 @@ def test_many_rows_stay_in_order_and_fail_alone() -> None:
     kept = np.array([x for x in range(40_000) if x not in bad])
     assert (found.rows["x"].to_numpy() == kept).all() and (found.rows["y"].to_numpy() == 2 * kept).all()
     assert found.failures["row"].to_pylist() == sorted(bad)
+
+
+@pytest.mark.parametrize("form", [list, pd.DataFrame])
+@pytest.mark.parametrize(("values", "most"), [(1 << 17, 16), (1, 40)], ids=["large", "small"])
+def test_large_rows_become_columns_a_few_at_a_time(values: int, most: int, form: Callable[[Any], Any]) -> None:
+    """The numbers of their arrays are objects on the way."""
+    bound: list[int] = []
+
+    class Seen(FakeModel):
+        def bind(self, batch: pa.RecordBatch) -> Bound:
+            bound.append(batch.num_rows)
+            return super().bind(batch)
+
+    array = np.zeros(values)
+    found = predict(Seen(), form([{"x": x, "more": array} for x in range(40)]))
+    doubled = found["y"].tolist() if isinstance(found, pd.DataFrame) else [row["y"] for row in found]
+    assert doubled == [2 * x for x in range(40)]
+    assert sum(bound) == 40 and most - 1 <= max(bound) <= most
 
 
 def test_a_model_that_is_away_is_no_fault_of_rows() -> None:

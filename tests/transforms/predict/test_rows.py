@@ -1,6 +1,6 @@
 """`Predict` on dicts, NamedTuples and beam.Rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -16,6 +16,7 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
 from sluice.models.files import LocalFiles
 from sluice.models.uri import parse_model_uri
+from sluice.transforms.predict.batches import Work
 from sluice.transforms.predict.rows import PredictRows
 from sluice.transforms.predict.transform import Predict
 
@@ -91,6 +92,19 @@ def test_large_rows_do_not_gather(model: str) -> None:
     assert not fn._gathered
 
 
+def test_all_fields_of_rows_count_towards_what_may_wait(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fn = started(model, max_batch_bytes=1000)
+    works: list[Work] = []
+
+    def add(work: Work) -> Iterator[Any]:
+        works.append(work)
+        yield from ()
+
+    monkeypatch.setattr(fn, "_add", add)
+    assert not list(fn.process({"x": 1.0, "more": b"x" * 1000}, "window", 0))
+    assert [work.nbytes > 1000 for work in works] == [True]
+
+
 def test_rows_that_are_no_columns_fail_alone(model: str) -> None:
     good, bad = outcome(started(model), [{"x": "one"}, {"x": 4.0}, {"x": [1.0, 2.0]}, 9.0])
     assert [(row["x"], row["root"]) for row in good] == [(4.0, 2.0), (9.0, 3.0)]
@@ -102,6 +116,8 @@ def test_rows_that_are_no_columns_fail_alone(model: str) -> None:
 def test_a_field_of_the_name_of_an_output_needs_a_prefix(model: str) -> None:
     with pytest.raises(UsageError, match=r"names of the model's outputs \(root\): give output_prefix"):
         outcome(started(model), [{"x": 1.0, "root": 1.0}])
+    with pytest.raises(UsageError, match=r"\(_version\): rename them, or leave them out; output_prefix does not"):
+        outcome(started(model), [{"x": 1.0, "_version": 1}])
 
 
 def test_batches_whose_type_nobody_told_are_taken_as_they_are(model: str) -> None:
