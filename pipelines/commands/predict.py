@@ -13,7 +13,6 @@ import pyarrow as pa
 from sluice.models.cache import ModelRecipe, open_scheduler
 from sluice.models.errors import FailedRow, SluiceError, UsageError
 from sluice.models.files import ModelFiles
-from sluice.models.interface import ModelOptions
 from sluice.models.saved_model.native.library import begin_to_load
 from sluice.models.saved_model.signature_reader import pick_signature
 from sluice.models.signatures import find_model
@@ -132,14 +131,4 @@ def _recipe(options: PredictOptions, files: ModelFiles) -> ModelRecipe:
         found = find_model(spec, files, endpoint, endpoint.rpc_timeout_secs)
         spec = found.spec
         defaults = parse_defaults(pick_signature(found.signatures, options.signature), options.column_defaults)
-    model = ModelOptions(
-        signature=options.signature,
-        defaults=tuple(sorted(defaults.items())),
-        intra_op_threads=options.intra_op_threads,
-        inter_op_threads=options.inter_op_threads,
-        warm_up=options.warm_up,
-        op_libraries=options.op_libraries,
-        time_limit_secs=options.model_timeout_secs,
-        endpoint=endpoint,
-    )
-    return ModelRecipe(spec, model, options.scheduler_options())
+    return ModelRecipe(spec, options.model_options(endpoint, defaults), options.scheduler_options())

@@ -1,10 +1,12 @@
 """The flags for which model to call, and how; the same for every command that calls one."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from sluice.models.batching.options import ON_UNAVAILABLE, SchedulerOptions
 from sluice.models.errors import UsageError
-from sluice.models.interface import DEFAULT_RPC_TIMEOUT_SECS, EndpointOptions
+from sluice.models.interface import DEFAULT_RPC_TIMEOUT_SECS, EndpointOptions, ModelOptions
 from sluice.models.signature import DEFAULT_SIGNATURE
 from sluice.models.uri import parse_base_url
 from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_headers, parse_names, parse_sizes
@@ -201,6 +203,23 @@ class ModelFlags(EndpointFlags):
             check_number(self, name, whole=True)
         check_number(self, "max_batch_bytes", above=0, whole=True)
         self.scheduler_options()  # checks its own values
+
+    def model_options(self, endpoint: EndpointOptions, defaults: Mapping[str, Any]) -> ModelOptions:
+        """Returns how to open and call the model.
+
+        Args:
+          defaults: by input, in the types of the signature.
+        """
+        return ModelOptions(
+            signature=self.signature,
+            defaults=tuple(sorted(defaults.items())),
+            intra_op_threads=self.intra_op_threads,
+            inter_op_threads=self.inter_op_threads,
+            warm_up=self.warm_up,
+            op_libraries=self.op_libraries,
+            time_limit_secs=self.model_timeout_secs,
+            endpoint=endpoint,
+        )
 
     def scheduler_options(self) -> SchedulerOptions:
         """Returns how to gather rows into calls."""

@@ -10,7 +10,7 @@ from google.auth.exceptions import GoogleAuthError
 
 from sluice.models.cache import ModelRecipe
 from sluice.models.errors import UsageError
-from sluice.models.interface import EndpointOptions, ModelOptions
+from sluice.models.interface import EndpointOptions
 from sluice.models.saved_model.launch import check_devices_here, check_ops
 from sluice.models.saved_model.session_options import SessionOptions
 from sluice.models.saved_model.signature_reader import pick_signature
@@ -129,17 +129,10 @@ def make_recipe(
         scheduler = dataclasses.replace(scheduler, max_batch_size=CALL_ROWS)
     return ModelRecipe(
         spec,
-        ModelOptions(
-            signature=options.signature,
+        dataclasses.replace(
+            options.model_options(endpoint, defaults),
             outputs=tuple(output.name for output in signature.outputs),
-            defaults=tuple(sorted(defaults.items())),
-            intra_op_threads=options.intra_op_threads,
-            inter_op_threads=options.inter_op_threads,
-            warm_up=options.warm_up,
-            op_libraries=options.op_libraries,
-            time_limit_secs=options.model_timeout_secs,
             devices=options.device_options(),
-            endpoint=endpoint,
             poll_secs=poll_secs,
             private=options.failure_payload != FULL,
         ),

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from sluice.models.saved_model.native.strings import MOST_SMALL, STRING_SIZE, VIEW
 from sluice.models.tensors.strings import Strings, Tensor, as_strings
 
-_VIEW = 3
-_SIZE = 24
-_MOST_SMALL = 22
 # So many strings that are objects become entries one by one, each of which holds its bytes.
 _FEW = 64
 # Any address that is not null, for strings without bytes.
@@ -48,8 +46,8 @@ def _of_objects(values: list[object]) -> tuple[np.ndarray, object] | None:
     if not {bytes}.issuperset(map(type, values)):
         return None
     strings: list[bytes] = values  # type: ignore[assignment]
-    if len(strings) <= _FEW and max(map(len, strings), default=0) <= _MOST_SMALL:
-        held = b"".join([(len(value) << 2).to_bytes() + value.ljust(_SIZE - 1, b"\0") for value in strings])
+    if len(strings) <= _FEW and max(map(len, strings), default=0) <= MOST_SMALL:
+        held = b"".join([(len(value) << 2).to_bytes() + value.ljust(STRING_SIZE - 1, b"\0") for value in strings])
         return np.frombuffer(held, np.int64).reshape(-1, 3), None
     data = b"".join(strings)
     sizes = np.fromiter(map(len, strings), np.int64, len(strings))
@@ -66,7 +64,7 @@ def _of_arrow(tensors: Sequence[Strings]) -> np.ndarray:
 
 def _views(sizes: np.ndarray, addresses: np.ndarray) -> np.ndarray:
     entries = np.empty((len(sizes), 3), np.int64)
-    entries[:, 0] = sizes << 2 | _VIEW
+    entries[:, 0] = sizes << 2 | VIEW
     entries[:, 1] = addresses
     entries[:, 2] = 0
     return entries

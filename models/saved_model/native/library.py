@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.saved_model.native.entries import entries_of
-from sluice.models.saved_model.native.strings import read_strings
+from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.saved_model.reasons import TensorFlowError
 from sluice.models.saved_model.tensorflow_import import quiet_stderr
 from sluice.models.tensors.strings import Strings
@@ -30,7 +30,6 @@ _FILES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
 # tensorflow/core/framework/types.proto
 STRING = 7
 # sizeof(TF_TString): tensorflow/core/platform/ctstring_internal.h
-STRING_SIZE = 24
 
 
 class Output(ctypes.Structure):

@@ -10,8 +10,9 @@ An entry (TF_TString, tensorflow/core/platform/ctstring_internal.h) has 24 bytes
 import numpy as np
 import pyarrow as pa
 
-_SMALL, _LARGE, _OFFSET, _VIEW = range(4)
-_SIZE = 24
+_SMALL, _LARGE, _OFFSET, VIEW = range(4)
+STRING_SIZE = 24
+MOST_SMALL = 22
 _MOST_BYTES = 2**31 - 1
 # Arrow's binary views keep so many bytes in the view; for others they have a 32-bit offset into some buffer.
 _INLINE = 12
@@ -25,14 +26,14 @@ def read_strings(address: int, count: int) -> pa.Array:
     """
     if not count:
         return pa.array([], pa.binary())
-    entries = _memory(address, count * _SIZE).reshape(count, _SIZE)
+    entries = _memory(address, count * STRING_SIZE).reshape(count, STRING_SIZE)
     words = entries.view(np.int64)
     forms = entries[:, 0] & 3
     is_small = forms == _SMALL
     if (forms == _OFFSET).any():
         raise ValueError("a string of a memory-mapped file, which no op should make")
     sizes = np.where(is_small, entries[:, 0] >> 2, words[:, 0] >> 2)
-    inside = address + 1 + _SIZE * np.arange(count)
+    inside = address + 1 + STRING_SIZE * np.arange(count)
     addresses = np.where(is_small, inside, np.where(forms == _LARGE, words[:, 2], words[:, 1]))
     return _gather(addresses, sizes, entries, is_small)
 

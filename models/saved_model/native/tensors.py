@@ -15,8 +15,8 @@ import numpy as np
 
 from sluice.models.errors import BadOutput, OutOfMemory
 from sluice.models.saved_model.native.entries import entries_of
-from sluice.models.saved_model.native.library import STRING, STRING_SIZE, Library
-from sluice.models.saved_model.native.strings import read_strings
+from sluice.models.saved_model.native.library import STRING, Library
+from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
 from sluice.models.tensors.strings import Strings, Tensor
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.saved_model.native.entries import entries_of
-from sluice.models.saved_model.native.library import STRING_SIZE, load_library
-from sluice.models.saved_model.native.strings import read_strings
+from sluice.models.saved_model.native.library import load_library
+from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.saved_model.native.tensors import address_of
 from sluice.models.tensors.strings import Strings, concatenate, repeat_last
 
