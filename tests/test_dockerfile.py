@@ -77,6 +77,15 @@ def environment(stage: str) -> dict[str, str]:
     return found
 
 
+def workdir(stage: str) -> Path:
+    """Returns the directory that a stage begins in: the last one of the stages under it."""
+    base = STAGES[stage].base
+    if base not in STAGES:
+        return Path("/")
+    directories = [step.text for step in STAGES[base].steps if step.keyword == "WORKDIR"]
+    return workdir(base).joinpath(*directories)
+
+
 class Build:
     """Runs stages, each in a directory of its own, with `pip` and `python` of a fresh virtual environment.
 
@@ -97,9 +106,11 @@ class Build:
         copy_context(self.context)
 
     def run(self, stage: str) -> None:
-        """Executes the COPY and RUN steps of a stage whose base is python:3.11-slim."""
-        assert STAGES[stage].base == "python:3.11-slim"
-        directory, args = Path("/"), dict(self.args)
+        """Executes the COPY and RUN steps of a stage whose base is python:3.11-slim, or a stage that has run."""
+        base = STAGES[stage].base
+        assert base == "python:3.11-slim" or (self.place / base).is_dir()
+        directory, args = workdir(stage), dict(self.args)
+        self.inside(stage, directory).mkdir(parents=True, exist_ok=True)
         for step in STAGES[stage].steps:
             if step.keyword == "WORKDIR":
                 directory = directory / step.text
@@ -181,6 +192,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
     build = Build(tmp_path_factory.mktemp("image"))
     build.run("wheel")
     build.run("sluice")
+    build.run("dataflow")
     return build
 
 
@@ -247,7 +259,7 @@ def test_a_pipeline_works_beside_folders_of_our_names(
 @pytest.mark.parametrize("pipeline", ["batch", "streaming"])
 def test_the_launcher_finds_its_script(built: Build, pipeline: str) -> None:
     inside = environment(pipeline)["FLEX_TEMPLATE_PYTHON_PY_FILE"]
-    done = python(built, str(built.inside("sluice", Path(inside))), "--input_schema=gs://b/s")
+    done = python(built, str(built.inside("dataflow", Path(inside))), "--input_schema=gs://b/s")
     assert done.returncode == 2 and "--model" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
@@ -304,7 +316,8 @@ def test_the_image_starts_as_beam_wants_it() -> None:
     assert Step("ENTRYPOINT", '["/opt/apache/beam/boot"]') in steps
     assert Step("COPY", "--from=beam /opt/apache/beam /opt/apache/beam") in steps
     launcher = "/opt/google/dataflow/python_template_launcher"
-    assert Step("COPY", f"--from=launcher {launcher} {launcher}") in steps
+    assert Step("COPY", f"--from=launcher {launcher} {launcher}") in STAGES["dataflow"].steps
+    assert STAGES["batch"].base == STAGES["streaming"].base == "dataflow"
     assert environment("streaming")["RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT"] == "1"
 
 

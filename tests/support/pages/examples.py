@@ -32,6 +32,7 @@ _NOT_RUN = {
     r"\bsluice (streaming|simulate|latency|replay|demo-streaming)\b": "needs Pub/Sub",
     r"vertex://(?!projects/local/)": "needs an account of Vertex AI",
     r"--runner=DataflowRunner": "needs an account of Dataflow",
+    r"--runner=(Flink|Prism|Portable)Runner": "needs a job server",
     r"\bsluice zoo\b": "trains a model for seconds; tests/pipelines/commands/test_zoo.py runs it. Stand-ins are laid "
     "where it writes",
     r"\bsluice compare\b": "measures for minutes",
@@ -47,6 +48,8 @@ _PROGRAMS = {
     "pip": "needs the network",
     "gcloud": "needs an account",
     "docker": "needs docker",
+    "kubectl": "needs a cluster",
+    "mvn": "needs the network",
     "git": "needs the network",
     "curl": "needs the network",
 }
