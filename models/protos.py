@@ -8,7 +8,7 @@ Sluice reads of the larger ones, as tensorflow/core/framework and tensorflow/cor
 """
 
 import functools
-import importlib.resources
+import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,7 +18,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 @functools.cache
 def _pool(packed: bool) -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
-    data = importlib.resources.files("sluice.models").joinpath("serving.binpb").read_bytes()
+    data = pkgutil.get_data("sluice.models", "serving.binpb")  # importlib.resources brings in zip files, and more
+    assert data is not None, "the package's loader reads files"
     for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
         for message in file.message_type if packed else ():
             if message.name == "TensorProto":

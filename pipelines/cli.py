@@ -1,30 +1,14 @@
-"""The command `sluice`. `sluice --help` imports neither Beam nor TensorFlow: see pipelines.commands."""
+"""The command `sluice`. `sluice --help` imports no command, and so neither Beam nor TensorFlow."""
 
 import argparse
 import logging
 import os
 import sys
-from typing import Protocol
+from functools import partial
 
 from sluice.models.errors import UsageError
 from sluice.models.wording import told
-from sluice.pipelines.commands import (
-    batch,
-    compare,
-    demo,
-    demo_streaming,
-    failures,
-    inspect_model,
-    latency,
-    predict,
-    replay,
-    schema,
-    serve,
-    simulate,
-    streaming,
-    zoo,
-)
-from sluice.pipelines.dataflow import template
+from sluice.pipelines.commands.listed import COMMANDS, Listed
 from sluice.pipelines.end import end_process
 from sluice.pipelines.options.config import CONFIG, with_config
 from sluice.pipelines.options.parser import Parser, VersionAction
@@ -39,73 +23,35 @@ _EPILOG = """examples:
 exit codes: 0 done; 1 the job failed; 2 wrong usage, or model and input do not fit; 3 more failures than allowed"""
 
 
-class Command(Protocol):
-    """A module that is a command.
-
-    Attributes:
-      HELP: its line in `sluice --help`.
-      DESCRIPTION, EPILOG: what its own help shows above and below the flags.
-    """
-
-    HELP: str
-    DESCRIPTION: str
-    EPILOG: str
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the command's flags."""
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Runs the command; returns the exit code.
-
-        Raises:
-          UsageError: the command line is at fault.
-        """
-
-
-_COMMANDS: dict[str, Command] = {
-    "batch": batch,
-    "streaming": streaming,
-    "predict": predict,
-    "inspect": inspect_model,
-    "schema": schema,
-    "zoo": zoo,
-    "demo": demo,
-    "demo-streaming": demo_streaming,
-    "serve": serve,
-    "failures": failures,
-    "replay": replay,
-    "simulate": simulate,
-    "latency": latency,
-    "compare": compare,
-    "template": template,
-}
-# These accept other flags too, as `args.beam_flags`: those of Beam, or of `sluice batch`.
-_WITH_BEAM_FLAGS = ("batch", "streaming", "compare")
+# These accept other flags too.
+_WITH_BEAM_FLAGS = tuple(name for name, listed in COMMANDS.items() if listed.hands_on)
 _CONFIG_HELP = "YAML file of flags, as NAME: VALUE; those of the command line count instead where both give one"
 
 
 def _parsers() -> tuple[Parser, dict[str, Parser]]:
-    """Returns the parser of the command line, and those of the commands, by name."""
+    """Returns the parser of the command line, and those of the commands, by name.
+
+    The latter import their commands when they are used.
+    """
     shown = argparse.RawDescriptionHelpFormatter
     parser = Parser("sluice", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=shown)
     parser.add_argument("--version", action=VersionAction, help="show versions, and exit")
     parser.add_argument("--verbose", action="store_true", help="log what happens, and the tracebacks of failed jobs")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, module in _COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.DESCRIPTION,
-            epilog=module.EPILOG,
-            formatter_class=shown,
-            allow_abbrev=False,
-        )
-        module.add_arguments(command)
-        command.set_defaults(parser=command)
-        command.add_argument(f"--{CONFIG}", metavar="FILE", help=_CONFIG_HELP)
-        # Accepted after the command too: users add it to a command line that failed.
-        command.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for name, listed in COMMANDS.items():
+        command = commands.add_parser(name, help=listed.help, formatter_class=shown, allow_abbrev=False)
+        command.fill_when_used(partial(_fill, listed))
     return parser, commands.choices
+
+
+def _fill(listed: Listed, parser: Parser) -> None:
+    module = listed.load()
+    parser.description, parser.epilog = module.DESCRIPTION, module.EPILOG
+    module.add_arguments(parser)
+    parser.set_defaults(parser=parser)
+    parser.add_argument(f"--{CONFIG}", metavar="FILE", help=_CONFIG_HELP)
+    # Accepted after the command too: users add it to a command line that failed.
+    parser.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     _set_up_logging(args.verbose)
     try:
-        return _COMMANDS[args.command].run(args)
+        return COMMANDS[args.command].load().run(args)
     except UsageError as error:
         private = getattr(args, "failure_payload", "full") != "full"
         sys.stderr.write(f"sluice {args.command}: {args.parser.whence(told(error, private))}\n")

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.abc
 import io
 import logging
 import sys
@@ -70,7 +69,7 @@ def _quiet(verbose: bool) -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _Without(importlib.abc.MetaPathFinder):
+class _Without:
     """Makes the import of a module fail, as if it were not installed."""
 
     def __init__(self, module: str) -> None:

@@ -2,10 +2,9 @@
 
 import argparse
 import difflib
-import importlib.metadata
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
@@ -21,8 +20,19 @@ class Parser(argparse.ArgumentParser):
     _typed: Sequence[str] = ()
     _file: str = ""
     _in_file: Collection[str] = ()
+    _fill: "Callable[[Parser], None] | None" = None
+
+    def fill_when_used(self, fill: "Callable[[Parser], None]") -> None:
+        """Leaves it to a function to add the flags, which it does when they are first looked at."""
+        self._fill = fill
+
+    def _be_filled(self) -> None:
+        if self._fill:
+            fill, self._fill = self._fill, None
+            fill(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._be_filled()
         self._typed = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args(args, namespace)
 
@@ -43,10 +53,12 @@ class Parser(argparse.ArgumentParser):
 
     def meant(self, flag: str) -> list[str]:
         """Returns which flag may be meant by one that does not exist, as the end of an error; []: none is similar."""
+        self._be_filled()
         return _near(flag, self._option_string_actions, _SIMILAR)
 
     def flag(self, name: str) -> argparse.Action | None:
         """Returns the flag of a name; None: there is none."""
+        self._be_filled()
         return self._option_string_actions.get(f"--{name}")
 
     def set_file(self, path: str, names: Collection[str]) -> None:
@@ -83,6 +95,8 @@ def versions() -> str:
 
 
 def _version(package: str) -> str:
+    import importlib.metadata  # brings in the modules of email, csv and zip files: a command needs none of them
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -3,6 +3,7 @@
 import pytest
 
 from sluice.pipelines.cli import main
+from sluice.pipelines.commands.listed import COMMANDS, Listed
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,22 @@ def test_what_is_typed_wrongly(typed: list[str], words: list[str], capsys: pytes
 def test_flags_that_nobody_has(flag: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", "--progress=none", "--model=m", "--input=data/a.csv", "--output=o.csv", flag]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listed", COMMANDS.values(), ids=COMMANDS)
+def test_what_is_listed_of_a_command_is_what_it_says_itself(listed: Listed) -> None:
+    module = listed.load()
+    assert listed.help == module.HELP
+    assert module.DESCRIPTION and callable(module.add_arguments) and callable(module.run)
+
+
+def test_the_help_of_a_command_has_its_flags_and_the_common_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    told = capsys.readouterr().out
+    assert [
+        word for word in ("sluice predict --model work/model", "--json ROWS", "--config FILE") if word not in told
+    ] == []
 
 
 def test_versions(capsys: pytest.CaptureFixture[str]) -> None:

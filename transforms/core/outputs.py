@@ -8,7 +8,7 @@ import pyarrow as pa
 from sluice.models.batching.tickets import Prediction
 from sluice.models.errors import BIND, PREDICT, FailedRow
 from sluice.models.signature import BYTES_SUFFIX, Signature, TensorSpec
-from sluice.models.tensors.arrays import repeated
+from sluice.models.tensors.arrays import number_array, repeated
 from sluice.models.tensors.binding import Group
 from sluice.models.wording import message
 
@@ -113,7 +113,7 @@ def rows_of(group: Group, prediction: Prediction) -> np.ndarray:
 
 
 def _constant(version: int | None, rows: int) -> pa.Array:
-    return pa.nulls(rows, pa.int64()) if version is None else pa.array(np.full(rows, version, np.int64))
+    return pa.nulls(rows, pa.int64()) if version is None else number_array(np.full(rows, version, np.int64))
 
 
 def _column(
@@ -156,9 +156,9 @@ def _to_arrow(array: np.ndarray | pa.Array, spec: TensorSpec, kind: pa.DataType)
     if not pa.types.is_list(kind):
         sizes = ()
     flat = array.reshape(-1)
-    column = pa.array(flat, pa.binary() if spec.dtype == "string" else None)
+    column = pa.array(flat, pa.binary()) if spec.dtype == "string" else number_array(flat)
     for depth in range(len(sizes), 0, -1):
         count = int(np.prod(array.shape[:depth]))
         offsets = np.arange(count + 1, dtype=np.int32) * sizes[depth - 1]
-        column = pa.ListArray.from_arrays(pa.array(offsets), column)
+        column = pa.ListArray.from_arrays(number_array(offsets), column)
     return column

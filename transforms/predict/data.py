@@ -18,6 +18,7 @@ from sluice.models.errors import BIND, FailedRow, RowsFailed, UsageError
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.opened import OPENED
 from sluice.models.signature import Signature
+from sluice.models.tensors.arrays import number_array
 from sluice.models.tensors.binding import Group
 from sluice.transforms.core.model_files import files_of
 from sluice.transforms.core.outputs import output_schema, score_rows
@@ -236,7 +237,7 @@ def _finish(part: _Slice, model: Model, output_prefix: str) -> Answers:
     """Waits for the answers to a slice."""
     concurrent.futures.wait([ticket.future for _, ticket in part.tickets])
     predictions = [(group, ticket.future.result()) for group, ticket in part.tickets]
-    batch = pa.RecordBatch.from_arrays([pa.array(part.places)], [_PLACE])
+    batch = pa.RecordBatch.from_arrays([number_array(part.places)], [_PLACE])
     scored, failed = score_rows(batch, part.errors, predictions, model.signature, model.uri, output_prefix)
     failures = [*part.failures, *(each._replace(row=int(part.places[each.row])) for each in failed)]
     schema = output_schema(model.signature, output_prefix)

@@ -253,7 +253,7 @@ def _what_is_wrong(library: Library) -> str:
         library.TF_StringCopy(address + STRING_SIZE * number, value, len(value))
     if read_strings(address, len(wanted)).to_pylist() != wanted:
         return f"strings of version {library.version} have another layout"
-    strings = Strings.from_objects(np.array(wanted, object))
+    strings = Strings.of(pa.array(wanted, pa.binary()))  # of an array of NumPy's, pyarrow would import numpy.ma
     (views,), _ = entries_of([strings])
     for number, value in enumerate(wanted):
         view = views.__array_interface__["data"][0] + STRING_SIZE * number

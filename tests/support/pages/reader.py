@@ -244,9 +244,9 @@ def check_names(words: list[str]) -> None:
     Raises:
       ExampleError: it has not.
     """
-    known = cli._parsers()[1][words[0]]._option_string_actions
+    known = cli._parsers()[1][words[0]]
     for name, _ in _flags(words):
-        if name not in known:
+        if known.flag(name.removeprefix("--")) is None:
             try:
                 beam_options([f"{name}=1"])
             except UsageError as error:
