@@ -17,13 +17,12 @@ from sluice.pipelines.compare.measure import Comparison, Wanted
 from sluice.pipelines.compare.page import to_page
 from sluice.pipelines.compare.prices import Prices, read_prices
 from sluice.pipelines.compare.probe import parse_job
-from sluice.pipelines.compare.result import Result, config_values, machine, to_json
+from sluice.pipelines.compare.result import Result, config_of, machine, to_json
 from sluice.pipelines.compare.sample import Sample
 from sluice.pipelines.compare.subject import Point
 from sluice.pipelines.compare.text import failures, render
 from sluice.pipelines.compare.ways import REST, Way, find_ways
 from sluice.pipelines.options.compare import CompareOptions
-from sluice.pipelines.options.config import config_text
 from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -204,8 +203,7 @@ def show(options: CompareOptions, result: Result) -> int:
         write_text(options.report_file, render_page(to_page(result)))
     best = result.answer.at_rest
     if options.write_config and best:
-        values = config_values(best.found.way.uri, result.flags(best))
-        write_text(options.write_config, config_text(values))
+        write_text(options.write_config, config_of(best.found.way.uri, result.flags(best)))
     if result.interrupted:
         sys.stderr.write("sluice compare: interrupted\n")
         return EXIT_INTERRUPTED

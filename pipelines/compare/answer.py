@@ -9,7 +9,7 @@ from sluice.pipelines.compare.costing import (
     Workers,
     cheaper_from,
     fleets,
-    hourly,
+    hour_of_held,
     monthly,
     per_million,
     use_of,
@@ -139,15 +139,26 @@ def _best_at_rest(lines: Sequence[Line]) -> Line | None:
 def _best_in_stream(lines: Sequence[Line], prices: Prices, goals: Goals) -> Line | None:
     """Returns the way that costs least at the wanted rate; without one, the way that holds the highest rate.
 
-    Rates that the sweep cannot tell apart are as good as each other, and the way without a server is taken.
+    A way that holds no rate is none. The others hold the wanted one with the workers that it takes of each, by the
+    rate that one worker was seen to hold. What the sweep cannot tell apart is as good as each other, and the way
+    without a server is taken.
     """
     held = [line for line in lines if line.stream]
-    priced = [line for line in held if line.million is not None]
-    if goals.target_qps and priced and len(priced) == len(held):
-        return min(priced, key=lambda line: hourly(fleets(line.use, prices), goals.target_qps) if line.use else 0.0)
+    costs = {line.found.way: _hour(line, prices) for line in held} if goals.target_qps else {}
+    known = [cost for cost in costs.values() if cost is not None]
+    if known and len(known) == len(held):
+        cheap = [line for line in held if (costs[line.found.way] or 0.0) <= RESOLUTION * min(known)]
+        return min(cheap, key=lambda line: (line.found.way.remote, costs[line.found.way]))
     most = max((_rate(line) for line in held), default=0.0)
     near = [line for line in held if _rate(line) * RESOLUTION >= most]
     return min(near, key=lambda line: (line.found.way.remote, -_rate(line)), default=None)
+
+
+def _hour(line: Line, prices: Prices) -> float | None:
+    """Returns the price of an hour of the workers for the wanted rate; None: it is not known."""
+    if line.use is None or line.million is None or line.for_qps is None:
+        return None
+    return hour_of_held(line.use, prices, line.for_qps.count)
 
 
 def _rate(line: Line) -> float:

@@ -155,4 +155,15 @@ def workers_for_rate(rate: float, one: float) -> Workers:
       one: rows a second that a worker holds.
     """
     count = max(1, math.ceil(rate / one))
-    return Workers(count, f"ceil({rate:,.0f} rows/s / {one:,.0f} rows/s) = {count:,}", count == 1)
+    return Workers(count, f"ceil({rate:,g} rows/s / {one:,g} rows/s) = {count:,}", count == 1)
+
+
+def hour_of_held(use: Use, prices: Prices, count: int) -> float:
+    """Returns the price of an hour of a stream that so many machines like this one hold.
+
+    A machine's cores were shared by the worker and the server, if there is one, as their CPU for a row says. So many
+    machines are therefore split into workers and servers in this ratio; there is one of each at least.
+    """
+    worker, server = use.cpu_us, use.server_us or 0.0
+    shares = (worker / (worker + server), server / (worker + server))
+    return sum(max(1.0, count * share) * each.hour for share, each in zip(shares, fleets(use, prices), strict=False))

@@ -12,7 +12,7 @@ from sluice.pipelines.compare.result import Result
 from sluice.pipelines.compare.spread import Spread
 from sluice.pipelines.compare.subject import STAGES
 from sluice.pipelines.compare.sweep import highest_rate
-from sluice.pipelines.compare.text import money, paste, spread
+from sluice.pipelines.compare.text import money, paste, spread, workers_text
 from sluice.pipelines.report.charts import Axis, Rule, bars, lines
 from sluice.pipelines.report.data import Cell, Column, Data
 from sluice.pipelines.report.machine import machine_section
@@ -45,6 +45,9 @@ def _figures(result: Result) -> Iterator[Figure]:
         held = answer.in_stream.stream
         how = "with mini-batches" if held.load.mini_batches else "one message a call"
         yield Figure("In a stream", answer.in_stream.found.way.title, f"{held.load.rate:,.0f} messages a second, {how}")
+        if needed := answer.in_stream.for_qps:
+            note = workers_text(needed, answer.in_stream.found.way.is_reference)
+            yield Figure("Workers for the wanted rate", f"{needed.count:,}", note)
 
 
 def _sections(result: Result) -> Iterator[Section]:
@@ -116,8 +119,10 @@ def _sizes(answer: Answer) -> Section | None:
     for line in answer.lines:
         found = line.found
         default = found.loaded.batch if found.loaded else 0
+        # Sizes are searched first, with the calls in flight that the user gave.
+        calls = next((point.in_flight for point in found.searched), 0)
         for point, rates in found.searched.items():
-            if point.in_flight == 0:
+            if point.in_flight == calls:
                 values = Spread(tuple(rates))
                 rows.append((point.batch or default, found.way.title, *_spread_cells(values)))
     if not rows:

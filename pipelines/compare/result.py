@@ -11,7 +11,10 @@ from sluice.pipelines.compare.answer import Answer, Line
 from sluice.pipelines.compare.claims import claims
 from sluice.pipelines.compare.managed import Managed
 from sluice.pipelines.compare.prices import Prices
+from sluice.pipelines.compare.probe import parse_job
 from sluice.pipelines.compare.spread import Spread
+from sluice.pipelines.options.config import config_text, used_options
+from sluice.pipelines.options.flags import SECRETS
 from sluice.pipelines.options.parser import versions
 
 
@@ -100,14 +103,19 @@ def _values(values: Spread | None) -> Sequence[float] | None:
     return None if values is None else list(values.values)
 
 
-def config_values(model: str, flags: Sequence[str]) -> dict[str, object]:
-    """Returns flags by name, for a file of --config.
+def config_of(model: str, flags: Sequence[str]) -> str:
+    """Returns a file for --config, which gives a job this model and these flags. Secrets are left out, and named.
 
     Args:
-      flags: --NAME=VALUE; one that is given several times has a list.
+      flags: --NAME=VALUE, of `sluice batch`.
     """
-    values: dict[str, list[str]] = {"model": [model]}
-    for flag in flags:
-        name, equals, value = flag.removeprefix("--").partition("=")
-        values.setdefault(name, []).append(value if equals else "true")
-    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+    words = {flag.removeprefix("--").partition("=")[0]: flag.partition("=")[2] for flag in flags}
+    secret = [name for name in SECRETS if name in words and not words[name].startswith("@")]
+    values = used_options(parse_job([*flags, f"--model={model}", "--input=i", "--output=o"]))
+    # A file that holds a secret is named, as it was given.
+    values |= {name: words[name] for name in SECRETS if name in words and name not in secret}
+    text = config_text({"model": model} | {name: values[name] for name in words if name in values})
+    left_out = "".join(
+        f"# --{name} is left out: its value may be a secret. Give it beside --config.\n" for name in secret
+    )
+    return left_out + text

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sluice.pipelines.compare.answer import Answer, Line
 from sluice.pipelines.compare.claims import claims
+from sluice.pipelines.compare.costing import Workers
 from sluice.pipelines.compare.found import Found
 from sluice.pipelines.compare.managed import NOT_MEASURED, Managed
 from sluice.pipelines.compare.prices import Prices
@@ -155,9 +156,21 @@ def _loads(answer: Answer, prices: Prices) -> Iterator[str]:
             yield f"{name}: costs less than copies in workers from {load:,.0f} rows a second ({month:,.0f} a month) on"
     for line in answer.lines:
         for workers in filter(None, (line.for_rows, line.for_qps)):
-            how = "one worker like this machine, measured" if workers.measured else "extrapolated from one worker"
-            yield f"{line.found.way.title}: {workers.formula} workers ({how})"
+            yield f"{line.found.way.title}: {workers_text(workers, line.found.way.is_reference)}"
+        if line.found.streams and not line.stream:
+            yield f"{line.found.way.title}: held no rate that was tried in a stream"
     yield f"Prices of {prices.region} as of {prices.oldest} or later; --prices FILE replaces them"
+
+
+def workers_text(workers: Workers, shared: bool) -> str:
+    """Returns how many workers a load takes, and how that is known.
+
+    Args:
+      shared: the worker has shared this machine with the server.
+    """
+    what = "machines like this one for workers and servers" if shared else "workers"
+    how = "one worker like this machine, measured" if workers.measured else "extrapolated from one worker"
+    return f"{workers.formula} {what} ({how})"
 
 
 def _recommended(result: Result) -> Iterator[str]:
@@ -166,12 +179,15 @@ def _recommended(result: Result) -> Iterator[str]:
         yield f"At rest: {answer.at_rest.found.way.title}, {_reason(answer)}"
         yield f"  {paste(result, answer.at_rest)}"
     if answer.in_stream and answer.in_stream.stream:
-        stream = answer.in_stream.stream
+        stream, needed = answer.in_stream.stream, answer.in_stream.for_qps
         how = "mini-batches" if stream.load.mini_batches else "one message a call"
-        yield (
-            f"In a stream: {answer.in_stream.found.way.title}, {how}: it holds {stream.load.rate:,.0f} messages "
-            f"a second with a p99 of {_ms(stream.p99_ms)} ms"
-        )
+        text = f"In a stream: {answer.in_stream.found.way.title}, {how}: it holds {stream.load.rate:,.0f} messages "
+        text += f"a second with a p99 of {_ms(stream.p99_ms)} ms"
+        if needed:
+            text += f"; the wanted rate takes {workers_text(needed, answer.in_stream.found.way.is_reference)}"
+        yield text
+    elif any(line.found.streams for line in answer.lines):
+        yield "In a stream: no way held a rate that was tried; see the latencies above"
 
 
 def _reason(answer: Answer) -> str:

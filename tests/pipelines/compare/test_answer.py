@@ -13,7 +13,7 @@ from sluice.pipelines.compare.costs import Cost
 from sluice.pipelines.compare.found import Found, Job, Stream, to_stream
 from sluice.pipelines.compare.managed import managed_ways
 from sluice.pipelines.compare.prices import read_prices
-from sluice.pipelines.compare.result import Result, config_values, to_json
+from sluice.pipelines.compare.result import Result, to_json
 from sluice.pipelines.compare.stream import Answered, Load, schedule
 from sluice.pipelines.compare.subject import Loaded, Point
 from sluice.pipelines.compare.text import render
@@ -164,12 +164,6 @@ def test_the_json_has_all_of_it() -> None:
     assert record["prices"]["batch_vcpu_hour"]["source"].startswith("https://")
 
 
-def test_the_config_has_the_flags_as_they_are_pasted() -> None:
-    flags = ["--signature=x: y", "--map=a=b", "--map=c=d", "--null_strings", "--max_batch_size=64"]
-    values = {"signature": "x: y", "map": ["a=b", "c=d"], "null_strings": "true", "max_batch_size": "64"}
-    assert config_values("gs://b/m", flags) == {"model": "gs://b/m"} | values
-
-
 def test_managed_ways_are_reckoned_from_the_reference_server() -> None:
     """3.6 s of CPU for a million rows are 0.001 h of a vCPU."""
     job, online = managed_ways(Use(1.0, 500, 2, server_us=3.6), PRICES)
@@ -190,6 +184,28 @@ def test_in_a_stream_the_cheapest_way_at_the_wanted_rate_is_taken_or_else_the_hi
     found[1].streams = [stream(1000, 1)]
     far = answered(found)
     assert far.in_stream is not None and far.in_stream.found.way is GRPC
+
+
+def test_a_way_that_holds_little_does_not_win_a_stream_by_the_cpu_of_its_rows() -> None:
+    """At rest a row of it costs least, but one worker of it holds a hundredth of what the other holds."""
+    found = [measured(WORKER, (9, 9.1), cpu=20.0), measured(GRPC, (5, 5.1), cpu=1.0, server=1.0)]
+    found[0].streams, found[1].streams = [stream(5000, 1)], [stream(50, 1), stream(100, 9, complete=False)]
+    result = answered(found, target_qps=4000)
+    assert result.in_stream is not None and result.in_stream.found.way is WORKER
+    assert [line.for_qps.count for line in result.lines if line.for_qps] == [80, 1]
+    text = render(as_result(result))
+    assert "the wanted rate takes ceil(4,000 rows/s / 5,000 rows/s) = 1 workers (one worker like this" in text
+    assert "= 80 machines like this one for workers and servers (extrapolated from one worker)" in text
+
+
+def test_a_way_that_holds_no_rate_is_not_recommended_for_a_stream() -> None:
+    found = [measured(WORKER, (5, 5.1), cpu=1.0), measured(GRPC, (9, 9.1), cpu=5.0, server=9.0)]
+    found[0].streams, found[1].streams = [stream(50, 9)], [stream(50, 1)]
+    result = answered(found, target_qps=10, target_p99_ms=5)
+    assert result.in_stream is not None and result.in_stream.found.way is GRPC
+    assert "in the worker: held no rate that was tried" in render(as_result(result))
+    nothing = answered(found, target_qps=10, target_p99_ms=1)
+    assert nothing.in_stream is None and "no way held a rate that was tried" in render(as_result(nothing))
 
 
 def test_where_a_servers_cpu_is_not_known_no_cost_is_compared_with_it() -> None:

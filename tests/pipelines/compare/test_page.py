@@ -42,6 +42,13 @@ def test_every_chart_has_its_numbers() -> None:
     assert verdicts is not None and len(verdicts.rows) == 4
 
 
+def test_batch_sizes_are_drawn_also_where_the_calls_in_flight_are_given() -> None:
+    found = found_of(searched={Point(0, 8): [100.0], Point(64, 8): [50.0]}, best=Point(64, 8))
+    sections = {section.title: section.data for section in to_page(as_result(answered(found))).sections}
+    sizes = sections["Throughput by batch size"]
+    assert sizes is not None and [row[0] for row in sizes.rows] == [64, 4096]
+
+
 def test_a_comparison_without_measurements_makes_a_page_too() -> None:
     result = as_result(answered([Found(WORKER, failed="no such model")]))
     assert [section.chart for section in to_page(result).sections if section.chart] == []

@@ -1,0 +1,60 @@
+"""Latency beside MLPerf's own load generator, at the same endpoint and the same model in the worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sluice.pipelines.compare.early_stopping import interval
+from sluice.pipelines.compare.server import serve
+from sluice.pipelines.compare.stream import Load
+from tests.support.paths import ROOT
+from tests.support.saved_models.zoo import ZooSample
+
+pytestmark = [pytest.mark.soak, pytest.mark.soak_only]
+
+# A p99 needs 662 messages for its interval; the repetitions together have three times as many.
+QUERIES, REPEATS = 700, 3
+# One message a call is answered some 400 times a second by two cores: near that, the least difference grows large.
+RATES = (50.0, 100.0, 150.0)
+
+
+@pytest.fixture(scope="module")
+def uris(criteo: ZooSample) -> Iterator[dict[str, str]]:
+    """The same model: in the worker, and behind an endpoint."""
+    with serve(os.path.abspath(criteo.model)) as server:
+        yield {"worker": criteo.model, "endpoint": server.grpc_uri}
+
+
+@pytest.mark.parametrize("mini_batches", [True, False], ids=["mini_batches", "one_a_call"])
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("behind", ["worker", "endpoint"])
+def test_latency_is_what_mlperfs_load_generator_finds(
+    behind: str, rate: float, mini_batches: bool, uris: dict[str, str], criteo: ZooSample, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlperf_loadgen")
+    load = json.dumps(dataclasses.asdict(Load(rate, QUERIES, mini_batches)))
+    flags = [f"--model={uris[behind]}", f"--input={criteo.path('csv')}", f"--output={tmp_path}/out.csv"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.loadgen", load, str(REPEATS), *flags],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    ours = statistics.median(statistics.median(each) for each in found["ours"])
+    theirs = statistics.median(p50 for p50, _ in found["theirs"])
+    between = interval(sorted(value for each in found["ours"] for value in each))
+    p99 = sorted(each for _, each in found["theirs"])
+    told = f"{behind} {rate:g}/s {'mini-batches' if mini_batches else 'one a call'}: p50 {ours:.3f} and "
+    told += f"{theirs:.3f} ms, p99 {between} and {p99} ms"
+    print(told)
+    assert abs(ours / theirs - 1) <= 0.1, told
+    assert between is not None and between[0] <= p99[-1] and p99[0] <= between[1], told
