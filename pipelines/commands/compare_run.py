@@ -64,7 +64,7 @@ def compare(options: CompareOptions, flags: Sequence[str]) -> int:
         wanted = Wanted(
             checked.fixed, options.target_p99_ms or None, options.streams == "yes", sample_bytes=checked.bytes
         )
-        with Processes(model, checked.flags, checked.sample, directory) as bench:
+        with Processes(model, checked.flags, checked.sample, directory, lambda: budget.limit) as bench:
             found, interrupted = measure(bench, ways, budget, wanted, options.progress)
     return show(options, make_result(options, job_flags, found, prices, budget, interrupted))
 

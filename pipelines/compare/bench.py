@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,10 +48,19 @@ class Processes:
     Args:
       flags: of `sluice batch`, that all ways have.
       directory: for outputs.
+      limit: returns the seconds after which nothing is waited for any more.
     """
 
-    def __init__(self, model: str, flags: Sequence[str], sample: Sample, directory: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        flags: Sequence[str],
+        sample: Sample,
+        directory: str,
+        limit: Callable[[], float] = lambda: math.inf,
+    ) -> None:
         self._model, self._flags, self._sample, self._directory = model, list(flags), sample, directory
+        self._limit = limit
         self._stack = contextlib.ExitStack()
         self._probes: dict[Way, Probe] = {}
         self._servers: dict[str, Server] = {}
@@ -63,7 +73,7 @@ class Processes:
 
     def load(self, way: Way) -> Loaded:
         flags = [*self._job_flags(way, Point()), f"--input={self._sample.times(1)}"]
-        self._probes[way] = self._stack.enter_context(Probe(flags))
+        self._probes[way] = self._stack.enter_context(Probe(flags, self._limit))
         return self._probes[way].loaded()
 
     def throughput(self, way: Way, point: Point, secs: float) -> Driven:

@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from sluice.models.errors import SluiceError
 from sluice.pipelines.compare import measured
@@ -79,6 +81,17 @@ def end_group(process: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> Non
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def read_line(stream: IO[str], limit_secs: float) -> str | None:
+    """Returns the next line that a process writes, "" at its end; None: it has written nothing for so long.
+
+    Args:
+      stream: of a process that writes a line, and then waits to be asked for another.
+    """
+    poll = select.poll()
+    poll.register(stream, select.POLLIN | select.POLLHUP)
+    return stream.readline() if poll.poll(1000 * max(0.0, limit_secs)) else None
 
 
 def cpu_secs_of(pid: int) -> float:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Ticket
 from sluice.models.errors import SluiceError
+from sluice.models.wording import message
 
 # Rows of a request, as in bundles; the scheduler cuts and merges requests.
 REQUEST_ROWS = 1024
@@ -19,6 +21,11 @@ _CALLS_AHEAD, _REQUESTS_AHEAD = 3, 4
 
 class RowsFailed(SluiceError):
     """Rows that are scored to measure something fail."""
+
+    @classmethod
+    def by(cls, failure: RowFailure) -> "RowsFailed":
+        """Returns the error of rows of which one fails so."""
+        return cls(message("rows failed: {type}: {}", failure.message, type=failure.type))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +77,7 @@ def drive(scheduler: Scheduler, requests: Sequence[pa.RecordBatch], secs: float)
         while waiting and (len(waiting) > ahead or not going):
             prediction = waiting.popleft().future.result()
             if prediction.failures:
-                raise RowsFailed(f"rows failed: {next(iter(prediction.failures.values()))}")
+                raise RowsFailed.by(next(iter(prediction.failures.values())))
             rows += sum(count for count, _ in prediction.versions)
             calls += len(prediction.calls)
     return Driven(rows, calls, time.perf_counter() - started, time.process_time() - cpu)

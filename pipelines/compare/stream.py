@@ -178,7 +178,7 @@ class RowSender:
         if error := future.exception():
             self.error = error if isinstance(error, Exception) else RuntimeError(str(error))
         elif future.result().failures:
-            self.error = RowsFailed(f"rows failed: {next(iter(future.result().failures.values()))}")
+            self.error = RowsFailed.by(next(iter(future.result().failures.values())))
         if len(places) == places[-1] - places[0] + 1:
             done(start + places[0], start + places[-1] + 1)
             return

@@ -14,6 +14,7 @@ from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import open_scheduler
 from sluice.models.errors import UsageError
 from sluice.models.saved_model.native.library import begin_to_load
+from sluice.models.wording import message
 from sluice.pipelines.compare.costs import resident_mb
 from sluice.pipelines.compare.drive import REQUEST_ROWS, Driven, drive, in_requests
 from sluice.pipelines.compare.stream import Answered, Load, RowSender, send
@@ -35,6 +36,8 @@ _COUNT_SECS = 5.0
 _FEW_ROWS = 64
 # A stage is repeated until it has taken so long.
 _STAGE_SECS = 0.3
+
+_NO_ROWS = "no row of the sample has a prediction: it has no rows"
 
 READ, BIND, CALL, ENCODE, WRITE = "read", "bind", "call", "encode", "write"
 STAGES = (READ, BIND, CALL, ENCODE, WRITE)
@@ -198,7 +201,7 @@ class Subject:
             first = first or next(iter(bound.errors.values()), failures[0].message if failures else "")
             good += [batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))] if len(rows) else []
         if not good:
-            raise UsageError(f"no row of the sample has a prediction: {first or 'it has no rows'}")
+            raise UsageError(message("no row of the sample has a prediction: {}", first) if first else _NO_ROWS)
         return good, refused
 
 

@@ -25,7 +25,7 @@ from sluice.pipelines.plan.declared import declare
 from sluice.pipelines.plan.defaults import parse_defaults
 from sluice.pipelines.plan.first_rows import check_rows, check_sample
 from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
-from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe
+from sluice.pipelines.plan.model import find_signature, launch_errors, make_recipe, plan_watched
 from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_columns
 from sluice.pipelines.plan.output_paths import Destination, parse_output
 from sluice.pipelines.plan.read_paths import file_inputs
@@ -39,7 +39,7 @@ from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import BESIDE, HERE, NOWHERE, PathRules
 from sluice.transforms.core.formats import FILES, JSONL
 from sluice.transforms.core.metrics import BYTES_READ, ROWS_READ
-from sluice.transforms.core.observe import Watched, watched_columns
+from sluice.transforms.core.observe import Watched
 from sluice.transforms.decode.ranges import RANGE_BYTES
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
 from sluice.transforms.encode.base import OutputSpec
@@ -156,7 +156,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
         review=_review(given.source, rows, signature, defaults),
         first_rows=first_rows,
         contents=contents,
-        watched=watched_columns(signature, options.output_prefix) if options.report_file else None,
+        watched=plan_watched(options, signature),
     )
 
 

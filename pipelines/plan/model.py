@@ -23,6 +23,7 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.failures import FULL
 from sluice.transforms.core.file_contents import CALL_ROWS
+from sluice.transforms.core.observe import Watched, watched_columns
 
 # How long a model's server may take to describe what it serves.
 _LAUNCH_TIMEOUT_SECS = 15.0
@@ -154,3 +155,10 @@ def describe_model(recipe: ModelRecipe, version: int | None) -> str:
     """Returns the model, its version and its signature, for the log."""
     found = "" if version is None else f", version {version}"
     return f"{recipe.spec.uri}{found}, signature {recipe.model.signature}"
+
+
+def plan_watched(options: JobOptions, signature: Signature) -> Watched | None:
+    """Returns what of the rows a report looks at; None: no report is wanted."""
+    if not options.report_file:
+        return None
+    return watched_columns(signature, options.output_prefix, private=options.failure_payload != FULL)

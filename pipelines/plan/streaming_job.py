@@ -14,6 +14,7 @@ from sluice.pipelines.plan.model import (
     find_signature,
     launch_errors,
     make_recipe,
+    plan_watched,
     without_account,
 )
 from sluice.pipelines.plan.output_paths import parse_output
@@ -31,7 +32,7 @@ from sluice.transforms.bigquery.write_failures import ensure_failure_table
 from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import PathRules
-from sluice.transforms.core.observe import Watched, watched_columns
+from sluice.transforms.core.observe import Watched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _plan(options: StreamingOptions, native: bool, temp_location: str, account: 
         file_interval_secs=options.file_interval_secs if native else 0.0,
         failures=failure_sinks(options, temp_location),
         contents=contents,
-        watched=watched_columns(signature, options.output_prefix) if options.report_file else None,
+        watched=plan_watched(options, signature),
     )
     check_sinks((plan.output_topic, plan.failures.topic), (plan.output_files, plan.failures.files))
     return plan

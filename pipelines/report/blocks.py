@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sluice.transforms.core.observed_file import LEAST_PRIVATE
 from sluice.transforms.core.sketch import Bin, Sketch
 
 _BLOCKS = 32
@@ -17,8 +18,6 @@ _OUTER_SHARE = 0.005
 _FAR = 4.0
 # A block of one value is drawn if it is at least this share of the chart's width.
 _LEAST_WIDTH = 1 / 150
-# Where the values of rows are private, a block stands for at least so many of them.
-LEAST_PRIVATE = 10
 
 
 @dataclasses.dataclass(frozen=True)

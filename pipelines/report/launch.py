@@ -1,6 +1,9 @@
 """Before a job with a report: whether it can be made, and where workers of other processes leave what they see."""
 
+import atexit
 import dataclasses
+import shutil
+import tempfile
 import uuid
 
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
@@ -34,7 +37,19 @@ def with_place(plan: BatchPlan, options: BatchOptions, beam: PipelineOptions) ->
         return plan
     if is_local(beam) and beam.view_as(DirectOptions).direct_running_mode != "multi_processing":
         return plan
+    directory = _private_directory() if is_local(beam) else _shared_directory(options, beam)
+    return dataclasses.replace(plan, watched=dataclasses.replace(plan.watched, directory=directory))
+
+
+def _private_directory() -> str:
+    """Returns a new directory that no other user can read. It is gone when this process ends, unless that is killed."""
+    directory = tempfile.mkdtemp(prefix=_DIRECTORY)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _shared_directory(options: BatchOptions, beam: PipelineOptions) -> str:
+    """Returns a place that workers on other machines can write to."""
     temporary = beam.view_as(GoogleCloudOptions).temp_location
     base = (temporary or absolute(options.report_file).rpartition("/")[0]).rstrip("/")
-    directory = f"{base}/{_DIRECTORY}{uuid.uuid4().hex[:12]}"
-    return dataclasses.replace(plan, watched=dataclasses.replace(plan.watched, directory=directory))
+    return f"{base}/{_DIRECTORY}{uuid.uuid4().hex[:12]}"

@@ -25,18 +25,20 @@ class Watched:
 
     Attributes:
       directory: workers of other processes leave there what they have seen; "": rows pass through this process.
+      private: no value of a single row may be in what they leave.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     directory: str = ""
+    private: bool = False
 
 
-def watched_columns(signature: Signature, output_prefix: str, directory: str = "") -> Watched:
+def watched_columns(signature: Signature, output_prefix: str, private: bool = False) -> Watched:
     """Returns the columns of a model that are numbers, as they are called in batches before and after it."""
     inputs = [spec.name for spec in signature.columns if spec.dtype not in _NOT_NUMBERS]
     outputs = [output_prefix + spec.name for spec in signature.outputs if spec.dtype not in _NOT_NUMBERS]
-    return Watched(tuple(inputs[:MAX_COLUMNS]), tuple(outputs[:MAX_COLUMNS]), directory)
+    return Watched(tuple(inputs[:MAX_COLUMNS]), tuple(outputs[:MAX_COLUMNS]), private=private)
 
 
 def collect(watched: Watched) -> Record:
@@ -61,7 +63,7 @@ class ObserveInputs(beam.PTransform):
         self._watched = watched
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
-        return _passed(batches, _SeeInputs(self._watched), self._watched.directory, "inputs")
+        return _passed(batches, _SeeInputs(self._watched), self._watched, "inputs")
 
 
 class ObserveOutputs(beam.PTransform):
@@ -72,16 +74,18 @@ class ObserveOutputs(beam.PTransform):
         self._watched = watched
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
-        return _passed(batches, _SeeOutputs(self._watched), self._watched.directory, "outputs")
+        return _passed(batches, _SeeOutputs(self._watched), self._watched, "outputs")
 
 
-def _passed(batches: beam.PCollection, look: beam.DoFn, directory: str, name: str) -> beam.PCollection[pa.RecordBatch]:
+def _passed(
+    batches: beam.PCollection, look: beam.DoFn, watched: Watched, name: str
+) -> beam.PCollection[pa.RecordBatch]:
     """Returns the batches. In a job of other processes, what they have seen becomes a file."""
-    if not directory:
+    if not watched.directory:
         return batches | "Look" >> beam.ParDo(look)
     passed = batches | "Look" >> beam.ParDo(look).with_outputs(_SEEN, main="rows")
     merged = passed[_SEEN] | "Merge" >> beam.CombineGlobally(_Merge()).without_defaults()
-    merged | "Write" >> beam.ParDo(_Write(f"{directory}/{name}.json"))
+    merged | "Write" >> beam.ParDo(_Write(f"{watched.directory}/{name}.json", watched.private))
     return passed.rows
 
 
@@ -125,8 +129,8 @@ class _Merge(beam.CombineFn):
 
 
 class _Write(beam.DoFn):
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, private: bool) -> None:
+        self._path, self._private = path, private
 
     def process(self, record: Record) -> None:
-        write_text(self._path, to_json(record))
+        write_text(self._path, to_json(record, self._private))

@@ -1,6 +1,11 @@
-"""What workers have seen, in a file, for the process that launched the job: as JSON, which cannot run anything."""
+"""What workers have seen, in a file, for the process that launched the job: as JSON, which cannot run anything.
+
+Where the values of rows are private, the file has only what a page may tell: bins and values of LEAST_PRIVATE rows or
+more, and no least, most or sum.
+"""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -9,12 +14,20 @@ from sluice.transforms.core.observed import Columns, Record, Timeline
 from sluice.transforms.core.sketch import Sketch
 
 
-def to_json(record: Record) -> str:
-    """Returns a record as JSON."""
+# A count that stands for fewer rows may tell the value of one.
+LEAST_PRIVATE = 10
+
+
+def to_json(record: Record, private: bool = False) -> str:
+    """Returns a record as JSON.
+
+    Args:
+      private: nothing in it tells the value of a single row.
+    """
     return json.dumps(
         {
-            "inputs": _columns(record.inputs),
-            "outputs": _columns(record.outputs),
+            "inputs": _columns(record.inputs, private),
+            "outputs": _columns(record.outputs, private),
             "step_secs": record.timeline.step_secs,
             "timeline": list(record.timeline.rows.items()),
             "versions": list(record.versions.items()),
@@ -23,7 +36,7 @@ def to_json(record: Record) -> str:
 
 
 def from_json(text: str | bytes) -> Record:
-    """Returns the record that `to_json` was given."""
+    """Returns the record that `to_json` was given; where that was private, least and most are not known."""
     found = json.loads(text)
     record = Record(_to_columns(found["inputs"]), _to_columns(found["outputs"]))
     record.timeline = Timeline(found["step_secs"], dict(found["timeline"]))
@@ -31,8 +44,8 @@ def from_json(text: str | bytes) -> Record:
     return record
 
 
-def _columns(columns: Columns) -> dict[str, Any]:
-    sketches = {name: _sketch(sketch) for name, sketch in columns.sketches.items()}
+def _columns(columns: Columns, private: bool) -> dict[str, Any]:
+    sketches = {name: _sketch(sketch, private) for name, sketch in columns.sketches.items()}
     counts = {"rows": columns.rows, "sketched": columns.sketched, "shortened": columns.shortened}
     return counts | {"sketches": sketches}
 
@@ -43,13 +56,18 @@ def _to_columns(found: dict[str, Any]) -> Columns:
 
 
 _NUMBERS = ("count", "nulls", "not_finite", "total", "least", "most", "whole", "width")
+# Wherever a value lies, it is between them.
+_UNKNOWN = {"total": math.nan, "least": -math.inf, "most": math.inf}
 
 
-def _sketch(sketch: Sketch) -> dict[str, Any]:
-    values = None if sketch.values is None else list(sketch.values.items())
-    filled = np.flatnonzero(sketch.counts)
+def _sketch(sketch: Sketch, private: bool) -> dict[str, Any]:
+    few = LEAST_PRIVATE * sketch.width if private else 1
+    filled = np.flatnonzero(sketch.counts >= few)
     bins = list(zip(filled.tolist(), sketch.counts[filled].tolist(), strict=True))
-    return {name: getattr(sketch, name) for name in _NUMBERS} | {"bins": bins, "values": values}
+    counted = sketch.values
+    values = None if counted is None else [(value, count) for value, count in counted.items() if count >= few]
+    numbers = {name: getattr(sketch, name) for name in _NUMBERS} | (_UNKNOWN if private else {})
+    return numbers | {"bins": bins, "values": values}
 
 
 def _to_sketch(found: dict[str, Any]) -> Sketch:

@@ -134,7 +134,7 @@ class Sketch:
         Args:
           whole: also one beyond the least or the most value; otherwise that one is returned.
         """
-        if not self.count:
+        if not self.counts.any():  # or only few are, which a file of private values leaves out
             return None
         middle = sum(self.bin_at(share)) / 2
         if self.whole:  # a bin of one whole number is that number: its end that is nearer to zero
@@ -143,8 +143,8 @@ class Sketch:
 
     def bin_at(self, share: float) -> tuple[float, float]:
         """Returns the ends of the bin with the value that this share does not exceed; there is a value at least."""
-        rank = max(1, math.ceil(share * self.count))
-        return edges(int(np.searchsorted(np.cumsum(self.counts), rank)))
+        below = np.cumsum(self.counts)
+        return edges(int(np.searchsorted(below, max(1, math.ceil(share * int(below[-1]))))))
 
     def _add_numbers(self, numbers: np.ndarray) -> None:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -1,5 +1,6 @@
 """The steps that look at rows: rows pass unchanged, and what other processes have seen comes to the launching one."""
 
+import json
 from pathlib import Path
 
 import apache_beam as beam
@@ -9,6 +10,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
+from sluice.pipelines.report.blocks import blocks_of
 from sluice.transforms.core.observe import ObserveInputs, ObserveOutputs, Watched, collect
 from sluice.transforms.core.observed import Record, forget, observed
 from sluice.transforms.core.observed_file import from_json, to_json
@@ -64,3 +66,24 @@ def test_a_record_comes_through_a_file() -> None:
     assert (back.inputs.shortened, back.outputs.shortened, back.inputs.sketches["many"].width) == (True, False, 7)
     for name, sketch in columns.items():
         assert_same(back.inputs.sketches[name], sketch)
+
+
+def test_a_file_of_private_rows_holds_no_value_of_a_few() -> None:
+    """One row has 1234.5 and one 0.001; the least, the most and the sum would tell them."""
+    record, many = Record(), [20.0] * 300 + [40.0] * 100
+    record.outputs.sketches["score"] = sketch_of([*many, 1234.5, 0.001])
+    record.inputs.sketches["x"] = sketch_of([*np.linspace(30, 60, 400), 1234.5, 0.001])
+    record.inputs.sketches["lone"] = sketch_of([1234.5])
+    text = to_json(record, private=True)
+    assert "1234.5" not in text and "0.001" not in text and str(sum(many) + 1234.501) not in text
+    seen = json.loads(text)
+    assert all(count >= 10 for side in ("inputs", "outputs") for each in seen[side]["sketches"].values()
+               for _, count in [*each["bins"], *(each["values"] or [])])  # fmt: skip
+    back = from_json(text)
+    assert back.outputs.sketches["score"].values == {20.0: 300, 40.0: 100}
+    for sketches in (back.inputs.sketches, record.inputs.sketches):
+        assert 43 < (sketches["x"].quantile(0.5, whole=True) or 0) < 47
+    assert back.inputs.sketches["lone"].quantile(0.5, whole=True) is None
+    for name in ("x", "lone"):
+        drawn, real = (blocks_of(each.inputs.sketches[name], private=True).blocks for each in (back, record))
+        assert drawn == real
