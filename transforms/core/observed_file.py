@@ -13,7 +13,6 @@ import numpy as np
 from sluice.transforms.core.observed import Columns, Record, Timeline
 from sluice.transforms.core.sketch import Sketch
 
-
 # A count that stands for fewer rows may tell the value of one.
 LEAST_PRIVATE = 10
 
