@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import logging
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,62 +21,48 @@ from sluice.models.errors import ModelNotFound, TimedOut, UsageError
 from sluice.models.files import LocalFiles
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.saved_model.native.library import Library, open_library
+from sluice.models.saved_model.native.session import Session
 from sluice.models.saved_model.python_ways import PythonSession
 from sluice.models.saved_model.reasons import NoSuchTensor, TensorFlowError
 from sluice.models.saved_model.signature_reader import read_signatures
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.ways import load
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.paths import ROOT
+from tests.support.processes import Forked
 from tests.support.saved_models.twins import same
+from tests.support.steps import Step, run_steps
 
-# Opens a model, binds a column of text and one of numbers, calls it, and says which modules it has imported.
-_SCRIPT = """
-import sys
+# Opens a model, binds a column of text, and calls it. TensorFlow has lines of its own to say when it is
+# loaded, which nobody sees.
+_OPEN = """
+import os
 import pyarrow as pa
 from sluice.models.cache import open_model
-model = open_model(sys.argv[1])
+model = open_model(MODEL)
 (group,) = model.bind(pa.RecordBatch.from_pydict({"text": ["one", "two" * 20]})).groups
 answer = model.call(group.feeds)
-print(answer.arrays["upper"].tolist())
-print({"tensorflow", "keras"} & sys.modules.keys())
+assert answer.arrays["upper"].tolist() == [b"ONE", b"TWO" * 20]
+assert os.fstat(2).st_size == 0
 """
-
-
-@pytest.mark.slow
-def test_a_model_is_opened_and_called_without_python_tensorflow(cases: Callable[[str], str]) -> None:
-    command = [sys.executable, "-c", _SCRIPT, cases("string_only")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str([b"ONE", b"TWO" * 20]), "set()"]
-    assert done.stderr == ""  # TensorFlow has lines of its own to say when it is loaded
-
-
-# Scores a file, and serves a model to a client of our own.
-_BATCH = """
-import sys
-from sluice.pipelines.cli import main
-code = main(["batch", "--model", sys.argv[1], "--input", sys.argv[2], "--output", sys.argv[2] + ".jsonl"])
-print(code, {"tensorflow", "keras"} & sys.modules.keys())
-"""
+# Serves a model to a client of our own.
 _SERVE = """
-import sys
 import pyarrow as pa
 from sluice.models.cache import open_model
 from sluice.models.server.reference import ReferenceServer
-with ReferenceServer({"m": sys.argv[1]}) as server:
+with ReferenceServer({"m": MODEL}) as server:
     for uri in (f"grpc://127.0.0.1:{server.grpc_port}/m", f"http://127.0.0.1:{server.rest_port}/v1/models/m"):
         model = open_model(uri)
         (group,) = model.bind(pa.RecordBatch.from_pydict({"text": ["one"]})).groups
         assert model.call(group.feeds).arrays["upper"].tolist() == [b"ONE"]
         model.close()
-print(0, {"tensorflow", "keras", "tensorflow_serving"} & sys.modules.keys())
 """
-
-
+# Scores a file.
+_BATCH = """
+from sluice.pipelines.cli import main
+assert main(["batch", "--model", MODEL, "--input", ROWS, "--output", ROWS + ".jsonl"]) == 0
+"""
 # What a worker of any runner does: it unpickles the DoFn, sets it up, and gives it a bundle.
 _WORKER = """
-import sys
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.internal import pickler
@@ -85,7 +70,7 @@ from sluice.models.cache import ModelRecipe
 from sluice.models.uri import parse_model_uri
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.predict.batches import PredictBatches
-recipe = ModelRecipe(parse_model_uri(sys.argv[1]))
+recipe = ModelRecipe(parse_model_uri(MODEL))
 do_fn = pickler.loads(pickler.dumps(PredictBatches(recipe, "", BeamFiles(), False)))
 do_fn.setup()
 do_fn.start_bundle()
@@ -93,11 +78,10 @@ window, now = beam.transforms.window.GlobalWindow(), beam.utils.timestamp.Timest
 made = [*do_fn.process(pa.RecordBatch.from_pydict({"text": ["one", "two"]}), window, now), *do_fn.finish_bundle()]
 assert [row["upper"] for each in made for row in each.value.to_pylist()] == ["ONE", "TWO"], made
 do_fn.teardown()
-print(0, {"tensorflow", "keras"} & sys.modules.keys())
 """
 # A stream over a subscription in memory, by the graph of `sluice streaming`, until its messages are acknowledged.
 _STREAM = """
-import sys, threading
+import threading
 from sluice.pipelines.dataflow.runner import beam_options
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.streaming_job import plan_streaming
@@ -106,9 +90,9 @@ from sluice.transforms.pubsub.message_buffer import BundleOptions
 from sluice.transforms.pubsub.message_source import SourceOptions
 from sluice.transforms.pubsub.read_local import close_source, open_source
 from tests.support.pubsub.memory_subscription import MemorySubscription
-name, output = "projects/project/subscriptions/memory", sys.argv[2] + ".jsonl"
+name, output = "projects/project/subscriptions/memory", ROWS + ".streamed.jsonl"
 plan = plan_streaming(
-    StreamingOptions(model=sys.argv[1], input_subscription=name, output=output, failures=sys.argv[2] + ".failed"), False
+    StreamingOptions(model=MODEL, input_subscription=name, output=output, failures=ROWS + ".failed"), False
 )
 subscription = MemorySubscription(name)
 source = open_source(subscription, SourceOptions(BundleOptions(interval_secs=0.0, idle_secs=0.02), pull_threads=1))
@@ -120,63 +104,80 @@ while thread.is_alive() and len(subscription.acknowledged) < 3:
 source.drain()
 thread.join()
 close_source(source)
-print(len(subscription.acknowledged) - 3, {"tensorflow", "keras"} & sys.modules.keys())
+assert len(subscription.acknowledged) == 3
 """
+# Python TensorFlow, and what Beam uses of TFX, where models of the C API have been called.
+_AFTER = """
+from tests.models.saved_model.native import test_ways
+test_ways.answer_alike(test_ways.open_native(MODEL), test_ways.open_python(MODEL))
+"""
+_OURS_ALONE = {"tensorflow", "keras", "tensorflow_serving"}
+# One process runs them, in this order.
+_STEPS = {
+    "open": Step(_OPEN, _OURS_ALONE),
+    "serve": Step(_SERVE, _OURS_ALONE),
+    "worker of Dataflow": Step(_WORKER, {"tensorflow", "keras"}),
+    "batch": Step(_BATCH, {"tensorflow", "keras"}),
+    "streaming": Step(_STREAM, {"tensorflow", "keras"}),
+    "Python TensorFlow afterwards": Step(_AFTER, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong(cases: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is wrong with each step."""
+    directory = tmp_path_factory.mktemp("ways")
+    rows = directory / "rows.csv"
+    rows.write_text("text\none\ntwo\n")
+    return run_steps(_STEPS, directory, MODEL=cases("string_only"), ROWS=str(rows))
 
 
 @pytest.mark.job
-@pytest.mark.parametrize(
-    "script", [_BATCH, _STREAM, _WORKER, _SERVE], ids=["batch", "streaming", "worker of Dataflow", "serve"]
-)
-def test_a_command_does_without_python_tensorflow(script: str, tmp_path: Path, cases: Callable[[str], str]) -> None:
-    rows = tmp_path / "rows.csv"
-    rows.write_text("text\none\ntwo\n")
-    command = [sys.executable, "-c", script, cases("string_only"), str(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stdout.splitlines()[-1:] == ["0 set()"], done.stdout + done.stderr
+@pytest.mark.parametrize("name", _STEPS)
+def test_a_command_does_without_python_tensorflow(name: str, wrong: dict[str, str]) -> None:
+    """And where another library imports it later, both work."""
+    assert wrong[name] == ""
 
 
-# Python TensorFlow, what Beam uses of TFX, and a model of the C API in one process, whichever comes first.
-_BOTH = """
-import sys
-import numpy as np
-import pyarrow as pa
-
-def native():
-    from sluice.models.cache import open_model
-    from sluice.models.saved_model.native.session import Session
-    model = open_model(sys.argv[2])
-    assert isinstance(model._way, Session)
+def open_native(directory: str) -> Model:
+    model = open_model(directory)
+    assert isinstance(model._way, Session)  # type: ignore[attr-defined]
     return model
 
-def python():
+
+def open_python(directory: str) -> Any:
     import tensorflow as tf
     from tfx_bsl.coders import example_coder
+
     rows = pa.RecordBatch.from_pydict({"text": [[b"one"], [b"two"]]})
     assert len(example_coder.RecordBatchToExamplesEncoder().encode(rows)) == 2
     assert tf.strings.upper(["one"]).numpy().tolist() == [b"ONE"]
-    return tf.saved_model.load(sys.argv[2])
+    return tf.saved_model.load(directory)
 
-if sys.argv[1] == "before":
-    loaded, model = python(), native()
-else:
-    model, loaded = native(), python()
-for _ in range(3):
-    (group,) = model.bind(pa.RecordBatch.from_pydict({"text": ["one", "two" * 20]})).groups
-    found = model.call(group.feeds).arrays["upper"].tolist()
-    wanted = loaded.signatures["serving_default"](text=np.array([b"one", b"two" * 20], object))
-    assert found == wanted["upper"].numpy().tolist() == [b"ONE", b"TWO" * 20]
-model.close()
-print("done")
-"""
+
+def answer_alike(model: Model, loaded: Any) -> None:
+    """Calls a model of the C API, and the same one of Python TensorFlow, in turn."""
+    for _ in range(3):
+        found = call(model, text=["one", "two" * 20])["upper"]
+        wanted = loaded.signatures["serving_default"](text=np.array([b"one", b"two" * 20], object))
+        assert found == wanted["upper"].numpy().tolist() == [b"ONE", b"TWO" * 20]
+    model.close()
+
+
+def open_python_first(directory: str) -> None:
+    """In a fork of a process that has imported Python TensorFlow, and has not loaded a model."""
+    assert "tensorflow" in sys.modules
+    loaded = open_python(directory)
+    answer_alike(open_native(directory), loaded)
+    print("done", flush=True)
 
 
 @pytest.mark.job
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_python_tensorflow_may_be_in_the_same_process(order: str, cases: Callable[[str], str]) -> None:
-    command = [sys.executable, "-c", _BOTH, order, cases("string_only")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+def test_python_tensorflow_may_come_first(cases: Callable[[str], str], tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    process = Forked(open_python_first, cases("string_only"), output=str(printed))
+    assert process.wait(PATIENCE_SECS) == 0, printed.read_text()
+    assert printed.read_text().splitlines()[-1] == "done"
 
 
 def call(model: Model, **columns: Any) -> dict[str, Any]:
