@@ -8,6 +8,7 @@ from functools import partial
 
 from sluice.models.errors import UsageError
 from sluice.models.wording import told
+from sluice.pipelines.commands.early import begin_early
 from sluice.pipelines.commands.listed import COMMANDS, Listed
 from sluice.pipelines.end import end_process
 from sluice.pipelines.options.config import CONFIG, with_config
@@ -56,9 +57,12 @@ def _fill(listed: Listed, parser: Parser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    if any(COMMANDS[word].early for word in given[:1] if word in COMMANDS):
+        begin_early(given)
     parser, commands = _parsers()
     try:
-        words = with_config(sys.argv[1:] if argv is None else argv, commands, _WITH_BEAM_FLAGS)
+        words = with_config(given, commands, _WITH_BEAM_FLAGS)
     except UsageError as error:
         parser.error(str(error))
     args, rest = parser.parse_known_args(words)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from sluice.models.saved_model.native.library import library_files
+from sluice.models.saved_model.native.preload import library_files
 
 _LOG = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from sluice.models.devices import CPU, GPU
@@ -65,10 +66,12 @@ def _load(
     find_library: Callable[[], Library | None],
 ) -> Way:
     placement = options.devices
-    there, open_ = _opener(directory, meta_graph, options, signature, find_library)
-    check_devices(placement.devices, there)
-    if placement.is_strict:
-        _check_named_devices(directory, meta_graph, placement.devices, there)
+    look, open_ = _opener(directory, meta_graph, options, signature, find_library)
+    if placement.devices or placement.is_strict:  # a session to look costs 40 ms
+        there = look()
+        check_devices(placement.devices, there)
+        if placement.is_strict:
+            _check_named_devices(directory, meta_graph, placement.devices, there)
     with contextlib.ExitStack() as stack:
         ways: list[Way] = []
         for device in placement.devices or ("",):
@@ -76,7 +79,7 @@ def _load(
             stack.callback(ways[-1].close)
         stack.pop_all()
     if placement.uses_gpus:
-        warn_of_unused_gpus(sum(name.startswith(f"{GPU}:") for name in there))
+        warn_of_unused_gpus(sum(name.startswith(f"{GPU}:") for name in ways[0].devices()))
     return ways[0] if len(ways) == 1 else Copies(ways)
 
 
@@ -86,8 +89,8 @@ def _opener(
     options: ModelOptions,
     signature: Signature | None,
     find_library: Callable[[], Library | None],
-) -> tuple[dict[str, int], Callable[[str], Way]]:
-    """Returns the devices that are there, and what loads the model on one of them."""
+) -> tuple[Callable[[], dict[str, int]], Callable[[str], Way]]:
+    """Returns what finds the devices that are there, and what loads the model on one of them."""
     session = SessionOptions(
         options.intra_op_threads, options.inter_op_threads, options.time_limit_secs, options.devices
     )
@@ -96,20 +99,20 @@ def _opener(
         load_python_ops(options.op_libraries)
         text = "%s is run by Python TensorFlow: its graph does not restore %d of its variables, such as '%s'"
         _LOG.info(text, directory, len(unset), unset[0])
-        there = RestoredFunction.find_devices(session)
-        return there, lambda device: RestoredFunction(directory, signature, session, device)
+        find = partial(RestoredFunction.find_devices, session)
+        return find, lambda device: RestoredFunction(directory, signature, session, device)
     library = find_library()
     if library is None:
         load_python_ops(options.op_libraries)
         _LOG.info("%s is run by Python TensorFlow", directory)
-        there = PythonSession.find_devices(session)
-        return there, _placing(directory, meta_graph, session, lambda place: PythonSession(place, session))
+        opened = _placing(directory, meta_graph, session, lambda place: PythonSession(place, session))
+        return partial(PythonSession.find_devices, session), opened
     load_ops(library, options.op_libraries)
     if missing := missing_ops(meta_graph, library):
         raise ModelNotFound(f"TensorFlow cannot load the SavedModel {directory}: {missing}")
-    there = find_devices(library, session)
     graph_def = meta_graph.graph_def
-    return there, _placing(directory, meta_graph, session, lambda place: Session(library, place, graph_def, session))
+    opened = _placing(directory, meta_graph, session, lambda place: Session(library, place, graph_def, session))
+    return partial(find_devices, library, session), opened
 
 
 def _placing(

@@ -18,6 +18,7 @@ from sluice.models.server.status import StatusError, invalid
 from sluice.models.server.store import Spec, Store
 from sluice.models.server.tensors import read_tensor
 from sluice.models.signature import DEFAULT_SIGNATURE
+from sluice.models.tensors.strings import Tensor
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
@@ -49,7 +50,7 @@ class Call:
         spec: Spec,
         signature_name: str,
         inputs: Mapping[str, T],
-        decode: Callable[[str, T], np.ndarray],
+        decode: Callable[[str, T], Tensor],
         outputs: Sequence[str] = (),
     ) -> Answer:
         """Returns the outputs of the model for these inputs.
@@ -121,8 +122,8 @@ def _feeds(
     signature: "SignatureDef",
     wanted: Sequence[Input],
     inputs: Mapping[str, T],
-    decode: Callable[[str, T], np.ndarray],
-) -> dict[str, np.ndarray]:
+    decode: Callable[[str, T], Tensor],
+) -> dict[str, Tensor]:
     """Returns the arrays to feed, by the name of their tensor in the graph."""
     if signature.method_name not in _METHODS:
         expected = ", ".join(_METHODS)

@@ -20,6 +20,7 @@ from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.way import Way
 from sluice.models.saved_model.ways import load
 from sluice.models.server.status import StatusError, invalid, tensorflow_status
+from sluice.models.tensors.strings import Tensor
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Servable:
         self._users = threading.Condition()
         self._used = 0
 
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+    def run(self, feeds: Mapping[str, Tensor], fetches: Sequence[str]) -> list[np.ndarray]:
         """Returns the tensors of these names.
 
         The values reach TensorFlow's C API as they are, as in TF Serving, which compares no shapes.
@@ -118,7 +119,7 @@ class Servable:
     def _take(self, way: Way) -> None:
         self._way, self._prepare = way, functools.lru_cache(maxsize=_MOST_CALLS)(way.prepare)
 
-    def _run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+    def _run(self, feeds: Mapping[str, Tensor], fetches: Sequence[str]) -> list[np.ndarray]:
         """Calls the model; a call that hangs is abandoned, and tried once more in a fresh session."""
 
         def call() -> list[np.ndarray]:

@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 from sluice.models.errors import BadOutput
 from sluice.models.saved_model.native.tensors import number_of
 from sluice.models.server.status import invalid
+from sluice.models.tensors.strings import Tensor
 from sluice.models.tensors.tensor_proto import from_tensor, packed
 from sluice.models.tensors.wire import delimited, joined, packed_varints
 
@@ -32,8 +33,8 @@ _FIELDS = {
 _COMPLEX = {8: ("scomplex_val", np.complex64), 18: ("dcomplex_val", np.complex128)}
 
 
-def read_tensor(name: str, proto: Message) -> np.ndarray:
-    """Returns the array that a `tensorflow.TensorProto` holds; strings are objects holding bytes.
+def read_tensor(name: str, proto: Message) -> Tensor:
+    """Returns the array that a `tensorflow.TensorProto` holds; few strings are objects holding bytes.
 
     Args:
       name: the input, for the error.

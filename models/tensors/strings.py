@@ -50,6 +50,11 @@ class Strings:
             raise pa.ArrowInvalid("None is not a string")
         return cls(values, array.shape)
 
+    @classmethod
+    def of_list(cls, values: list[bytes]) -> "Strings":
+        """Returns bytes as a tensor [len(values)]."""
+        return cls(_one_array(values), (len(values),))
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

@@ -18,7 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from sluice.models.errors import BadOutput
 from sluice.models.protos import message_class, packed_class
 from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
-from sluice.models.tensors.strings import Tensor, as_strings
+from sluice.models.tensors.strings import Strings, Tensor, as_strings
 from sluice.models.tensors.wire import Part, delimited, joined, read_varints, string_fields, varint
 
 _NAMES = {number: name for number in range(1, 24) if has_column_form(name := dtype_name(number))}
@@ -29,6 +29,8 @@ _STRING = _NUMBERS["object"]
 # Fields of TensorProto and of TensorShapeProto; those of numbers with their wire type.
 _DTYPE, _SHAPE, _CONTENT, _STRING_VAL = b"\x08", 2, 4, 8
 _DIM, _SIZE = 2, b"\x08"
+# So many strings stay objects: Arrow's array and its way into a call take longer than they do.
+_FEW = 256
 
 _FIELDS = {
     "float32": "float_val",
@@ -76,8 +78,8 @@ def _content(array: Tensor) -> list[Part]:
     return delimited(_CONTENT, [values.view(np.uint8)])
 
 
-def from_tensor(message: Message, drop_surplus: bool = False) -> np.ndarray:
-    """Returns a TensorProto's values in its shape, maybe read-only; strings are objects holding bytes.
+def from_tensor(message: Message, drop_surplus: bool = False) -> Tensor:
+    """Returns a TensorProto's values in its shape, maybe read-only; few strings are objects holding bytes.
 
     Args:
       message: of `packed_class`, or of any other class, which takes longer.
@@ -154,8 +156,10 @@ def _values(runs: Sequence[bytes], name: str) -> np.ndarray:
     return stored.view(dtype)
 
 
-def _strings(message: Message, count: int) -> np.ndarray:
+def _strings(message: Message, count: int) -> Tensor:
     listed = _decode_strings(message.tensor_content, count) if message.tensor_content else list(message.string_val)
+    if len(listed) > _FEW:
+        return Strings.of_list(listed)
     values = np.empty(len(listed), object)
     values[:] = listed
     return values
@@ -181,7 +185,7 @@ def _decode_strings(content: bytes, count: int) -> list[bytes]:
     return [content[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def _repeat_last(values: np.ndarray, count: int) -> np.ndarray:
+def _repeat_last(values: Tensor, count: int) -> np.ndarray:
     last = values[-1] if len(values) else (b"" if values.dtype == object else 0)
     padded = np.full(count, last, values.dtype)
     padded[: len(values)] = values

@@ -76,11 +76,9 @@ def read_varints(data: bytes) -> np.ndarray:
     widths = ends + 1 - starts
     if digits[-1] >= 0x80 or widths.max() > _MOST_DIGITS:
         raise ValueError("a varint without an end")
-    values = np.zeros(len(ends), np.uint64)
-    for place in range(widths.max()):
-        rows = np.flatnonzero(widths > place)
-        values[rows] |= (digits[starts[rows] + place] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
-    return values
+    places = np.arange(len(digits)) - np.repeat(starts, widths)
+    shifted = (digits & 0x7F).astype(np.uint64) << (7 * places).astype(np.uint64)
+    return np.bitwise_or.reduceat(shifted, starts)
 
 
 def string_fields(field: int, tensors: Sequence[Strings]) -> list[Part]:

@@ -38,11 +38,13 @@ class Listed:
       module: its name, within sluice.pipelines.
       help: the module's HELP.
       hands_on: the command accepts other flags too, as `args.beam_flags`: those of Beam, or of `sluice batch`.
+      early: TensorFlow's library is opened while the module is imported.
     """
 
     module: str
     help: str
     hands_on: bool = False
+    early: bool = False
 
     def load(self) -> Command:
         """Imports the command."""
@@ -53,7 +55,7 @@ class Listed:
 COMMANDS: Mapping[str, Listed] = {
     "batch": Listed("commands.batch", "score files or BigQuery tables", hands_on=True),
     "streaming": Listed("commands.streaming", "score messages of a Pub/Sub subscription as they arrive", hands_on=True),
-    "predict": Listed("commands.predict", "score a few JSON rows, and print them with their predictions"),
+    "predict": Listed("commands.predict", "score a few JSON rows, and print them with their predictions", early=True),
     "inspect": Listed("commands.inspect_model", "show a model's signatures, versions and columns"),
     "schema": Listed("commands.schema", "show the types of JSON rows, as --input_schema takes them"),
     "zoo": Listed("commands.zoo", "make a known model, and sample input for it"),

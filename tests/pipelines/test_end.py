@@ -18,6 +18,24 @@ except TimedOut:
 """
 
 
+# A thread that still works, output that is not flushed, and a frame that would be taken down at the interpreter's end.
+_ORDINARY = """
+import atexit, sys, threading, time
+from sluice.pipelines.end import end_process
+
+atexit.register(print, "files are removed")
+threading.Thread(target=lambda: (time.sleep(0.2), print("the thread has ended"))).start()
+sys.stdout.write("unflushed, ")
+end_process(3)
+"""
+
+
+def test_what_is_at_work_is_waited_for() -> None:
+    ran = subprocess.run([sys.executable, "-c", _ORDINARY], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stderr) == (3, "")
+    assert ran.stdout == "unflushed, the thread has ended\nfiles are removed\n"
+
+
 def test_a_process_ends_though_a_call_hangs() -> None:
     ran = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (7, "files are removed\n"), ran.stderr

@@ -31,6 +31,20 @@ def exits(code, *arguments):
         found = error.code
     assert found == code, (arguments, found)
 """
+# Notes the modules in native code that are there when TensorFlow's library begins to open: others would wait for it.
+_WATCHED = """
+import sys
+from sluice.pipelines import cli
+
+def native():
+    return {name for name, module in list(sys.modules.items()) if str(getattr(module, "__file__", "")).endswith(".so")}
+
+begin, known = cli.begin_early, set()
+def watched(words):
+    begin(words)
+    known.update(native())
+cli.begin_early = watched
+"""
 # By what runs: its code, and what must not be imported at its end. MODEL, INPUT and OUTPUT are paths. One process runs
 # all, so those that may import least stand first.
 CASES = {
@@ -40,9 +54,10 @@ CASES = {
         {*TENSORFLOW, *BEAM, *CLIENTS, *YAML, *LIBRARY, *OURS, "numpy", "pyarrow"},
     ),
     "sluice predict": (
-        "import json\n"
+        _WATCHED + "import json\n"
         "row = {f'I{n}': n for n in range(1, 14)} | {f'C{n}': 'x' for n in range(1, 27)}\n"
-        "exits(0, 'predict', '--model', MODEL, '--json', json.dumps(row))",
+        "exits(0, 'predict', '--model', MODEL, '--json', json.dumps(row))\n"
+        "assert known and native() <= known, native() - known",
         {*TENSORFLOW, *BEAM, *CLIENTS, *YAML, *LIBRARY, *(OURS - {PREDICT}), "pandas", "numpy.ma", "urllib.request"},
     ),
     "a usage error of each command": (

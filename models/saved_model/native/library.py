@@ -6,7 +6,6 @@ The declarations follow tensorflow/c/c_api.h, tf_tensor.h, tf_tstring.h and, for
 import contextlib
 import ctypes
 import functools
-import importlib.util
 import logging
 import os
 import threading
@@ -18,14 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.saved_model.native.entries import entries_of
+from sluice.models.saved_model.native.preload import open_libraries, tensorflow_directory
 from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.saved_model.reasons import TensorFlowError
-from sluice.models.saved_model.tensorflow_import import quiet_stderr
 from sluice.models.tensors.strings import Strings
 
 _LOG = logging.getLogger(__name__)
-
-_FILES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
 
 # tensorflow/core/framework/types.proto
 STRING = 7
@@ -109,13 +106,6 @@ _SHORT = frozenset(
 )
 
 
-def library_files() -> list[str]:
-    """Returns the paths of the installed TensorFlow's libraries; [] if there is none."""
-    spec = importlib.util.find_spec("tensorflow")
-    places = (spec.submodule_search_locations if spec else None) or []
-    return [os.path.join(place, name) for place in places[:1] for name in _FILES]
-
-
 class Library:
     """The functions of TensorFlow's C API under their own names. Calls leave Python's lock free, but for short ones.
 
@@ -126,10 +116,7 @@ class Library:
     """
 
     def __init__(self, directory: str) -> None:
-        # Start-up lines of TensorFlow's C++ side drown the progress line, and no log level silences the first of them.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with quiet_stderr():
-            handles = [_open(os.path.join(directory, name)) for name in _FILES]
+        handles = open_libraries(directory)
         for name, (result, *arguments) in _FUNCTIONS.items():
             function = _function(handles, name)
             function.restype, function.argtypes = result, arguments
@@ -177,23 +164,6 @@ def _function(handles: list[int], name: str) -> Any:
     return getattr(first, name, None) or getattr(second, name)
 
 
-def _open(path: str) -> int:
-    """Loads a shared library.
-
-    ctypes.CDLL alone keeps Python's lock meanwhile, and binds every function at once, which takes half as long again.
-
-    Raises:
-      OSError: it cannot be loaded.
-    """
-    loader = ctypes.CDLL(None)
-    loader.dlopen.restype, loader.dlopen.argtypes = c_void_p, (c_char_p, c_int)
-    loader.dlerror.restype, loader.dlerror.argtypes = c_char_p, ()
-    handle = loader.dlopen(os.fsencode(path), os.RTLD_LAZY)
-    if not handle:
-        raise OSError((loader.dlerror() or b"").decode("utf-8", "replace") or f"{path} cannot be loaded")
-    return int(handle)
-
-
 _load_lock = threading.Lock()
 
 
@@ -221,8 +191,7 @@ def begin_to_load() -> threading.Thread:
 
 @functools.cache
 def _load_library() -> Library | None:
-    spec = importlib.util.find_spec("tensorflow")
-    return open_library((spec.submodule_search_locations or [""])[0] if spec else "")
+    return open_library(tensorflow_directory())
 
 
 def open_library(directory: str, make: Callable[[str], Library] = Library) -> Library | None:

@@ -1,0 +1,40 @@
+"""What a command of a few rows begins before its own imports: to open TensorFlow's library takes longer than they."""
+
+import importlib
+from collections.abc import Sequence
+
+from sluice.models.errors import UsageError
+from sluice.models.uri import parse_model_uri
+
+_MODEL = "--model"
+# The modules in native code that the command imports: none can be imported while another library is opened.
+_NATIVE = (
+    *("_bisect", "_blake2", "_bz2", "_ctypes", "_datetime", "_decimal", "_hashlib", "_json", "_lzma", "_pickle"),
+    *("_posixsubprocess", "_queue", "_random", "_sha512", "_socket", "_statistics", "_uuid", "array", "binascii"),
+    *("fcntl", "math", "select", "zlib"),
+    *("numpy", "pyarrow", "pyarrow._compute", "pyarrow._json"),
+    *("google._upb._message", "google_crc32c._crc32c", "ml_dtypes", "orjson"),
+)
+
+
+def begin_early(words: Sequence[str]) -> None:
+    """Opens TensorFlow's library beside the imports that come, if the command line names a model in this process."""
+    if not _is_here(words):
+        return
+    for name in _NATIVE:
+        importlib.import_module(name)
+    from sluice.models.saved_model.native.preload import begin_to_open
+
+    begin_to_open()
+
+
+def _is_here(words: Sequence[str]) -> bool:
+    for at, word in enumerate(words):
+        name, joined, value = word.partition("=")
+        if name == _MODEL:
+            value = value if joined else "".join(words[at + 1 : at + 2])
+            try:
+                return parse_model_uri(value).is_here
+            except UsageError:  # the command will say so
+                return False
+    return False
