@@ -18,14 +18,20 @@ FOLDER = ROOT / "deploy" / "flink"
 JOBS = [path.name.removesuffix("-job.yaml") for path in sorted(FOLDER.glob("*-job.yaml"))]
 FLINK = "1.19"
 
-VOLUME_CLAIM, CLUSTER = list(yaml.safe_load_all((FOLDER / "cluster.yaml").read_text()))
+VOLUME_CLAIM, CLUSTER, POLICY = list(yaml.safe_load_all((FOLDER / "cluster.yaml").read_text()))
 TASK_MANAGER = CLUSTER["spec"]["taskManager"]["podTemplate"]["spec"]
 (WORKER_POOL,) = TASK_MANAGER["containers"]
 
 
 def pod_of(job: str) -> dict[str, Any]:
     """Returns the pod that submits a job."""
-    spec: dict[str, Any] = yaml.safe_load((FOLDER / f"{job}-job.yaml").read_text())["spec"]["template"]["spec"]
+    spec: dict[str, Any] = job_of(job)["template"]["spec"]
+    return spec
+
+
+def job_of(job: str) -> dict[str, Any]:
+    """Returns the specification of the Job that submits a job."""
+    spec: dict[str, Any] = yaml.safe_load((FOLDER / f"{job}-job.yaml").read_text())["spec"]
     return spec
 
 
@@ -96,5 +102,17 @@ def test_the_image_is_a_worker_pool_of_the_user_that_flink_runs_as() -> None:
 def test_a_job_is_submitted_once() -> None:
     """Twice on one subscription, or one output, would be two jobs."""
     for job in JOBS:
-        assert yaml.safe_load((FOLDER / f"{job}-job.yaml").read_text())["spec"]["backoffLimit"] == 0
+        assert job_of(job)["backoffLimit"] == 0
         assert pod_of(job)["restartPolicy"] == "Never"
+
+
+def test_only_the_cluster_itself_reaches_a_worker_pool() -> None:
+    """The operator labels its pods with the name of the cluster."""
+    cluster = {"matchLabels": {"app": CLUSTER["metadata"]["name"]}}
+    assert POLICY["spec"]["podSelector"] == cluster and POLICY["spec"]["policyTypes"] == ["Ingress"]
+    among, rest, metrics = POLICY["spec"]["ingress"]
+    assert among == {"from": [{"podSelector": cluster}]}
+    assert rest["ports"] == [{"port": 8081}] and metrics == {"ports": [{"port": 9249}]}
+    assert CLUSTER["spec"]["flinkConfiguration"]["metrics.reporter.prom.port"] == "9249"
+    for job in JOBS:
+        assert rest["from"][0] == {"podSelector": {"matchLabels": job_of(job)["template"]["metadata"]["labels"]}}

@@ -45,6 +45,21 @@ def test_links_lead_somewhere(name: str) -> None:
             assert ((ROOT / name).parent / link).exists(), link
 
 
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```", "", page.read_text())
+    heads = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", head) for head in re.findall(r"(?m)^#+ (.+)$", text)]
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_to_headings(name: str) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", (ROOT / name).read_text()):
+        if "://" not in link:
+            target = (ROOT / name).parent / link if link else ROOT / name
+            assert target.suffix != ".md" or anchor in anchors(target), f"{link}#{anchor}"
+
+
 def test_the_map_names_what_exists() -> None:
     """The files and the functions of docs/architecture.md; what a recipe adds is named after something made up."""
     text = re.sub(r"(?s)```.*?```", "", (ROOT / "docs/architecture.md").read_text())

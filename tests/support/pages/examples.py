@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 SLUICE, DATAFLOW, PYTHON, EXPORT, FILE, OTHER = "sluice", "dataflow", "python", "export", "file", "other"
 
-_FENCE = re.compile(r"^```(?P<language>\w*)[ ]*(?P<file>\S*)[ ]*$")
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[ ]*(?P<file>\S*)[ ]*$")
 _MARKER = re.compile(r"^<!-- (?:not run: (?P<reason>.+?)|exit code (?P<code>\d+)) -->$")
 _COMMAND_LINE = re.compile(r"(^|[\s|&;])(?P<program>\S*\bsluice)\s+(?P<first>-{1,2}\w\S*|[a-z][a-z-]*)(?=\s|$)")
 # A file that a shell writes, as in: cat > job.yaml <<'END'
@@ -86,7 +86,10 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """A fenced block: its language, the name of a file, its lines, and what a marker before it says."""
+    """A fenced block: its language, the name of a file, its lines, and what a marker before it says.
+
+    Blocks in a list are indented, and their lines are not part of what they say by so much.
+    """
 
     line: int
     language: str
@@ -94,6 +97,7 @@ class _Block:
     lines: list[str]
     reason: str = ""
     code: int = 0
+    indent: str = ""
 
 
 def pages() -> list[str]:
@@ -119,9 +123,9 @@ def _blocks(text: str) -> Iterator[_Block]:
             yield block
             block = None
         elif block is not None:
-            block.lines.append(line)
+            block.lines.append(line.removeprefix(block.indent))
         elif fence := _FENCE.match(line):
-            block, said = _Block(number + 1, fence["language"], fence["file"], [], **said), {}
+            block, said = _Block(number + 1, fence["language"], fence["file"], [], **said, indent=fence["indent"]), {}
         elif line.strip():
             marker = _MARKER.match(line.strip())
             said = {"reason": marker["reason"] or "", "code": int(marker["code"] or 0)} if marker else {}
