@@ -14,7 +14,7 @@ BIGQUERY := .venv-bigquery
 PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
 	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
-.PHONY: demo demo-streaming test test-fast lint format bench bench-lock bench-serving bench-streaming bench-bigquery soak sanitize clean
+.PHONY: demo demo-streaming test test-fast lint format bench bench-batch bench-compare bench-lock bench-serving bench-streaming bench-bigquery soak sanitize clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
@@ -79,8 +79,16 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-test
+# All tables in README and docs, from one machine in one go: some two hours, in which nothing else may run.
+bench: $(VENV)/.installed-test $(BIGQUERY)/.installed
+	$(PIP) install --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m benchmarks
+
+bench-batch: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.batch
+
+bench-compare: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.compare
 
 bench-lock: $(VENV)/.installed-test
 	$(PIP) install --constraint constraints.txt --editable ".[bench]"

@@ -14,7 +14,6 @@ import argparse
 import collections
 import dataclasses
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from benchmarks.checkouts import COMMAND, MODEL, ROOT, Checkout, checkouts, prepare, signature, source
+from benchmarks.header import written_by
 from sluice.pipelines.compare.costs import Cost, ProcessFailed, run_measured
 
 RESULTS = os.path.join(ROOT, "benchmarks", "RESULTS.md")
@@ -181,13 +181,11 @@ def comparisons(costs: Costs, sizes: tuple[int, ...]) -> list[str]:
 
 def report(found: Mapping[str, Costs], sizes: tuple[int, ...], secs: float) -> list[str]:
     """Returns the lines of RESULTS.md."""
-    cores = len(os.sched_getaffinity(0))
     count = min(len(costs) for each in found.values() for costs in each.values())
     lines = [
         "# Batch inference, side by side",
         "",
-        f"Written by `make bench` (`python -m benchmarks.batch`) on {cores} cores, Python {platform.python_version()}: "
-        f"whole processes from their start to their exit, imports included. The zoo's Criteo model, wide & deep; files "
+        f"{written_by('batch')}: whole processes from their start to their exit, imports included. The zoo's Criteo model, wide & deep; files "
         f"on local disk; medians of {count} rounds, in which the contenders alternate, with the least and the most. `a "
         "row more` is the difference of two sizes within a round.",
         "",

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import importlib.metadata
 import os
-import platform
 import signal
 import statistics
 import sys
@@ -23,6 +22,7 @@ from benchmarks import bigquery_read, bigquery_write
 from benchmarks.bigquery_jobs import Cost, Measured, Order, by_turns
 from benchmarks.bigquery_read import SLUICE as READ
 from benchmarks.bigquery_write import BATCH, BEAM, BEAM_UNSIZED, INSERT_ALL, STREAM
+from benchmarks.header import written_by
 from tests.support.bigquery.cases import load, make_births
 from tests.support.bigquery.proxy import BigQueryProxy
 from tests.support.servers import BigQuery, bigquery_clients_use, bigquery_emulator
@@ -86,13 +86,11 @@ def write(server: BigQuery, sizes: Sizes) -> dict[str, Measured]:
 
 def report(reading: dict[str, Measured], writing: dict[str, Measured], secs: float) -> list[str]:
     """Returns the lines of BIGQUERY.md."""
-    cores = len(os.sched_getaffinity(0))
     read_runs, write_runs = (len(found[first].cpu_us) for found, first in ((reading, READ), (writing, BATCH)))
     return [
         "# Reading and writing BigQuery, beside Beam's own",
         "",
-        f"Written by `make bench-bigquery` (`python -m benchmarks.bigquery`) on {cores} cores, Python "
-        f"{platform.python_version()}, Beam {importlib.metadata.version('apache-beam')}, in {secs:,.0f} s. All read "
+        f"{written_by('bigquery')}, Beam {importlib.metadata.version('apache-beam')}, in {secs:,.0f} s. All read "
         "from and write to one emulator of BigQuery, which runs on the same cores and is slower than most of its "
         "clients. So the figure to look at is the CPU time of the client's process alone, user and system; the wall "
         "time is the emulator's as well.",

@@ -1,6 +1,6 @@
 """How long `sluice batch` holds Python's lock for a row, by input format, and in which functions.
 
-`python -m benchmarks.lock` prints a table; with `--against PATH` it compares with another checkout, in turns.
+`python -m benchmarks.lock` writes benchmarks/LOCK.md; with `--against PATH` it compares with another checkout, in turns.
 
 What is measured: py-spy looks from outside, RATE times a second, which thread holds the lock (`py-spy record --gil`);
 the looks at which some thread holds it, divided by RATE, are the seconds that it was held. A job reads one file of the
@@ -29,7 +29,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from benchmarks.checkouts import DATA, MODEL, ROOT, Checkout, checkouts, prepare, signature, source
+from benchmarks.header import written_by
 
+RESULTS = os.path.join(ROOT, "benchmarks", "LOCK.md")
 ROWS, FILES = 200_000, 4
 FORMATS = ("csv", "parquet", "jsonl", "tfrecord")
 _CHILD = os.path.join(ROOT, "benchmarks", "lock_child.py")
@@ -198,7 +200,7 @@ def functions(turns: Sequence[Turn], count: int) -> list[str]:
 
 
 def main() -> None:
-    """Measures, and prints the tables."""
+    """Measures, prints the tables, and writes LOCK.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", help="another checkout to compare with, in turns")
     parser.add_argument("--formats", default=",".join(FORMATS), help="input formats, separated by commas")
@@ -220,14 +222,21 @@ def main() -> None:
                     f"py-spy saw {turn.seen:.0%} of a loop",
                     flush=True,
                 )
-    print("\n".join(["", *table(found, [side.name for side in sides], formats)]))
+    lines = [
+        "# How long a row holds Python's lock",
+        "",
+        f"{written_by('lock')}, in {time.perf_counter() - started:,.0f} s. Medians of {arguments.turns} turns, with the "
+        "least and the most: what py-spy sees of a job of many rows more.",
+        "",
+        *table(found, [side.name for side in sides], formats),
+    ]
     for format_ in formats:
-        print(
-            "\n".join(
-                ["", f"{format_}, this checkout:", *functions(found[format_, sides[0].name], arguments.functions)]
-            )
-        )
-    print(f"\n{time.perf_counter() - started:,.0f} s in all.")
+        seen = functions(found[format_, sides[0].name], arguments.functions)
+        lines += ["", f"The functions of {format_} that hold it longest, in this checkout:", "", "```", *seen, "```"]
+    text = "\n".join(lines) + "\n"
+    print(f"\n{text}")
+    with open(RESULTS, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,19 @@ import argparse
 import concurrent.futures
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.checkouts import MODEL, prepare, source
-from sluice.pipelines.compare.drive import REQUEST_ROWS, drive
+from benchmarks.header import written_by
+from sluice.pipelines.compare.drive import REQUEST_ROWS, Driven, drive
 from sluice.pipelines.compare.server import serve
+from sluice.pipelines.compare.stream import Load, send
 
 RESULTS = os.path.join(os.path.dirname(__file__), "SERVING.md")
 ROWS = 200_000  # of the sample data
@@ -71,21 +73,24 @@ def throughput(uri: str, max_batch_size: int) -> dict[str, float]:
 
 
 def latency(uri: str) -> dict[str, float]:
-    """Sends single rows at a steady rate, alternately through the scheduler and directly; returns medians in ms."""
+    """Sends single rows, in turn through the scheduler and directly, as `sluice compare` does; returns medians in ms."""
     scheduler = open_client(uri)
     rows = [scheduler.model.bind(batch).groups[0].feeds for batch in batches(1)[:LATENCY_ROWS]]
-    through, direct = [], []
-    for number, feeds in enumerate(rows * 2):
-        due = time.perf_counter() + 1 / ROWS_PER_SECOND
-        started = time.perf_counter()
-        if number % 2:
-            scheduler.submit(feeds).future.result()
-        else:
-            scheduler.model.call(feeds)
-        (through if number % 2 else direct).append(1000 * (time.perf_counter() - started))
-        time.sleep(max(0.0, due - time.perf_counter()))
+
+    def through(start: int, stop: int, done: Callable[[int, int], None]) -> None:
+        scheduler.submit(rows[start % len(rows)]).future.add_done_callback(lambda _: done(start, stop))
+
+    def direct(start: int, stop: int, done: Callable[[int, int], None]) -> None:
+        scheduler.model.call(rows[start % len(rows)])
+        done(start, stop)
+
+    found: dict[str, list[float]] = {"scheduler_ms": [], "model_ms": []}
+    for seed in range(1, 1 + RUNS):
+        load = Load(ROWS_PER_SECOND, LATENCY_ROWS // RUNS, mini_batches=False, seed=seed)
+        for name, sender in (("scheduler_ms", through), ("model_ms", direct)):
+            found[name] += send(load, sender).latencies_ms
     scheduler.close()
-    return {"scheduler_ms": statistics.median(through), "model_ms": statistics.median(direct)}
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def concurrency(uri: str, **options: Any) -> dict[str, float]:
@@ -113,9 +118,9 @@ def concurrency(uri: str, **options: Any) -> dict[str, float]:
         for thread in threads:
             thread.result()
     scheduler.close()
-    done = sum(a - b for (a, _), (b, _) in zip(after, before, strict=True))
-    calls = sum(a - b for (_, a), (_, b) in zip(after, before, strict=True))
-    return {"rows_s": done / wall, "batch": done / max(1, calls), "limit": limit}
+    rows_, calls = (sum(a[place] - b[place] for a, b in zip(after, before, strict=True)) for place in (0, 1))
+    done = Driven(rows_, calls, wall, 0.0)
+    return {"rows_s": done.rows_per_second, "batch": done.batch, "limit": limit}
 
 
 def child(uri: str, slow_uri: str) -> None:
@@ -141,12 +146,10 @@ def measure(uri: str, slow_uri: str = "") -> dict[str, Any]:
 
 def report(found: dict[str, dict[str, Any]], secs: float) -> list[str]:
     """Returns the lines of SERVING.md."""
-    cores = len(os.sched_getaffinity(0))
     lines = [
         "# The model in the worker, behind gRPC, behind REST",
         "",
-        f"Written by `make bench-serving` (`python -m benchmarks.serving`) on {cores} cores, Python "
-        f"{platform.python_version()}, in {secs:,.0f} s. The zoo's Criteo model (39 inputs). The server is `sluice "
+        f"{written_by('serving')}, in {secs:,.0f} s. The zoo's Criteo model (39 inputs). The server is `sluice "
         "serve`, the project's own reference server in Python; it runs on the same cores as the client, so that both "
         f"share what one has alone in the worker. Medians of {RUNS} runs of {SECS:g} s.",
         "",

@@ -8,13 +8,13 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
 
 from benchmarks.checkouts import MODEL, prepare
+from benchmarks.header import written_by
 
 RESULTS = os.path.join(os.path.dirname(__file__), "STREAMING.md")
 
@@ -103,12 +103,10 @@ def main(smoke: bool) -> None:
     started = time.perf_counter()
     prepare([], ())
     found = run(SMOKE if smoke else Sizes())
-    cores = len(os.sched_getaffinity(0))
     lines = [
         "# Streaming inference, beside Beam's own local source",
         "",
-        f"Written by `make bench-streaming` (`python -m benchmarks.streaming`) on {cores} cores, Python "
-        f"{platform.python_version()}, in {time.perf_counter() - started:,.0f} s. The zoo's Criteo model (39 inputs), "
+        f"{written_by('streaming')}, in {time.perf_counter() - started:,.0f} s. The zoo's Criteo model (39 inputs), "
         "JSON messages of some 560 bytes. Google's Pub/Sub emulator, the job, and what sends and reads messages all "
         "share these cores.",
         "",

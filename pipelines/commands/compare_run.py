@@ -21,7 +21,8 @@ from sluice.pipelines.compare.result import Result, config_of, machine, to_json
 from sluice.pipelines.compare.sample import Sample
 from sluice.pipelines.compare.subject import Point
 from sluice.pipelines.compare.text import failures, render
-from sluice.pipelines.compare.ways import REST, Way, find_ways
+from sluice.pipelines.compare.ways import REST, VERTEX, VERTEX_JOB, Way, find_ways
+from sluice.pipelines.managed.open import is_here
 from sluice.pipelines.options.compare import CompareOptions
 from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.pipelines.progress.display import Display, TextLines
@@ -56,7 +57,7 @@ def compare(options: CompareOptions, flags: Sequence[str]) -> int:
     model = options.model if "://" in options.model else os.path.abspath(options.model)
     if options.report_file:
         check_drawable("--report_file")
-    ways, prices = find_ways(model, options.endpoint, options.only), read_prices(options.prices)
+    ways, prices = _ways(options, model), read_prices(options.prices)
     job_flags = joined_flags(flags)
     budget = Budget(options.minutes)
     with tempfile.TemporaryDirectory(prefix="sluice-compare-") as directory:
@@ -64,7 +65,7 @@ def compare(options: CompareOptions, flags: Sequence[str]) -> int:
         wanted = Wanted(
             checked.fixed, options.target_p99_ms or None, options.streams == "yes", sample_bytes=checked.bytes
         )
-        with Processes(model, checked.flags, checked.sample, directory, lambda: budget.limit) as bench:
+        with Processes(model, checked.flags, checked.sample, directory, lambda: budget.limit, options.temp_location) as bench:
             found, interrupted = measure(bench, ways, budget, wanted, options.progress)
     return show(options, make_result(options, job_flags, found, prices, budget, interrupted))
 
@@ -146,8 +147,8 @@ def measure(
         try:
             comparison.run()
         except KeyboardInterrupt:
-            return comparison.found, True
-    return comparison.found, False
+            return [*comparison.found, *comparison.managed], True
+    return [*comparison.found, *comparison.managed], False
 
 
 def make_result(
@@ -163,13 +164,13 @@ def make_result(
     goals = Goals(options.rows, options.deadline, options.target_qps, options.target_p99_ms, options.rows_per_month)
     rest = [each for each in found if each.way.kind == REST and each.way.is_reference]
     served = use_of(rest[0], cores) if rest else None
-    notes = [*failures(found), *_notes(found), f"Measured in {budget.spent:,.0f} s on {machine()}"]
+    notes = [*failures(found), *_notes(found, flags), f"Measured in {budget.spent:,.0f} s on {machine()}"]
     if interrupted:
         notes.append("Interrupted: these are the figures of what was measured until then")
     return Result(
         options.model,
         answer(found, prices, goals, cores),
-        managed_ways(served, prices),
+        managed_ways(served, prices, {each.way.kind for each in found if each.jobs}),
         prices,
         options.target_p99_ms,
         tuple(flags),
@@ -178,8 +179,17 @@ def make_result(
     )
 
 
-def _notes(found: Sequence[Found]) -> list[str]:
+def _ways(options: CompareOptions, model: str) -> list[Way]:
+    return find_ways(model, options.endpoint, options.only, options.measure_managed)
+
+
+def _notes(found: Sequence[Found], flags: Sequence[str]) -> list[str]:
     notes = []
+    service = parse_job([*flags, "--model=m", "--input=i", "--output=o"]).vertex_endpoint
+    if service and is_here(service) and any(each.way.kind in (VERTEX, VERTEX_JOB) for each in found):
+        notes.append(f"What stands at {service} is a local service, which starts no machines: it is not Vertex AI")
+    if any(each.way.is_managed_job and each.jobs for each in found):
+        notes.append("The managed job was run once, on one n1-standard-4; the time that its machines take to start varies")
     if any(each.way.is_reference for each in found):
         notes.append(
             "The reference server is written in Python and shares this machine's cores: TensorFlow Serving on a "

@@ -105,10 +105,19 @@ def _line(found: Found, rank: int, tied: bool, prices: Prices, goals: Goals, cor
         for_rows = workers_for_deadline(goals.rows, goals.deadline_secs, found.rate.median, start_secs)
     if goals.target_qps and stream:
         for_qps = workers_for_rate(goals.target_qps, stream.load.rate)
-    whole = use if use and (use.server_us is not None or not found.way.remote) else None
+    whole = use if use and _is_whole(found.way, use) else None
     million = per_million(whole, prices) if whole else None
-    month = monthly(fleets(whole, prices), goals.rows_per_month) if whole and goals.rows_per_month else None
+    month = None
+    if whole and million is not None and goals.rows_per_month:
+        at_rest = million * goals.rows_per_month / 1e6
+        month = at_rest if found.way.is_managed_job else monthly(fleets(whole, prices), goals.rows_per_month)
     return Line(found, rank, tied, use, million, month, stream, for_rows, for_qps)
+
+
+def _is_whole(way: Way, use: Use) -> bool:
+    """Whether all that a way takes is known."""
+    known = use.node_us if way.is_managed_job else use.server_us
+    return known is not None or not way.remote
 
 
 def best_stream(found: Found, goals: Goals) -> Stream | None:

@@ -18,6 +18,7 @@ from sluice.pipelines.compare.server import Server, serve
 from sluice.pipelines.compare.stream import Answered, Load
 from sluice.pipelines.compare.subject import Loaded, Point
 from sluice.pipelines.compare.ways import GRPC, Way
+from sluice.pipelines.progress.phases import SCORE
 
 
 class Bench(Protocol):
@@ -35,8 +36,8 @@ class Bench(Protocol):
     def stages(self, way: Way, point: Point) -> dict[str, float]:
         """Returns microseconds of CPU of a row, by stage."""
 
-    def job(self, way: Way, point: Point, times: int, limit_secs: float) -> Job:
-        """Runs a whole job over the sample so many times; 0: over one row of it."""
+    def job(self, way: Way, point: Point, times: int, limit_secs: float | None) -> Job:
+        """Runs a whole job over the sample so many times; 0: over one row of it. It is killed after the limit."""
 
     def server_mb(self, way: Way) -> float | None:
         """Returns the memory of the way's server; None: it is not known."""
@@ -49,6 +50,7 @@ class Processes:
       flags: of `sluice batch`, that all ways have.
       directory: for outputs.
       limit: returns the seconds after which nothing is waited for any more.
+      temp_location: for the files of managed jobs; "": beside their output.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Processes:
         sample: Sample,
         directory: str,
         limit: Callable[[], float] = lambda: math.inf,
+        temp_location: str = "",
     ) -> None:
         self._model, self._flags, self._sample, self._directory = model, list(flags), sample, directory
-        self._limit = limit
+        self._limit, self._temp_location = limit, temp_location
         self._stack = contextlib.ExitStack()
         self._probes: dict[Way, Probe] = {}
         self._servers: dict[str, Server] = {}
@@ -85,7 +88,7 @@ class Processes:
     def stages(self, way: Way, point: Point) -> dict[str, float]:
         return self._probes[way].stages(point)
 
-    def job(self, way: Way, point: Point, times: int, limit_secs: float) -> Job:
+    def job(self, way: Way, point: Point, times: int, limit_secs: float | None) -> Job:
         summary = os.path.join(self._directory, "summary.json")
         flags = [*self._job_flags(way, point), f"--input={self._sample.times(max(1, times))}"]
         flags += [f"--summary_file={summary}", *([] if times else ["--limit=1"])]
@@ -93,7 +96,8 @@ class Processes:
         before = server.cpu_secs if server else 0.0
         cost = run_measured([sys.executable, "-m", "sluice", "batch", *flags], limit_secs=limit_secs)
         cpu = server.cpu_secs - before if server else None
-        return Job(json.loads(Path(summary).read_text())["rows_in"], cost, cpu)
+        told = json.loads(Path(summary).read_text())
+        return Job(told["rows_in"], cost, cpu, told["phases"].get(SCORE) if way.is_managed_job else None)
 
     def server_mb(self, way: Way) -> float | None:
         server = self._server(way)
@@ -103,6 +107,8 @@ class Processes:
         server = self._server(way)
         model = way.model or (server and (server.grpc_uri if way.kind == GRPC else server.rest_uri))
         flags = [*self._flags, f"--model={model}", "--overwrite", "--progress=none"]
+        if way.is_managed_job and self._temp_location:
+            flags.append(f"--temp_location={self._temp_location}")
         return [*flags, f"--output={os.path.join(self._directory, way.name)}", *point_flags(point)]
 
     def _server(self, way: Way) -> Server | None:

@@ -1,6 +1,7 @@
 """What the measurements say to four claims that are often made of the ways to serve a model."""
 
 import dataclasses
+import itertools
 
 from sluice.pipelines.compare.answer import Answer, Line
 from sluice.pipelines.compare.found import Found, Stream
@@ -32,23 +33,32 @@ def claims(answer: Answer) -> list[Claim]:
 
 def _by_kind(answer: Answer) -> tuple[Line | None, list[Line]]:
     worker = next((line for line in answer.lines if not line.found.way.remote), None)
-    return worker, [line for line in answer.lines if line.found.way.remote]
+    served = [line for line in answer.lines if line.found.way.remote and not line.found.way.is_managed_job]
+    return worker, served
 
 
 def _at_rest(answer: Answer) -> Claim:
     text = "At rest the managed job is fastest, then the model in the worker, then the endpoint"
     worker, served = _by_kind(answer)
-    served = [line for line in served if line.found.rate]
-    if worker is None or worker.found.rate is None or not served:
+    fastest = _fastest(served)
+    if worker is None or worker.found.rate is None or fastest is None:
         return Claim(text, UNKNOWN, "it needs both the worker and an endpoint")
-    best = max(served, key=lambda line: line.found.rate.median if line.found.rate else 0.0)
-    assert best.found.rate is not None
-    mine, other = worker.found.rate, best.found.rate
-    reason = f"{mine.median:,.0f} rows/s in the worker, {other.median:,.0f} from the {best.found.way.title}"
-    reason += "; the managed job was not measured"
-    if mine.overlaps(other):
+    mine, (title, other) = worker.found.rate, fastest
+    managed = _fastest([line for line in answer.lines if line.found.way.is_managed_job])
+    reason = f"{mine.median:,.0f} rows/s in the worker, {other.median:,.0f} from the {title}"
+    reason += f"; {managed[1].median:,.0f} from the managed job" if managed else "; the managed job was not measured"
+    order = [*([managed[1]] if managed else []), mine, other]
+    if any(one.overlaps(next_) for one, next_ in itertools.pairwise(order)):
         return Claim(text, TIED, reason)
-    return Claim(text, PARTLY if mine.median > other.median else FAILS, reason)
+    if any(one.median < next_.median for one, next_ in itertools.pairwise(order)):
+        return Claim(text, FAILS, reason)
+    return Claim(text, HOLDS if managed else PARTLY, reason)
+
+
+def _fastest(lines: list[Line]) -> tuple[str, Spread] | None:
+    """Returns the title and the rows a second of the fastest way."""
+    rates = [(line.found.way.title, line.found.rate) for line in lines]
+    return max(((title, rate) for title, rate in rates if rate), key=lambda pair: pair[1].median, default=None)
 
 
 def _lowest_latency(answer: Answer) -> Claim:

@@ -5,6 +5,7 @@ import math
 
 from sluice.pipelines.compare.found import Found
 from sluice.pipelines.compare.prices import HOURS_A_MONTH, Prices
+from sluice.pipelines.compare.spread import Spread
 
 _MILLION, _HOUR_SECS = 1_000_000, 3600
 # Beyond so many rows a second no load is looked at.
@@ -21,6 +22,7 @@ class Use:
       cores: of this machine, as a worker and as a server.
       server_us: CPU of the server; None: not known, or there is none.
       server_mb: of the server's process.
+      node_us: of the machine of a managed job; None: there is none.
     """
 
     cpu_us: float
@@ -28,6 +30,7 @@ class Use:
     cores: int
     server_us: float | None = None
     server_mb: float = 0.0
+    node_us: float | None = None
 
     @property
     def cpu_secs_per_million(self) -> float:
@@ -44,15 +47,19 @@ def use_of(found: Found, cores: int) -> Use | None:
     """Returns what a way takes; None: no job of it was measured."""
     if found.cpu_us is None or found.peak_mb is None:
         return None
-    server = found.server_cpu_us.median if found.server_cpu_us else None
-    return Use(found.cpu_us.median, found.peak_mb, cores, server, found.server_mb or 0.0)
+    server = _median(found.server_cpu_us)
+    return Use(found.cpu_us.median, found.peak_mb, cores, server, found.server_mb or 0.0, _median(found.node_us))
+
+
+def _median(values: Spread | None) -> float | None:
+    return values.median if values else None
 
 
 def per_million(use: Use, prices: Prices) -> float:
     """Returns the cost of a million rows at rest, at the CPU and memory that they take."""
     worker = _share(use.cpu_us, use.cores, use.worker_mb, prices.batch_vcpu_hour, prices.batch_gb_hour)
-    server = use.server_us or 0.0
-    return worker + _share(server, use.cores, use.server_mb, prices.server_vcpu_hour, prices.server_gb_hour)
+    server, node = use.server_us or 0.0, (use.node_us or 0.0) / _HOUR_SECS * prices.vertex_node_hour
+    return worker + node + _share(server, use.cores, use.server_mb, prices.server_vcpu_hour, prices.server_gb_hour)
 
 
 def _share(cpu_us: float, cores: int, memory_mb: float, vcpu_hour: float, gb_hour: float) -> float:

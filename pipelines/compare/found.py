@@ -21,11 +21,13 @@ class Job:
 
     Attributes:
       server_cpu_secs: of the reference server meanwhile; None: another server, or none.
+      node_secs: from the creation of a managed job to its end; None: it is none.
     """
 
     rows: int
     cost: Cost
     server_cpu_secs: float | None = None
+    node_secs: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,13 @@ class Found:
         if any(job.server_cpu_secs is None for job in (*self.starts, *self.jobs)):
             return None
         return self._marginal(lambda job: job.server_cpu_secs or 0.0)
+
+    @property
+    def node_us(self) -> Spread | None:
+        """Microseconds that the machine of a managed job takes for a row more; None: there is none."""
+        if any(job.node_secs is None for job in (*self.starts, *self.jobs)):
+            return None
+        return self._marginal(lambda job: job.node_secs or 0.0)
 
     @property
     def start_secs(self) -> Spread | None:

@@ -57,7 +57,7 @@ class Comparison:
       say: is told what is measured now.
 
     Attributes:
-      found: what there is so far, by way.
+      found: what there is so far, by way; `managed` likewise, of jobs that a service runs.
     """
 
     def __init__(
@@ -69,13 +69,30 @@ class Comparison:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._bench, self._budget, self._wanted, self._say = bench, budget, wanted, say
-        self.found = [Found(way, best=wanted.fixed) for way in ways]
+        self.found = [Found(way, best=wanted.fixed) for way in ways if not way.is_managed_job]
+        self.managed = [Found(way) for way in ways if way.is_managed_job]
         self._round = 0
         self._begun = 0.0
         self._took: dict[tuple[Way, int], float] = {}
 
     def run(self) -> None:
-        """Measures until the time is over."""
+        """Measures until the time is over, then managed jobs: how long those wait for machines nobody knows."""
+        if self.found:
+            self._run_here()
+        for found in self.managed:
+            self._run_managed(found)
+
+    def _run_managed(self, found: Found) -> None:
+        """Runs a job of one row and one of many. They are paid for, so there is one of each."""
+        times = max((times for (_, times), _ in self._took.items()), default=1) or 1
+        try:
+            found.starts.append(self._bench.job(found.way, found.best, 0, None))
+            found.jobs.append(self._bench.job(found.way, found.best, times, None))
+        except SluiceError as error:
+            found.failed = str(error)
+            _LOG.warning("%s is left out: %s", found.way.title, error)
+
+    def _run_here(self) -> None:
         for found in self.found:
             self._guarded(found, self._load)
         self._begin()

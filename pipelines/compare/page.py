@@ -61,7 +61,8 @@ def _sections(result: Result) -> Iterator[Section]:
             yield section
     if section := _volumes(result):
         yield section
-    yield _managed(result)
+    if result.managed:
+        yield _managed(result)
     yield _prices(result)
     verdicts = tuple((each.text, each.verdict, each.reason) for each in claims(result.answer))
     columns = (Column("claim", "Claim"), Column("verdict", "Found here"), Column("reason", "With these figures"))

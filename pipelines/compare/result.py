@@ -80,6 +80,7 @@ def _line(line: Line) -> dict[str, Any]:
         "marginal_us": _values(found.marginal_us),
         "cpu_us": _values(found.cpu_us),
         "server_cpu_us": _values(found.server_cpu_us),
+        "managed_job_us": _values(found.node_us),
         "start_seconds": _values(found.start_secs),
         "loaded": dataclasses.asdict(found.loaded) if found.loaded else None,
         "peak_mb": found.peak_mb,

@@ -5,9 +5,9 @@ import dataclasses
 import re
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.flags import check_number, flag, parse_paths, progress_flag
+from sluice.pipelines.options.flags import check_number, flag, parse_bool, parse_paths, progress_flag
 
-WAYS = ("worker", "grpc", "rest", "vertex")
+WAYS = ("worker", "grpc", "rest", "vertex", "vertex_job")
 # Less gives no figure that is worth anything: starting each way takes that long.
 _MIN_MINUTES = 0.05
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -50,6 +50,16 @@ class CompareOptions:
         metavar="URI",
         repeated=True,
     )
+    measure_managed: bool = flag(
+        "Measure an --endpoint vertex://projects/P/locations/L/endpoints/E, and run batch prediction jobs of an "
+        "--endpoint vertex://projects/P/locations/L/models/M; both cost money. A job takes minutes beyond --minutes",
+        False,
+        parse_bool,
+        group="Managed job",
+    )
+    temp_location: str = flag(
+        "Where such a job keeps its files while it runs: gs://BUCKET/DIR", "", group="Managed job", metavar="DIR"
+    )
     only: str = flag("Measure this way only", "", choices=WAYS, group="Run")
     minutes: float = flag("How long to measure", 10.0, float, group="Run")
     streams: str = flag("Measure latency in a stream, too: yes or no", "yes", choices=("yes", "no"), group="Run")
@@ -83,6 +93,8 @@ class CompareOptions:
             raise UsageError("--input is missing: a sample of the data")
         if any("://" in path for path in self.input):
             raise UsageError("--input: the sample has to be on this machine; copy some files, they need not be many")
+        if self.temp_location and not self.measure_managed:
+            raise UsageError("--temp_location is for a job of --measure_managed; leave it out")
         check_number(self, "minutes", above=_MIN_MINUTES, most=24 * 60)
         for name in ("target_qps", "target_p99_ms", "deadline"):
             check_number(self, name)

@@ -34,7 +34,7 @@ def _machine() -> list[tuple[str, str]]:
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        ("Processor", _processor()),
+        ("Processor", processor()),
         ("Cores", str(cores)),
         ("Memory", f"{memory:.1f} GiB"),
         ("System", f"{platform.system()} {platform.release()}"),
@@ -42,7 +42,7 @@ def _machine() -> list[tuple[str, str]]:
     ]
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns the name of the processor, which platform.processor() does not know on Linux."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:

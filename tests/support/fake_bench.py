@@ -94,17 +94,18 @@ class FakeBench:
         nature = self._begin("stages", way, 1.5)
         return {"read": 1.0, "bind": 0.5, "call": nature.row_us, "encode": 0.4, "write": 0.1}
 
-    def job(self, way: Way, point: Point, times: int, limit_secs: float) -> Job:
+    def job(self, way: Way, point: Point, times: int, limit_secs: float | None) -> Job:
         nature = self._begin("job", way, 0.0)
         rows = times * SAMPLE_ROWS if times else 1
         work = rows * (self._row_us(nature, way, point) + nature.job_us) / 1e6 * self._jitter()
         secs = nature.start_secs * self._jitter() + work
-        self._clock.now += min(secs, limit_secs)
-        if secs > limit_secs:
+        self._clock.now += secs if limit_secs is None else min(secs, limit_secs)
+        if limit_secs is not None and secs > limit_secs:
             raise SluiceError("it took longer")
         server = nature.server_share
         cost = Cost(secs, 1.0 + 1.5 * work * (1 - server), 500 + nature.copy_mb)
-        return Job(rows, cost, 1.5 * work * server if way.is_reference else None)
+        node = secs if way.is_managed_job else None
+        return Job(rows, cost, 1.5 * work * server if way.is_reference else None, node)
 
     def server_mb(self, way: Way) -> float | None:
         return 700.0 if way.is_reference else None

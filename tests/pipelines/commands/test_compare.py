@@ -14,6 +14,7 @@ from sluice.pipelines.compare import bench as bench_module
 from sluice.pipelines.compare.bench import Processes
 from sluice.pipelines.compare.budget import Budget
 from sluice.pipelines.compare.costs import Cost
+from sluice.pipelines.compare.found import Found
 from sluice.pipelines.compare.stream import Load
 from sluice.pipelines.compare.subject import STAGES
 from sluice.pipelines.compare.ways import find_ways
@@ -23,6 +24,7 @@ from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_US
 from tests.support.fake_bench import Clock, FakeBench, Nature
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.sizes import SOAK
+from tests.support.vertex.service import vertex_service
 
 NATURES = {
     "worker": Nature(),
@@ -105,9 +107,9 @@ def test_an_unknown_flag_is_one_of_no_job(criteo: ZooSample, capsys: pytest.Capt
     assert "--signature" in capsys.readouterr().err
 
 
-def run_here(command: Sequence[str], limit_secs: float) -> Cost:
+def run_here(command: Sequence[str], limit_secs: float | None) -> Cost:
     """Runs `python -m sluice ...` in this process, which has imported everything."""
-    assert limit_secs == 300.0 and list(command[:3]) == [sys.executable, "-m", "sluice"]
+    assert limit_secs in (300.0, None) and list(command[:3]) == [sys.executable, "-m", "sluice"]
     assert cli.main(list(command[3:])) == EXIT_OK
     return Cost(1.0, 1.0, 500.0)
 
@@ -133,3 +135,24 @@ def test_processes_measure_the_worker(criteo: ZooSample, tmp_path: Path, monkeyp
         assert set(stages) == set(STAGES) and all(value >= 0 for value in stages.values()) and stages["call"] > 0
         job = bench.job(way, compare_run.Point(64), 2, 300.0)
     assert job.rows == 2 * criteo.rows and job.cost.peak_mb > 100 and job.server_cpu_secs is None
+
+
+@pytest.mark.job
+def test_a_managed_job_is_run_at_the_service(
+    criteo: ZooSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the local service, which scores really."""
+    monkeypatch.setattr(bench_module, "run_measured", run_here)
+    with vertex_service({"criteo": criteo.model}, polls=1) as service:
+        options = CompareOptions(model=criteo.model, input=(criteo.path("csv"),), measure_managed=True)
+        flags = [f"--vertex_endpoint={service.url}"]
+        checked = compare_run.check_sample(options, flags, str(tmp_path))
+        (way,) = find_ways(criteo.model, (service.model_uri("criteo"),), "vertex_job", True)
+        with Processes(
+            criteo.model, checked.flags, checked.sample, str(tmp_path), temp_location=f"{tmp_path}/temp"
+        ) as bench:
+            job = bench.job(way, compare_run.Point(), 1, None)
+        assert list(service.jobs.states().values()) == ["JOB_STATE_SUCCEEDED"]
+    assert job.rows == criteo.rows and job.server_cpu_secs is None and job.node_secs is not None and job.node_secs > 0
+    notes = compare_run._notes([Found(way, jobs=[job])], flags)
+    assert any("is a local service" in note and "it is not Vertex AI" in note for note in notes)

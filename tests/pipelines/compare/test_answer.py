@@ -8,7 +8,7 @@ import pytest
 
 from sluice.pipelines.compare.answer import Answer, Goals, answer
 from sluice.pipelines.compare.claims import FAILS, HOLDS, PARTLY, TIED, UNKNOWN, claims
-from sluice.pipelines.compare.costing import Use
+from sluice.pipelines.compare.costing import Use, per_million
 from sluice.pipelines.compare.costs import Cost
 from sluice.pipelines.compare.found import Found, Job, Stream, to_stream
 from sluice.pipelines.compare.managed import managed_ways
@@ -170,6 +170,34 @@ def test_managed_ways_are_reckoned_from_the_reference_server() -> None:
     assert job.million == online.million == pytest.approx(0.001 * PRICES.vertex_node_hour / 4)
     assert online.month == pytest.approx(730 * PRICES.vertex_node_hour) and job.month == 0
     assert managed_ways(None, PRICES)[0].million is None
+
+
+(MANAGED,) = find_ways("model", ("vertex://projects/p/locations/l/models/m",), "vertex_job", True)
+
+
+def managed_job(secs: float) -> Found:
+    """A managed job whose machine takes 600 s to start, and so long for a million rows."""
+    one = Job(0, Cost(603.0, 4.0, 500), node_secs=600.0)
+    return Found(MANAGED, starts=[one], jobs=[Job(MILLION, Cost(605.0 + secs, 14.0, 600), node_secs=600.0 + secs)])
+
+
+def test_a_managed_job_that_was_measured_is_ranked_and_priced_by_its_machines() -> None:
+    """The machine ran for 3.6 s more, which are 0.001 h; the command took 10 s of CPU to prepare and to join."""
+    (line,) = answered([managed_job(3.6)], rows_per_month=10 * MILLION).lines
+    client = per_million(Use(10.0, 600, 2), PRICES)
+    assert line.million == pytest.approx(client + 0.001 * PRICES.vertex_node_hour)
+    assert line.month == pytest.approx(10 * (line.million or 0)), "it is paid for its rows, and not around the clock"
+    assert line.flags == [] and line.found.start_secs is not None and line.found.start_secs.median == 603.0
+
+
+@pytest.mark.parametrize(("secs", "verdict"), [(1.0, HOLDS), (30.0, FAILS), (3.0, TIED)])
+def test_the_claim_on_the_managed_job_is_settled_by_measuring_it(secs: float, verdict: str) -> None:
+    result = answered([*found_of(), managed_job(secs)])
+    claim = claims(result)[0]
+    assert claim.verdict == verdict and "from the managed job" in claim.reason
+    assert result.crossings.keys() == {"grpc", "rest"}
+    text = render(dataclasses.replace(as_result(result), managed=managed_ways(None, PRICES, {"vertex_job"})))
+    assert "Vertex AI online (not measured)" in text and "Vertex AI batch job (not measured)" not in text
 
 
 def test_in_a_stream_the_cheapest_way_at_the_wanted_rate_is_taken_or_else_the_highest() -> None:

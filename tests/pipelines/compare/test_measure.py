@@ -8,7 +8,7 @@ from sluice.pipelines.compare.measure import Comparison, Wanted
 from sluice.pipelines.compare.spread import ranked
 from sluice.pipelines.compare.subject import Point
 from sluice.pipelines.compare.sweep import highest_rate
-from sluice.pipelines.compare.ways import GRPC, REST, WORKER, Way, find_ways
+from sluice.pipelines.compare.ways import GRPC, REST, VERTEX_JOB, WORKER, Way, find_ways
 from tests.support.fake_bench import Clock, FakeBench, Nature
 
 NATURES = {
@@ -43,6 +43,29 @@ def test_the_minutes_are_kept_within_a_tenth(minutes: float, streams: bool, kind
     for each in found:
         assert len(each.jobs) >= (3 if minutes == 10 else 1), each.way
         assert not streams or minutes < 2 or len(each.streams) >= 6
+
+
+def test_managed_jobs_run_once_after_all_else_whatever_they_take() -> None:
+    clock = Clock()
+    natures = NATURES | {VERTEX_JOB: Nature(start_secs=900.0)}
+    bench = FakeBench(clock, natures)
+    ways = find_ways("m", ("vertex://projects/p/locations/l/models/m",), managed=True)
+    comparison = Comparison(bench, ways, Budget(2.0, clock), Wanted(streams=False))
+    comparison.run()
+    assert [kind for _, kind in bench.asked[-2:]] == [VERTEX_JOB] * 2
+    (managed,), (worker, *_) = comparison.managed, comparison.found
+    assert [each.rows for each in managed.starts] == [1] and len(managed.jobs) == 1
+    assert managed.jobs[0].rows == worker.jobs[0].rows
+    assert all(each.way.kind != VERTEX_JOB and each.jobs for each in comparison.found)
+
+
+def test_a_managed_job_that_fails_takes_nothing_else_with_it() -> None:
+    clock = Clock()
+    bench = FakeBench(clock, NATURES | {VERTEX_JOB: Nature()}, broken={VERTEX_JOB: "no right to do that"})
+    ways = find_ways("m", ("vertex://projects/p/locations/l/models/m",), managed=True)
+    comparison = Comparison(bench, ways, Budget(2.0, clock), Wanted(streams=False))
+    comparison.run()
+    assert comparison.managed[0].failed == "no right to do that" and comparison.found[0].jobs
 
 
 def test_slow_processes_do_not_break_the_time_either() -> None:
