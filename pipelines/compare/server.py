@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 
 from sluice.models.errors import SluiceError
-from sluice.pipelines.compare.costs import cpu_secs_of, end_group, resident_mb
+from sluice.pipelines.compare.costs import cpu_secs_of, end_group, read_line, resident_mb
 
 NAME = "model"
+# A large model takes a while to load.
+_START_SECS = 900.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,10 @@ def serve(model: str, *flags: str) -> Iterator[Server]:
         )
         assert process.stdout is not None
         try:
-            ports = re.findall(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+            line = read_line(process.stdout, _START_SECS)
+            if line is None:
+                raise SluiceError(f"the reference server has not started within {_START_SECS:.0f} s")
+            ports = re.findall(r"127\.0\.0\.1:(\d+)", line)
             if len(ports) != 2:
                 process.wait()
                 errors.seek(0)

@@ -211,7 +211,8 @@ def _reason(answer: Answer) -> str:
 def paste(result: Result, line: Line) -> str:
     """Returns the command of a way. Whoever gave secrets puts them in: a page may be sent to others."""
     flags = [f"--model={line.found.way.uri}", *map(_without_secret, result.flags(line))]
-    return f"sluice batch {shlex.join(flags)} --input ... --output ..."
+    place = " --temp_location gs://..." if line.found.way.is_managed_job else ""
+    return f"sluice batch {shlex.join(flags)} --input ... --output ...{place}"
 
 
 def _without_secret(flag: str) -> str:
