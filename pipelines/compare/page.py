@@ -6,13 +6,13 @@ import numpy as np
 
 from sluice.pipelines.compare.answer import Answer, Line
 from sluice.pipelines.compare.claims import claims
-from sluice.pipelines.compare.costing import fleets, monthly
+from sluice.pipelines.compare.costing import Workers, fleets, monthly
 from sluice.pipelines.compare.managed import NOT_MEASURED
 from sluice.pipelines.compare.result import Result
 from sluice.pipelines.compare.spread import Spread
 from sluice.pipelines.compare.subject import STAGES
 from sluice.pipelines.compare.sweep import highest_rate
-from sluice.pipelines.compare.text import money, paste, spread, workers_text
+from sluice.pipelines.compare.text import crossings_text, money, paste, spread, workers_text
 from sluice.pipelines.report.charts import Axis, Rule, bars, lines
 from sluice.pipelines.report.data import Cell, Column, Data
 from sluice.pipelines.report.machine import machine_section
@@ -53,6 +53,8 @@ def _figures(result: Result) -> Iterator[Figure]:
 def _sections(result: Result) -> Iterator[Section]:
     yield _ranks(result)
     yield _commands(result)
+    if section := _workers(result.answer):
+        yield section
     for section in (_sizes(result.answer), _stages(result.answer), _starts(result.answer)):
         if section:
             yield section
@@ -112,6 +114,26 @@ def _commands(result: Result) -> Section:
     rows = tuple((line.found.way.title, paste(result, line)) for line in result.answer.lines if line.use)
     data = Data((Column("way", "Way"), Column("command", "Command")), rows)
     return Section("Flags to paste", "Those of each way that were found best here.", data, group=_JOBS, wide=True)
+
+
+def _workers(answer: Answer) -> Section | None:
+    """The workers that the goals need."""
+    goals = ((line, name, workers) for line in answer.lines for name, workers in _goals(line))
+    rows = tuple(
+        (line.found.way.title, name, workers.count, workers_text(workers, line.found.way.is_reference))
+        for line, name, workers in goals
+    )
+    if not rows:
+        return None
+    columns = (Column("way", "Way"), Column("goal", "For"), Column("workers", "Workers"), Column("how", "Reckoned"))
+    text = "One worker is as large as this machine. More are extrapolated."
+    return Section("Workers for what is wanted", text, Data(columns, rows), group=_JOBS, wide=True)
+
+
+def _goals(line: Line) -> Iterator[tuple[str, Workers]]:
+    for name, workers in (("--rows by --deadline", line.for_rows), ("--target_qps", line.for_qps)):
+        if workers:
+            yield name, workers
 
 
 def _sizes(answer: Answer) -> Section | None:
@@ -250,6 +272,7 @@ def _volumes(result: Result) -> Section | None:
     text = (
         "A stream that runs around the clock, its rows evenly spread: extrapolated from the CPU of a row measured here."
     )
+    text += "".join(f" {each}." for each in crossings_text(result.answer.crossings))
     return Section("Cost by monthly volume", text, data, chart, _told("cost by rows a month", data), True, group=_COSTS)
 
 

@@ -1,14 +1,14 @@
 """A comparison as text for a terminal."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sluice.pipelines.compare.answer import Answer, Line
 from sluice.pipelines.compare.claims import claims
 from sluice.pipelines.compare.costing import Workers
 from sluice.pipelines.compare.found import Found
 from sluice.pipelines.compare.managed import NOT_MEASURED, Managed
-from sluice.pipelines.compare.prices import Prices
+from sluice.pipelines.compare.prices import HOURS_A_MONTH, Prices
 from sluice.pipelines.compare.result import Result
 from sluice.pipelines.compare.spread import Spread
 from sluice.pipelines.compare.subject import STAGES
@@ -148,12 +148,7 @@ def _streams(lines: Sequence[Line], target_p99_ms: float) -> str:
 
 
 def _loads(answer: Answer, prices: Prices) -> Iterator[str]:
-    for name, load in answer.crossings.items():
-        if load is None:
-            yield f"{name}: at no load does an endpoint of one's own cost less than copies in the workers of a stream"
-        else:
-            month = load * 730 * 3600
-            yield f"{name}: costs less than copies in workers from {load:,.0f} rows a second ({month:,.0f} a month) on"
+    yield from crossings_text(answer.crossings)
     for line in answer.lines:
         for workers in filter(None, (line.for_rows, line.for_qps)):
             yield f"{line.found.way.title}: {workers_text(workers, line.found.way.is_reference)}"
@@ -171,6 +166,16 @@ def workers_text(workers: Workers, shared: bool) -> str:
     what = "machines like this one for workers and servers" if shared else "workers"
     how = "one worker like this machine, measured" if workers.measured else "extrapolated from one worker"
     return f"{workers.formula} {what} ({how})"
+
+
+def crossings_text(crossings: Mapping[str, float | None]) -> Iterator[str]:
+    """Yields from which load on each endpoint costs less than copies in the workers of a stream."""
+    for name, load in crossings.items():
+        if load is None:
+            yield f"{name}: at no load does an endpoint of one's own cost less than copies in the workers of a stream"
+        else:
+            month = load * HOURS_A_MONTH * 3600
+            yield f"{name}: costs less than copies in workers from {load:,.0f} rows a second ({month:,.0f} a month) on"
 
 
 def _recommended(result: Result) -> Iterator[str]:

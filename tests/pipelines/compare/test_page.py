@@ -18,13 +18,13 @@ def page() -> Page:
         searched={Point(): [100.0, 110.0], Point(64): [50.0], Point(0, 2): [90.0]},
         stages={"read": 1.0, "bind": 0.5, "call": 4.0, "encode": 0.5, "write": 0.1},
     )
-    result = dataclasses.replace(as_result(answered(found, rows_per_month=10**9)), target_p99_ms=20.0)
+    result = dataclasses.replace(as_result(answered(found, rows_per_month=10**9, target_qps=3000)), target_p99_ms=20.0)
     return to_page(result)
 
 
 def test_every_chart_has_its_numbers() -> None:
     sections = {section.title: section for section in page().sections}
-    assert len(sections) == len(page().sections) == 12
+    assert len(sections) == len(page().sections) == 13
     charts = [section for section in sections.values() if section.chart]
     assert len(charts) == 5 and all(section.data and section.data.rows and section.alt for section in charts)
     sizes = sections["Throughput by batch size"].data
@@ -38,6 +38,8 @@ def test_every_chart_has_its_numbers() -> None:
     assert latency is not None and latency.column("rate") == [500, 1000] and latency.column("p99_low") == [5.0, 7.5]
     volumes = sections["Cost by monthly volume"].data
     assert volumes is not None and len(set(volumes.column("way"))) == 3
+    workers = sections["Workers for what is wanted"].data
+    assert workers is not None and [row[:3] for row in workers.rows] == [("in the worker", "--target_qps", 3)]
     verdicts = sections["Four claims, for this model on this machine"].data
     assert verdicts is not None and len(verdicts.rows) == 4
 
