@@ -185,8 +185,9 @@ def report(found: Mapping[str, Costs], sizes: tuple[int, ...], secs: float) -> l
     lines = [
         "# Batch inference, side by side",
         "",
-        f"{written_by('batch')}: whole processes from their start to their exit, imports included. The zoo's Criteo model, wide & deep; files "
-        f"on local disk; medians of {count} rounds, in which the contenders alternate, with the least and the most. `a "
+        f"{written_by('batch')}: whole processes from their start to their exit, imports included. The zoo's Criteo "
+        f"model, wide & deep; files on local disk; medians of {count} rounds, in which the contenders alternate, with "
+        "the least and the most. `a "
         "row more` is the difference of two sizes within a round.",
         "",
         "Sluice carries CSV lines and tf.Examples as they stand in the source and adds the score to them; the row "

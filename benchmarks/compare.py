@@ -75,7 +75,9 @@ def _spread(values: Sequence[float] | None, digits: int) -> str:
 
 def _highest(streams: Sequence[Figures], mini_batches: bool) -> str:
     """The highest rate at which all messages were answered in time."""
-    rates = [each["load"]["rate"] for each in streams if each["load"]["mini_batches"] is mini_batches and each["complete"]]
+    rates = [
+        each["load"]["rate"] for each in streams if each["load"]["mini_batches"] is mini_batches and each["complete"]
+    ]
     return f"{max(rates):,.0f}" if rates else ""
 
 
@@ -95,9 +97,9 @@ def report(found: Mapping[str, Figures], other_us: Sequence[float], secs: float)
     lines = [
         "# What `sluice compare` says of the zoo's models",
         "",
-        f"{written_by('compare')}, in {secs:,.0f} s. The endpoint is the reference server in Python, on the same cores. "
-        "`messages/s` and `one a call` are the highest rates that were answered in time, with mini-batches and with one "
-        "message a call.",
+        f"{written_by('compare')}, in {secs:,.0f} s. The endpoint is the reference server in Python, on the same "
+        "cores. `messages/s` and `one a call` are the highest rates that were answered in time, with mini-batches and "
+        "with one message a call.",
     ]
     for name, each in found.items():
         lines += ["", f"## {name}", "", *table(each), ""]

@@ -17,8 +17,8 @@ def written_by(name: str) -> str:
     """
     today = datetime.datetime.now(datetime.UTC).date()
     return (
-        f"Written by `make bench-{name}` (`python -m benchmarks.{name}`) on {today:%-d %B %Y}, at commit {commit()}, on "
-        f"{len(os.sched_getaffinity(0))} cores ({processor()}), Python {platform.python_version()}"
+        f"Written by `make bench-{name}` (`python -m benchmarks.{name}`) on {today:%-d %B %Y}, at commit {commit()}, "
+        f"on {len(os.sched_getaffinity(0))} cores ({processor()}), Python {platform.python_version()}"
     )
 
 

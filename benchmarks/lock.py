@@ -1,6 +1,6 @@
 """How long `sluice batch` holds Python's lock for a row, by input format, and in which functions.
 
-`python -m benchmarks.lock` writes benchmarks/LOCK.md; with `--against PATH` it compares with another checkout, in turns.
+`python -m benchmarks.lock` writes benchmarks/LOCK.md; with `--against PATH` another checkout takes turns with this one.
 
 What is measured: py-spy looks from outside, RATE times a second, which thread holds the lock (`py-spy record --gil`);
 the looks at which some thread holds it, divided by RATE, are the seconds that it was held. A job reads one file of the
@@ -225,8 +225,8 @@ def main() -> None:
     lines = [
         "# How long a row holds Python's lock",
         "",
-        f"{written_by('lock')}, in {time.perf_counter() - started:,.0f} s. Medians of {arguments.turns} turns, with the "
-        "least and the most: what py-spy sees of a job of many rows more.",
+        f"{written_by('lock')}, in {time.perf_counter() - started:,.0f} s. Medians of {arguments.turns} turns, with "
+        "the least and the most: what py-spy sees of a job of many rows more.",
         "",
         *table(found, [side.name for side in sides], formats),
     ]

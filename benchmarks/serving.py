@@ -73,7 +73,7 @@ def throughput(uri: str, max_batch_size: int) -> dict[str, float]:
 
 
 def latency(uri: str) -> dict[str, float]:
-    """Sends single rows, in turn through the scheduler and directly, as `sluice compare` does; returns medians in ms."""
+    """Sends single rows as `sluice compare` does, through the scheduler and directly in turn; returns medians in ms."""
     scheduler = open_client(uri)
     rows = [scheduler.model.bind(batch).groups[0].feeds for batch in batches(1)[:LATENCY_ROWS]]
 

@@ -65,7 +65,9 @@ def compare(options: CompareOptions, flags: Sequence[str]) -> int:
         wanted = Wanted(
             checked.fixed, options.target_p99_ms or None, options.streams == "yes", sample_bytes=checked.bytes
         )
-        with Processes(model, checked.flags, checked.sample, directory, lambda: budget.limit, options.temp_location) as bench:
+        with Processes(
+            model, checked.flags, checked.sample, directory, lambda: budget.limit, options.temp_location
+        ) as bench:
             found, interrupted = measure(bench, ways, budget, wanted, options.progress)
     return show(options, make_result(options, job_flags, found, prices, budget, interrupted))
 
@@ -189,7 +191,9 @@ def _notes(found: Sequence[Found], flags: Sequence[str]) -> list[str]:
     if service and is_here(service) and any(each.way.kind in (VERTEX, VERTEX_JOB) for each in found):
         notes.append(f"What stands at {service} is a local service, which starts no machines: it is not Vertex AI")
     if any(each.way.is_managed_job and each.jobs for each in found):
-        notes.append("The managed job was run once, on one n1-standard-4; the time that its machines take to start varies")
+        notes.append(
+            "The managed job was run once, on one n1-standard-4; the time that its machines take to start varies"
+        )
     if any(each.way.is_reference for each in found):
         notes.append(
             "The reference server is written in Python and shares this machine's cores: TensorFlow Serving on a "

@@ -1,5 +1,6 @@
 """The file that --write_config writes gives a job the flags that were compared."""
 
+import functools
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sluice.pipelines.compare.result import config_of
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import read_settings, with_config
 from sluice.pipelines.options.flags import from_namespace
+from sluice.pipelines.options.parser import Parser
 from tests.support.sizes import examples
 
 ENDS = ["--input=i.csv", "--output=o.csv"]
@@ -30,17 +32,22 @@ _FLAGS = st.one_of(
 )
 
 
+@functools.cache
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    return cli._parsers()
+
+
 def run_with(path: Path, text: str) -> BatchOptions:
     """The options of a job with such a file."""
     path.write_text(text, encoding="utf-8")
-    parser, commands = cli._parsers()
+    parser, commands = parsers()
     args, rest = parser.parse_known_args(with_config(["batch", f"--config={path}", *ENDS], commands, ("batch",)))
     assert not rest
     return from_namespace(BatchOptions, args)
 
 
 def run_by_hand(flags: list[str]) -> BatchOptions:
-    args, rest = cli._parsers()[0].parse_known_args(["batch", "--model=m", *flags, *ENDS])
+    args, rest = parsers()[0].parse_known_args(["batch", "--model=m", *flags, *ENDS])
     assert not rest
     return from_namespace(BatchOptions, args)
 

@@ -5,7 +5,6 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.pipelines.compare.ways import find_ways
 
-
 VERTEX = "vertex://projects/p/locations/l/endpoints/e"
 JOB = "vertex://projects/p/locations/l/models/m"
 
@@ -27,7 +26,11 @@ def test_given_endpoints_take_its_place() -> None:
 
 def test_a_managed_job_is_compared_last_and_beside_the_reference_server() -> None:
     assert names((JOB,), "", True) == [("worker", "m"), ("grpc", ""), ("rest", ""), ("vertex_job", JOB)]
-    assert names((JOB, "grpc://h:8500/n"), "", True) == [("worker", "m"), ("grpc", "grpc://h:8500/n"), ("vertex_job", JOB)]
+    assert names((JOB, "grpc://h:8500/n"), "", True) == [
+        ("worker", "m"),
+        ("grpc", "grpc://h:8500/n"),
+        ("vertex_job", JOB),
+    ]
     assert names((JOB,), "vertex_job", True) == [("vertex_job", JOB)]
 
 
