@@ -52,7 +52,7 @@ def run_by_hand(flags: list[str]) -> BatchOptions:
     return from_namespace(BatchOptions, args)
 
 
-@examples(60)
+@examples(30)
 @given(flags=st.lists(_FLAGS, max_size=5))
 def test_a_job_with_the_file_has_the_flags(tmp_path_factory: pytest.TempPathFactory, flags: list[str]) -> None:
     """Also those that are given several times, and values with commas."""
