@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.fast import refuse_tensorflow
 from tests.support.paths import ROOT
+from tests.support.quick_beam import remember_arguments
 from tests.support.quiet_worker import send_less
 from tests.support.selection import reaches
 from tests.support.sizes import SOAK, example_count
@@ -49,6 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.import_plugin("tests.support.fixtures")
         if _is_fast(config):
             refuse_tensorflow()
+    else:
+        threading.Thread(target=_build_models, args=(config,), daemon=True).start()
+
+
+def _build_models(config: pytest.Config) -> None:
+    """Builds the SavedModels of the tests, if need be, while the workers collect: else all wait for it later."""
+    from tests.support.saved_models.built import BuiltModels  # numpy and pyarrow, which this process can do without
+
+    assert config.cache is not None
+    BuiltModels(config.cache.mkdir("saved_models")).build()
 
 
 def _is_fast(config: pytest.Config) -> bool:
@@ -99,6 +111,7 @@ def _fixtures(item: pytest.Item) -> set[str]:
 
 def pytest_collection_finish() -> None:
     """What has been imported and collected stays, so the garbage collector need not look at it after each test."""
+    remember_arguments()
     gc.collect()
     gc.freeze()
     gc.enable()

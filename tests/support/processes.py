@@ -1,12 +1,13 @@
-"""Runs our commands in new processes, forked from one that has loaded TensorFlow and Beam.
+"""Runs our commands in new processes, forked from one that has loaded TensorFlow, Beam and the code of our jobs.
 
-A new Python process spends 8 s of CPU on those two imports, a forked one 0.1 s. The parent of the forks is Python's
-fork server, a fresh process with one working thread, so a fork inherits no lock of the tests.
+A new Python process spends 8 s of CPU on those imports, a forked one 0.1 s. The parent of the forks is Python's fork
+server, a fresh process with one working thread, so a fork inherits no lock of the tests.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,10 +15,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO
 
+import sluice as sluice_package
+from tests.support.paths import ROOT
+from tests.support.quick_beam import remember_arguments
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-# Our own code is not among them: the fork imports it from where the tests are.
 _CONTEXT.set_forkserver_preload(
     [
         "tensorflow",
@@ -30,6 +35,10 @@ _CONTEXT.set_forkserver_preload(
         "google.pubsub_v1",
         "grpc",
         "pyarrow.parquet",
+        "pytest",
+        "sluice.pipelines.batch",
+        "sluice.pipelines.cli",
+        "sluice.pipelines.streaming",
         "tensorflow_serving.apis.prediction_service_pb2_grpc",
     ]
 )
@@ -127,12 +136,19 @@ def _run(
     errors: str,
     variables: dict[str, str],
 ) -> None:
-    """Runs in the fork. It ends with its parent, the fork server, which ends with the tests."""
+    """Runs in the fork. It ends with its parent, the fork server, which ends with the tests.
+
+    The garbage collector does not look at what the fork server has imported: it would find nothing, and to look at it
+    makes a copy of its memory.
+    """
+    gc.freeze()
+    assert Path(sluice_package.__file__).is_relative_to(ROOT), "the fork server has imported another checkout's code"
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _redirect(1, output)
     _redirect(2, errors or output)
     os.environ.clear()
     os.environ.update(variables)
+    remember_arguments()
     sys.exit(run(*arguments))
 
 

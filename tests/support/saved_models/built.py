@@ -46,10 +46,11 @@ class BuiltModels:
     def __call__(self, name: str) -> str:
         directory = self._directory / name
         if not directory.exists():
-            self._build()
+            self.build()
         return str(directory)
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Builds the models that are not there."""
         with open(self._kept / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if all((self._directory / name).exists() for name in BUILDERS):
