@@ -150,6 +150,7 @@ class Build:
         env = args | {"PATH": f"{self.venv}/bin:{os.environ['PATH']}", "HOME": str(self.place)}
         env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
         env |= {"PIP_NO_BUILD_ISOLATION": "0"}  # pip reads it as --no-build-isolation: setuptools is there
+        env |= {"PIP_NO_WARN_CONFLICTS": "1"}  # after each step; the last one is `pip check`
         done = subprocess.run(
             ["sh", "-c", command], cwd=directory, env=env, capture_output=True, text=True, check=False
         )
