@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     "orjson>=3.9.7,<4",
     "packaging>=22",
     "pandas>=2,<3",
+    "prometheus-client>=0.20,<1",
     "protobuf>=4.25,<7",
     "pyarrow>=16,<26",
     "pyyaml>=6,<7",

@@ -4,6 +4,7 @@ The clients of served models are imported where they are used: a SavedModel need
 """
 
 import dataclasses
+import logging
 import os
 import threading
 import time
@@ -19,9 +20,12 @@ from sluice.models.files import LocalFiles, ModelFiles
 from sluice.models.interface import Model, ModelOptions
 from sluice.models.saved_model.followed import open_followed_model
 from sluice.models.saved_model.loader import open_saved_model
+from sluice.models.saved_model.start_line import served_line
 from sluice.models.saved_model.versions import find_version
 from sluice.models.signature import Signature
 from sluice.models.uri import ModelSpec, parse_model_uri
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ def open_model(
         if options.poll_secs > 0 and spec.version is None and find_version(spec.uri, files).number is not None:
             return open_followed_model(spec, options, files, signature)
         return open_saved_model(spec, options, files)
+    _LOG.info("%s", served_line(spec.uri))
     if spec.endpoint.protocol == "grpc":
         from sluice.models.endpoints.grpc import GrpcModel
 
@@ -164,6 +169,9 @@ class _Cache:
                 raise failed
             return self._opened(key, recipe, files)
 
+    def opened(self, recipe: ModelRecipe) -> Scheduler | None:
+        return self._schedulers.get(_key(recipe))
+
     def _lock_of(self, key: str) -> threading.Lock:
         with self._lock:
             return self._locks.setdefault(key, threading.Lock())
@@ -196,6 +204,31 @@ _CACHE = _Cache(open_scheduler)
 def shared_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Scheduler:
     """Returns the process's scheduler for this recipe. The first caller opens the model, the others wait for it."""
     return _CACHE.scheduler(recipe, files)
+
+
+class OpenedScheduler:
+    """Looks for the process's scheduler of a recipe, for those who must not open its model. Picklable."""
+
+    def __init__(self, recipe: ModelRecipe) -> None:
+        self.recipe = recipe
+        self._found: Scheduler | None = None  # for the key of a recipe takes a millisecond to make
+
+    def __call__(self) -> Scheduler | None:
+        """Returns the scheduler; None: the model is not open yet."""
+        self._found = self._found or _CACHE.opened(self.recipe)
+        return self._found
+
+    @property
+    def away_secs(self) -> float:
+        """For how long the model has been away for all calls; 0: it is not, or not open yet."""
+        scheduler = self()
+        return scheduler.away_secs if scheduler else 0.0
+
+    def __getstate__(self) -> ModelRecipe:
+        return self.recipe
+
+    def __setstate__(self, recipe: ModelRecipe) -> None:
+        self.__init__(recipe)  # type: ignore[misc]
 
 
 def open_ahead(recipe: ModelRecipe, files: ModelFiles | None = None) -> threading.Thread:

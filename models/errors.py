@@ -63,9 +63,11 @@ class CallError(SluiceError):
 
     Attributes:
       is_unsent: it failed before anything was sent, so that it says nothing about the server.
+      version: of the model that failed; None: it has none, or the error does not tell.
     """
 
     is_unsent: bool = False
+    version: int | None = None
 
 
 class BadInput(CallError):
@@ -145,12 +147,14 @@ class FailedRow(NamedTuple):
       row: its place among the rows that were given, from 0.
       stage: BIND: it does not fit the model; PREDICT: the model fails on it.
       error_type: the class of the error; "InvalidRow" if the row does not fit.
+      version: of the model; None: it has none, or it is not known.
     """
 
     row: int
     stage: str
     error_type: str
     error_message: str
+    version: int | None = None
 
 
 # So many rows are named in the text of an error.

@@ -11,6 +11,7 @@ from sluice.models.wording import told
 from sluice.pipelines.commands.early import begin_early
 from sluice.pipelines.commands.listed import COMMANDS, Listed
 from sluice.pipelines.end import end_process
+from sluice.pipelines.logs import TEXT, set_up, tell
 from sluice.pipelines.options.config import CONFIG, with_config
 from sluice.pipelines.options.parser import Parser, VersionAction
 from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
@@ -69,18 +70,18 @@ def main(argv: list[str] | None = None) -> int:
     args.beam_flags = rest
     if rest and args.command not in _WITH_BEAM_FLAGS:
         args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    _set_up_logging(args.verbose)
+    _set_up_logging(args.verbose, getattr(args, "log_format", TEXT))
     try:
         return COMMANDS[args.command].load().run(args)
     except UsageError as error:
         private = getattr(args, "failure_payload", "full") != "full"
-        sys.stderr.write(f"sluice {args.command}: {args.parser.whence(told(error, private))}\n")
+        tell(f"sluice {args.command}: {args.parser.whence(told(error, private))}\n", logging.ERROR)
         return EXIT_USAGE
     except BrokenPipeError:  # `sluice inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except KeyboardInterrupt:
-        sys.stderr.write(f"sluice {args.command}: interrupted\n")
+        tell(f"sluice {args.command}: interrupted\n", logging.WARNING)
         return EXIT_INTERRUPTED
 
 
@@ -89,10 +90,8 @@ def run_process() -> None:
     end_process(main())
 
 
-def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-    )
+def _set_up_logging(verbose: bool, format_: str) -> None:
+    set_up(format_, logging.INFO if verbose else logging.WARNING)
     logging.getLogger("sluice").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)  # the job's own messages
     if not verbose:  # Beam logs the traceback of an error and then raises it: we print it once, in a line

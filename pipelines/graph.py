@@ -16,7 +16,7 @@ from sluice.transforms.bigquery.write_inserts import WriteTable
 from sluice.transforms.core.commit import Commit
 from sluice.transforms.core.commit_gate import CommitGate
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import Failure
+from sluice.transforms.core.failures import Failure, named
 from sluice.transforms.core.observe import ObserveInputs, ObserveOutputs, Watched
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
 from sluice.transforms.managed.joined import Joined
@@ -35,7 +35,8 @@ def build_batch(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | Non
     read = pipeline | "Read" >> plan.input.reader
     rows = with_inputs_seen(read.rows, plan.watched)
     scored = rows | "Predict" >> Predict(plan.recipe, plan.output_prefix, contents=plan.contents)
-    return _publish(plan, Joined(scored.rows, scored.failures, read.failures, read.tally), gate)
+    unread = read.failures | "NameModel" >> beam.Map(named, plan.recipe.spec.uri, plan.version)
+    return _publish(plan, Joined(scored.rows, scored.failures, unread, read.tally), gate)
 
 
 def build_join(pipeline: beam.Pipeline, plan: BatchPlan, gate: CommitGate | None = None) -> beam.PCollection:
@@ -94,7 +95,7 @@ class WriteBatchFailures(Composite):
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
     """Wires a streaming job. It has no Flatten: on a local runner, everything after the source has to be one stage."""
     read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
-    decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts)
+    decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts, plan.recipe, plan.version)
     decoded = pipeline | "Read" >> read | "Decode" >> decode
     rows = with_inputs_seen(decoded.rows, plan.watched)
     predict = Predict(plan.recipe, plan.output_prefix, is_endless=True, contents=plan.contents)

@@ -1,6 +1,7 @@
 """Runs the pipeline of a batch job that publishes its output: progress, interruption, summary, exit code."""
 
 import dataclasses
+import json
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 from sluice.models.errors import TooManyFailures
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.runner import is_started_later, used_beam_options
+from sluice.pipelines.logs import line_of, tell
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import used_options
 from sluice.pipelines.plan.batch_job import BatchPlan
@@ -110,7 +112,7 @@ def _interrupt_handler(gate: CommitGate) -> Handler:
         if waiting or gate.state is not CommitState.UNDER_WAY:
             signal.default_int_handler(number, frame)
         waiting = True
-        sys.stderr.write("sluice: waiting until the output is published; press ctrl-C again to abort\n")
+        sys.stderr.write(line_of("sluice: waiting until the output is published; press ctrl-C again to abort"))
 
     return interrupt
 
@@ -129,9 +131,10 @@ def _summarise(
     reasons = top_reasons(summary.failures, summary.failure_files, private)
     summary = dataclasses.replace(summary, reasons=reasons)
     _LOG.debug("Phases: %s", phases.text())
-    sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_more(summary, plan.contents is not None)}")
     used, of_beam = used_options(options), used_beam_options(settings)
     summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
+    text = f"{render(summary)}\n{reasons_text(reasons)}{_more(summary, plan.contents is not None)}"
+    tell(text, message="summary", fields=lambda: json.loads(to_json(summary)))
     if options.summary_file:
         write_text(options.summary_file, to_json(summary) + "\n")
     report_batch(summary, options, plan.watched, error)
@@ -157,12 +160,12 @@ def _exit_code(error: BaseException | None, state: CommitState | None, output: s
     if _is_interrupt(error):
         if state is None:
             outcome = "the job itself goes on; cancel it where it runs"
-        sys.stderr.write(f"sluice: interrupted; {outcome}\n")
+        tell(f"sluice: interrupted; {outcome}\n", logging.WARNING)
         return EXIT_INTERRUPTED
     if TooManyFailures.__name__ in error_text(error):
-        sys.stderr.write(f"sluice: {reason(error, private)}\n")
+        tell(f"sluice: {reason(error, private)}\n", logging.ERROR)
         return EXIT_FAILURES
-    sys.stderr.write(f"sluice: the job failed; {outcome}: {failure_text(error, private)}\n")
+    tell(f"sluice: the job failed; {outcome}: {failure_text(error, private)}\n", logging.ERROR)
     if not private:  # a traceback has the texts of errors
         _LOG.debug("The job failed", exc_info=error)
     return EXIT_FAILED

@@ -180,13 +180,18 @@ class _Segments:
             self._max_restarts,
             self._words(error),
         )
-        self._wait(secs)
+        self._source.in_trouble(self._words(error))
+        try:
+            self._wait(secs)
+        finally:
+            self._source.in_trouble("")
 
     def _await_model(self, error: Exception) -> None:
         """Waits until the model answers again, or the source is drained. Meanwhile nothing is pulled."""
         _LOG.warning("Reading is paused until the model answers again: %s", self._words(error))
         waits = self._backoffs()
         self._source.hold_back(True)
+        self._source.in_trouble(f"the model does not answer: {self._words(error)}")
         try:
             while not self._source.draining:
                 self._wait(next(waits))
@@ -197,6 +202,7 @@ class _Segments:
                     _LOG.warning("The model answers again, and reading goes on")
                     break
         finally:
+            self._source.in_trouble("")
             self._source.hold_back(False)
 
     def _words(self, error: Exception | None) -> str:

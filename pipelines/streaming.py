@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import json
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
-from sluice.models.cache import open_ahead, shared_scheduler
+from sluice.models.cache import OpenedScheduler, open_ahead, shared_scheduler
 from sluice.models.errors import TooManyFailures, UsageError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
@@ -31,6 +32,7 @@ from sluice.pipelines.dataflow.runner import (
     used_beam_options,
 )
 from sluice.pipelines.graph import build_streaming
+from sluice.pipelines.logs import line_of, tell
 from sluice.pipelines.options.config import used_options
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.model import check_devices, describe_model
@@ -38,6 +40,7 @@ from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan
 from sluice.pipelines.plan.streaming_sinks import FailureSinks
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
+from sluice.pipelines.progress.metric_values import Job, metric_values
 from sluice.pipelines.progress.outcome import (
     EXIT_FAILED,
     EXIT_FAILURES,
@@ -71,7 +74,15 @@ from sluice.transforms.pubsub.resources import check_subscription, create_subscr
 _LOG = logging.getLogger(__name__)
 
 # Flags for local jobs only, and for jobs on Dataflow only.
-_LOCALLY = ("max_bundle_messages", "max_bundle_delay_ms", "max_restarts", "health_port", "summary_file", "progress")
+_LOCALLY = (
+    "max_bundle_messages",
+    "max_bundle_delay_ms",
+    "max_restarts",
+    "health_port",
+    "health_address",
+    "summary_file",
+    "progress",
+)
 _ELSEWHERE = ("id_label", "file_interval_secs")
 
 # How long an abort may take to return the messages in work, which otherwise come again when their leases end.
@@ -145,13 +156,13 @@ def _launch(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOption
     try:
         result = pipeline.run()
     except Exception as error:  # noqa: BLE001  what the service says of the job is printed
-        sys.stderr.write(f"sluice: the job could not be launched: {reason(error)} (--verbose shows where)\n")
+        tell(f"sluice: the job could not be launched: {reason(error)} (--verbose shows where)\n", logging.ERROR)
         _LOG.debug("The job could not be launched", exc_info=error)
         return EXIT_FAILED
     if is_started_later(result):
         return EXIT_OK
     job = getattr(result, "job_id", None)
-    sys.stderr.write(f"sluice: the job {f'{job()} ' if callable(job) else ''}runs; it goes on until it is drained\n")
+    tell(f"sluice: the job {f'{job()} ' if callable(job) else ''}runs; it goes on until it is drained\n")
     return EXIT_OK
 
 
@@ -160,18 +171,21 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
     forget()
     if loads_model(beam, plan.recipe.spec):
         open_ahead(plan.recipe, BeamFiles())
-    stats = StreamStats(metrics.tally, metrics.means)
+    opened = OpenedScheduler(plan.recipe)
+    stats = StreamStats(metrics.tally, metrics.means, model_away_secs=lambda: opened.away_secs)
     plan, source = _open_source(options, plan, stats)
 
     def figures() -> StreamFigures:
         return stats.figures(source)
 
+    job = Job(figures, stats, source, opened, plan.recipe.spec.uri, plan.version)
     error: Exception | None = None
     with phases.timed(RUN), handling(_stop_handler(source), signal.SIGINT, signal.SIGTERM):
         try:
             with real_stderr():  # to see whether it is a terminal
                 display = Display(StreamProgress(figures), options.progress)
-            with HealthServer(options.health_port, figures), display:
+            health = HealthServer(options.health_port, figures, lambda: metric_values(job), options.health_address)
+            with health, display:
                 error = _run_segments(options, plan, beam, source, stats)
         finally:
             close_source(source)
@@ -256,7 +270,7 @@ def _stop_handler(source: MessageSource) -> Handler:
 def _print_in_handler(text: str) -> None:
     """Prints a line from a signal handler, which may have interrupted a print."""
     with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), f"\nsluice: {text}\n".encode())
+        os.write(sys.stderr.fileno(), f"\n{line_of(f'sluice: {text}')}".encode())
 
 
 def _summarise(
@@ -274,9 +288,10 @@ def _summarise(
     summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri, phases.seconds())
     reasons = top_reasons(0, (), private=options.failure_payload != FULL)
     summary = dataclasses.replace(summary, reasons=reasons)
-    sys.stderr.write(f"{render(summary)}\n{reasons_text(reasons)}{_where(plan.failures) if reasons else ''}")
     used, of_beam = used_options(options), used_beam_options(settings)
     summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
+    text = f"{render(summary)}\n{reasons_text(reasons)}{_where(plan.failures) if reasons else ''}"
+    tell(text, message="summary", fields=lambda: json.loads(to_json(summary)))
     if options.summary_file:
         write_text(options.summary_file, to_json(summary) + "\n")
     report_stream(summary, options, plan.watched, error)
@@ -292,11 +307,12 @@ def _exit_code(error: Exception | None, restarts: int, private: bool) -> int:
     if error is None:
         return EXIT_OK
     if TooManyFailures.__name__ in error_text(error):
-        sys.stderr.write(f"sluice: the job ends, and acknowledged nothing of this: {reason(error, private)}\n")
+        tell(f"sluice: the job ends, and acknowledged nothing of this: {reason(error, private)}\n", logging.ERROR)
         return EXIT_FAILURES
-    sys.stderr.write(
+    tell(
         f"sluice: the job failed after {restarts} restart(s); messages that were not acknowledged come again: "
-        f"{failure_text(error, private)}\n"
+        f"{failure_text(error, private)}\n",
+        logging.ERROR,
     )
     if not private:  # a traceback has the texts of errors
         _LOG.debug("The job failed", exc_info=error)

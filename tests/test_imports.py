@@ -28,6 +28,7 @@ _DISTRIBUTIONS = {
     "google.pubsub_v1": "google-cloud-pubsub",
     "grpc": "grpcio",
     "ml_dtypes": "ml-dtypes",
+    "prometheus_client": "prometheus-client",
     "tensorflow_metadata": "tensorflow-metadata",
     "tfx_bsl": "tfx-bsl",
     "vl_convert": "vl-convert-python",

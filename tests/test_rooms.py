@@ -42,6 +42,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"graph", "library", "progress"},
         {"plan", "dataflow"},
         {"end", "options", "signals"},
+        {"logs"},
     ],
 }
 # Which packages each may import, itself apart.

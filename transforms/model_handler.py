@@ -137,7 +137,9 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, LoadedModel]):
         self.validate_inference_args(inference_args)
         results = model.predict(batch)
         failures = [
-            FailedRow(row, BIND if result.type == "InvalidRow" else PREDICT, result.type, result.message)
+            FailedRow(
+                row, BIND if result.type == "InvalidRow" else PREDICT, result.type, result.message, result.version
+            )
             for row, result in enumerate(results)
             if isinstance(result, RowFailure)
         ]

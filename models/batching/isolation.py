@@ -242,7 +242,7 @@ def _outcome(part: Part[Outputs | RowFailure]) -> Outcome:
     if rows > 1:
         text = "not isolated: one or more of {rows} rows called together; {}"
         note = message(text, failure.message, rows=rows)
-        failure = RowFailure(failure.type, note)
+        failure = dataclasses.replace(failure, message=note)
     return Outcome(part.start, part.stop, failure)
 
 

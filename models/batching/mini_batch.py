@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from sluice.models.errors import SluiceError
+from sluice.models.errors import CallError, SluiceError
 from sluice.models.interface import Outputs
 from sluice.models.tensors.binding import Feeds
 from sluice.models.tensors.strings import Strings, Tensor, concatenate, repeat_last
@@ -19,15 +19,19 @@ class RowFailure:
     Attributes:
       type: the exception's class, e.g. "BadInput".
       proven: False: no row has ever passed, so the model may be at fault instead.
+      version: of the model that failed on the row; None: the error does not tell.
     """
 
     type: str
     message: str
     proven: bool = dataclasses.field(default=True, compare=False)
+    version: int | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def of(cls, error: BaseException) -> "RowFailure":
-        return cls(type(error).__name__, text_of(error))
+        return cls(
+            type(error).__name__, text_of(error), version=error.version if isinstance(error, CallError) else None
+        )
 
 
 @dataclasses.dataclass(frozen=True)

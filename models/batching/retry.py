@@ -97,6 +97,15 @@ class Retry:
         with self._lock:
             return self._throttled_secs + (self._clock() - self._asleep_since if self._sleepers else 0.0)
 
+    @property
+    def away_secs(self) -> float:
+        """For how long the model has been away or overloaded for all calls; 0: it is not, as far as calls have seen."""
+        with self._lock:
+            now = self._clock()
+            if self._outage_since is None or (not self._sleepers and now - self._last_failure > _STALE_SECS):
+                return 0.0
+            return now - self._outage_since
+
     def answered_since(self, when: float) -> bool:
         """Whether the model has answered some call since `when`, by the clock."""
         return self._last_answer >= when
@@ -215,7 +224,9 @@ class Retry:
     def _given_up(self, error: CallError, cause: _Cause, tried: str) -> CallError:
         """Returns the error to raise. Memory that is short for all calls is no fault of this call's row."""
         is_away = isinstance(error, OutOfMemory) and cause is _Cause.OUTAGE
-        return (Unavailable if is_away else type(error))(f"{error}; {tried}")
+        given_up = (Unavailable if is_away else type(error))(f"{error}; {tried}")
+        given_up.version = error.version
+        return given_up
 
     def _wait(self, secs: float, cause: _Cause, least: float, check: Callable[[], None]) -> None:
         """Waits before a call is repeated.

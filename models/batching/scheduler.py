@@ -54,6 +54,7 @@ class Scheduler:
         self._retry = Retry(
             options, clock, self._pause, backoffs, self._wake_sleepers, lambda: self.answers(self.proof.passed)
         )
+        self._answered_version: int | None = None  # by the last answer
         self._invoke = Invoker(model, options.call_timeout_secs, clock, options.private)
         first = model.first_answered if isinstance(model, LocalModel) else None
         self.proof = Proof(first, self._retry, self._padding, clock)
@@ -83,6 +84,16 @@ class Scheduler:
         return self._limit.value
 
     @property
+    def in_flight(self) -> int:
+        """The number of calls in flight now."""
+        return self._active
+
+    @property
+    def version(self) -> int | None:
+        """The version of the model that is called now, or else the one that answered last; None: it is not known."""
+        return self._answered_version if self.model.version is None else self.model.version
+
+    @property
     def pending_bytes(self) -> int:
         """The bytes of the requests that wait or are being scored."""
         return self._budget.used
@@ -91,6 +102,11 @@ class Scheduler:
     def throttled_secs(self) -> float:
         """The total time in which some call waited for a model that was away or overloaded; it grows meanwhile."""
         return self._retry.throttled_secs
+
+    @property
+    def away_secs(self) -> float:
+        """For how long the model has been away or overloaded for all calls; 0: it is not."""
+        return self._retry.away_secs
 
     def answers(self, unknown: bool = True) -> bool:
         """Whether the model answers a row that has passed before; `unknown` if there is none. Tries it once."""
@@ -303,6 +319,7 @@ class Scheduler:
             self._slot_comes.notify_all()  # the limit may be higher now
             if self._ceiling.lowered:
                 self._ceiling.on_answer(rows, byte_count(feeds))
+        self._answered_version = outputs.version
         checked = check_outputs(outputs, self.model.signature.outputs, rows)
         self.proof.note_answer(feeds)
         return checked

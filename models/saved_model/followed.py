@@ -118,7 +118,11 @@ class FollowedModel:
           CallError: from the version's own model.
         """
         with self._generations.use() as model:
-            outputs = model.call(feeds)
+            try:
+                outputs = model.call(feeds)
+            except CallError as error:
+                error.version = model.version  # by the time that somebody reads it, another may be in use
+                raise
         if self._sample_due:
             self._sample_due = False
             self._sample = _sample(feeds, self.signature) or self._sample
@@ -316,6 +320,11 @@ def open_followed_model(
     model = FollowedModel(spec, options, files, signature)
     model.start()
     return model
+
+
+def is_followed(model: Model) -> bool:
+    """Whether the version of a model in this process may change."""
+    return isinstance(model, FollowedModel)
 
 
 def take_changes(model: Model) -> Changes:

@@ -1,12 +1,13 @@
 """Reads failures, tells why rows failed, and exports them for people to edit."""
 
+import collections
 import contextlib
 import glob
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeAlias, cast
 
 import orjson
 from apache_beam.io.filesystem import CompressionTypes
@@ -26,6 +27,10 @@ from sluice.transforms.pubsub.replay.stored_failure import StoredFailure, editab
 # A name of this form is a table, unless it is a file or ends as files of failures do.
 _TABLE = re.compile(r"[\w:.-]+[.:][\w-]+\.[\w$-]+")
 _FILES = (".jsonl", ".json", ".gz")
+# How many failures name each model and version.
+Models: TypeAlias = collections.Counter[tuple[str, str]]
+# So many of them are shown.
+_MOST_MODELS = 5
 # Of a row, so much may be shown.
 _HEAD_BYTES = 1_000
 
@@ -44,20 +49,24 @@ def show_failures(sources: Sequence[str], options: FailuresOptions, as_json: boo
     if options.row_restriction and not any(map(_is_table, sources)):
         raise UsageError("--row_restriction applies to a table, and none is given")
     opened = [_open(source, options) for source in sources]
-    reasons, exports = Reasons(), _Exports(options)
+    reasons, exports, models = Reasons(), _Exports(options), Models()
     try:
         with exports:
-            problems = _read(opened, options, reasons, exports)
+            problems = _read(opened, options, reasons, exports, models)
     except _NotExported as error:
         problems = [str(error)]
-    sys.stdout.write(_as_json(reasons, options.top) if as_json else _as_text(reasons, options.top))
+    sys.stdout.write((_as_json if as_json else _as_text)(reasons, options.top, models))
     sys.stderr.write(exports.report() + _left_out(opened))
     sys.stderr.writelines(f"sluice: {text}\n" for text in problems)
     return EXIT_FAILED if problems else EXIT_OK
 
 
 def _read(
-    opened: Sequence[FailureFiles | FailureTable], options: FailuresOptions, reasons: Reasons, exports: "_Exports"
+    opened: Sequence[FailureFiles | FailureTable],
+    options: FailuresOptions,
+    reasons: Reasons,
+    exports: "_Exports",
+    models: Models,
 ) -> list[str]:
     """Counts failures and exports them; returns why not all could be read."""
     problems = []
@@ -65,6 +74,7 @@ def _read(
         for failure in _chosen(opened, options):
             payload = _head(failure.payload or b"")
             reasons.add(failure.stage, failure.error_type, failure.error_message, failure.origin, payload)
+            models[failure.model, failure.version] += 1
             exports.write(failure)
     except (SluiceError, OSError) as error:
         problems.append(str(error))
@@ -108,18 +118,24 @@ def _head(payload: bytes) -> str:
     return payload_text(head.decode(errors="ignore").encode() if len(head) < len(payload) else head) or ""
 
 
-def _as_json(reasons: Reasons, most: int) -> str:
+def _as_json(reasons: Reasons, most: int, models: Models) -> str:
     groups = reasons.top()
     shown = groups[: most or None]
     records = [record | {"payload": group.payload} for record, group in zip(reason_records(shown), shown, strict=True)]
-    found = {"failures": reasons.total, "reasons": records, "more_reasons": len(groups) - len(shown)}
+    of = [{"model": model, "version": version, "count": count} for (model, version), count in models.most_common()]
+    found = {"failures": reasons.total, "models": of, "reasons": records, "more_reasons": len(groups) - len(shown)}
     return orjson.dumps(found | {"other_failures": reasons.others}, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def _as_text(reasons: Reasons, most: int) -> str:
+def _as_text(reasons: Reasons, most: int, models: Models) -> str:
     groups = reasons.top()
     shown = groups[: most or None]
     lines = [f"{reasons.total:,} failures, {len(groups):,} reason{'' if len(groups) == 1 else 's'}"]
+    lines += [
+        f"  {count:,}  of {model}{version and f', version {version}'}"
+        for (model, version), count in models.most_common(_MOST_MODELS)
+        if model
+    ]
     lines += render_reasons(shown)
     if len(groups) > len(shown):
         left = sum(group.count for group in groups[len(shown) :])

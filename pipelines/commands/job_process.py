@@ -49,7 +49,7 @@ class JobProcess:
     def figures(self) -> dict[str, Any]:
         """Returns the figures of the health port, see StreamFigures.to_json; {} until it answers."""
         try:
-            with self._opener.open(f"http://127.0.0.1:{self._port}/metrics", timeout=_CALL_SECS) as response:
+            with self._opener.open(f"http://127.0.0.1:{self._port}/figures", timeout=_CALL_SECS) as response:
                 return dict(json.load(response))
         except OSError:
             return {}

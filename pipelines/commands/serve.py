@@ -3,13 +3,14 @@
 import argparse
 import contextlib
 import dataclasses
+import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.logs import FORMATS, TEXT, tell
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.signals import handling
 
@@ -94,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="offer the models as a local Vertex AI too: an online endpoint for each, and batch prediction jobs",
     )
     parser.add_argument("--vertex_port", type=int, default=8502, help="0: a free port (default: %(default)s)")
+    parser.add_argument(
+        "--log_format",
+        choices=FORMATS,
+        default=TEXT,
+        help="log lines: for people, or a JSON object each, with time, level, logger, message and fields",
+    )
     _add_faults(parser.add_argument_group("faults", "errors and delays of predict calls, made on purpose"))
 
 
@@ -135,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join([_ready_line(server), *_vertex_lines(vertex, configs)]), flush=True)
         ended.wait()
     if reasons:
-        sys.stderr.write(f"sluice serve: {reasons[0]}\n")
+        tell(f"sluice serve: {reasons[0]}\n", logging.ERROR)
         return EXIT_FAILED
     return EXIT_OK
 

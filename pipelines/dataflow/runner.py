@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
-import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 from sluice.models.endpoints.secrets import is_loopback
 from sluice.models.errors import UsageError
 from sluice.models.uri import Endpoint, ModelSpec, parse_base_url, parse_model_uri
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import SECRETS
 from sluice.pipelines.options.streaming import StreamingOptions
@@ -161,7 +161,7 @@ def is_started_later(result: PipelineResult | None) -> bool:
     """Whether this process only wrote the job, as the launcher of a Flex Template does; prints a line if so."""
     if getattr(result, "has_job", True):
         return False
-    sys.stderr.write("sluice: the job is written; Dataflow starts it\n")
+    tell("sluice: the job is written; Dataflow starts it\n")
     return True
 
 

@@ -42,10 +42,12 @@ _LOCAL = (
     "max_delivery_attempts",
     "max_restarts",
     "health_port",
+    "health_address",
     "check",
     "summary_file",
     "report_file",
     "progress",
+    "log_format",
 )
 # Flags of managed jobs, which the launcher of a template could not wait for.
 _MANAGED = tuple(field.name for field in dataclasses.fields(VertexFlags))

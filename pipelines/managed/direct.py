@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.uri import ManagedModel
+from sluice.pipelines.logs import tell
 from sluice.pipelines.managed.direct_output import RESULTS, Counts, count, output_files
 from sluice.pipelines.managed.direct_plan import plan_direct
 from sluice.pipelines.managed.ends import check_end, describe, detached_text, resume_command
@@ -52,7 +53,7 @@ def run_direct(options: BatchOptions, model: ManagedModel, beam: PipelineOptions
     except UsageError:
         raise
     except (SluiceError, OSError) as error:
-        sys.stderr.write(f"sluice: {error}\n")
+        tell(f"sluice: {error}\n")
         return EXIT_FAILED
 
 
@@ -73,11 +74,11 @@ def _direct(options: BatchOptions, model: ManagedModel, cloud: GoogleCloudOption
         with phases.timed(RUN):
             job = _run(client, request, options)
         if not job.is_ended:
-            sys.stderr.write(f"{detached_text(job, resume(job.short_name), client.url)}\n")
+            tell(f"{detached_text(job, resume(job.short_name), client.url)}\n")
             return EXIT_OK
         return _report(job, request, registered.version, options, phases)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupt(client, request.label, options.cancel_on_interrupt, resume)}\n")
+        tell(f"{interrupt(client, request.label, options.cancel_on_interrupt, resume)}\n")
         return EXIT_INTERRUPTED
 
 
@@ -119,7 +120,7 @@ def _report(job: Job, request: JobRequest, version: str, options: BatchOptions, 
     check_end(job)
     counts = count(job, request.output_format)
     summary = summarise(job, counts, request.model, job.version or version, phases)
-    sys.stderr.write(f"{render(summary)}\n{_notes(job, counts)}{reasons_text(summary.reasons)}")
+    tell(f"{render(summary)}\n{_notes(job, counts)}{reasons_text(summary.reasons)}")
     text = report(dataclasses.replace(summary, options=used_options(options)), job, counts)
     if options.summary_file:
         write_text(options.summary_file, text)
@@ -127,7 +128,7 @@ def _report(job: Job, request: JobRequest, version: str, options: BatchOptions, 
     _note(job, text)
     allowed = options.max_failure_rate
     if summary.rows_in and summary.failures / summary.rows_in > allowed:
-        sys.stderr.write(
+        tell(
             f"sluice: {summary.failures:,} of {summary.rows_in:,} rows failed; --max_failure_rate allows "
             f"{allowed:.1%}. The service has written its output all the same\n"
         )

@@ -53,8 +53,8 @@ class ManagedPlan:
     @property
     def encoding(self) -> Encoding:
         """What makes instances of rows."""
-        recipe = self.batch.recipe
-        return Encoding(recipe.spec.uri, self.signature, recipe.model.defaults, self.batch.contents)
+        recipe, batch = self.batch.recipe, self.batch
+        return Encoding(recipe.spec.uri, self.signature, recipe.model.defaults, batch.contents, batch.version)
 
     def decoding(self, unanswered: str) -> Decoding:
         """Returns what makes outputs of answers.

@@ -16,6 +16,7 @@ from sluice.models.uri import ManagedModel
 from sluice.models.wording import message, told
 from sluice.pipelines.dataflow.defaults import check_settings
 from sluice.pipelines.dataflow.runner import beam_options, check_reachable
+from sluice.pipelines.logs import tell
 from sluice.pipelines.managed.client import JobClient
 from sluice.pipelines.managed.direct import run_direct
 from sluice.pipelines.managed.ends import JobEnded, because, check_end, describe, detached_text, resume_command
@@ -75,7 +76,7 @@ def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], ph
     except UsageError:
         raise
     except SluiceError as error:
-        sys.stderr.write(f"sluice: {error}\n")
+        tell(f"sluice: {error}\n")
         return EXIT_FAILED
     plan = dataclasses.replace(plan, batch=with_place(plan.batch, options, beam))
     _LOG.info("Model %s", describe_model(plan.batch.recipe, plan.batch.version))
@@ -144,13 +145,13 @@ class _ManagedRun:
             return EXIT_OK
         except KeyboardInterrupt:
             text = interrupt(self._client, self._label, self._options.cancel_on_interrupt, self._resume)
-            sys.stderr.write(f"{text}\n")
+            tell(f"{text}\n")
             code = EXIT_INTERRUPTED
         except UsageError:
             self._end(EXIT_USAGE)
             raise
         except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
-            sys.stderr.write(f"sluice: the job failed: {_failure(error, self._private)}\n")
+            tell(f"sluice: the job failed: {_failure(error, self._private)}\n")
             _LOG.debug("The job failed", exc_info=None if self._private else error)
             code = EXIT_FAILED
         self._end(code)
@@ -158,9 +159,7 @@ class _ManagedRun:
 
     def _run(self) -> int:
         if self._stages.finish():
-            sys.stderr.write(
-                "sluice: an earlier command has published the answers of this job: nothing is left to do\n"
-            )
+            tell("sluice: an earlier command has published the answers of this job: nothing is left to do\n")
             return EXIT_OK
         try:
             answered = self._score()
@@ -176,12 +175,12 @@ class _ManagedRun:
         if code == EXIT_OK:
             self._stages.clean_up()
         elif self._may_be_published(code):
-            sys.stderr.write(
+            tell(
                 f"sluice: the files of this job stay in {self._plan.directory}. Its output may be published: look at "
                 "it, and where the job runs, before you run the same command again. Delete the directory if it is\n"
             )
         elif match_files(f"{self._plan.directory}/*/prepared.json"):
-            sys.stderr.write(
+            tell(
                 f"sluice: the files of this job stay in {self._plan.directory}: the same command goes on from there, "
                 "and nothing is prepared or paid for twice. Delete the directory if you give the job up\n"
             )
@@ -279,7 +278,7 @@ class _ManagedRun:
         if job.is_ended:
             return job
         if self._options.detach:
-            sys.stderr.write(f"{detached_text(job, self._resume(job.short_name), self._client.url)}\n")
+            tell(f"{detached_text(job, self._resume(job.short_name), self._client.url)}\n")
             raise _Detached
         return follow(self._client, job, self._options.progress)
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import datetime
 import logging
-import sys
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -18,6 +17,7 @@ from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.runner import beam_options, is_dataflow, is_local, is_started_later, make_pipeline
 from sluice.pipelines.graph import build_join, with_inputs_seen
+from sluice.pipelines.logs import tell
 from sluice.pipelines.managed.job import Job
 from sluice.pipelines.managed.named import no_rows
 from sluice.pipelines.managed.plan import ManagedPlan
@@ -259,9 +259,9 @@ class _Running:
         name = self.result.job_id() if callable(getattr(self.result, "job_id", None)) else "on the runner"
         try:
             self.result.cancel()
-            sys.stderr.write(f"sluice: interrupted; the job {name} is cancelled\n")
+            tell(f"sluice: interrupted; the job {name} is cancelled\n")
         except Exception as error:  # noqa: BLE001
-            sys.stderr.write(f"sluice: interrupted; the job {name} goes on, and cannot be cancelled: {error}\n")
+            tell(f"sluice: interrupted; the job {name} goes on, and cannot be cancelled: {error}\n")
 
 
 def _there(record: _Record | None, what: str) -> _Record:

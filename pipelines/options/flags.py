@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.logs import FORMATS, TEXT
 
 Options = TypeVar("Options")
 
@@ -49,6 +50,13 @@ def progress_flag() -> str:
     """Returns the field for --progress, which every command that shows progress has."""
     text = "Progress: a line on a terminal (bar), or a log line every 30 s (log); auto: bar if there is a terminal"
     field: str = flag(text, "auto", choices=PROGRESS, group="Run")
+    return field
+
+
+def log_format_flag() -> str:
+    """Returns the field for --log_format, which every command that runs for long has."""
+    text = "Log lines: for people (text), or a JSON object each, with time, level, logger, message and fields (json)"
+    field: str = flag(text, TEXT, choices=FORMATS, group="Run")
     return field
 
 

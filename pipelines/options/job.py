@@ -3,7 +3,15 @@
 import dataclasses
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.flags import flag, parse_bool, parse_map, parse_names, parse_pairs, progress_flag
+from sluice.pipelines.options.flags import (
+    flag,
+    log_format_flag,
+    parse_bool,
+    parse_map,
+    parse_names,
+    parse_pairs,
+    progress_flag,
+)
 from sluice.transforms.core.formats import FORMATS
 
 # The directory of payloads in files, where none is given: beside other files of the job. It is named here, because
@@ -81,6 +89,7 @@ class JobFlags:
         metavar="FILE",
     )
     progress: str = progress_flag()
+    log_format: str = log_format_flag()
 
     def check_read_paths(self) -> None:
         """Checks the flags for files that rows name.

@@ -1,6 +1,7 @@
 """The options of a streaming job."""
 
 import dataclasses
+import ipaddress
 import re
 
 from sluice.models.errors import UsageError
@@ -96,9 +97,16 @@ class StreamingEnds(DeviceFlags, TableFlags):
         metavar="N",
     )
     health_port: int = flag(
-        "Locally: answer /healthz, /readyz and /metrics on this port of 127.0.0.1; 0: no port", 0, int, group="Run",
-        metavar="PORT",
+        "Locally: answer /healthz, /readyz, /metrics (for Prometheus) and /figures on this port; 0: no port", 0, int,
+        group="Run", metavar="PORT",
     )  # fmt: skip
+    health_address: str = flag(
+        "Locally: address of --health_port, without credentials; 0.0.0.0: all of the machine, as probes of Kubernetes "
+        "need",
+        "127.0.0.1",
+        group="Run",
+        metavar="ADDRESS",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +151,7 @@ class StreamingOptions(JobFlags, StreamingEnds):
         for name in ("max_restarts", "max_delivery_attempts"):
             check_number(self, name, whole=True)
         check_number(self, "health_port", most=65_535, whole=True)
+        _check_address(self.health_address)
         check_number(self, "max_bundle_messages", above=0, whole=True)
         check_number(self, "model_poll_secs")
         check_number(self, "file_interval_secs")
@@ -178,6 +187,15 @@ class StreamingOptions(JobFlags, StreamingEnds):
         if self.max_bundle_delay_ms >= 0:
             return self.max_bundle_delay_ms
         return 10_000.0 if self.output else 0.0
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--health_address {text}: expected an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
+        ) from error
 
 
 def _check_resource(name: str, value: str) -> None:

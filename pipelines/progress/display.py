@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from sluice.pipelines.logs import is_json
+
 AUTO, BAR, LOG, NONE = "auto", "bar", "log", "none"
 
 _LOG = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ class Display:
     """Shows lines while its `with` block runs.
 
     Args:
-      mode: "bar"; "log": lines through the logger "sluice"; "none"; "auto": "bar" on a terminal, else "log".
+      mode: "bar"; "log": lines through the logger "sluice"; "none"; "auto": "bar" on a terminal, else "log", as where
+        the log is JSON.
       stream: standard error by default.
       wait: `(stop event, seconds) -> whether it is set`.
       width: columns of the stream's terminal.
@@ -72,7 +75,7 @@ class Display:
     ) -> None:
         self._lines = lines
         self._stream = stream or sys.stderr
-        self._mode = mode if mode != AUTO else BAR if self._stream.isatty() else LOG
+        self._mode = mode if mode != AUTO else BAR if self._stream.isatty() and not is_json() else LOG
         self._wait = wait
         self._width = width
         self._stop = threading.Event()

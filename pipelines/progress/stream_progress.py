@@ -43,5 +43,7 @@ def _fields(figures: StreamFigures) -> dict[str, str]:
         fields["state"] = "SOURCE AWAY"
     elif figures.draining:
         fields["state"] = "draining"
+    elif figures.state.why:
+        fields["state"] = figures.state.name.upper()
     fields["elapsed"] = clock_time(figures.seconds)
     return fields

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sluice.pipelines.progress.histogram import Histogram
+from sluice.pipelines.progress.recent_rows import RecentRows
+from sluice.pipelines.progress.state import State, state_of
 from sluice.pipelines.progress.summary import rounded
 from sluice.transforms.core import metrics
 from sluice.transforms.pubsub.message_source import MessageSource
@@ -17,13 +19,6 @@ from sluice.transforms.pubsub.subscription import Received
 
 # Figures of the present are means over so many seconds.
 _RECENT_SECS = 10
-# A job is stuck if it has messages and acknowledges none for so long.
-_STUCK_SECS = 600.0
-
-# Latencies are counted in buckets that grow by this factor: a quantile is exact to 2 %.
-_GROWTH = 1.04
-_LEAST, _MOST = 1e-4, 1e5
-_BUCKETS = math.ceil(math.log(_MOST / _LEAST) / math.log(_GROWTH)) + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +33,12 @@ class StreamFigures:
       bundle_secs: from handing out a bundle until it was acknowledged, summed over all bundles.
       segments: pipelines that have run, one after the other; see MessageSource.
       batch_size: rows per call of the model, on average.
-      secs_since_progress: how long the job has had messages without acknowledging one; 0 if it has none.
+      secs_since_progress: how long the job has had messages without acknowledging one, and without an outcome of any
+        row; 0 if it has no messages.
+      away: the subscription does not answer pulls.
+      trouble: why nothing is handed out, though no message is at fault; "": it is not so.
+      model_away_secs: how long the model has been away, or overloaded, for all calls; 0: it is not.
+      recent_rows, recent_failures: rows that had an outcome in the last minute, or the last 20, and those that failed.
     """
 
     seconds: float
@@ -62,55 +62,43 @@ class StreamFigures:
     reachable: bool
     draining: bool
     secs_since_progress: float
+    away: bool = False
+    trouble: str = ""
+    model_away_secs: float = 0.0
+    recent_rows: int = 0
+    recent_failures: int = 0
+
+    @property
+    def state(self) -> State:
+        """How the job is."""
+        return state_of(self)
 
     @property
     def alive(self) -> bool:
-        """Whether the job makes progress, or has nothing to do."""
-        return self.secs_since_progress < _STUCK_SECS
+        """Whether the job need not be started anew: it moves, has nothing to do, or waits for its environment."""
+        return not self.state.is_stuck
 
     @property
     def ready(self) -> bool:
-        """Whether the job reads messages."""
-        return self.reachable and not self.draining
+        """Whether the job reads messages, and gets on with them."""
+        return self.reachable and not self.draining and self.state.gets_on
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures under their names, rounded. They are an interface: tests hold them."""
-        return rounded(self) | {"alive": self.alive, "ready": self.ready}
-
-
-class Histogram:
-    """Quantiles of latencies, from 0.1 ms to a day, in constant memory."""
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(_BUCKETS, np.int64)
-
-    def add(self, secs: np.ndarray) -> None:
-        """Counts values (float [values])."""
-        buckets = np.log(np.clip(secs, _LEAST, _MOST) / _LEAST) / math.log(_GROWTH)
-        self._counts += np.bincount(np.round(buckets).astype(np.int64), minlength=_BUCKETS)
-
-    def merge(self, other: "Histogram") -> None:
-        """Adds another histogram's counts."""
-        self._counts += other._counts
-
-    @property
-    def total(self) -> int:
-        return int(self._counts.sum())
-
-    def quantile(self, share: float) -> float | None:
-        """Returns the seconds that this share of the values does not exceed; None without values."""
-        total = self.total
-        if not total:
-            return None
-        rank = max(1, math.ceil(share * total))
-        return float(_LEAST * _GROWTH ** int(np.searchsorted(np.cumsum(self._counts), rank)))
+        state = {"state": self.state.name, "why": self.state.why}
+        return state | rounded(self) | {"alive": self.alive, "ready": self.ready}
 
 
 class StreamStats:
     """Gathers figures. Thread-safe.
 
+    Attributes:
+      restarts: how many segments failed and were followed by another.
+      began: when, in seconds since the epoch.
+
     Args:
       tally, means: what the transforms have counted, by name.
+      model_away_secs: how long the model has been away for all calls.
       clock: seconds, monotonic; `wall`: seconds since the epoch.
     """
 
@@ -120,14 +108,18 @@ class StreamStats:
         means: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        model_away_secs: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.restarts = 0
-        self._tally, self._means = tally, means
+        self._tally, self._means, self._model_away_secs = tally, means, model_away_secs
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._started = clock()
+        self.began = wall()
         self._all = Histogram()
         self._messages = 0
+        self._rows = RecentRows(int(self._started))
+        self._moved, self._moved_at = 0, self._started
         self._recent: collections.deque[tuple[int, int, Histogram]] = collections.deque()  # by second
 
     def note(self, messages: Sequence[Received]) -> None:
@@ -138,6 +130,8 @@ class StreamStats:
             self._messages += len(messages)
             self._all.add(secs)
             second = int(self._clock())
+            if second != self._rows.second:
+                self._rows.look(second, self._tally())
             self._forget(second)  # here too, for `figures` may never be called
             if not self._recent or self._recent[-1][0] != second:
                 self._recent.append((second, 0, Histogram()))
@@ -155,6 +149,8 @@ class StreamStats:
         with self._lock:
             now = self._clock()
             count, recent, secs = self._of_late(now)
+            self._rows.look(int(now), tally)
+            recent_rows, recent_failures = self._rows.counts
             return StreamFigures(
                 seconds=now - self._started,
                 messages=self._messages,
@@ -176,8 +172,25 @@ class StreamStats:
                 model_versions_rejected=tally.get(metrics.MODEL_REJECTED, 0),
                 reachable=source.reachable,
                 draining=source.draining,
-                secs_since_progress=source.stuck_secs,
+                secs_since_progress=min(source.stuck_secs, self._still_secs(now, tally)),
+                away=source.away,
+                trouble=source.trouble,
+                model_away_secs=self._model_away_secs(),
+                recent_rows=recent_rows,
+                recent_failures=recent_failures,
             )
+
+    def latencies(self, secs: Sequence[float]) -> tuple[list[int], float]:
+        """Returns how many latencies of the whole run do not exceed each of these seconds, and the sum of all."""
+        with self._lock:
+            return [*self._all.up_to(secs), self._all.total], self._all.sum
+
+    def _still_secs(self, now: float, tally: Mapping[str, int]) -> float:
+        """Returns for how long no row has had an outcome, as far as those who asked for figures have seen."""
+        moved = tally.get(metrics.ROWS_PREDICTED, 0) + tally.get(metrics.ROWS_FAILED, 0)
+        if moved != self._moved:
+            self._moved, self._moved_at = moved, now
+        return now - self._moved_at
 
     def latency(self, share: float) -> float | None:
         """Returns a quantile of the latencies of the whole run, in milliseconds."""

@@ -3,11 +3,11 @@
 import dataclasses
 import datetime
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from sluice.pipelines.dataflow.template import to_text
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.job import JobFlags
 from sluice.pipelines.progress.outcome import reason
 from sluice.pipelines.report.charts import Axis, bars
@@ -96,7 +96,7 @@ def write_report(
     except Exception as problem:  # noqa: BLE001
         _LOG.warning("--report_file: the report could not be made or written: %s", problem)
         return
-    sys.stderr.write(f"Report: {options.report_file}\n")
+    tell(f"Report: {options.report_file}\n")
 
 
 def job_page(

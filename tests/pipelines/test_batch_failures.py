@@ -77,6 +77,7 @@ def test_a_bad_row_costs_one_row(
         name, _, offset = failure["origin"].partition("#byte=")
         assert name == str(path)
         assert data[int(offset) :].startswith(payload_of(failure)), "the origin is where the row begins"
+        assert (failure["model"], failure["version"]) == (criteo.model, 1), "whatever the stage"
     rows = written(output)
     expected = np.delete(np.array(criteo.expected()["score"]), list(bad))
     np.testing.assert_allclose([float(row["score"]) for row in rows], expected, rtol=1e-6)

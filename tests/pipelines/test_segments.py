@@ -82,9 +82,15 @@ def test_a_segment_that_fails_is_followed_by_another_with_its_messages() -> None
     done = 0
     restarts: list[int] = []
     waits: list[float] = []
+    told: list[str] = []
+
+    def wait(secs: float) -> None:
+        waits.append(secs)
+        told.append(source.trouble)
 
     def work(segment: int, payloads: list[bytes]) -> None:
         nonlocal done
+        assert source.trouble == ""
         if next(failures):
             raise ConnectionError("the sink is away")
         done += len(payloads)
@@ -96,11 +102,12 @@ def test_a_segment_that_fails_is_followed_by_another_with_its_messages() -> None
         source,
         max_restarts=2,
         on_restart=lambda: restarts.append(1),
-        wait=waits.append,
+        wait=wait,
         backoffs=doubled,
     )
     source.close()
     assert failed == 3 == len(restarts)
+    assert told == ["the sink is away"] * 3
     assert waits == [0.5, 1.0, 0.5]  # what was acknowledged between them ends the row
     assert subscription.outstanding == 0
 
@@ -257,10 +264,12 @@ def test_reading_is_paused_while_the_model_does_not_answer_however_long(error: E
     source = open_source(subscription)
     asked = iter([False] * 50 + [True] * 9)
     held: list[bool] = []
+    told: set[str] = set()
     fails = iter([True])
 
     def answers() -> bool:
         held.append(source._buffer._held_back)
+        told.add(source.trouble)
         return next(asked)
 
     def work(segment: int, payloads: list[bytes]) -> None:
@@ -272,6 +281,7 @@ def test_reading_is_paused_while_the_model_does_not_answer_however_long(error: E
     source.close()
     assert failed == 1 and source.most_tries == 0
     assert held == [False, *[True] * 50] and not source._buffer._held_back
+    assert told == {"", f"the model does not answer: {error}"} and source.trouble == ""
 
 
 def test_a_drain_ends_the_pause() -> None:

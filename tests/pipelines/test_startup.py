@@ -96,7 +96,7 @@ CASES = {
     "sluice latency": ("import sluice.pipelines.commands.latency_run", TENSORFLOW | BEAM),
     "sluice failures": ("import sluice.pipelines.commands.failures_run", {"tensorflow"}),
     "sluice replay": ("import sluice.pipelines.commands.replay_run", {"tensorflow"}),
-    "sluice streaming": ("import sluice.pipelines.streaming", {"tensorflow"}),
+    "sluice streaming": ("import sluice.pipelines.streaming", {"tensorflow", "prometheus_client"}),
     "the launch checks of sluice batch, and its graph": (
         "import sluice.pipelines.batch\n"
         "from sluice.pipelines.dataflow.runner import beam_options, make_pipeline\n"

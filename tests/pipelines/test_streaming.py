@@ -6,6 +6,8 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import shutil
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from sluice.transforms.pubsub.read_local import open_sources
@@ -218,14 +221,58 @@ def test_messages_that_were_delivered_too_often_are_failures_unread(pubsub: Pubs
     assert failure["attributes"] == {"id": "0"}
 
 
-def test_health_is_told_while_it_runs(pubsub: Pubsub, picky: str) -> None:
+def scraped(port: int) -> dict[tuple[str, ...], float]:
+    """The samples of /metrics, by name and labels, as Prometheus' own parser reads them."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+        families = text_string_to_metric_families(response.read().decode())
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+def test_health_and_metrics_while_it_runs(pubsub: Pubsub, picky: str, tmp_path: Path) -> None:
+    """What is scraped when all is done is what the summary tells at the end; failures name model and version."""
     ends = make_ends(pubsub)
-    with LocalJob([f"--model={picky}", *ends.flags]) as job:
+    shutil.copytree(picky, tmp_path / "7")
+    model = str(tmp_path)
+    with LocalJob([f"--model={model}", *ends.flags]) as job:
         wait_until(lambda: ask(job.port, "/readyz")[0] == 200, "readiness")
-        assert ask(job.port, "/healthz")[0] == 200
+        assert ask(job.port, "/healthz")[1]["state"] == "working"
         ends.publish([b'{"x": 1}'] * 10, numbered(10))
         job.wait_for(10)
-        figures = job.figures()
-        assert figures["predictions"] == 10
-        assert figures["latency_p50_ms"] > 0
+        ends.publish([b'{"x": -1}'] * 12 + [b"{", b'{"y": 1}'], numbered(14))
+        failures = ends.failed(14)
+        job.wait_for(24)
+        status, figures = ask(job.port, "/healthz")
+        found = scraped(job.port)
         assert job.stop() == 0
+    assert (status, figures["state"], figures["why"]) == (200, "degraded", "14 of the last 24 rows failed")
+    assert figures["predictions"] == 10 and figures["latency_p50_ms"] > 0
+    assert {(each["model"], each["version"]) for each in failures} == {(model, 7)}
+    kinds = {
+        (stage, kind): count
+        for stage, kinds in job.summary["failures_by_stage"].items()
+        for kind, count in kinds.items()
+    }
+    assert {key[1:]: value for key, value in found.items() if key[0] == "sluice_rows_failed_total"} == kinds
+    assert sum(kinds.values()) == 14 == job.summary["failures"]
+    assert {key[1:]: value for key, value in found.items() if key[0] == "sluice_rows_predicted_total"} == {("7",): 10}
+    for name, key in (
+        ("messages_acknowledged_total", "messages"),
+        ("message_latency_seconds_count", "messages"),
+        ("bundles_total", "bundles"),
+        ("restarts_total", "restarts"),
+        ("rpc_retries_total", "rpc_retries"),
+        ("throttled_seconds_total", "throttled_seconds"),
+        ("model_swaps_total", "model_swaps"),
+        ("model_versions_rejected_total", "model_versions_rejected"),
+    ):
+        assert found[f"sluice_{name}",] == job.summary[key], name
+    calls = found["sluice_batch_size_rows_count",]
+    assert found["sluice_batch_size_rows_sum",] / calls == pytest.approx(job.summary["batch_size"], abs=0.001)
+    assert found["sluice_predict_latency_seconds_count",] == calls
+    assert (found["sluice_state", "degraded"], found["sluice_state", "working"]) == (1, 0)
+    assert (found["sluice_messages_in_work",], found["sluice_oldest_unacknowledged_message_age_seconds",]) == (0, 0)
+    assert found["sluice_model_info", model, "7"] == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sluice.models.cache import clear_cache
-from tests.support.pubsub.streams import Ends, LocalJob, make_ends, wait_until
+from tests.support.pubsub.streams import Ends, LocalJob, ask, make_ends, wait_until
 from tests.support.saved_models.faulty import POISON, build_file_reader
 from tests.support.servers import Pubsub
 from tests.support.sizes import size
@@ -55,6 +55,8 @@ def test_a_model_that_breaks_and_heals_costs_no_message(
         publish(ends, numbers[BREAKS_AT:])
         publish(ends, range(POISON, POISON + 1))
         job.wait_for(1, figure)
+        wait_until(lambda: ask(job.port, "/healthz")[1].get("state") == "paused", "a pause")
+        assert (ask(job.port, "/healthz")[0], ask(job.port, "/readyz")[0]) == (200, 503)
         wait_until(lambda: time.monotonic() - broke >= AWAY_SECS, "the time that the model is away")
         before = job.figures()["messages"]
         os.rename(tmp_path / "away", tmp_path / "marker")

@@ -48,7 +48,7 @@ class Failure:
       origin: the file and the position in it, e.g. "data.csv#byte=1234"; for a message, its subscription and id.
       payload: the source text of the row.
       attributes: those of the message.
-      version: the model's; None if the model has none or the row did not reach it.
+      model, version: of the model that the row met, or would have met; None: it is not known, or has no version.
       attempt: the number of this attempt at the row, from 1.
     """
 
@@ -73,6 +73,11 @@ class Failure:
             pairs = ((clean_text(name), clean_text(value or "")) for name, value in self.attributes)
             object.__setattr__(self, "attributes", tuple(pairs))
         object.__setattr__(self, "attempt", max(1, min(self.attempt, MAX_ATTEMPT)))
+
+
+def named(failure: Failure, model: str, version: int | None) -> Failure:
+    """Returns the failure of a row that was on its way to a model, with the model's name, unless it names one."""
+    return failure if failure.model else dataclasses.replace(failure, model=model, version=version)
 
 
 # The fields of a row of a failures file. tests/transforms/core/test_failures.py pins them.

@@ -4,8 +4,11 @@ Beam gets them for the runner's own display. Each process keeps a tally of its o
 metrics only when a bundle ends, and a local job may be one bundle, so the progress line reads the tally.
 """
 
+import dataclasses
+import math
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from apache_beam.metrics import Metrics
 
@@ -30,15 +33,27 @@ RPC_RETRIES = "rpc_retries"
 MODEL_LOAD_MSEC = "model_load_msec"
 MODEL_SWAPS = "model_swaps"
 MODEL_REJECTED = "model_versions_rejected"
+# Messages whose lease could not be extended, and messages that were done and could not be acknowledged.
+LEASE_EXTENSIONS_FAILED = "lease_extensions_failed"
+ACKNOWLEDGEMENTS_FAILED = "acknowledgements_failed"
+# Gauges: they hold what was last set.
+CALLS_IN_FLIGHT = "calls_in_flight"
+CALLS_IN_FLIGHT_LIMIT = "calls_in_flight_limit"
+PENDING_BYTES = "pending_bytes"
+MODEL_VERSION = "model_version"
+OLDEST_UNACKNOWLEDGED_MSEC = "oldest_unacknowledged_msec"
+# Gauges are set this often at most: each costs the runner some time in every bundle that sets it.
+GAUGE_SECS = 5.0
 # Beam's own name, in whole seconds. Dataflow's autoscaler reads it: it adds no workers while the present ones wait for
 # a server.
 THROTTLED_SECS = "cumulativeThrottlingSeconds"
 
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()
-_sums: Counter[str] = Counter()  # of the values of each distribution
+_sums: defaultdict[str, float] = defaultdict(float)  # of the values of each distribution
 _values: Counter[str] = Counter()  # their number
 _reasons = Reasons()
+_powers: dict[str, Counter[int]] = {}  # of each distribution: how many values have 2**N as the least power above
 _spreads: dict[str, Counter[int]] = {}  # of each distribution: how many values each bin has, by its lowest value
 
 
@@ -55,9 +70,15 @@ def record(name: str, value: float) -> None:
     """Adds a value, rounded to a whole number, to a distribution. Must run on the bundle's thread, as `count`."""
     Metrics.distribution(NAMESPACE, name).update(round(value))
     with _lock:
-        _sums[name] += round(value)
+        _sums[name] += value
         _values[name] += 1
+        _powers.setdefault(name, Counter())[power_of(value)] += 1
         _spreads.setdefault(name, Counter())[spread_start(round(value))] += 1
+
+
+def gauge(name: str, value: float) -> None:
+    """Sets a gauge of Beam's, to a whole number. Must run on the bundle's thread, as `count`."""
+    Metrics.gauge(NAMESPACE, name).set(round(value))
 
 
 def count_failure(stage: str, error_type: str, value: int = 1) -> None:
@@ -99,6 +120,35 @@ def spreads() -> dict[str, dict[int, int]]:
         return {name: dict(bins) for name, bins in _spreads.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Powers:
+    """A distribution by powers of 2.
+
+    Attributes:
+      counts: how many values have 2**N as the least power that is not below them, by N.
+      sum: of all values.
+    """
+
+    counts: Mapping[int, int]
+    sum: float
+
+
+# The least N of Powers.counts: a value of 0 has it.
+LEAST_POWER = -10
+
+
+def power_of(value: float) -> int:
+    """Returns the N of the least 2**N that is not below a value."""
+    mantissa, exponent = math.frexp(value)
+    return max(LEAST_POWER, exponent - 1 if mantissa == 0.5 else exponent) if value > 0 else LEAST_POWER
+
+
+def powers() -> dict[str, Powers]:
+    """Returns the distributions since `reset_tally`, by name."""
+    with _lock:
+        return {name: Powers(dict(counts), _sums[name]) for name, counts in _powers.items()}
+
+
 # A doubling has so many bins of a distribution; smaller whole numbers have one each.
 _SPREAD_BITS = 3
 
@@ -122,6 +172,5 @@ def reset_tally() -> None:
     """Clears the tally of the process before a job. It is for display: how far a commit is, a job's CommitGate says."""
     _reasons.clear()
     with _lock:
-        for counter in (_tally, _sums, _values):
-            counter.clear()
-        _spreads.clear()
+        for kept in (_tally, _sums, _values, _powers, _spreads):
+            kept.clear()

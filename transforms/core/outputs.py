@@ -49,20 +49,22 @@ def score_rows(
     signature: Signature,
     uri: str,
     prefix: str,
+    version: int | None = None,
 ) -> tuple[pa.RecordBatch | None, list[FailedRow]]:
     """Returns the predicted rows of a batch with the outputs appended, and the others, both in order.
 
     Args:
       errors: the rows that were not bound, with the reason.
+      version: of the model, for rows whose failure does not tell it.
     """
-    failed = {row: FailedRow(row, BIND, "InvalidRow", text) for row, text in errors.items()}
+    failed = {row: FailedRow(row, BIND, "InvalidRow", text, version) for row, text in errors.items()}
     for group, prediction in predictions:
         for row, failure in prediction.failures.items():
             place = row_in_batch(group, row)
-            failed[place] = FailedRow(place, PREDICT, failure.type, failure.message)
+            known = version if failure.version is None else failure.version
+            failed[place] = FailedRow(place, PREDICT, failure.type, failure.message, known)
     scored, refused = append_outputs(batch, predictions, signature, uri, prefix)
-    for row, text in refused.items():
-        failed[row] = FailedRow(row, PREDICT, "BadOutput", text)
+    failed |= {each.row: each for each in refused}
     return scored, [failed[row] for row in sorted(failed)]
 
 
@@ -77,15 +79,15 @@ def append_outputs(
     signature: Signature,
     uri: str,
     prefix: str,
-) -> tuple[pa.RecordBatch | None, dict[int, str]]:
+) -> tuple[pa.RecordBatch | None, list[FailedRow]]:
     """Returns the predicted rows, in the order of the batch, with the outputs appended; None if there are none.
 
-    Returns also the rows that are refused, with the reason: a string output is not text.
+    Returns also the rows that are refused: a string output is not text.
     """
     parts = [(rows_of(group, prediction), prediction) for group, prediction in predictions]
     parts = [(rows, prediction) for rows, prediction in parts if len(rows)]
     if not parts:
-        return None, {}
+        return None, []
     rows = np.concatenate([rows for rows, _ in parts])
     refused: dict[int, str] = {}
     columns = [_column([p.arrays[spec.name] for _, p in parts], spec, rows, refused) for spec in signature.outputs]
@@ -95,14 +97,20 @@ def append_outputs(
     if len(parts) > 1:
         order = np.argsort(rows, kind="stable")
         rows, answers = rows[order], answers.take(pa.array(order))
+    bad: list[FailedRow] = []
     if refused:
+        bad = [
+            FailedRow(row, PREDICT, "BadOutput", refused[row], version)
+            for row, version in zip(rows.tolist(), answers.column(VERSION_COLUMN).to_pylist(), strict=True)
+            if row in refused
+        ]
         keep = ~np.isin(rows, list(refused))
         rows, answers = rows[keep], answers.filter(pa.array(keep))
     kept = batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))
     joined = pa.RecordBatch.from_arrays(
         [*kept.columns, *answers.columns], names=[*kept.schema.names, *answers.schema.names]
     )
-    return (joined if joined.num_rows else None), refused
+    return (joined if joined.num_rows else None), bad
 
 
 def rows_of(group: Group, prediction: Prediction) -> np.ndarray:

@@ -15,11 +15,11 @@ from sluice.models.errors import SluiceError, UsageError
 from sluice.models.isolate import isolate
 from sluice.models.reserved import is_reserved
 from sluice.models.wording import text_of
-from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.core.failures import ENCODE, Failure, count_failures, to_json
 from sluice.transforms.encode.base import Encoder, OutputSpec
 from sluice.transforms.encode.formats import check_output_spec, open_encoder
+from sluice.transforms.encode.rows import scored_failure
 
 _LOG = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def write_rows(batch: pa.RecordBatch, write: Callable[[pa.RecordBatch], None]) -
     """
     for part in isolate(batch.num_rows, lambda start, stop: write(batch.slice(start, stop - start)), SluiceError):
         if part.error is not None:
-            failure = failure_of(batch, part.start, ENCODE, type(part.error).__name__, text_of(part.error))
+            failure = scored_failure(batch, part.start, ENCODE, type(part.error).__name__, text_of(part.error))
             count_failures([failure])
             yield failure
 

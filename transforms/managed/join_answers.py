@@ -213,4 +213,4 @@ def join_batch(
             failed |= dict.fromkeys(rows.tolist(), reason)
     nothing = Prediction(np.empty(0, np.int64), {}, (), failed, (), 0.0)
     parts.append((Group(None, {}, batch.num_rows), nothing))
-    return score(batch, {}, parts, decoding.signature, decoding.uri, decoding.prefix)
+    return score(batch, {}, parts, decoding.signature, decoding.uri, decoding.prefix, decoding.version)

@@ -21,7 +21,7 @@ from sluice.transforms.core.batches import failure_of, slices, without_fed
 from sluice.transforms.core.beam_files import delete_files
 from sluice.transforms.core.commit import FailurePolicy
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import BIND, FAILURES, FailedOutput, Failure, count_failures
+from sluice.transforms.core.failures import BIND, FAILURES, FailedOutput, Failure, count_failures, named
 from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
 from sluice.transforms.decode.spec import INVALID_ROW
 from sluice.transforms.files.commit import rename_shards
@@ -45,7 +45,7 @@ class Encoding:
     """What makes an instance of a row. Picklable.
 
     Attributes:
-      uri: the model's, for failures.
+      uri, version: the model's, for failures.
       defaults: (column, value) pairs: what replaces nulls.
       contents: inputs that get what is in files; None: there are none.
     """
@@ -54,6 +54,7 @@ class Encoding:
     signature: Signature
     defaults: tuple[tuple[str, Default], ...] = ()
     contents: FileInputs | None = None
+    version: int | None = None
 
 
 class PrepareInstances(Composite):
@@ -64,12 +65,14 @@ class PrepareInstances(Composite):
     ) -> None:
         super().__init__()
         self._place = place
+        self._encoding = encoding
         self._write = _WriteInstances(place, encoding, max_rows, max_bytes)
 
     def expand(self, read: Read) -> beam.PCollection:
         written = read.rows | "Instances" >> beam.ParDo(self._write).with_outputs(FAILURES, main="shards")
         keep = WriteFailureShards(self._place.failures, KeptFormat())
-        unread, unbound = read.failures | "Unread" >> keep, written[FAILURES] | "Unbound" >> keep
+        failures = read.failures | "NameModel" >> beam.Map(named, self._encoding.uri, self._encoding.version)
+        unread, unbound = failures | "Unread" >> keep, written[FAILURES] | "Unbound" >> keep
         begin = written.shards.pipeline | "Once" >> beam.Create([0])
         parts = (written.shards, unread, unbound, read.tally)
         return begin | "Record" >> beam.ParDo(_Record(self._place), *map(beam.pvalue.AsList, parts))
@@ -93,7 +96,7 @@ class _WriteInstances(beam.DoFn):
     def process(self, batch: pa.RecordBatch) -> Iterator[_Written]:
         contents = self._encoding.contents
         for rows, failures in load_files(batch, contents) if contents else (Loaded(batch, []),):
-            yield from _failed(failures)
+            yield from _failed([named(each, self._encoding.uri, self._encoding.version) for each in failures])
             if rows is not None:
                 parts = -(-rows.nbytes // _MAX_BATCH_BYTES) or 1
                 for part in slices(rows, -(-rows.num_rows // parts)):
@@ -103,7 +106,10 @@ class _WriteInstances(beam.DoFn):
         encoding = self._encoding
         bound = bind(batch, encoding.signature, dict(encoding.defaults))
         yield from _failed(
-            [failure_of(batch, row, BIND, INVALID_ROW, text, model=encoding.uri) for row, text in bound.errors.items()]
+            [
+                failure_of(batch, row, BIND, INVALID_ROW, text, encoding.uri, encoding.version)
+                for row, text in bound.errors.items()
+            ]
         )
         kept = without_fed(batch)
         if bound.errors:

@@ -3,12 +3,13 @@
 import collections
 import concurrent.futures
 import dataclasses
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
@@ -18,12 +19,12 @@ from sluice.models.batching.tickets import Prediction, Ticket
 from sluice.models.cache import ModelRecipe, shared_scheduler
 from sluice.models.errors import ModelLost, NonePassed, TooManyFailures
 from sluice.models.files import ModelFiles
-from sluice.models.saved_model.followed import take_changes
+from sluice.models.saved_model.followed import is_followed, take_changes
 from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Group
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of, origin_of, without_fed
-from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure, count_failures
+from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure, count_failures, named
 from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
 from sluice.transforms.core.outputs import VERSION_COLUMN, row_in_batch, score_rows
 from sluice.transforms.core.worker import replace_worker
@@ -64,8 +65,9 @@ class Work:
 
 class PredictBatches(beam.DoFn):
     """Counts: rows_predicted, rows_failed, rpc_retries, model_swaps, model_versions_rejected,
-    cumulativeThrottlingSeconds; rows_predicted/VERSION of a served model; batch_size, predict_latency_msec, queue_msec,
-    model_load_msec."""
+    cumulativeThrottlingSeconds; rows_predicted/VERSION of a model whose version may change; batch_size,
+    predict_latency_msec, queue_msec, model_load_msec. Sets, every few seconds: calls_in_flight, calls_in_flight_limit,
+    pending_bytes, model_version."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class PredictBatches(beam.DoFn):
         self._rows = self._bytes = 0  # in work
         self._throttled_secs = 0.0  # not yet reported: less than a second
         self._throttled_before = 0.0
+        self._gauged = -math.inf
 
     def setup(self) -> None:
         self._scheduler: Scheduler = shared_scheduler(self._recipe, self._files)
@@ -108,11 +111,13 @@ class PredictBatches(beam.DoFn):
         for rows, failures in load_files(batch, self._contents) if self._contents else (Loaded(batch, []),):
             count_failures(failures)
             for failure in failures:
-                yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failure, timestamp, (window,)))
+                met = named(failure, self._scheduler.model.uri, self._scheduler.version)
+                yield beam.pvalue.TaggedOutput(FAILURES, WindowedValue(met, timestamp, (window,)))
             if rows is not None:
                 errors, tickets = self._submit(rows)
                 yield from self._add(Work(without_fed(rows), errors, tickets, (window,), timestamp))
         self._report_throttling()
+        self._report_present()
 
     def finish_bundle(self) -> Iterator[_Output]:
         while self._work:
@@ -165,7 +170,9 @@ class PredictBatches(beam.DoFn):
     def _outputs(self, work: Work, predictions: list[tuple[Group, Prediction]]) -> Iterator[_Output]:
         """Yields the rows and failures of a batch with its window and timestamp."""
         model = self._scheduler.model
-        scored, failures = score(work.batch, work.errors, predictions, model.signature, model.uri, self._prefix)
+        scored, failures = score(
+            work.batch, work.errors, predictions, model.signature, model.uri, self._prefix, self._scheduler.version
+        )
         self._record(scored, failures, predictions)
         if scored is not None:
             yield WindowedValue(scored, work.timestamp, work.windows)
@@ -181,8 +188,8 @@ class PredictBatches(beam.DoFn):
         """Counts the rows of a batch, and the calls for them."""
         if scored is not None:
             metrics.count(metrics.ROWS_PREDICTED, scored.num_rows)
-            if self._scheduler.model.remote:
-                _record_versions(scored)
+            if self._scheduler.model.remote or is_followed(self._scheduler.model):
+                _record_versions(scored, predictions)
         count_failures(failures)
         for _, prediction in predictions:
             metrics.record(metrics.QUEUE_MSEC, prediction.queue_msec)
@@ -220,6 +227,18 @@ class PredictBatches(beam.DoFn):
         for load_msec in changes.load_msecs:
             metrics.record(metrics.MODEL_LOAD_MSEC, load_msec)
 
+    def _report_present(self) -> None:
+        """Sets the gauges, now and then."""
+        if time.monotonic() - self._gauged < metrics.GAUGE_SECS:
+            return
+        self._gauged = time.monotonic()
+        scheduler = self._scheduler
+        metrics.gauge(metrics.CALLS_IN_FLIGHT, scheduler.in_flight)
+        metrics.gauge(metrics.CALLS_IN_FLIGHT_LIMIT, scheduler.in_flight_limit)
+        metrics.gauge(metrics.PENDING_BYTES, scheduler.pending_bytes)
+        if scheduler.version is not None:
+            metrics.gauge(metrics.MODEL_VERSION, scheduler.version)
+
     def _report_throttling(self) -> None:
         """Counts the whole seconds that calls waited for the model during this bundle."""
         now = self._scheduler.throttled_secs
@@ -237,18 +256,28 @@ def score(
     signature: Signature,
     uri: str,
     prefix: str,
+    version: int | None = None,
 ) -> tuple[pa.RecordBatch | None, list[Failure]]:
     """Returns the predicted rows of a batch with the outputs appended, and the failures, both in order.
 
     Args:
-      errors: the rows that were not bound, with the reason.
+      errors, version: see transforms.core.outputs.score_rows.
     """
-    scored, failed = score_rows(batch, errors, predictions, signature, uri, prefix)
-    return scored, [failure_of(batch, each.row, *each[1:], model=uri) for each in failed]
+    scored, failed = score_rows(batch, errors, predictions, signature, uri, prefix, version)
+    return scored, [
+        failure_of(batch, each.row, each.stage, each.error_type, each.error_message, uri, each.version)
+        for each in failed
+    ]
 
 
-def _record_versions(scored: pa.RecordBatch) -> None:
+def _record_versions(scored: pa.RecordBatch, predictions: Sequence[tuple[Group, Prediction]]) -> None:
     """Counts rows by the version that answered: a server may send some calls to another one."""
-    for each in pc.value_counts(scored.column(VERSION_COLUMN)).to_pylist():
-        if each["values"] is not None:
-            metrics.count_version(each["values"], each["counts"])
+    counts: collections.Counter[int | None] = collections.Counter()
+    for _, prediction in predictions:
+        for rows, version in prediction.versions:
+            counts[version] += rows
+    if counts.total() != scored.num_rows:  # some rows were refused for what was answered
+        counts = collections.Counter(scored.column(VERSION_COLUMN).to_pylist())
+    for version, rows in counts.items():
+        if version is not None:
+            metrics.count_version(version, rows)

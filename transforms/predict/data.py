@@ -196,10 +196,10 @@ def score_columns(rows: Columns, scheduler: Scheduler, output_prefix: str = "") 
         for start, stop in _slices(rows):
             work.append(_submit(rows, start, stop, scheduler))
             if len(work) == _SLICES:
-                done.append(_finish(work[0], scheduler.model, output_prefix))
+                done.append(_finish(work[0], scheduler, output_prefix))
                 work.popleft()
         while work:
-            done.append(_finish(work[0], scheduler.model, output_prefix))
+            done.append(_finish(work[0], scheduler, output_prefix))
             work.popleft()
     finally:
         scheduler.cancel([ticket for part in work for _, ticket in part.tickets])
@@ -222,7 +222,8 @@ def _slices(rows: Columns) -> Iterator[tuple[int, int]]:
 def _submit(rows: Columns, start: int, stop: int, scheduler: Scheduler) -> _Slice:
     batch, misfits = rows.columns(start, stop, scheduler.model.signature)
     places = np.arange(start, stop)
-    failures = [FailedRow(start + row, BIND, "InvalidRow", text) for row, text in misfits.items()]
+    version = scheduler.version
+    failures = [FailedRow(start + row, BIND, "InvalidRow", text, version) for row, text in misfits.items()]
     if misfits:
         kept = np.array([row for row in range(stop - start) if row not in misfits], np.int64)
         places, batch = places[kept], batch.take(pa.array(kept))
@@ -233,12 +234,13 @@ def _submit(rows: Columns, start: int, stop: int, scheduler: Scheduler) -> _Slic
     return _Slice(places, bound.errors, tickets, failures)
 
 
-def _finish(part: _Slice, model: Model, output_prefix: str) -> Answers:
+def _finish(part: _Slice, scheduler: Scheduler, output_prefix: str) -> Answers:
     """Waits for the answers to a slice."""
     concurrent.futures.wait([ticket.future for _, ticket in part.tickets])
     predictions = [(group, ticket.future.result()) for group, ticket in part.tickets]
     batch = pa.RecordBatch.from_arrays([number_array(part.places)], [_PLACE])
-    scored, failed = score_rows(batch, part.errors, predictions, model.signature, model.uri, output_prefix)
+    model, version = scheduler.model, scheduler.version
+    scored, failed = score_rows(batch, part.errors, predictions, model.signature, model.uri, output_prefix, version)
     failures = [*part.failures, *(each._replace(row=int(part.places[each.row])) for each in failed)]
     schema = output_schema(model.signature, output_prefix)
     if scored is None:

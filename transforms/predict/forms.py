@@ -180,7 +180,7 @@ def _series(series: Any, spec: ColumnSpec, misfits: dict[int, str]) -> pa.Array:
 
 
 def _failure_table(failed: Sequence[FailedRow]) -> pa.Table:
-    types = (pa.int64(), pa.string(), pa.string(), pa.string())
+    types = (pa.int64(), pa.string(), pa.string(), pa.string(), pa.int64())
     columns = [pa.array([each[place] for each in failed], kind) for place, kind in enumerate(types)]
     return pa.Table.from_arrays(columns, list(FailedRow._fields))
 

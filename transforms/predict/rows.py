@@ -83,7 +83,8 @@ class PredictRows(PredictBatches):
         rows, size, self._gathered, self._gathered_bytes = self._gathered, self._gathered_bytes, [], 0
         batch, misfits = to_batch([each.row for each in rows], self._scheduler.model.signature)
         if misfits:
-            failed = [FailedRow(place, BIND, "InvalidRow", text) for place, text in sorted(misfits.items())]
+            version = self._scheduler.version
+            failed = [FailedRow(place, BIND, "InvalidRow", text, version) for place, text in sorted(misfits.items())]
             failures = [self._failure(each, rows[each.row].row) for each in failed]
             self._record(None, failures, [])
             yield from _tagged(failures, [rows[each.row] for each in failed])
@@ -99,7 +100,9 @@ class PredictRows(PredictBatches):
             return
         model = self._scheduler.model
         places = pa.RecordBatch.from_arrays([pa.array(np.arange(len(work.rows)))], [_PLACE])
-        scored, failed = score_rows(places, work.errors, predictions, model.signature, model.uri, self._prefix)
+        scored, failed = score_rows(
+            places, work.errors, predictions, model.signature, model.uri, self._prefix, self._scheduler.version
+        )
         failures = [self._failure(each, work.rows[each.row].row) for each in failed]
         self._record(scored, failures, predictions)
         for answer in scored.to_pylist() if scored is not None else ():
@@ -118,7 +121,15 @@ class PredictRows(PredictBatches):
 
     def _failure(self, failed: FailedRow, row: Any) -> Failure:
         payload = json_payload({str(name): listed(value) for name, value in self._fields(row).items()})
-        return Failure(*failed[1:], "", payload, model=self._scheduler.model.uri)
+        return Failure(
+            failed.stage,
+            failed.error_type,
+            failed.error_message,
+            "",
+            payload,
+            model=self._scheduler.model.uri,
+            version=failed.version,
+        )
 
 
 def _tagged(failures: Sequence[Failure], rows: Sequence[_Row]) -> Iterator[beam.pvalue.TaggedOutput]:

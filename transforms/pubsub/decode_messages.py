@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sluice.models.cache import ModelRecipe, OpenedScheduler
 from sluice.models.reserved import DELIVERY_ATTEMPT, PAYLOAD, POSITION
 from sluice.models.wording import message, text_of
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.core.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result
+from sluice.transforms.core.failures import DECODE, READ, TOO_MANY_DELIVERIES, Failure, Result, named
 from sluice.transforms.core.messages import with_envelope
 from sluice.transforms.decode.avro import avro_columns
 from sluice.transforms.decode.convert import convert_or_mark
@@ -186,11 +187,19 @@ class DecodeMessages(Composite):
 
     Args:
       max_delivery_attempts: a message that was delivered more often fails without being decoded; 0: no limit.
+      model: the recipe of the model that the rows are for, which failures name; None: they name none.
+      version: of the model, as found at launch; failures name it until a version is in use in their process.
     """
 
-    def __init__(self, spec: MessageSpec, max_delivery_attempts: int = 0) -> None:
+    def __init__(
+        self,
+        spec: MessageSpec,
+        max_delivery_attempts: int = 0,
+        model: ModelRecipe | None = None,
+        version: int | None = None,
+    ) -> None:
         super().__init__()
-        self._fn = _DecodeMessages(spec, max_delivery_attempts)
+        self._fn = _DecodeMessages(spec, max_delivery_attempts, model, version)
 
     def expand(self, messages: beam.PCollection[pa.RecordBatch]) -> Result:
         outputs = messages | "Parse" >> beam.ParDo(self._fn).with_outputs(FAILURES, main="rows")
@@ -200,9 +209,13 @@ class DecodeMessages(Composite):
 class _DecodeMessages(beam.DoFn):
     """Counts: rows_read, bytes_read, rows_failed."""
 
-    def __init__(self, spec: MessageSpec, max_delivery_attempts: int) -> None:
+    def __init__(
+        self, spec: MessageSpec, max_delivery_attempts: int, model: ModelRecipe | None, version: int | None
+    ) -> None:
         self._spec = spec
         self._max_delivery_attempts = max_delivery_attempts
+        self._opened = OpenedScheduler(model) if model else None
+        self._version = version
 
     def process(self, messages: pa.RecordBatch) -> Iterator[_Output]:
         kept, refused = refuse_redelivered(messages, self._max_delivery_attempts)
@@ -210,4 +223,11 @@ class _DecodeMessages(beam.DoFn):
         decoded.failures += refused
         count_decoded(decoded, pc.sum(pc.binary_length(messages.column(PAYLOAD)), min_count=0).as_py())
         yield from decoded.batches
-        yield from (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in decoded.failures)
+        yield from (beam.pvalue.TaggedOutput(FAILURES, failure) for failure in self._named(decoded.failures))
+
+    def _named(self, failures: list[Failure]) -> list[Failure]:
+        if self._opened is None or not failures:
+            return failures
+        scheduler = self._opened()
+        version = self._version if scheduler is None else scheduler.version
+        return [named(failure, self._opened.recipe.spec.uri, version) for failure in failures]

@@ -18,6 +18,7 @@ _MARGIN_SECS = 6.0
 # How often a request is tried. After that its messages come again.
 _ATTEMPTS = 5
 _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.2, 1.6
+_ACKNOWLEDGED = "acknowledged"
 
 
 def request_backoff() -> Iterator[float]:
@@ -32,6 +33,10 @@ class LeaseKeeper:
       lease_secs: how long messages are held at a time; after this long, those of a killed process come again.
       clock: seconds, monotonic.
       backoff: returns the seconds to wait between attempts at one request.
+
+    Attributes:
+      extensions_failed: messages whose lease could not be extended at a try, each as often as it was tried in vain.
+      acknowledgements_failed: messages that were done and could not be acknowledged.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class LeaseKeeper:
         self._lease_secs = lease_secs
         self._clock = clock
         self._backoff = backoff
+        self.extensions_failed = self.acknowledgements_failed = 0  # messages
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards all that follows
         self._to_send = threading.Condition(self._lock)
@@ -90,7 +96,8 @@ class LeaseKeeper:
             try:
                 self._subscription.extend(ids, self._lease_secs)
             except Exception as error:  # noqa: BLE001  they are tried again at the next tick
-                _LOG.debug("%d leases are not extended: %s", len(ids), error)
+                self.extensions_failed += len(ids)
+                _LOG.warning("%s: %d leases were not extended: %s", self._subscription.name, len(ids), error)
                 continue
             expiry = self._clock() + self._lease_secs
             with self._lock:
@@ -120,7 +127,7 @@ class LeaseKeeper:
                 ids, self._done = self._done, []
             if not ids:
                 return
-            self._send(ids, self._subscription.acknowledge, "acknowledged")
+            self._send(ids, self._subscription.acknowledge, _ACKNOWLEDGED)
             self._forget(ids)
 
     def _send(self, ack_ids: Sequence[str], send: Callable[[Sequence[str]], None], what: str) -> None:
@@ -132,6 +139,7 @@ class LeaseKeeper:
                     break
                 except Exception as error:  # noqa: BLE001  at worst its messages come again
                     if attempt == _ATTEMPTS:
+                        self.acknowledgements_failed += len(ids) if what == _ACKNOWLEDGED else 0
                         _LOG.warning("%d messages could not be %s, and come again: %s", len(ids), what, error)
                     else:
                         self._closed.wait(next(pauses))

@@ -56,6 +56,11 @@ class MessageBuffer:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def waiting(self) -> list[Received]:
+        """Returns the messages that wait."""
+        with self._lock:
+            return list(self._messages)
+
     def add(self, messages: Sequence[Received], reserved: int = 0) -> None:
         """Appends the messages of a pull.
 

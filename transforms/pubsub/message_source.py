@@ -8,6 +8,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from sluice.transforms.pubsub.lease_keeper import LeaseKeeper
 from sluice.transforms.pubsub.message_buffer import BundleOptions, MessageBuffer
@@ -54,6 +55,13 @@ class Stats:
     bundles: int = 0
     bundle_secs: float = 0.0
     segments: int = 0
+
+
+class Failed(NamedTuple):
+    """Messages whose lease could not be extended, at a try, and that could not be acknowledged."""
+
+    extensions: int = 0
+    acknowledgements: int = 0
 
 
 class Bundle:
@@ -111,6 +119,8 @@ class MessageSource:
         self._in_work: dict[int, Bundle] = {}
         self._tries: dict[str, int] = {}  # by the ids of messages, the latest at the end
         self._progressed = clock()
+        self._trouble = ""
+        self._failed_before = Failed()
         self._turns = threading.Condition(self._lock)
         self._current: Segment | None = None  # whose turn it is
         self._next: Segment | None = None  # that waits for its turn
@@ -136,6 +146,46 @@ class MessageSource:
     def reachable(self) -> bool:
         """Whether it pulls, and pulls are answered."""
         return self._puller.reachable
+
+    @property
+    def away(self) -> bool:
+        """Whether the subscription does not answer pulls."""
+        return self._puller.away
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is handed out now, though no message is at fault; "": it is not so."""
+        return self._trouble
+
+    @property
+    def extensions_failed(self) -> int:
+        """See LeaseKeeper."""
+        return self._leases.extensions_failed
+
+    @property
+    def acknowledgements_failed(self) -> int:
+        """See LeaseKeeper."""
+        return self._leases.acknowledgements_failed
+
+    def take_failed(self) -> "Failed":
+        """Returns the requests about leases that failed since the last call of this method."""
+        now = Failed(self.extensions_failed, self.acknowledgements_failed)
+        before, self._failed_before = self._failed_before, now
+        return Failed(now.extensions - before.extensions, now.acknowledgements - before.acknowledgements)
+
+    def oldest_publish_time(self) -> int | None:
+        """Returns when the oldest message was published that is here, in microseconds since the epoch; None: none is.
+
+        Looks at every message: for whoever asks now and then.
+        """
+        with self._lock:
+            in_work = [bundle.messages for bundle in self._in_work.values()]
+        held = (message.publish_time for part in (self._buffer.waiting(), *in_work) for message in part)
+        return min(held, default=None)
+
+    def in_trouble(self, why: str) -> None:
+        """Notes why nothing is handed out; "": it goes on."""
+        self._trouble = why
 
     @property
     def stuck_secs(self) -> float:
@@ -203,7 +253,9 @@ class MessageSource:
         self._give_back(messages)
 
     def hold_back(self, held: bool) -> None:
-        """Ceases to pull, or begins again."""
+        """Ceases to pull, or begins again; the time between is none in which it was stuck."""
+        with self._lock:
+            self._progressed = self._clock()
         self._buffer.hold_back(held)
 
     def pause(self, secs: float) -> None:

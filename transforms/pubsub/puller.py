@@ -89,6 +89,11 @@ class Puller:
         """Whether it pulls, and pulls are answered."""
         return self._threads[0].ident is not None and not self._reachability.away and self.lost is None
 
+    @property
+    def away(self) -> bool:
+        """Whether several pulls in a row have failed, or the subscription is lost."""
+        return self._reachability.away or self.lost is not None
+
     def start(self) -> None:
         """Starts the threads, unless they have been started or pulling is to end."""
         with self._lock:

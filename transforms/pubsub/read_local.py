@@ -7,6 +7,7 @@ once every step behind the source has finished with the bundle, but only if all 
 """
 
 import collections
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,12 +139,16 @@ class Finalizer(Protocol):
 
 @beam.typehints.with_output_types(pa.RecordBatch)
 class PullMessages(beam.DoFn):
-    """Reads the source of a name, as batches of MESSAGE_SCHEMA. Counts: bundles."""
+    """Reads the source of a name, as batches of MESSAGE_SCHEMA.
+
+    Counts: bundles, lease_extensions_failed, acknowledgements_failed; sets oldest_unacknowledged_msec.
+    """
 
     def __init__(self, source: str, timestamp_attribute: str) -> None:
         self._source = source
         self._timestamp_attribute = timestamp_attribute
         self._clock = EventClock(_SLACK_SECS)
+        self._gauged = -math.inf
 
     def setup(self) -> None:
         self._segment = Segment()
@@ -167,12 +172,25 @@ class PullMessages(beam.DoFn):
             return
         if bundle.messages:
             metrics.count(metrics.BUNDLES)
+            self._report(source)
             finalizer.register(bundle.acknowledge)
         yield from self._batches(source.name, bundle.messages)
         found = self._clock.watermark(time.time())
         if found is not None:
             watermark.set_watermark(Timestamp(found))
         tracker.defer_remainder()
+
+    def _report(self, source: MessageSource) -> None:
+        """Counts what the threads of the source could not count themselves: Beam would lose it."""
+        failed = source.take_failed()
+        metrics.count(metrics.LEASE_EXTENSIONS_FAILED, failed.extensions)
+        metrics.count(metrics.ACKNOWLEDGEMENTS_FAILED, failed.acknowledgements)
+        if time.monotonic() - self._gauged >= metrics.GAUGE_SECS:
+            self._gauged = time.monotonic()
+            oldest = source.oldest_publish_time()
+            metrics.gauge(
+                metrics.OLDEST_UNACKNOWLEDGED_MSEC, 0 if oldest is None else 1000 * time.time() - oldest / 1000
+            )
 
     def _batches(self, source: str, messages: Sequence[Received]) -> Iterator[WindowedValue]:
         """Yields messages as batches, each at the event time of its oldest row."""

@@ -259,6 +259,37 @@ def test_time_spent_waiting_for_a_server_is_throttling_and_that_for_a_fault_is_n
     assert world.retry.throttled_secs == pytest.approx(0.3)
 
 
+def test_for_how_long_the_model_has_been_away() -> None:
+    world = World()
+    seen: list[float] = []
+    world.during_sleep = lambda: seen.append(world.retry.away_secs)
+    assert world.retry.away_secs == 0.0
+    world.run(Unavailable("x"), ServerFault("y"), Overloaded("x"))
+    assert seen == pytest.approx([0.1, 0.3, 0.7])  # a fault is no answer
+    assert world.retry.away_secs == 0.0
+    world.run(ServerFault("y"))
+    assert seen[3:] == [0.0]
+
+
+def test_nobody_who_waits_is_no_outage_after_a_while() -> None:
+    world = World(max_retry_secs=0)
+    with pytest.raises(Unavailable):
+        world.run(Unavailable("x"))
+    world.now += 20
+    assert world.retry.away_secs == 20
+    world.now += 20
+    assert world.retry.away_secs == 0.0
+
+
+def test_a_call_that_is_given_up_names_the_version_that_failed() -> None:
+    world = World(max_retries=1)
+    failed = ServerFault("broken")
+    failed.version = 12
+    with pytest.raises(ServerFault, match="gave up after 2 attempts") as caught:
+        world.run(failed, failed)
+    assert caught.value.version == 12
+
+
 def test_waits_that_overlap_count_once() -> None:
     world = World()
     inner: list[Unavailable] = [Unavailable("inner")]

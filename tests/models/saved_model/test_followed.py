@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sluice.models.errors import ModelNotFound
+from sluice.models.errors import BadInput, ModelNotFound
 from sluice.models.interface import Outputs
 from sluice.models.saved_model.followed import Changes
+from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import double, refusing, x_feeds
 from tests.support.saved_models.followed import FLOAT, SHARD, Setting, write_version
 
@@ -52,6 +53,21 @@ def test_rows_that_were_bound_before_are_called_by_the_version_after(setting: Se
     setting.poll()
     outputs = setting.model.call(group.feeds)
     assert (outputs.version, outputs.arrays["y"].tolist()) == (2, [-3, -4])
+
+
+def test_a_failure_names_the_version_that_failed_though_another_is_in_use_by_then(setting: Setting) -> None:
+    setting.use()
+
+    def fail(feeds: Feeds) -> Outputs:
+        setting.write("2")
+        setting.poll()
+        setting.poll()
+        raise BadInput("no")
+
+    setting.opener.models[1]._answer = fail
+    with pytest.raises(BadInput) as caught:
+        setting.model.call(x_feeds(1))
+    assert (caught.value.version, setting.model.version) == (1, 2)
 
 
 def garbage(version: Path) -> None:

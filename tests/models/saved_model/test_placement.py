@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import logging
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from sluice.models.saved_model.native.library import load_library
 from sluice.models.saved_model.placement import place_nodes
 from sluice.models.saved_model.reasons import TensorFlowError
 from sluice.models.saved_model.signature_reader import read_signatures
+from sluice.models.saved_model.start_line import served_line, versions
 from sluice.models.saved_model.versions import read_meta_graph
 from sluice.models.saved_model.way import Way
 from sluice.models.saved_model.ways import load
@@ -217,9 +220,20 @@ def test_a_line_says_where_and_how_a_model_runs(cases: Callable[[str], str], cap
     for record, (devices, within, across) in zip(caplog.records, places, strict=True):
         assert re.fullmatch(
             rf"Model {cases('multi_label')}: is loaded on {devices} by the C API of TensorFlow 2\.\d+\.\d+; "
-            rf"threads: {within} within an op, {across} across ops; memory of this process: \d{{2,}} MB",
+            rf"threads: {within} within an op, {across} across ops; memory of this process: \d{{2,}} MB"
+            r"(; Sluice \d\S*, Apache Beam \d\S*, Python \d\S*)?",
             record.getMessage(),
         )
+
+
+def test_a_job_s_line_has_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apache_beam", sys)
+    beam, sluice = importlib.metadata.version("apache-beam"), importlib.metadata.version("sluice")
+    assert versions() == f"; Sluice {sluice}, Apache Beam {beam}, Python {platform.python_version()}"
+    told = r"Model grpc://h/m: is served; cores of this process: \d+; its memory: \d+ MB; Sluice \d.*"
+    assert re.fullmatch(told, served_line("grpc://h/m"))
+    monkeypatch.delitem(sys.modules, "apache_beam")
+    assert versions() == "", "a command of a few rows does not look for them"
 
 
 # Calls a model whose graph does not restore its variable, so Python TensorFlow runs it, and says where the variable is.

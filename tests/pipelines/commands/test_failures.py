@@ -72,6 +72,7 @@ def test_what_machines_read(tmp_path: Path, told: Callable[..., dict[str, Any]])
     found = told(some(tmp_path / "f.jsonl"), "--top=1")
     assert found == {
         "failures": 4,
+        "models": [{"model": "", "version": "", "count": 4}],
         "reasons": [
             {
                 "count": 3,
@@ -88,6 +89,20 @@ def test_what_machines_read(tmp_path: Path, told: Callable[..., dict[str, Any]])
         "more_reasons": 1,
         "other_failures": 0,
     }
+
+
+def test_the_models_that_rows_failed_for(
+    tmp_path: Path, told: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = [like(model="gs://b/m", version=8)] * 3 + [like(model="gs://b/m", version=7), like(model="grpc://h/n")]
+    path = write(tmp_path / "f.jsonl", FAILURE, *failures)
+    assert main(["failures", path]) == 0
+    assert capsys.readouterr().out.splitlines()[1:4] == [
+        "  3  of gs://b/m, version 8",
+        "  1  of gs://b/m, version 7",
+        "  1  of grpc://h/n",
+    ]
+    assert told(path)["models"][0] == {"model": "gs://b/m", "version": "8", "count": 3}
 
 
 def test_the_rest_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,14 @@ FLAGS = ["--runner=DataflowRunner", "--dry_run=True", "--project=sluice-test", "
          "--temp_location=gs://bucket/t"]  # fmt: skip
 
 # Changed on purpose only; CHANGELOG.md says so when it is.
-PREPARE = ["Prepare/Instances", "Prepare/Unread", "Prepare/Unbound", "Prepare/Once", "Prepare/Record"]
+PREPARE = [
+    "Prepare/Instances",
+    "Prepare/NameModel",
+    "Prepare/Unread",
+    "Prepare/Unbound",
+    "Prepare/Once",
+    "Prepare/Record",
+]
 FIND = ["Results", "Split", "Spread", "Find", "Prepared", "Shards", "Both", "Shard", "Compare", "Once", "Record"]
 JOIN = ["Prepared", "Shards", "Spread", "Join", "Failures", "SpreadFailures", "ReadFailures", "Rows"]
 PUBLISH = ["Write/Shards", "WriteFailures/Read", "WriteFailures/Predict", "WriteFailures/Write", "WriteFailures/Parts",

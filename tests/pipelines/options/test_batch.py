@@ -89,6 +89,7 @@ FLAGS = {
     "summary_file": "",
     "report_file": "",
     "progress": "auto",
+    "log_format": "text",
 }
 MANAGED = {
     "vertex_machine_type": "n1-standard-4",

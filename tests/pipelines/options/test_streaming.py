@@ -81,9 +81,11 @@ FLAGS = {
     "max_bundle_delay_ms": -1.0,
     "max_restarts": 10,
     "health_port": 0,
+    "health_address": "127.0.0.1",
     "summary_file": "",
     "report_file": "",
     "progress": "auto",
+    "log_format": "text",
 }
 SUBSCRIPTION, TOPIC = "projects/p/subscriptions/sub", "projects/p/topics/top"
 REQUIRED = {"model": "m", "input_subscription": SUBSCRIPTION, "output_topic": TOPIC, "failures_topic": TOPIC}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.pipelines.progress.stream_stats import Histogram
+from sluice.pipelines.progress.histogram import Histogram
 
 # The extremes, what is reported, and any.
 SHARES = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]) | st.floats(0, 1)
@@ -80,3 +80,13 @@ def test_what_is_out_of_range_counts_as_its_end(value: float, taken_as: float) -
     histogram = counted([value, value, 1.0])
     assert histogram.total == 3
     assert histogram.quantile(0.0 if value < 1 else 1.0) == pytest.approx(taken_as, rel=0.02)
+
+
+@given(st.lists(SECS, max_size=50), st.floats(1e-3, 1e4))
+def test_how_many_values_do_not_exceed_a_bound(values: list[float], bound: float) -> None:
+    """To 2 % of the bound. The sum is exact."""
+    histogram = counted(values)
+    (found,) = histogram.up_to([bound])
+    assert sum(value <= bound / 1.0201 for value in values) <= found <= sum(value <= bound * 1.0201 for value in values)
+    assert histogram.sum == pytest.approx(sum(values))
+    assert histogram.up_to([]) == []

@@ -54,12 +54,14 @@ DRAINING = dataclasses.replace(FIGURES, draining=True, failures=0, restarts=0)
             "1,234,567 messages  2,000/s  p50 48 ms  p99 1,251 ms  4,300 waiting  batches of 512  draining  1:02:05",
         ),
         (NOTHING, 79, "0 messages  0/s  0 waiting  0:00"),
+        (dataclasses.replace(FIGURES, trouble="no GPU"), 35, "1,234,567 messages  PAUSED"),
     ],
 )
 def test_the_line(figures: StreamFigures, width: int, line: str) -> None:
     assert render_line(figures, width) == line
 
 
+STATES = ("SOURCE AWAY", "draining", "DEGRADED", "PAUSED", "STUCK")
 COUNTS = st.integers(0, 10**12)
 SOME_FIGURES = st.builds(
     StreamFigures,
@@ -82,13 +84,16 @@ SOME_FIGURES = st.builds(
     reachable=st.booleans(),
     draining=st.booleans(),
     secs_since_progress=st.floats(0, 1e9),
+    model_away_secs=st.floats(0, 10),
+    recent_rows=COUNTS,
+    recent_failures=COUNTS,
 )
 
 
 @given(SOME_FIGURES)
 def test_at_every_width_it_fits_and_shows_what_a_narrower_one_shows(figures: StreamFigures) -> None:
     whole = render_line(figures, 1000).split("  ")
-    never_left_out = [whole[0], *(field for field in whole if field in ("SOURCE AWAY", "draining"))]
+    never_left_out = [whole[0], *(field for field in whole if field in STATES)]
     shown: list[str] = []
     for width in range(201):
         line = render_line(figures, width)

@@ -86,7 +86,9 @@ def test_figures_are_gathered_from_tally_means_and_source() -> None:
         model_versions_rejected=5,
         reachable=False,
         draining=True,
-        secs_since_progress=1.5,
+        secs_since_progress=0.0,
+        recent_rows=97,
+        recent_failures=7,
     )
 
 
@@ -167,11 +169,25 @@ def test_without_messages_there_is_no_latency() -> None:
 def test_alive_and_ready(secs: float, reachable: bool, draining: bool) -> None:
     figures = dataclasses.replace(FIGURES, secs_since_progress=secs, reachable=reachable, draining=draining)
     assert figures.alive == (secs < 600)
-    assert figures.ready == (reachable and not draining)
+    assert figures.ready == (reachable and not draining and secs < 600)
+
+
+def test_a_bundle_that_takes_long_is_no_standstill_while_its_rows_move() -> None:
+    """A probe that ends the job then would end it again and again: the bundle would never be finished."""
+    job = Job()
+    job.source.in_work = 4000
+    for minute in range(20):
+        job.tally["rows_predicted"] = minute
+        job.source.stuck_secs = 60.0 * (minute + 1)
+        assert job.after(60).alive
+    job.source.stuck_secs += 600
+    assert not job.after(600).alive
 
 
 def test_golden_json() -> None:
     assert FIGURES.to_json() == {
+        "state": "working",
+        "why": "",
         "seconds": 3725.04,
         "messages": 1_234_567,
         "predictions": 1_234_500,
@@ -193,6 +209,11 @@ def test_golden_json() -> None:
         "reachable": True,
         "draining": False,
         "secs_since_progress": 0.05,
+        "away": False,
+        "trouble": "",
+        "model_away_secs": 0.0,
+        "recent_rows": 0,
+        "recent_failures": 0,
         "alive": True,
         "ready": True,
     }

@@ -51,6 +51,14 @@ class FakeSource:
     reachable: bool = True
     draining: bool = False
     stuck_secs: float = 0.0
+    away: bool = False
+    trouble: str = ""
+    extensions_failed: int = 0
+    acknowledgements_failed: int = 0
+    oldest: int | None = None
+
+    def oldest_publish_time(self) -> int | None:
+        return self.oldest
 
 
 class Leases:

@@ -121,7 +121,7 @@ class LocalJob:
 
     def figures(self) -> dict[str, Any]:
         """Returns the figures of the health port; {} while it does not answer."""
-        return ask(self.port, "/metrics")[1]
+        return ask(self.port, "/figures")[1]
 
     def wait_for(self, count: int, name: str = "messages") -> None:
         """Waits until a figure has reached `count`."""
@@ -192,7 +192,7 @@ class ProcessJob:
         self._log.close()
 
     def figures(self) -> dict[str, Any]:
-        return ask(self.port, "/metrics")[1]
+        return ask(self.port, "/figures")[1]
 
     def log(self) -> str:
         """Returns what the job has printed."""

@@ -56,7 +56,7 @@ def test_every_row_is_an_instance_and_kept_or_a_failure(tmp_path: Path) -> None:
     for path in prepared.failures:
         with open(path, "rb") as file:
             failures += read_failures(file)
-    assert sorted((each.stage, each.model) for each in failures) == [*[("bind", "m")] * 10, ("read", None)]
+    assert sorted((each.stage, each.model) for each in failures) == [*[("bind", "m")] * 10, ("read", "m")]
     assert json.loads((tmp_path / "p" / "prepared.json").read_text())["rows_in"] == 511
 
 

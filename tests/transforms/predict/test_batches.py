@@ -9,6 +9,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.metrics import MetricsFilter
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
@@ -20,6 +21,7 @@ from sluice.models.interface import ModelOptions
 from sluice.models.reserved import FILE, MESSAGE_ID
 from sluice.models.saved_model.followed import Changes, FollowedModel, take_changes
 from sluice.models.uri import ModelSpec, parse_model_uri
+from sluice.transforms.core import metrics
 from sluice.transforms.core.failures import FAILURES, Failure
 from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import PathRules
@@ -122,6 +124,27 @@ def test_failures_show_the_row(recipe: ModelRecipe) -> None:
     assert [each.tag for each in outputs if isinstance(each, beam.pvalue.TaggedOutput)] == [FAILURES]
     assert (failure.stage, failure.error_type, failure.payload) == ("predict", "BadInput", b'{"x":-5.0,"n":0}')
     assert failure.model == recipe.spec.uri
+
+
+def test_failures_name_model_and_version(cases: Callable[[str], str], tmp_path: Path) -> None:
+    """What does not fit the model, and what the model refuses."""
+    base = str(tmp_path)
+    shutil.copytree(cases("picky"), tmp_path / "3")
+    fn = _started(ModelRecipe(ModelSpec(base, version=3)))
+    outputs = [*fn.process(batch_of([-5.0, None, 1.0]), window=None, timestamp=0), *fn.finish_bundle()]
+    failures = [each.value.value for each in outputs if isinstance(each, beam.pvalue.TaggedOutput)]
+    assert [(each.stage, each.model, each.version) for each in failures] == [("predict", base, 3), ("bind", base, 3)]
+
+
+def test_gauges_and_counters_reach_the_runner(recipe: ModelRecipe) -> None:
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    pipeline | beam.Create([batch_of([1.0, -1.0])]) | Predict(recipe)
+    result = pipeline.run()
+    result.wait_until_finish()
+    found = result.metrics().query(MetricsFilter().with_namespace(metrics.NAMESPACE))
+    assert {each.key.metric.name for each in found["gauges"]} >= {"calls_in_flight_limit", "pending_bytes"}
+    counters = {each.key.metric.name: each.committed for each in found["counters"]}
+    assert (counters["rows_predicted"], counters["rows_failed/predict/BadInput"]) == (1, 1)
 
 
 def test_an_input_gets_what_is_in_files(cases: Callable[[str], str], tmp_path: Path) -> None:

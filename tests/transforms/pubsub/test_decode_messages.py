@@ -16,8 +16,10 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.models.cache import ModelRecipe
 from sluice.models.errors import CorruptFile
 from sluice.models.reserved import FED, MESSAGE_ID, PAYLOAD, is_reserved
+from sluice.models.uri import parse_model_uri
 from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.formats import AVRO, JSONL, TFRECORD
@@ -459,6 +461,17 @@ def test_a_stream_of_batches_becomes_rows_and_failures_in_their_windows() -> Non
     assert (tally["rows_read"], tally["rows_failed"]) == (6, 3)
     assert tally["bytes_read"] == 3 * len(GOOD) + len(b'{"id": 8}') + len(PRETTY)
     assert (tally["rows_failed/decode/InvalidRow"], tally["rows_failed/read/TooManyDeliveries"]) == (1, 2)
+
+
+def test_failures_name_the_model_that_the_rows_were_for() -> None:
+    """Whoever reads a table of failures of several jobs must see which job's they are."""
+    recipe = ModelRecipe(parse_model_uri("gs://b/m"))
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        messages = pipeline | beam.Create([batch_of([GOOD, b"", PRETTY], [1, 1, 4])]) | beam.Map(lambda each: each)
+        decoded = messages | "Decode" >> DecodeMessages(JSON, 3, recipe, 12)
+        found = decoded.failures | beam.Map(lambda each: (each.error_type, each.model, each.version))
+        wanted = [("InvalidRow", "gs://b/m", 12), ("TooManyDeliveries", "gs://b/m", 12)]
+        assert_that(found, equal_to(wanted))
 
 
 def test_float32_is_read_as_such_however_many_are_beside_it() -> None:

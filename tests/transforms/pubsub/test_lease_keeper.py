@@ -97,6 +97,17 @@ def test_an_extension_that_fails_is_tried_again_at_the_next_tick() -> None:
     assert [job.after(secs) for secs in (4, 2, 2, 2)] == [[], [], ["a"], []]
 
 
+def test_an_extension_that_fails_is_told_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Its messages may come again, and the cause may be that this process has no time: whoever is on call must see."""
+    job = Kept(Leases(failing=2), alone=True)
+    job.keeper.hold(["a", "b"])
+    with caplog.at_level(logging.WARNING, "sluice"):
+        for secs in (4, 2, 2):
+            job.after(secs)
+    assert caplog.messages == [f"{Leases.name}: 2 leases were not extended: the service is away"] * 2
+    assert (job.keeper.extensions_failed, job.keeper.acknowledgements_failed) == (4, 0)
+
+
 def test_one_request_that_fails_does_not_keep_back_the_others() -> None:
     ids = [f"{number:04d}" for number in range(2 * MAX_REQUEST_IDS + 1)]
     job = Kept(Leases(failing=1), alone=True)
@@ -226,6 +237,7 @@ def test_requests_that_fail_again_and_again_are_given_up_with_a_word(caplog: pyt
         "1 messages could not be acknowledged, and come again: the service is away",
     ]
     assert len(job.keeper) == 0, "what is given up comes again, and is not held any more"
+    assert (job.keeper.extensions_failed, job.keeper.acknowledgements_failed) == (0, 1)
 
 
 def test_closing_sends_what_is_left_and_ends_the_threads() -> None:

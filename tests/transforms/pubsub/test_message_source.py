@@ -252,12 +252,67 @@ def test_an_outage_of_days_is_waited_out() -> None:
     threading.Thread(target=lambda: take(source), daemon=True).start()
     while subscription.failures < 3000:
         threading.Event().wait(0.001)
-    assert not source.reachable
+    assert source.away and not source.reachable
     subscription.publish([b"x"])
     subscription.fail(None)
     while not source.stats.bundles:
         threading.Event().wait(0.001)
+    assert not source.away
     source.close()
+
+
+def test_a_source_that_has_not_begun_to_pull_is_neither_reachable_nor_away() -> None:
+    with opened(MemorySubscription()) as source:
+        assert (source.reachable, source.away) == (False, False)
+
+
+def test_the_oldest_message_is_that_of_those_that_wait_or_are_in_work() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription) as source:
+        assert source.oldest_publish_time() is None
+        subscription.publish([b"x"])
+        first = take(source)
+        published = first.messages[0].publish_time
+        assert source.oldest_publish_time() == published
+        subscription.publish([b"y"] * 3)
+        later = take_all(source, 3)
+        assert source.oldest_publish_time() == published
+        first.acknowledge()
+        assert source.oldest_publish_time() == min(each.publish_time for bundle in later for each in bundle.messages)
+        for bundle in later:
+            bundle.acknowledge()
+        assert source.oldest_publish_time() is None
+
+
+def test_the_time_of_a_pause_is_none_in_which_it_was_stuck() -> None:
+    """When the model answers again after an hour, a probe must not end the job before it has done anything."""
+    now = 0.0
+    subscription = MemorySubscription()
+    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1), clock=lambda: now)
+    subscription.publish([b"x"])
+    taken: list[Bundle] = []
+    thread = threading.Thread(target=lambda: taken.append(take(source)))
+    thread.start()
+    while not taken:
+        now += 1.0  # bundles are due by the clock
+        thread.join(0.001)
+    source.hold_back(True)
+    now += 3600.0
+    source.hold_back(False)
+    assert source.stuck_secs == 0.0
+    now += 700.0
+    assert source.stuck_secs == 700.0
+    source.close()
+
+
+def test_requests_that_failed_are_taken_once() -> None:
+    with opened(MemorySubscription()) as source:
+        source._leases.extensions_failed = 5
+        assert source.take_failed() == (5, 0)
+        source._leases.extensions_failed, source._leases.acknowledgements_failed = 7, 1
+        assert source.take_failed() == (2, 1)
+        assert source.take_failed() == (0, 0)
+        assert (source.extensions_failed, source.acknowledgements_failed) == (7, 1)
 
 
 def test_a_drain_within_the_lock_does_not_wait_for_itself() -> None:

@@ -29,6 +29,7 @@ class StoredFailure:
       payload: None if it was not kept (--failure_payload), or if the failure is of a file and not of a row; b"" if it
         is in a file of its own, `payload_uri`.
       message_id: of the message that held the failure; "" from a file.
+      model, version: as it names them; "": it does not.
     """
 
     text: bytes
@@ -41,6 +42,8 @@ class StoredFailure:
     payload_uri: str = ""
     error_message: str = dataclasses.field(default="", compare=False)
     origin: str = dataclasses.field(default="", compare=False)
+    model: str = dataclasses.field(default="", compare=False)
+    version: str = dataclasses.field(default="", compare=False)
 
 
 class FailureSource(Protocol):
@@ -87,6 +90,7 @@ def parse_failure(text: bytes, message_id: str = "") -> StoredFailure:
         uri,
         error_message,
         origin,
+        *("" if value is None else str(value) for value in (record.get("model"), record.get("version"))),
     )
 
 

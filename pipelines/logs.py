@@ -1,0 +1,81 @@
+"""What a command tells while it runs, on standard error: lines for people, or a JSON object a line for machines."""
+
+import datetime
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+TEXT, JSON = "text", "json"
+FORMATS = (TEXT, JSON)
+
+_LOGGER = "sluice"
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line: time, level, logger and message; fields, if it has some; error, a traceback.
+
+    Whoever logs gives fields as `extra={"fields": {...}}`. Characters beyond ASCII are escaped, so that the line is
+    valid whatever the terminal's encoding.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        made = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        entry: dict[str, Any] = {
+            "time": made.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = getattr(record, "fields", None)
+        if fields:
+            entry["fields"] = dict(fields)
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def set_up(format_: str, level: int) -> None:
+    """Has the root logger write to standard error. Has no effect on logging that was set up before, but for its form.
+
+    Args:
+      format_: "text": the time of day and the message; "json": see JsonFormatter.
+      level: of loggers that have none of their own.
+    """
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for handler in logging.getLogger().handlers:
+        if format_ == JSON:
+            handler.setFormatter(JsonFormatter())
+        elif isinstance(handler.formatter, JsonFormatter):  # of a command that ran in this process before
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.captureWarnings(format_ == JSON)
+
+
+def is_json() -> bool:
+    """Whether what is told has to be JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def tell(
+    text: str, level: int = logging.INFO, message: str = "", fields: Callable[[], Mapping[str, Any]] | None = None
+) -> None:
+    """Tells people something: the text as it is, with its line ends; in JSON, an object with it as the message.
+
+    Args:
+      message: in place of the text, in JSON; "": the text.
+      fields: called for JSON only.
+    """
+    if not is_json():
+        sys.stderr.write(text)
+        return
+    extra = {"fields": fields()} if fields else None
+    logging.getLogger(_LOGGER).log(level, "%s", message or text.strip("\n"), extra=extra)
+
+
+def line_of(text: str) -> str:
+    """Returns a text as a line, with its end: for handlers of signals, which may have interrupted what writes a log."""
+    if not is_json():
+        return f"{text}\n"
+    record = logging.LogRecord(_LOGGER, logging.INFO, "", 0, text, None, None)
+    return f"{JsonFormatter().format(record)}\n"

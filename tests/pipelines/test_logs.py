@@ -1,0 +1,114 @@
+"""The log as JSON: each line is one object, whatever it tells."""
+
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sluice.pipelines.cli import main
+from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, is_json, line_of, set_up, tell
+
+
+class Log:
+    """What is written to the handler that the root logger has during a test."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    """A root logger as a process has it that pytest does not watch."""
+    root, ours, made = logging.getLogger(), logging.getLogger("sluice"), Log()
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(made.stream)])
+    levels = root.level, ours.level
+    ours.setLevel(logging.INFO)
+    yield made
+    logging.captureWarnings(False)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+def test_a_line_has_time_level_logger_message_and_fields(log: Log) -> None:
+    set_up(JSON, logging.WARNING)
+    logging.getLogger("sluice.a").warning("%d rows\nof 'é'", 3, extra={"fields": {"rows": 3, "of": Path("x")}})
+    logging.getLogger("b").error("bad")
+    first, second = log.lines()
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time")) and second.pop("time")
+    assert first == {
+        "level": "WARNING",
+        "logger": "sluice.a",
+        "message": "3 rows\nof 'é'",
+        "fields": {"rows": 3, "of": "x"},
+    }
+    assert second == {"level": "ERROR", "logger": "b", "message": "bad"}
+    assert log.stream.getvalue().isascii(), "a terminal of any encoding can show it"
+
+
+def test_a_traceback_is_part_of_its_line(log: Log) -> None:
+    set_up(JSON, logging.WARNING)
+    try:
+        raise KeyError("no")
+    except KeyError:
+        logging.getLogger("sluice").exception("it failed")
+    (line,) = log.lines()
+    assert line["message"] == "it failed" and "KeyError: 'no'" in line["error"]
+
+
+def test_warnings_are_lines_too(log: Log) -> None:
+    set_up(JSON, logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)  # pytest has put its own function in place
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert [line["logger"] for line in log.lines()] == ["py.warnings"]
+
+
+def test_what_people_are_told(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    fields: dict[str, Any] = {"rows": 7}
+    set_up(TEXT, logging.INFO)
+    tell("Rows  7\nModel m\n", message="summary", fields=lambda: fields)
+    assert (capsys.readouterr().err, log.stream.getvalue()) == ("Rows  7\nModel m\n", "")
+    assert (is_json(), line_of("draining")) == (False, "draining\n")
+    set_up(JSON, logging.INFO)
+    tell("Rows  7\nModel m\n", message="summary", fields=lambda: fields)
+    tell("sluice: interrupted\n", logging.ERROR)
+    assert capsys.readouterr().err == ""
+    assert [(line["level"], line["message"], line.get("fields")) for line in log.lines()] == [
+        ("INFO", "summary", {"rows": 7}),
+        ("ERROR", "sluice: interrupted", None),
+    ]
+    assert json.loads(line_of("draining"))["message"] == "draining"
+    set_up(TEXT, logging.INFO)
+    assert not is_json(), "the next command in this process has a log of its own form"
+
+
+def test_every_line_of_a_job_is_json(
+    log: Log, cases: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_text("x\n1\n-2\n3\n" + "4\n" * 30)
+    flags = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv"), "--log_format=json"]
+    assert main(["batch", f"--model={cases('picky')}", *flags]) == 0
+    lines = log.lines()
+    (summary,) = [line for line in lines if line["message"] == "summary"]
+    assert (summary["fields"]["predictions"], summary["fields"]["failures"]) == (32, 1)
+    (loaded,) = [line for line in lines if "is loaded on" in line["message"]]
+    assert (loaded["level"], loaded["logger"]) == ("INFO", "sluice.models.saved_model.loader")
+    assert main(["batch", f"--model={cases('picky')}", *flags]) == 2
+    assert log.lines()[-1]["level"] == "ERROR" and "--overwrite" in log.lines()[-1]["message"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_formatter_takes_what_json_has_no_form_for() -> None:
+    record = logging.LogRecord("a", logging.INFO, "", 0, "m", None, None)
+    record.fields = {"type": int, "none": None}
+    assert json.loads(JsonFormatter().format(record))["fields"] == {"type": "<class 'int'>", "none": None}
