@@ -162,7 +162,12 @@ def workers_for_rate(rate: float, one: float) -> Workers:
       one: rows a second that a worker holds.
     """
     count = max(1, math.ceil(rate / one))
-    return Workers(count, f"ceil({rate:,g} rows/s / {one:,g} rows/s) = {count:,}", count == 1)
+    return Workers(count, f"ceil({_rate(rate)} rows/s / {_rate(one)} rows/s) = {count:,}", count == 1)
+
+
+def _rate(value: float) -> str:
+    """A rate below 10 has its fraction: 0.5 messages a second are not none."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
 def hour_of_held(use: Use, prices: Prices, count: int) -> float:

@@ -138,20 +138,22 @@ def _goals(line: Line) -> Iterator[tuple[str, Workers]]:
 
 def _sizes(answer: Answer) -> Section | None:
     """Rows a second by batch size, with the calls in flight that were found."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for line in answer.lines:
-        found = line.found
+        found, of_way = line.found, dict[int, tuple[Cell, ...]]()
         default = found.loaded.batch if found.loaded else 0
         # Sizes are searched first, with the calls in flight that the user gave.
         calls = next((point.in_flight for point in found.searched), 0)
         for point, rates in found.searched.items():
             if point.in_flight == calls:
                 values = Spread(tuple(rates))
-                rows.append((point.batch or default, found.way.title, *_spread_cells(values)))
+                batch = point.batch or default
+                of_way[batch] = (batch, found.way.title, *_spread_cells(values))
+        rows += [of_way[batch] for batch in sorted(of_way)]
     if not rows:
         return None
     columns = (Column("batch", "Rows of a call"), Column("way", "Way"), *_spread_columns("rows_per_second", "Rows/s"))
-    data = Data(columns, tuple(sorted(rows, key=lambda row: (row[1], row[0]))))
+    data = Data(columns, tuple(rows))
     chart = lines(
         data,
         Axis("batch", "Rows of a call", log=True),

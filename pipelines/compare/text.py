@@ -163,7 +163,8 @@ def workers_text(workers: Workers, shared: bool) -> str:
     Args:
       shared: the worker has shared this machine with the server.
     """
-    what = "machines like this one for workers and servers" if shared else "workers"
+    number = "" if workers.count == 1 else "s"
+    what = f"machine{number} like this one for workers and servers" if shared else f"worker{number}"
     how = "one worker like this machine, measured" if workers.measured else "extrapolated from one worker"
     return f"{workers.formula} {what} ({how})"
 

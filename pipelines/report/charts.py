@@ -96,7 +96,8 @@ def lines(
         shape = {"shape": _nominal(data, series)} if series else {}
         mark = {"type": "point", "filled": True, "size": 38, "opacity": 1} | ({} if series else _colour(SERIES[0]))
         layers.append({"mark": mark, "encoding": common | {"y": at_y} | shape})
-    layers += [layer for rule in rules for layer in _rule_layers(rule)]
+    places = {rule: place for place, rule in enumerate(rule for rule in rules if rule.x is not None)}
+    layers += [layer for rule in rules for layer in _rule_layers(rule, places.get(rule, 0))]
     return _chart(data, y.title, {"height": _HEIGHT, "layer": layers})
 
 
@@ -219,8 +220,12 @@ def _values(data: Data, name: str) -> list[object]:
     return list(dict.fromkeys(data.column(name)))
 
 
-def _rule_layers(rule: Rule) -> list[Spec]:
-    """Returns the line, and its word at the upper or the right end of it."""
+def _rule_layers(rule: Rule, place: int) -> list[Spec]:
+    """Returns the line, and its word at the upper or the right end of it.
+
+    Args:
+      place: of an upright line among these. Each word stands a line below the one before, as lines may be near.
+    """
     values = {"values": [{"at": rule.y if rule.x is None else rule.x, _LABEL: rule.label}]}
     line: Spec = {"type": "rule", "strokeDash": _DASH, "strokeWidth": 1, "aria": False} | _colour(MUTED)
     text: Spec = {"type": "text", "fontSize": _FONT_SIZE, "aria": False} | _colour(MUTED)
@@ -230,7 +235,7 @@ def _rule_layers(rule: Rule) -> list[Spec]:
         line_at: Spec = {"y": at}
         text_at: Spec = {"y": at, "x": {"value": "width"}}
     else:
-        text |= {"align": "left", "baseline": "top", "dx": 4}
+        text |= {"align": "left", "baseline": "top", "dx": 4, "dy": place * (_FONT_SIZE + 2)}
         line_at = {"x": at}
         text_at = {"x": at, "y": {"value": 0}}
     text_at |= {"text": {"field": _LABEL, "type": "nominal"}}
@@ -256,9 +261,16 @@ def sized(chart: Chart, width: int) -> Spec:
         "labelPadding": 5,
         "tickSize": 4,
     }
-    legend = {"orient": "top", "title": None, "labelFontSize": 12, "labelColor": INK.light, "symbolStrokeWidth": 2}
-    legend |= {"labelLimit": int(0.8 * width), "columns": 2 if width < 500 else 4, "offset": 8}
-    upright = {"minExtent": left, "maxExtent": left, "labelLimit": left - 10}
+    legend = {
+        "orient": "top",
+        "title": None,
+        "labelFontSize": 12,
+        "labelColor": INK.light,
+        "symbolStrokeWidth": 2,
+        "symbolOpacity": 1,
+    }
+    legend |= {"labelLimit": int(0.8 * width), "columns": 2 if width < 500 else 4, "offset": 8, "columnPadding": 16}
+    upright = {"minExtent": left, "maxExtent": left, "labelLimit": left - 4}
     config = {"font": "sans-serif", "axis": axis, "axisY": upright, "legend": legend, "view": {"stroke": None}}
     title = dict(chart.title) | {"dx": -left}
     padding = {"left": 0, "right": _RIGHT, "top": 2, "bottom": 2}

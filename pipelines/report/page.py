@@ -19,6 +19,8 @@ from sluice.pipelines.report.style import style
 _NARROW, _BROAD = 350, 1000
 # Texts of more letters are broken within a cell of a table.
 _LONG_TEXT = 24
+# A word with a hyphen that fits a phone.
+_HYPHENED = re.compile(r"(?<!\S)((?=\S*-)\S{2,32})(?!\S)")
 _NUMBER, _LONG = ' class="number"', ' class="long"'
 
 # Nothing may be fetched, whatever stands in the page; links to save numbers hold them, and an icon would be asked for.
@@ -172,7 +174,13 @@ def _table(data: Data) -> str:
 def _cell(cell: Cell, is_number: bool) -> str:
     text = shown(cell)
     kind = _NUMBER if is_number else _LONG if len(text) > _LONG_TEXT else ""
-    return f"<td{kind}>{_text(text)}</td>"
+    return f"<td{kind}>{_text(text) if is_number else _whole_words(text)}</td>"
+
+
+def _whole_words(text: str) -> str:
+    """Returns a text whose dates and flags no line ends within: browsers break lines at hyphens."""
+    parts = enumerate(_HYPHENED.split(text))
+    return "".join(f'<span class="w">{_text(part)}</span>' if place % 2 else _text(part) for place, part in parts)
 
 
 def _is_numbers(cells: list[Cell]) -> bool:

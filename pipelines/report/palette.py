@@ -29,6 +29,7 @@ SERIES = (
     Colour("s4", "#a8327e", "#e58cc4"),
     Colour("s5", "#6a52c9", "#ab9bf2"),
     Colour("s6", "#7a6a05", "#cdbb4e"),
+    Colour("s7", "#5f6b76", "#9fb0bd"),
 )
 WARNING = SERIES[1]
 

@@ -35,6 +35,7 @@ figure{margin:10px 0 0}
 table{border-collapse:collapse;font-size:13px;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:6px 14px 6px 0;border-bottom:1px solid var(--line)}
 th{font-weight:500;color:var(--muted);white-space:nowrap}
+.w{white-space:nowrap}
 td.long{overflow-wrap:anywhere;min-width:13em}
 .number{text-align:right;white-space:nowrap}
 td:last-child,th:last-child{padding-right:0}
@@ -63,6 +64,10 @@ footer p+p{margin-top:6px}
  main{max-width:none;padding:0}
  h2,h3{break-after:avoid}
  .get,details{display:none}
+ .scroll{overflow:visible}
+ table{font-size:8.5pt}
+ th,th.number{white-space:normal}
+ th,td{padding-right:9px}
  a{color:inherit;text-decoration:none}
 }
 """

@@ -222,7 +222,7 @@ def test_a_way_that_holds_little_does_not_win_a_stream_by_the_cpu_of_its_rows() 
     assert result.in_stream is not None and result.in_stream.found.way is WORKER
     assert [line.for_qps.count for line in result.lines if line.for_qps] == [80, 1]
     text = render(as_result(result))
-    assert "the wanted rate takes ceil(4,000 rows/s / 5,000 rows/s) = 1 workers (one worker like this" in text
+    assert "the wanted rate takes ceil(4,000 rows/s / 5,000 rows/s) = 1 worker (one worker like this" in text
     assert "= 80 machines like this one for workers and servers (extrapolated from one worker)" in text
 
 

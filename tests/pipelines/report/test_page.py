@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from sluice.pipelines.report.charts import Axis, Rule, bars, histogram, lines
 from sluice.pipelines.report.data import Column, Data
 from sluice.pipelines.report.machine import machine_section
 from sluice.pipelines.report.page import Figure, Page, Section, render_page
+from sluice.pipelines.report.palette import SERIES
 
 HOSTILE = "</title><script>alert(1)</script> & \"'"
 RATES = Data(
@@ -154,3 +156,22 @@ def test_groups_have_a_heading_each(html: str) -> None:
 
 def test_a_page_may_be_empty() -> None:
     assert Elements(render_page(Page("Nothing"))).open == []
+
+
+def test_no_line_ends_within_a_date_or_a_flag() -> None:
+    columns = Column("a", "A"), Column("n", "N")
+    cells = (("as of 2026-11-30, by --max_batch_size=64 a-<b", 1), ("x" * 40 + "-y", 2))
+    html = render_page(Page("P", sections=(Section("S", data=Data(columns, cells)),)))
+    assert '<span class="w">2026-11-30,</span> by <span class="w">--max_batch_size=64</span>' in html
+    assert '<span class="w">a-&lt;b</span>' in html and f"{'x' * 40}-y</td>" in html
+
+
+def test_many_series_have_a_colour_each() -> None:
+    """A comparison has seven: the stages of a row, what else its job takes, and the server."""
+    assert len({colour.light for colour in SERIES}) == len({colour.dark for colour in SERIES}) == 7
+
+
+def test_words_of_upright_rules_do_not_lie_on_each_other() -> None:
+    chart = lines(RATES, Axis("rate", "Rate"), Axis("p99_ms", "p99"), rules=(Rule("one", x=1.0), Rule("two", x=1.1)))
+    layers = cast(list[dict[str, dict[str, object]]], chart.spec["layer"])
+    assert len({layer["mark"]["dy"] for layer in layers if layer["mark"]["type"] == "text"}) == 2
