@@ -259,8 +259,8 @@ def test_an_endpoint_that_is_not_pinned_goes_on_with_the_next_version(
 
 
 def test_a_server_that_is_killed_and_started_again(cases: Callable[[str], str], tmp_path: Path) -> None:
-    job = Job(tmp_path, poison=frozenset({77, 1921}))
-    with served({"picky": cases("picky")}, "--latency_ms=50") as server:  # so the job outlives the kill by seconds
+    job = Job(tmp_path, rows=600, poison=frozenset({77, 521}))
+    with served({"picky": cases("picky")}, "--latency_ms=50") as server:  # so that the kill finds the job at work
 
         def restart() -> None:
             server.kill()

@@ -27,11 +27,11 @@ from tests.support.saved_models.zoo import ZooSample
 from tests.support.servers import BigQuery, Pubsub
 from tests.support.sizes import SOAK, size
 
-COUNT = size(2000, soak=20_000)
+COUNT = size(1000, soak=20_000)
 # After how many messages a job is killed; a second time shows no more than the first one, so it stands in the soak.
 KILLED_AT = (500, 2000) if SOAK else (300,)
 # How long the topic takes nothing. A soak goes beyond the deadline for acknowledging a message, which is 10 s.
-REFUSING_SECS = size(2, soak=12)
+REFUSING_SECS = size(1, soak=12)
 
 
 def publish(ends: Ends, sample: ZooSample, count: int) -> None:
@@ -87,17 +87,21 @@ def test_kill_9_mid_run_and_during_a_swap_loses_nothing(pubsub: Pubsub, criteo: 
     shutil.copytree(f"{criteo.model}/1", base / "1")
     publish(ends, criteo, COUNT)
     flags = [f"--model={base}", *ends.flags, "--max_bundle_messages=100", "--model_poll_secs=0.3"]
-    for done in KILLED_AT:
-        with ProcessJob(flags) as job:
-            job.wait_for(done)
+    with contextlib.closing(PubsubProxy(pubsub)) as proxy:
+        through_it = {EMULATOR_VARIABLE: proxy.host}
+        for done in KILLED_AT:
+            with ProcessJob(flags, through_it) as job:
+                job.wait_for(done)
+                job.kill()
+            proxy.give_back(ends.subscription)
+        with ProcessJob(["--verbose", *flags], through_it, run=stream_without_end_of_a_swap) as job:
+            job.wait_for(100)
+            shutil.copytree(base / "1", tmp_path / "coming")
+            os.rename(tmp_path / "coming", base / "2")
+            wait_until(lambda: "version 2 is being loaded" in job.log(), "the swap")
             job.kill()
-    with ProcessJob(["--verbose", *flags], run=stream_without_end_of_a_swap) as job:
-        job.wait_for(100)
-        shutil.copytree(base / "1", tmp_path / "coming")
-        os.rename(tmp_path / "coming", base / "2")
-        wait_until(lambda: "version 2 is being loaded" in job.log(), "the swap")
-        job.kill()
-        assert "version 1 -> 2" not in job.log()
+            assert "version 1 -> 2" not in job.log()
+        proxy.give_back(ends.subscription)
     with ProcessJob(flags) as job:
         predicted, failed = outcomes(ends, COUNT)
         assert job.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -17,7 +18,9 @@ import pytest
 
 from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
+from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from tests.support.fakes import PATIENCE_SECS
+from tests.support.pubsub.proxy import PubsubProxy
 from tests.support.pubsub.streams import LocalJob, ProcessJob, make_ends, wait_until
 from tests.support.saved_models.by_hand import FLOAT, INT64, STRING, HandMade
 from tests.support.servers import Pubsub
@@ -266,10 +269,12 @@ def test_a_stream_that_is_killed_misses_nothing(service: VertexService, pubsub: 
     )
     model = [f"--model={service.endpoint_uri('picky')}", f"--vertex_endpoint={service.url}"]
     flags = [*model, *ends.flags, "--max_bundle_messages=20", *PATIENT]
-    for done in KILLED_AT:
-        with ProcessJob(flags) as job:
-            job.wait_for(done)
-            job.kill()
+    with contextlib.closing(PubsubProxy(pubsub)) as proxy:
+        for done in KILLED_AT:
+            with ProcessJob(flags, {EMULATOR_VARIABLE: proxy.host}) as job:
+                job.wait_for(done)
+                job.kill()
+            proxy.give_back(ends.subscription)
     found: Counter[str] = Counter()
 
     def complete() -> bool:

@@ -9,7 +9,6 @@ import logging
 import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -39,7 +38,7 @@ from sluice.models.signature import Signature
 from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import parse_model_uri
 from tests.support.fakes import PATIENCE_SECS
-from tests.support.paths import ROOT
+from tests.support.processes import Forked
 from tests.support.saved_models.cases import CASES
 from tests.support.saved_models.rows import feeds_of
 from tests.support.saved_models.traces import traced
@@ -236,30 +235,27 @@ def test_a_job_s_line_has_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert versions() == "", "a command of a few rows does not look for them"
 
 
-# Calls a model whose graph does not restore its variable, so Python TensorFlow runs it, and says where the variable is.
-_RESTORED = """
-import sys
-import numpy as np
-from sluice.models.cache import open_model
-from sluice.models.devices import DeviceOptions
-from sluice.models.interface import ModelOptions
-model = open_model(sys.argv[1], ModelOptions(devices=DeviceOptions(("CPU:2", "CPU:1"), "strict", cpu_devices=3)))
-for way in model._way._ways:
-    devices = {variable.device.rpartition("device:")[2] for variable in way._function.captured_inputs}
-    print(devices, model.call({"x": np.ones(2, np.float32)}).arrays["y"].tolist())
-try:
-    open_model(sys.argv[1], ModelOptions(devices=DeviceOptions(("CPU:3",), cpu_devices=3)))
-except Exception as error:
-    print(type(error).__name__, error)
-"""
+def run_restored(directory: str) -> None:
+    """Calls a model whose graph does not restore its variable, so that Python runs it; says where the variable is."""
+    options = ModelOptions(devices=DeviceOptions(("CPU:2", "CPU:1"), "strict", cpu_devices=3))
+    model: Any = open_model(directory, options)
+    for way in model._way._ways:
+        devices = {variable.device.rpartition("device:")[2] for variable in way._function.captured_inputs}
+        print(devices, model.call({"x": np.ones(2, np.float32)}).arrays["y"].tolist())
+    try:
+        open_model(directory, ModelOptions(devices=DeviceOptions(("CPU:3",), cpu_devices=3)))
+    except UsageError as error:
+        print("UsageError", error, flush=True)
 
 
 @pytest.mark.slow
-def test_a_model_that_python_restores_runs_on_its_devices_too(cases: Callable[[str], str]) -> None:
-    command = [sys.executable, "-c", _RESTORED, cases("unrestored")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stdout.splitlines() == [
+def test_a_model_that_python_restores_runs_on_its_devices_too(cases: Callable[[str], str], tmp_path: Path) -> None:
+    """In a process of its own: TensorFlow has as many devices as it was first used with."""
+    printed, errors = tmp_path / "printed", tmp_path / "errors"
+    process = Forked(run_restored, cases("unrestored"), output=str(printed), errors=str(errors))
+    assert process.wait(PATIENCE_SECS) == 0, errors.read_text()
+    assert printed.read_text().splitlines() == [
         "{'CPU:2'} [2.5, 2.5]",
         "{'CPU:1'} [2.5, 2.5]",
         "UsageError --device CPU:3: TensorFlow has no such device here; it has CPU:0, CPU:1, CPU:2",
-    ], done.stderr
+    ]

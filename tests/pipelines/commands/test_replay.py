@@ -21,11 +21,13 @@ from sluice.transforms.bigquery.write_failures import ensure_failure_table, fail
 from sluice.transforms.core.batches import ATTEMPT_ATTRIBUTE
 from sluice.transforms.core.beam_files import match_files, write_text
 from sluice.transforms.core.failures import FIELDS, Failure, show_payload, to_json
+from sluice.transforms.pubsub.clients import EMULATOR_VARIABLE
 from sluice.transforms.pubsub.replay.failure_messages import FailureMessages
 from sluice.transforms.pubsub.replay.final_sink import FinalFile
 from tests.support.docs import fence, paste
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.processes import Forked
+from tests.support.pubsub.proxy import PubsubProxy
 from tests.support.pubsub.service import TOPIC, aborts, refuses_poison, service
 from tests.support.servers import BigQuery, Gcs, Pubsub
 
@@ -64,7 +66,7 @@ def numbers(pubsub: Pubsub, subscription: str, count: int) -> Counter[bytes]:
 
 
 def is_empty(pubsub: Pubsub, subscription: str) -> bool:
-    return not pubsub.pull_all(subscription, 1, secs=1.0)
+    return not pubsub.pull_all(subscription, 1, secs=0.3)
 
 
 @pytest.fixture
@@ -320,16 +322,20 @@ def replay_and_die(where: str, arguments: list[str]) -> int:
 def test_killed_half_way_loses_nothing(pubsub: Pubsub, tmp_path: Path) -> None:
     good, tried = failures(50), failures(20, attempt=5, origin="tried")
     runs, killed = [], []
+    proxy = PubsubProxy(pubsub)
+    through_it = os.environ | {EMULATOR_VARIABLE: proxy.host}
     for where in ("settle", "final"):
         topic, dead = pubsub.make_topic(), pubsub.make_topic()
         out, source = pubsub.make_subscription(topic), pubsub.make_subscription(dead, ack_deadline_seconds=10)
         pubsub.publish(dead, [to_json(each) for each in good + tried])
         flags = ["--failures", source, "--to", topic, "--final", f"{tmp_path}/killed-{where}.jsonl"]
-        killed.append(Forked(replay_and_die, where, flags))
+        killed.append(Forked(replay_and_die, where, flags, environment=through_it))
         runs.append((source, topic, out, tmp_path / f"{where}.jsonl"))
     assert [each.wait() for each in killed] == [-signal.SIGKILL] * 2
+    for source, *_ in runs:
+        proxy.give_back(source)
+    proxy.close()
     for source, topic, out, final in runs:
-        # What the killed one had pulled is there again after the deadline for acknowledging it, 10 s at the least.
         assert replay(source, topic, final, "--limit=70") == 0
         assert set(numbers(pubsub, out, 100)) == {each.payload for each in good}
         assert sorted(final.read_bytes().splitlines()) == sorted(map(to_json, tried))

@@ -1,4 +1,4 @@
-"""A gRPC server in front of the Pub/Sub emulator that refuses some calls and reports others."""
+"""A gRPC server in front of the Pub/Sub emulator that refuses some calls, reports others, and knows what was pulled."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-from google.pubsub_v1.types import PublishRequest
+from google.pubsub_v1.types import PublishRequest, PullRequest, PullResponse
 
 from tests.support.servers import Pubsub
 
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Each pull that waits for messages occupies a thread.
 _THREADS = 64
-_ACKNOWLEDGE, _PUBLISH = "/google.pubsub.v1.Subscriber/Acknowledge", "/google.pubsub.v1.Publisher/Publish"
+_ACKNOWLEDGE, _PULL = "/google.pubsub.v1.Subscriber/Acknowledge", "/google.pubsub.v1.Subscriber/Pull"
+_PUBLISH = "/google.pubsub.v1.Publisher/Publish"
+# The most ids of one request.
+_MAX_IDS = 1000
 
 
 class PubsubProxy:
@@ -31,6 +34,8 @@ class PubsubProxy:
         self.refusing = ""
         self.refused = self.acknowledged = 0
         self.on_acknowledge: Callable[[], bool] = lambda: True
+        self._pubsub = pubsub
+        self._pulled: dict[str, list[str]] = {}
         self._channel = grpc.insecure_channel(pubsub.host, options=_UNLIMITED)
         options = [*_UNLIMITED, ("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), (_AnyMethod(self),), options=options)
@@ -44,11 +49,31 @@ class PubsubProxy:
         if method == _ACKNOWLEDGE and not self.on_acknowledge():
             context.abort(grpc.StatusCode.UNAVAILABLE, "the acknowledgement is dropped")
         self.acknowledged += method == _ACKNOWLEDGE
+        call = self._channel.unary_unary(method).future(request, timeout=context.time_remaining())
+        if not context.add_callback(call.cancel):  # a client that is killed pulls no more
+            call.cancel()
         try:
-            answer: bytes = self._channel.unary_unary(method)(request, timeout=context.time_remaining())
+            answer: bytes = call.result()
+        except grpc.FutureCancelledError:
+            context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
         except grpc.RpcError as error:
             context.abort(error.code(), error.details())
+        if method == _PULL:
+            messages = PullResponse.deserialize(answer).received_messages
+            ids = self._pulled.setdefault(PullRequest.deserialize(request).subscription, [])
+            ids += [message.ack_id for message in messages]
         return answer
+
+    def give_back(self, subscription: str) -> None:
+        """Makes what was pulled here, and is not acknowledged, come again at once.
+
+        Call it when all who pulled are dead. It would come again after the deadline for acknowledging it, which is 10 s
+        at the least.
+        """
+        ids = self._pulled.pop(subscription, [])
+        for start in range(0, len(ids), _MAX_IDS):
+            part = ids[start : start + _MAX_IDS]
+            self._pubsub.subscriber.modify_ack_deadline(subscription=subscription, ack_ids=part, ack_deadline_seconds=0)
 
     def close(self) -> None:
         self._server.stop(0).wait()
