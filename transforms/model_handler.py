@@ -20,13 +20,14 @@ from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Prediction
 from sluice.models.cache import ModelLike, open_scheduler, recipe_of, shared_scheduler
-from sluice.models.errors import BIND, PREDICT, FailedRow, RowsFailed, UsageError
+from sluice.models.errors import BIND, PREDICT, FailedRow, ModelLost, RowsFailed, UsageError
 from sluice.models.files import ModelFiles
 from sluice.models.tensors.binding import Bound
 from sluice.models.uri import parse_model_uri
 from sluice.transforms.core.beam_files import BeamFiles
 from sluice.transforms.core.outputs import rows_of
 from sluice.transforms.core.rows import row_bytes, to_batch
+from sluice.transforms.core.worker import replace_worker
 
 # The arguments of Beam's ModelHandler. It ignores others.
 _BATCHING = {*inspect.signature(ModelHandler.__init__).parameters, "env_vars"} - {"self", "kwargs"}
@@ -38,13 +39,24 @@ class LoadedModel:
 
     Beam shares it with other processes (`large_model`, `model_copies`, several handlers of a KeyedModelHandler) by a
     proxy that has its methods and no attributes.
+
+    Attributes:
+      private: the log tells nothing that may quote a row.
     """
 
     scheduler: Scheduler
+    private: bool = False
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any] | RowFailure]:
-        """Returns the outputs of each row by name, or the reason why it has none."""
-        return predict_rows(rows, self.scheduler)
+        """Returns the outputs of each row by name, or the reason why it has none.
+
+        If the model is lost, the process that has it ends, as a worker of `sluice.Predict` does.
+        """
+        try:
+            return predict_rows(rows, self.scheduler)
+        except ModelLost as error:
+            replace_worker(error, private=self.private)
+            raise
 
     def uri(self) -> str:
         """Returns the URI of the model."""
@@ -95,8 +107,8 @@ class SluiceModelHandler(ModelHandler[Any, PredictionResult, LoadedModel]):
         """Returns the model. That of the first is one for the process; a later one closes when Beam drops it."""
         files = self._files or BeamFiles()
         if self._is_first:
-            return LoadedModel(shared_scheduler(self._recipe, files))
-        loaded = LoadedModel(open_scheduler(self._recipe, files))
+            return LoadedModel(shared_scheduler(self._recipe, files), self._recipe.model.private)
+        loaded = LoadedModel(open_scheduler(self._recipe, files), self._recipe.model.private)
         weakref.finalize(loaded, loaded.scheduler.close).atexit = False
         return loaded
 

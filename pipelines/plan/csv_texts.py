@@ -2,12 +2,13 @@
 
 import dataclasses
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.pipelines.options.flags import join_list
+from sluice.pipelines.plan.names import defaults_flag
 from sluice.transforms.core.formats import CSV
 from sluice.transforms.decode.convert import parse_texts
 from sluice.transforms.decode.formats import read_range, split_file
@@ -99,14 +100,8 @@ def marker_advice(source: Source, spec: InputSpec, inputs: Collection[str]) -> s
     flag = shlex.quote(join_list(list(every)))
     mapped = {column: name for name, column in spec.mapped}
     taken = [name for column in found if (name := mapped.get(column, column)) in inputs]
-    default = f", and --column_defaults {_defaults(taken)} for what replaces it" if taken else ""
+    default = f", and {defaults_flag(taken)} for what replaces it" if taken else ""
     return f"column {', column '.join(shown)}{more}: if this stands for no value, give --null_values {flag}{default}"
-
-
-def _defaults(names: Sequence[str]) -> str:
-    """Returns the value of --column_defaults for these inputs; of many, for the first."""
-    flag = shlex.quote(join_list([f"{name}=VALUE" for name in names[:_SHOWN_COLUMNS]]))
-    return f"{flag} (and {len(names) - _SHOWN_COLUMNS} more)" if len(names) > _SHOWN_COLUMNS else flag
 
 
 def _markers(texts: pa.ChunkedArray, kind: pa.DataType, csv: CsvOptions) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.reserved import FED
-from sluice.models.signature import Signature
+from sluice.models.signature import ColumnSpec, Signature
 from sluice.models.tensors.binding import bind
 from sluice.models.tensors.columns import column_or_nulls
 from sluice.models.wording import message
 from sluice.pipelines.plan.csv_texts import SAMPLE_BYTES, marker_advice
 from sluice.pipelines.plan.input_columns import InputPlan
+from sluice.pipelines.plan.names import defaults_flag
 from sluice.transforms.core.file_contents import FileInputs, load_files
 from sluice.transforms.core.formats import CSV, TYPED_FORMATS
 from sluice.transforms.decode.formats import read_range, split_file
@@ -37,7 +39,8 @@ def check_sample(
     defaults: dict[str, Any],
     contents: FileInputs | None = None,
 ) -> str:
-    """Reads and binds the first rows of a file as the job will. Warns of texts in CSV that seem to stand for no value.
+    """Reads and binds the first rows of a file as the job will. Warns of texts in CSV that seem to stand for no value,
+    and of columns without values.
 
     Args:
       contents: inputs that get what is in files.
@@ -81,6 +84,8 @@ def check_rows(
       contents: inputs that get what is in files: those of a few rows are read.
     """
     first = _with_files(first, contents) if contents else first
+    if empty := _empty_columns(first, source, signature, defaults):
+        _LOG.warning("%s", empty)
     reasons = [failure.error_message for failure in first.failures]
     lacking: list[str] = []
     samples = (b.slice(at, SAMPLE_ROWS) for b in first.batches for at in range(0, b.num_rows, SAMPLE_ROWS))
@@ -89,7 +94,7 @@ def check_rows(
         if len(errors) < sample.num_rows:
             bad = len(reasons) + len(lacking) + len(errors)
             return f"Some of the first rows fit, and {bad} do not." if bad else "The first rows fit."
-        nulls = _null_rows(sample, signature, defaults)
+        nulls = _null_rows(sample, _needed(signature, defaults))
         lacking += [reason for row, reason in errors.items() if nulls[row]]
         reasons += [reason for row, reason in errors.items() if not nulls[row]]
         if len(reasons) >= _ENOUGH_ROWS:
@@ -105,6 +110,21 @@ def check_rows(
     return f"None of the first rows fits: {bad} were looked at." if bad else NO_ROWS
 
 
+def _empty_columns(first: Decoded, source: Source, signature: Signature, defaults: dict[str, Any]) -> str:
+    """Returns which columns have no value in some of the rows, and the flag that gives one; "": none.
+
+    A row's failure names one column only: who mends a file by what fails would run the job once for each.
+    """
+    singles = [spec for spec in _needed(signature, defaults) if spec.is_scalar]
+    names = [spec.name for spec in singles if any(_nulls(batch, spec).any() for batch in first.batches)]
+    lacking = sum(int(_null_rows(batch, singles).sum()) for batch in first.batches)
+    if not names:
+        return ""
+    text = "{lacking} of the first {rows} rows of {path} lack a value in {}, and such rows fail; {flag} gives them one"
+    shown = f"{len(names)} columns" if len(names) > 1 else f"column '{names[0]}'"
+    return message(text, shown, lacking=lacking, rows=first.rows, path=source.path, flag=defaults_flag(names))
+
+
 def _with_files(first: Decoded, contents: FileInputs) -> Decoded:
     """Returns some of the first rows with what is in their files, and the failures of the others."""
     loaded = Decoded(failures=list(first.failures))
@@ -114,10 +134,21 @@ def _with_files(first: Decoded, contents: FileInputs) -> Decoded:
     return loaded
 
 
-def _null_rows(batch: pa.RecordBatch, signature: Signature, defaults: dict[str, Any]) -> np.ndarray:
-    """Returns bool [rows]: which have a null in a column that the model needs."""
+def _null_rows(batch: pa.RecordBatch, specs: Iterable[ColumnSpec]) -> np.ndarray:
+    """Returns bool [rows]: which have a null in one of these columns."""
     nulls = np.zeros(batch.num_rows, bool)
-    for spec in signature.columns:
-        if spec.required and spec.name not in defaults and {spec.name, FED + spec.name} & {*batch.schema.names}:
-            nulls |= column_or_nulls(batch, spec.name).is_null().to_numpy(zero_copy_only=False)
+    for spec in specs:
+        nulls |= _nulls(batch, spec)
+    return nulls
+
+
+def _needed(signature: Signature, defaults: dict[str, Any]) -> list[ColumnSpec]:
+    return [spec for spec in signature.columns if spec.required and spec.name not in defaults]
+
+
+def _nulls(batch: pa.RecordBatch, spec: ColumnSpec) -> np.ndarray:
+    """Returns bool [rows]: where a column has no value; of a column that is not there, nowhere."""
+    if not {spec.name, FED + spec.name} & {*batch.schema.names}:
+        return np.zeros(batch.num_rows, bool)
+    nulls: np.ndarray = column_or_nulls(batch, spec.name).is_null().to_numpy(zero_copy_only=False)
     return nulls

@@ -12,7 +12,7 @@ from sluice.models.errors import CorruptFile, UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.plan.input_columns import InputPlan, Wanted, plan_input
 from sluice.pipelines.plan.names import near_name, some_names
-from sluice.pipelines.plan.output_columns import added_columns, table_columns
+from sluice.pipelines.plan.output_columns import added_columns, check_model_columns, table_columns
 from sluice.transforms.core.formats import AVRO as AVRO_FILE
 from sluice.transforms.core.formats import JSONL, TFRECORD
 from sluice.transforms.core.messages import MESSAGE_ID_COLUMN
@@ -224,6 +224,8 @@ def _output(format_: str, plan: InputPlan, signature: Signature, wanted: Message
     known = {*wanted.schema, *_taken(signature, wanted)}
     present = known if raw else {field.name for field in columns}
     added = added_columns(signature, wanted.output_prefix, wanted.model_columns, present)
+    if not raw:
+        check_model_columns(present)
     spec = OutputSpec(format_, pa.schema(columns + added), raw, wanted.flatten)
     check_output_spec(spec)
     return spec

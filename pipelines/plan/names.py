@@ -1,4 +1,4 @@
-"""Names of columns that are not there: which others may be meant, and the --map flags that say so."""
+"""Names of columns that are not there: which others may be meant, and the flags that say what is meant."""
 
 import difflib
 import shlex
@@ -48,3 +48,8 @@ def _key(name: str) -> str:
 def map_flags(pairs: Iterable[tuple[str, str]]) -> str:
     """Returns --map flags for (input, column) pairs, to be pasted into a shell."""
     return " ".join(f"--map {shlex.quote(join_list([f'{name}={column}']))}" for name, column in pairs)
+
+
+def defaults_flag(names: Iterable[str]) -> str:
+    """Returns the --column_defaults flag for these inputs, to be pasted into a shell and filled in."""
+    return f"--column_defaults {shlex.quote(join_list([f'{name}=VALUE' for name in names]))}"

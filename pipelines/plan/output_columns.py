@@ -47,8 +47,8 @@ def plan_output(
     """
     present = {*source.names, *(name for name, _ in plan.spec.columns)} if raw else {name for name, _ in plan.columns}
     added = added_columns(signature, prefix, model_columns, present)
-    if not raw:  # scored rows have these columns even where the files have not
-        _check_names([], [name for name in (MODEL_COLUMN, VERSION_COLUMN) if name in present])
+    if not raw:
+        check_model_columns(present)
     columns = [] if raw else [pa.field(name, kind) for name, kind in plan.columns]
     raw_names = source.names if raw and source.format == CSV else ()
     spec = OutputSpec(format_, pa.schema(columns + added), raw, flatten, raw_names)
@@ -88,6 +88,15 @@ def added_columns(
     taken = [field.name for field in outputs if field.name in present]
     _check_names(taken, [name for name in own_names if name in present])
     return outputs + ours
+
+
+def check_model_columns(carried: Collection[str]) -> None:
+    """Refuses carried columns of the names that scored rows have even where the output has not.
+
+    Raises:
+      UsageError: there is one.
+    """
+    _check_names([], [name for name in (MODEL_COLUMN, VERSION_COLUMN) if name in carried])
 
 
 def _check_names(outputs: Sequence[str], ours: Sequence[str]) -> None:

@@ -22,9 +22,11 @@ from sluice.models.batching.mini_batch import RowFailure
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.cache import ModelRecipe, clear_cache
-from sluice.models.errors import Cancelled, ModelNotFound, RowsFailed, UsageError
-from sluice.models.interface import ModelOptions
+from sluice.models.errors import Cancelled, ModelLost, ModelNotFound, RowsFailed, UsageError
+from sluice.models.interface import ModelOptions, Outputs
+from sluice.models.tensors.binding import Feeds
 from sluice.models.uri import parse_model_uri
+from sluice.transforms import model_handler
 from sluice.transforms.model_handler import LoadedModel, SluiceModelHandler, predict_rows
 from tests.support.fakes import FakeModel, x_feeds
 from tests.support.saved_models.cases import CASES
@@ -104,6 +106,22 @@ def test_else_they_fail_the_batch() -> None:
     with pytest.raises(RowsFailed, match=r"2 of 3 rows cannot be predicted: 1, 2. The first is row 1: Inv") as caught:
         handler.run_inference([{"x": 1}, {}, {}], LoadedModel(model))
     assert [(failure.row, failure.stage) for failure in caught.value.failures] == [(1, "bind"), (2, "bind")]
+    model.close()
+
+
+def test_the_process_of_a_model_that_is_lost_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each further batch of a worker would fail likewise, for as long as it lives."""
+    ended: list[tuple[str, bool]] = []
+    monkeypatch.setattr(model_handler, "replace_worker", lambda error, private: ended.append((str(error), private)))
+
+    def lose(feeds: Feeds) -> Outputs:
+        raise ModelLost("its session is closed")
+
+    model = Scheduler(FakeModel(lose), SchedulerOptions())
+    handler = SluiceModelHandler(ModelRecipe(parse_model_uri("m")), on_failure="return")
+    with pytest.raises(ModelLost, match="session is closed"):
+        handler.run_inference([{"x": 1}], LoadedModel(model, private=True))
+    assert ended == [("its session is closed", True)]
     model.close()
 
 

@@ -22,6 +22,12 @@ def output_schema(signature: Signature, prefix: str = "") -> pa.Schema:
     return pa.schema([(prefix + spec.name, output_type(spec)) for spec in signature.outputs])
 
 
+def taken_names(names: Sequence[str], signature: Signature, prefix: str) -> list[str]:
+    """Returns those of the names that scoring would add a second time."""
+    added = {*(prefix + spec.name for spec in signature.outputs), MODEL_COLUMN, VERSION_COLUMN}
+    return [name for name in names if name in added]
+
+
 def output_type(spec: TensorSpec) -> pa.DataType:
     """Returns the column type of an output: a scalar for [batch] and [batch, 1], else lists nested by its rank.
 

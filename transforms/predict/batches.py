@@ -26,7 +26,8 @@ from sluice.transforms.core import metrics
 from sluice.transforms.core.batches import failure_of, origin_of, without_fed
 from sluice.transforms.core.failures import FAILURES, FailedOutput, Failure, count_failures, named
 from sluice.transforms.core.file_contents import FileInputs, Loaded, load_files
-from sluice.transforms.core.outputs import VERSION_COLUMN, row_in_batch, score_rows
+from sluice.transforms.core.outputs import VERSION_COLUMN, row_in_batch, score_rows, taken_names
+from sluice.transforms.core.rows import name_taken
 from sluice.transforms.core.worker import replace_worker
 
 # The DoFn yields these, each in a WindowedValue.
@@ -108,6 +109,7 @@ class PredictBatches(beam.DoFn):
         window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[_Output]:
+        self._check_names(batch)
         for rows, failures in load_files(batch, self._contents) if self._contents else (Loaded(batch, []),):
             count_failures(failures)
             for failure in failures:
@@ -118,6 +120,15 @@ class PredictBatches(beam.DoFn):
                 yield from self._add(Work(without_fed(rows), errors, tickets, (window,), timestamp))
         self._report_throttling()
         self._report_present()
+
+    def _check_names(self, batch: pa.RecordBatch) -> None:
+        """Checks that no column would be there twice: one name of two columns finds neither.
+
+        Raises:
+          UsageError: one would, as in a batch that another Predict has scored.
+        """
+        if taken := taken_names(batch.schema.names, self._scheduler.model.signature, self._prefix):
+            raise name_taken(taken)
 
     def finish_bundle(self) -> Iterator[_Output]:
         while self._work:

@@ -75,3 +75,11 @@ def test_a_default_is_only_for_a_column_that_an_input_takes(inputs: list[str], d
 def test_defaults_of_all_columns_with_markers_are_one_flag(tmp_path: Path) -> None:
     spec = InputSpec(CSV, tuple(KINDS.items()))
     assert "--column_defaults n=VALUE,x=VALUE for" in marker_advice(source("NA,NA,a\n", tmp_path), spec, ["n", "x"])
+
+
+def test_of_many_columns_with_markers_none_lacks_its_default(tmp_path: Path) -> None:
+    names = [f"c{place}" for place in range(9)]
+    path = put(tmp_path, "f.csv", f"{','.join(names)}\n{','.join('NA' for _ in names)}\n".encode())
+    spec = InputSpec(CSV, tuple((name, pa.float32()) for name in names))
+    found = marker_advice(Source(CSV, path, 1, Path(path).stat().st_size, tuple(names)), spec, names)
+    assert f"--column_defaults {','.join(f'{name}=VALUE' for name in names)} for" in found

@@ -235,6 +235,13 @@ ERRORS: list[tuple[str, str, Signature, dict[str, Any], str]] = [
         "input columns have the names of columns that Sluice adds (_version): give --exclude_columns",
     ),
     (
+        "a column named like one that scored rows have",
+        "avro",
+        MODEL,
+        {"topic": True, "avro_schema": avro(age="int", height="float", name="string", _model="string")},
+        "input columns have the names of columns that Sluice adds (_model): give --exclude_columns",
+    ),
+    (
         "names that BigQuery takes for one",
         "avro",
         MODEL,

@@ -16,7 +16,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.cache import ModelRecipe, clear_cache, shared_scheduler
-from sluice.models.errors import ModelNotFound, NonePassed, TooManyFailures
+from sluice.models.errors import ModelNotFound, NonePassed, TooManyFailures, UsageError
 from sluice.models.interface import ModelOptions
 from sluice.models.reserved import FILE, MESSAGE_ID
 from sluice.models.saved_model.followed import Changes, FollowedModel, take_changes
@@ -95,6 +95,26 @@ def test_model_and_version_stand_on_every_row(recipe: ModelRecipe) -> None:
         result = pipeline | beam.Create([batch_of([1.0, 2.0])]) | Predict(recipe, output_prefix="p_")
         names = result.rows | beam.Map(lambda batch: batch.schema.names)
         assert_that(names, equal_to([["x", "n", f"p_{output_name(recipe)}", "_model", "_version"]]))
+
+
+def test_columns_of_the_names_that_scoring_adds_are_refused(recipe: ModelRecipe) -> None:
+    """A name that is there twice finds no column: nothing behind this step could take either."""
+    fn = _started(recipe)
+    for name, told in ((output_name(recipe), "give output_prefix"), ("_model", "rename them, or leave them out")):
+        batch = batch_of([1.0]).append_column(name, pa.array(["before"]))
+        with pytest.raises(UsageError, match=rf"\({name}\): {told}"):
+            list(fn.process(batch, window=None, timestamp=0))
+    assert fn._rows == 0
+
+
+def test_rows_go_through_two_models_without_what_the_first_says_of_itself(recipe: ModelRecipe) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        once = pipeline | beam.Create([batch_of([16.0, -1.0])]) | "First" >> Predict(recipe)
+        without = beam.Map(lambda batch: batch.drop_columns(["_model", "_version"])).with_output_types(pa.RecordBatch)
+        twice = once.rows | without | "Second" >> Predict(recipe, output_prefix="again_")
+        name = output_name(recipe)
+        names = twice.rows | beam.Map(lambda batch: batch.schema.names)
+        assert_that(names, equal_to([["x", "n", name, f"again_{name}", "_model", "_version"]]))
 
 
 def test_rows_come_out_in_order_and_no_more_than_some_are_in_work(recipe: ModelRecipe) -> None:
