@@ -128,7 +128,7 @@ def _summarise(
     judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures are published, then
     summary = summarise(plan, result, phases, done=error is None, judged=judged)
     private = options.failure_payload != FULL
-    reasons = top_reasons(summary.failures, summary.failure_files, private)
+    reasons = top_reasons(summary.failures, summary.failure_files, private, options.map)
     summary = dataclasses.replace(summary, reasons=reasons)
     _LOG.debug("Phases: %s", phases.text())
     used, of_beam = used_options(options), used_beam_options(settings)

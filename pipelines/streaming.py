@@ -286,7 +286,7 @@ def _summarise(
     phases.note(MODEL_LOAD, None if load_msec is None else load_msec / 1000)
     _LOG.debug("Phases: %s", phases.text())
     summary = stream_summary(stats, figures, metrics.tally(), plan.recipe.spec.uri, phases.seconds())
-    reasons = top_reasons(0, (), private=options.failure_payload != FULL)
+    reasons = top_reasons(0, (), options.failure_payload != FULL, options.map)
     summary = dataclasses.replace(summary, reasons=reasons)
     used, of_beam = used_options(options), used_beam_options(settings)
     summary = dataclasses.replace(summary, options=used, beam_options=of_beam)

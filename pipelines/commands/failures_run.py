@@ -14,6 +14,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.replay_table import FailureTable
 from sluice.pipelines.options.failures import FailuresOptions
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
@@ -55,7 +56,10 @@ def show_failures(sources: Sequence[str], options: FailuresOptions, as_json: boo
             problems = _read(opened, options, reasons, exports, models)
     except _NotExported as error:
         problems = [str(error)]
-    sys.stdout.write((_as_json if as_json else _as_text)(reasons, options.top, models))
+    if as_json:
+        write_json(_as_json(reasons, options.top, models))
+    else:
+        sys.stdout.write(_as_text(reasons, options.top, models))
     sys.stderr.write(exports.report() + _left_out(opened))
     sys.stderr.writelines(f"sluice: {text}\n" for text in problems)
     return EXIT_FAILED if problems else EXIT_OK
@@ -156,17 +160,32 @@ class _Exports:
         self._options = options
         self._written = self._rows = self._left = 0
         self._whole = True
+        self._made: list[str] = []
 
     def __enter__(self) -> "_Exports":
-        with contextlib.ExitStack() as stack:
-            self._failures = _new_file(stack, "--export", self._options.export)
-            self._payloads = _new_file(stack, "--export_rows", self._options.export_rows)
-            self._stack = stack.pop_all()
+        try:
+            with contextlib.ExitStack() as stack:
+                self._failures = self._new_file(stack, "--export", self._options.export)
+                self._payloads = self._new_file(stack, "--export_rows", self._options.export_rows)
+                self._stack = stack.pop_all()
+        except UsageError:
+            self._remove()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._noticing():
             self._stack.close()
+
+    def _new_file(self, stack: contextlib.ExitStack, flag: str, path: str) -> BinaryIO | None:
+        file = _new_file(stack, flag, path)
+        self._made += [path] if file else []
+        return file
+
+    def _remove(self) -> None:
+        """Removes the files of a command that is refused: they are empty, and in the way of the next one."""
+        with contextlib.suppress(OSError):
+            FileSystems.delete(self._made)
 
     def write(self, failure: StoredFailure) -> None:
         """Writes a failure, and its row if that is text.

@@ -16,6 +16,7 @@ from sluice.models.signature import BYTES_SUFFIX, DEFAULT_SIGNATURE, ColumnSpec,
 from sluice.models.signatures import FoundModel, find_model
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.commands.inspect_text import Description, render
+from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.model import EndpointFlags
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
@@ -59,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     endpoint = flags.from_namespace(EndpointFlags, args).endpoint_options()
     files = files_of(parse_model_uri(args.model))
     description = describe(args.model, args.signature, files, args.output_prefix, endpoint)
-    print(to_json(description) if args.json else render(description))
+    if args.json:
+        write_json(to_json(description) + "\n")
+    else:
+        print(render(description))
     return 0
 
 

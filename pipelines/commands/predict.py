@@ -16,6 +16,7 @@ from sluice.models.saved_model.native.library import begin_to_load
 from sluice.models.saved_model.signature_reader import pick_signature
 from sluice.models.signatures import find_model
 from sluice.models.uri import parse_model_uri
+from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.predict_rows import JsonColumns, JsonRow, json_lines, parse_rows, read_rows
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.predict import PredictOptions
@@ -98,7 +99,7 @@ def _rows(options: PredictOptions) -> list[JsonRow]:
     if sys.stdin.isatty():
         raise UsageError("there is no row: give --json '{\"x\": 1}', or send rows to standard input, one object a line")
     if isinstance(sys.stdin, io.TextIOWrapper):  # a line that is not UTF-8 fails alone
-        sys.stdin.reconfigure(errors="surrogateescape")
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     return read_rows(sys.stdin)
 
 
@@ -110,8 +111,7 @@ def _predict(options: PredictOptions, rows: Sequence[JsonRow]) -> int:
         answers = score_columns(JsonColumns(rows), scheduler, options.output_prefix)
     finally:
         scheduler.close()
-    for line in json_lines(rows, answers):
-        print(line)
+    write_json("".join(f"{line}\n" for line in json_lines(rows, answers)))
     sys.stdout.flush()
     return _tell(answers.failures)
 

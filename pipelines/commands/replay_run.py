@@ -56,7 +56,7 @@ def replay_failures(options: ReplayOptions) -> int:
             raise UsageError(f"--stages {stage}: give one or more of {', '.join(STAGES)}")
     counts: Counts = collections.Counter()
     changes = find_changes(options)
-    rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit, changes)
+    rules = ReplayRules(options.max_attempts, options.stages, options.error_types, options.limit, *changes)
     with contextlib.closing(_open_source(options)) as source, _open_sinks(options) as (publisher, final):
         error = _replay(options, rules, source, publisher, final, counts)
     _report(options, source, final, counts)

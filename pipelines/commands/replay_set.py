@@ -1,7 +1,7 @@
 """--set of `sluice replay`: values of columns as JSON texts, typed as the stream's input has them."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -20,16 +20,29 @@ from sluice.transforms.decode.json_values import coerce, is_text
 _TIMEOUT_SECS = 15.0
 
 
-def find_changes(options: ReplayOptions) -> dict[str, str]:
-    """Returns the JSON texts of --set, by column.
+class Changes(NamedTuple):
+    """What --set changes.
+
+    Attributes:
+      texts: JSON texts, by column.
+      floats: the columns among them that hold floats.
+    """
+
+    texts: dict[str, str]
+    floats: frozenset[str]
+
+
+def find_changes(options: ReplayOptions) -> Changes:
+    """Returns the values of --set.
 
     Raises:
       UsageError: a value is not of its column's type, or the types cannot be found.
     """
     if not options.set:
-        return {}
+        return Changes({}, frozenset())
     kinds = _kinds(options)
-    return {name: json_text(name, text, kinds.get(name)) for name, text in options.set}
+    texts = {name: json_text(name, text, kinds.get(name)) for name, text in options.set}
+    return Changes(texts, frozenset(name for name in texts if name in kinds and _holds_floats(kinds[name])))
 
 
 def _kinds(options: ReplayOptions) -> dict[str, pa.DataType]:

@@ -2,6 +2,7 @@
 
 import sys
 
+from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.options.schema import SchemaOptions
 from sluice.pipelines.plan.declared import check_rows_are_json, infer_schema
 from sluice.pipelines.plan.json_schema import doubt_lines, to_json
@@ -21,7 +22,7 @@ def print_schema(options: SchemaOptions) -> int:
         source = find_source(options.input, options.input_format, CsvOptions(""))
         check_rows_are_json(source, "--input")
         found = infer_schema(source, options.rows)
-    sys.stdout.write(to_json(found))
+    write_json(to_json(found))
     of_all = "all of them" if not options.rows else "--rows all looks at every row"
     sys.stderr.write(f"{found.rows:,} rows of {source.files} file(s) were looked at; {of_all}\n")
     lines = doubt_lines(found)

@@ -1,13 +1,15 @@
 """What is likely to help against a reason for which rows fail: flags to paste, and what they are for."""
 
 import ast
+import dataclasses
 import re
 import shlex
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from sluice.models.errors import BadInput, ModelFault, Overloaded, ServerFault, TimedOut, Unavailable
 from sluice.pipelines.options.flags import join_list
-from sluice.transforms.core.failures import ENCODE, PREDICT, READ, TOO_MANY_DELIVERIES, WRITE
+from sluice.transforms.core.failures import DECODE, ENCODE, PREDICT, READ, TOO_MANY_DELIVERIES, WRITE
 from sluice.transforms.core.reasons import Group
 from sluice.transforms.decode.null_markers import KNOWN
 
@@ -97,19 +99,34 @@ def remedy_for(group: Group) -> Remedy | None:
     return Remedy("", text) if text else None
 
 
+def with_inputs(groups: Iterable[Group], mapped: Collection[tuple[str, str]]) -> list[Group]:
+    """Returns reasons with the inputs that take the column of their messages, where these have other names.
+
+    Args:
+      mapped: --map: (input of the model, column).
+    """
+    return [dataclasses.replace(group, inputs=_inputs_of(group, mapped)) for group in groups]
+
+
+def _inputs_of(group: Group, mapped: Collection[tuple[str, str]]) -> tuple[str, ...]:
+    column = _OF_COLUMN.search(group.example) if group.stage == DECODE else None
+    return tuple(name for name, taken in mapped if column and taken == column[1])
+
+
 def _nulls(group: Group) -> Remedy | None:
     """Returns the flags for values that people write where there is none."""
     column = _OF_COLUMN.search(group.example)
     markers = [text for text in dict.fromkeys(map(_unquoted, group.values)) if text in KNOWN]
     if not column or not markers:
         return None
-    flags = f"--null_values {shlex.quote(join_list(markers))} --column_defaults {_default(column[1])}"
+    default = _default(*(group.inputs or (column[1],)))
+    flags = f"--null_values {shlex.quote(join_list(markers))} --column_defaults {default}"
     return Remedy(flags, "if they stand for no value; the model is fed VALUE instead")
 
 
-def _default(name: str) -> str:
-    """Returns the value of --column_defaults for a column, to paste."""
-    return shlex.quote(join_list([f"{name}=VALUE"]))
+def _default(*names: str) -> str:
+    """Returns the value of --column_defaults for inputs, to paste."""
+    return shlex.quote(join_list([f"{name}=VALUE" for name in names]))
 
 
 def _unquoted(value: str) -> str:

@@ -4,12 +4,12 @@ import itertools
 import logging
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import orjson
 
 from sluice.models.wording import Message
-from sluice.pipelines.progress.remedies import remedy_for
+from sluice.pipelines.progress.remedies import remedy_for, with_inputs
 from sluice.pipelines.progress.table import align
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import open_text
@@ -23,18 +23,21 @@ SHOWN = 3
 _MOST_READ, _MOST_BYTES = 100_000, 256 << 20
 
 
-def top_reasons(failures: int, files: Sequence[str], private: bool) -> tuple[Group, ...]:
+def top_reasons(
+    failures: int, files: Sequence[str], private: bool, mapped: Collection[tuple[str, str]] = ()
+) -> tuple[Group, ...]:
     """Returns the most frequent reasons of a job that has ended.
 
     Args:
       failures: of the whole job.
       files: of its failures; they are read if this process has not seen them all.
       private: the values of rows are.
+      mapped: --map of the job.
     """
     reasons = metrics.reasons()
     if reasons.total < failures and files:
         reasons = _read(files)
-    return tuple(reasons.top(SHOWN, private))
+    return tuple(with_inputs(reasons.top(SHOWN, private), mapped))
 
 
 def _read(files: Sequence[str]) -> Reasons:

@@ -10,6 +10,7 @@ from sluice.pipelines.dataflow.template import to_text
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.job import JobFlags
 from sluice.pipelines.progress.outcome import reason
+from sluice.pipelines.progress.remedies import with_inputs
 from sluice.pipelines.report.charts import Axis, bars
 from sluice.pipelines.report.data import Column, Data, shown
 from sluice.pipelines.report.distributions import distribution_sections
@@ -90,7 +91,8 @@ def write_report(
     text = "" if error is None else reason(error, private)
     try:
         record = collect(watched) if watched else Record()
-        reasons = metrics.reasons().top(_MOST_REASONS, private) or summary.reasons  # a summary has the first few
+        seen = with_inputs(metrics.reasons().top(_MOST_REASONS, private), options.map)
+        reasons = seen or summary.reasons  # a summary has the first few
         page = make(Seen(record, metrics.spreads(), reasons, text))
         write_text(options.report_file, render_page(page))
     except Exception as problem:  # noqa: BLE001

@@ -47,6 +47,7 @@ class Group:
       public: what may be told of `example` where the values of rows are private.
       payload: a part of that row, if it is text; "" if it is not known.
       values: some of the values that the messages quote of a column, in quotes.
+      inputs: of the model: those that take this column, if their names differ from its own.
     """
 
     stage: str
@@ -58,6 +59,7 @@ class Group:
     public: str = ""
     payload: str = ""
     values: dict[str, None] = dataclasses.field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
 
 
 def reason_of(text: str) -> str:

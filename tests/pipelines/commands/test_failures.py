@@ -259,3 +259,12 @@ def test_memory_is_bounded(tmp_path: Path, told: Callable[..., dict[str, Any]]) 
     assert found["failures"] == count
     assert len(found["reasons"]) <= 1_000
     assert sum(reason["count"] for reason in found["reasons"]) + found["other_failures"] == count
+
+
+def test_a_command_that_is_refused_leaves_no_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty file would be taken for the export, and the same command, mended, would be refused for it."""
+    source, mend = some(tmp_path / "f.jsonl"), tmp_path / "mend.jsonl"
+    assert main(["failures", source, "--export", str(mend), "--export_rows", source]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.jsonl"]
+    assert main(["failures", source, "--export", str(mend)]) == 0
+    assert mend.read_text() and Path(source).read_text()

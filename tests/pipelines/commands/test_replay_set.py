@@ -71,7 +71,7 @@ def test_types_come_from_the_model_and_the_schema(cases: Callable[[str], str], t
     schema.write_text(json.dumps([{"name": "zip", "type": "STRING"}, {"name": "n", "type": "INTEGER"}]))
     settings = (("x", "7"), ("zip", "94110"), ("n", "3"), ("more", "94110"))
     options = ReplayOptions(failures="f", to=TO, set=settings, model=cases("picky"), input_schema=str(schema))
-    assert find_changes(options) == {"x": "7.0", "zip": '"94110"', "n": "3", "more": "94110"}
+    assert find_changes(options) == ({"x": "7.0", "zip": '"94110"', "n": "3", "more": "94110"}, {"x"})
     with pytest.raises(UsageError, match="--set x=abc: it is not float"):
         find_changes(ReplayOptions(failures="f", to=TO, set=(("x", "abc"),), model=cases("picky")))
     with pytest.raises(UsageError):
@@ -79,6 +79,6 @@ def test_types_come_from_the_model_and_the_schema(cases: Callable[[str], str], t
 
 
 def test_without_values_there_is_no_model() -> None:
-    assert find_changes(ReplayOptions(failures="f", to=TO)) == {}
+    assert find_changes(ReplayOptions(failures="f", to=TO)) == ({}, set())
     with pytest.raises(UsageError, match="are for --set, which is not given"):
         ReplayOptions(failures="f", to=TO, model="m")

@@ -11,7 +11,7 @@ from sluice.models.errors import BadInput
 from sluice.models.signature import Signature, TensorSpec
 from sluice.models.tensors.binding import bind
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.progress.remedies import remedy_for
+from sluice.pipelines.progress.remedies import remedy_for, with_inputs
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.core.reasons import Group, Reasons
 from sluice.transforms.decode.csv import decode_csv
@@ -62,6 +62,19 @@ def test_flags_to_paste(message: str, flags: str) -> None:
 def test_all_texts_that_stand_for_no_value_are_one_flag() -> None:
     texts = [f"column 'age': {text!r} is not int64" for text in ("NA", "?", "NA", "abc", " N/A")]
     assert told("decode", "InvalidRow", *texts).startswith("--null_values 'NA,?,N/A' --column_defaults age=VALUE: ")
+
+
+def test_a_default_is_given_to_the_inputs_that_take_the_column() -> None:
+    """Of a column under another name: --column_defaults knows inputs only."""
+    mapped = (("bill_length", "bill.length"), ("length", "bill.length"), ("depth", "bill.depth"))
+    failed = group_of([Failure("decode", "InvalidRow", f"column 'bill.length': 'NA' is not float{NAMED}", "o")])
+    (known,) = with_inputs([failed], mapped)
+    made = remedy_for(known)
+    assert made is not None
+    assert made.flags == "--null_values NA --column_defaults bill_length=VALUE,length=VALUE"
+    bound = group_of([Failure("bind", "InvalidRow", "column 'depth' is null", "o")])
+    (same,) = with_inputs([bound], mapped)
+    assert str(remedy_for(same)).startswith("--column_defaults depth=VALUE: ")
 
 
 @pytest.mark.parametrize(

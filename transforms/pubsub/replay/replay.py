@@ -42,6 +42,7 @@ class ReplayRules:
       max_attempts: a failure that has been tried this often is not sent.
       stages, error_types: failures of others are left where they are; (): no failure is left.
       changes: JSON texts, by column: what a message has there instead before it is sent.
+      floats: those of these columns that hold floats.
       limit: the replay ends after this many failures that are not left; 0: no limit.
     """
 
@@ -50,6 +51,7 @@ class ReplayRules:
     error_types: tuple[str, ...] = ()
     limit: int = 0
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    floats: frozenset[str] = frozenset()
 
     def fate(self, failure: StoredFailure) -> str:
         """Returns SENT, TRIED, ABSENT or SKIPPED."""
@@ -64,7 +66,7 @@ class ReplayRules:
         """Returns a failure with `changes` in its payload; None if that cannot have them: see `set_columns`."""
         if not self.changes:
             return failure
-        payload = set_columns(failure.payload or b"", self.changes)
+        payload = set_columns(failure.payload or b"", self.changes, self.floats)
         return None if payload is None else dataclasses.replace(failure, payload=payload)
 
 

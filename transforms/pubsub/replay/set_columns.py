@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -15,7 +15,7 @@ from sluice.transforms.decode.json_values import NOT_FINITE
 _BYTES, _FLOATS, _WHOLE = "bytes_list", "float_list", "int64_list"
 
 
-def set_columns(payload: bytes, changes: Mapping[str, str]) -> bytes | None:
+def set_columns(payload: bytes, changes: Mapping[str, str], floats: Collection[str] = ()) -> bytes | None:
     """Returns a payload with columns set; None if it is neither a JSON object nor a tf.Example that can hold them.
 
     Of a JSON object, all else stays as it is written.
@@ -23,6 +23,7 @@ def set_columns(payload: bytes, changes: Mapping[str, str]) -> bytes | None:
     Args:
       changes: JSON texts, by column. In a tf.Example null takes the feature out, and a feature keeps its kind if that
         can hold the value.
+      floats: columns that hold floats: of a tf.Example that has no such feature, NaN is one there, and not a text.
     """
     try:
         return set_members(payload.decode(), changes).encode()
@@ -32,7 +33,7 @@ def set_columns(payload: bytes, changes: Mapping[str, str]) -> bytes | None:
         return None
     try:
         for name, text in changes.items():
-            _set_feature(example.features.feature, name, json.loads(text))
+            _set_feature(example.features.feature, name, json.loads(text), name in floats)
     except (ValueError, TypeError, OverflowError):  # an object, a list of lists, a number beyond 64 bits
         return None
     data: bytes = example.SerializeToString(deterministic=True)
@@ -50,18 +51,18 @@ def _parsed(payload: bytes) -> Any:
     return example if example.features.feature and not strange else None
 
 
-def _set_feature(features: Any, name: str, value: Any) -> None:
+def _set_feature(features: Any, name: str, value: Any, is_float: bool) -> None:
     kind = features[name].WhichOneof("kind") if name in features else None
     if name in features:
         del features[name]
     if value is None:
         return
     values = value if isinstance(value, list) else [value]
-    if kind == _FLOATS:
+    if kind == _FLOATS or (is_float and kind != _BYTES):
         values = [NOT_FINITE.get(each, each) if isinstance(each, str) else each for each in values]
     if kind == _BYTES or not all(isinstance(each, int | float) for each in values):
         kind, values = _BYTES, [_as_bytes(each) for each in values]
-    elif kind == _FLOATS or not all(isinstance(each, int) for each in values):
+    elif kind == _FLOATS or (is_float and kind is None) or not all(isinstance(each, int) for each in values):
         kind, values = _FLOATS, [float(each) for each in values]
     else:
         kind, values = _WHOLE, [int(each) for each in values]

@@ -51,6 +51,23 @@ def test_a_feature_keeps_its_kind_if_that_can_hold_the_value(name: str, text: st
     assert features(set_columns(example(x=1.5, name="a", n=3), {name: text}))[name] == (kind, values)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "kind", "values"),
+    [
+        ("new", '"NaN"', "float_list", ["nan"]),
+        ("new", '["NaN", 1]', "float_list", ["nan", "1.0"]),
+        ("new", "7", "float_list", ["7.0"]),
+        ("n", '"-Infinity"', "float_list", ["-inf"]),
+        ("n", "7", "int64_list", ["7"]),
+        ("name", '"NaN"', "bytes_list", ["b'NaN'"]),
+        ("new", '"text"', "bytes_list", ["b'text'"]),
+    ],
+)
+def test_nan_is_a_number_where_the_column_holds_floats(name: str, text: str, kind: str, values: list[str]) -> None:
+    found = features(set_columns(example(name="a", n=3), {name: text}, floats={name}))[name]
+    assert (found[0], list(map(str, found[1]))) == (kind, values)
+
+
 def test_null_takes_a_feature_out() -> None:
     assert features(set_columns(example(x=1.5, name="a"), {"name": "null", "more": "null"})) == {
         "x": ("float_list", [1.5])
