@@ -268,6 +268,7 @@ def _plan_rows(
         options.map,
         declared.texts,
         options.read_paths,
+        declared.closed,
     )
     plan = plan_input(source, signature, wanted, given.csv)
     if destination is None:

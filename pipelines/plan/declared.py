@@ -37,11 +37,13 @@ class Declared:
       types: by name.
       texts: columns of type JSON.
       left_out: names that no schema can have, of columns in the first rows.
+      closed: columns of objects whose keys are those of the first rows.
     """
 
     types: dict[str, pa.DataType] = dataclasses.field(default_factory=dict)
     texts: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 def read_input_schema(path: str) -> Declared:
@@ -60,8 +62,12 @@ def read_input_schema(path: str) -> Declared:
     return _declared(schema)
 
 
-def _declared(schema: pa.Schema, left_out: tuple[str, ...] = ()) -> Declared:
-    return Declared(dict(zip(schema.names, schema.types, strict=True)), json_columns(schema), left_out)
+def _declared(schema: pa.Schema) -> Declared:
+    return Declared(dict(zip(schema.names, schema.types, strict=True)), json_columns(schema))
+
+
+def _holds_objects(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_struct(kind.value_type if pa.types.is_list(kind) else kind))
 
 
 def declare(options: BatchOptions, source: Source, signature: Signature, raw: bool) -> Declared:
@@ -93,7 +99,9 @@ def declare(options: BatchOptions, source: Source, signature: Signature, raw: bo
     )
     _say(found)
     left_out = tuple(name for name in found.left_out if name in source.names)
-    return _declared(bigquery_to_arrow_schema(found.fields), left_out)
+    schema = bigquery_to_arrow_schema(found.fields)
+    closed = tuple(field.name for field in schema if _holds_objects(field.type))
+    return dataclasses.replace(_declared(schema), left_out=left_out, closed=closed)
 
 
 def check_rows_are_json(source: Source, flag: str) -> None:

@@ -34,6 +34,7 @@ class Wanted:
       raw: rows are carried as their own source text, so that passthrough columns need not be read.
       output: the format of the output files; "": a table, or a stream.
       read_paths: --read_paths: (input of the model, column of paths).
+      closed: see InputSpec.closed.
     """
 
     schema: dict[str, pa.DataType]
@@ -45,6 +46,7 @@ class Wanted:
     mapped: tuple[tuple[str, str], ...] = ()
     texts: tuple[str, ...] = ()
     read_paths: tuple[tuple[str, str], ...] = ()
+    closed: tuple[str, ...] = ()
 
     def column_of(self, name: str) -> str:
         """Returns the column that an input of the model takes."""
@@ -119,6 +121,7 @@ def plan_input(source: Source, signature: Signature, wanted: Wanted, csv: CsvOpt
         guessed=models.guessed,
         arrays=source.arrays,
         texts=tuple(name for name in wanted.texts if name in columns) if source.format == JSONL else (),
+        closed=tuple(name for name in wanted.closed if name in columns),
     )
     return InputPlan(spec, tuple((name, columns[name]) for name in columns if name in carried), wanted.read_paths)
 

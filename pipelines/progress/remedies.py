@@ -47,6 +47,7 @@ _BY_WORDS: tuple[tuple[str, str, str], ...] = (
     ("name it in --null_values", "--null_values TEXT", "for texts that stand for no value"),
     ("^column '(.+?)' (?:is null|holds a null)", "--column_defaults {0}", "the model is fed VALUE for nulls"),
     ("declare the column FLOAT64", _SCHEMA, "with the column as FLOAT64"),
+    ("^column .*: no object of the first rows has the key", _SCHEMA, "with that key, or with the column as JSON"),
     ("declare the column INT64", _SCHEMA, "with the column as INT64, NUMERIC or STRING"),
     ("declare it BYTES", _SCHEMA, "with the column as BYTES; or let its name end in _bytes"),
     ("is REQUIRED in the output", _SCHEMA, "with the column as NULLABLE"),

@@ -17,6 +17,7 @@ import pyarrow as pa
 from sluice.models.wording import message, text_of
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.decode.convert import ROUNDED, rounds
+from sluice.transforms.decode.json_closed import closed_to
 from sluice.transforms.decode.json_text import as_python_reads, may_hold, member_texts, text_columns
 from sluice.transforms.decode.json_values import (
     Json,
@@ -101,8 +102,8 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         return None
     try:
         forms = _forms(block, rows, spec)
-        table = read_objects(block.data, pa.schema(forms.items()), "ignore")
-        if table.num_rows != len(rows):
+        table = _read(block, rows, forms, spec)
+        if table is None or table.num_rows != len(rows):
             return None
         columns = table.combine_chunks().to_batches()[0].columns if forms else []
         kinds = dict(spec.columns)
@@ -113,6 +114,24 @@ def _parse(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> list[pa.Array
         return None
     exact = (array for array, (name, _) in zip(arrays, spec.columns, strict=True) if name in spec.exact)
     return None if any(map(holds_rounded, exact)) else arrays
+
+
+def _read(block: LineBlock, rows: np.ndarray, forms: dict[str, pa.DataType], spec: InputSpec) -> pa.Table | None:
+    """Returns the columns as they are parsed; None if an object has a key that its column is closed to.
+
+    Raises:
+      ValueError, pa.ArrowException: a row of the block does not fit.
+    """
+    schema = pa.schema(forms.items())
+    if not spec.closed:
+        return read_objects(block.data, schema, "ignore")
+    try:
+        table = read_objects(block.data, schema, "infer").select(schema.names)
+        return table if all(table.schema.field(name).type == forms[name] for name in spec.closed) else None
+    except pa.ArrowInvalid:  # also if a key that is no column has values of several types
+        if any(closed_to(load_json(block.line(row)), spec) for row in rows.tolist()):
+            return None
+        return read_objects(block.data, schema, "ignore")
 
 
 def _forms(block: LineBlock, rows: np.ndarray, spec: InputSpec) -> dict[str, pa.DataType]:
@@ -239,6 +258,8 @@ def decode_object(line: bytes, spec: InputSpec) -> list[Any]:
         except (ValueError, pa.ArrowException) as error:
             text = message("column '{name}': {}{hint}", text_of(error), name=name, hint=spec.hint(name))
             raise ValueError(text) from error
+    if closed := closed_to(value, spec):
+        raise ValueError(closed)
     if spec.exact and (_LONG_WHOLE.search(line) or any(map(_is_large, map(value.get, spec.exact)))):
         value = _exactly(line, spec.exact)
     for name in spec.exact:

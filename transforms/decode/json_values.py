@@ -123,11 +123,11 @@ def _nulls(array: pa.Array) -> pa.Array | None:
     return array.is_null() if array.null_count else None
 
 
-def read_objects(data: bytes, schema: pa.Schema, unexpected: Literal["ignore", "error"]) -> pa.Table:
+def read_objects(data: bytes, schema: pa.Schema, unexpected: Literal["ignore", "error", "infer"]) -> pa.Table:
     """Returns lines of JSON objects as columns, parsed by pyarrow in one block.
 
     Args:
-      unexpected: whether a key that `schema` lacks is ignored or an error.
+      unexpected: whether a key that `schema` lacks is ignored, an error, or a further column or field.
     """
     return pa_json.read_json(
         pa.BufferReader(pa.py_buffer(data)),

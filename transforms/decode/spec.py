@@ -79,6 +79,7 @@ class InputSpec:
       added: for JSON objects that are written as they are: the names that the output adds to them.
       arrays: for JSON: the first files are arrays of objects. Such files are read unsplit.
       texts: for JSON: columns that hold any value, as the text that it has in its row.
+      closed: for JSON: columns of objects in which no other key may have a value than those of their types.
     """
 
     format: str
@@ -89,6 +90,7 @@ class InputSpec:
     exact: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     guessed: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     texts: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    closed: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     csv: CsvOptions = dataclasses.field(default_factory=CsvOptions)
     examples: str = ""
     payload: bool = True

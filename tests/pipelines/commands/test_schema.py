@@ -72,7 +72,8 @@ def test_a_job_takes_its_schema_from_the_first_rows_and_a_row_that_does_not_fit_
     cases: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(declared, "SAMPLED_ROWS", 2)
-    path = put(tmp_path, "in.jsonl", to_lines([*ROWS, ROWS[0] | {"tags": "x"}, ROWS[1] | {"odd": True}]))
+    older = ROWS[1] | {"who": {"name": "Bo", "age": 5}}
+    path = put(tmp_path, "in.jsonl", to_lines([*ROWS, ROWS[0] | {"tags": "x"}, ROWS[1] | {"odd": True}, older]))
     flags = ["--model", cases("tf2_function"), "--input", path, "--output", str(tmp_path / "out.parquet")]
     assert main(["batch", "--progress=none", *flags, "--input_schema=auto", "--max_failure_rate=0.9"]) == 0
     table = pq.read_table(tmp_path / "out-00000-of-00001.parquet")
@@ -80,5 +81,8 @@ def test_a_job_takes_its_schema_from_the_first_rows_and_a_row_that_does_not_fit_
     assert table["tags"].to_pylist() == [[1, 2], None, None]
     assert table["odd"].to_pylist() == ["5", '[" x"]', "true"]
     assert table["who"].to_pylist() == [None, {"name": "Ann"}, {"name": "Ann"}]
-    (failure,) = map(json.loads, next(tmp_path.glob("out*failures*")).read_text().splitlines())
-    assert failure["error_message"] == "column 'tags': a list is expected, found 'x'"
+    failures = map(json.loads, next(tmp_path.glob("out*failures*")).read_text().splitlines())
+    assert [each["error_message"] for each in failures] == [
+        "column 'tags': a list is expected, found 'x'",
+        "column 'who': no object of the first rows has the key 'age'; declare it in --input_schema FILE",
+    ]

@@ -45,6 +45,10 @@ def told(stage: str, error_type: str, *messages: str) -> str:
         ("column 'a,b' is null and the model has no default for it (int64)", r"--column_defaults 'a\,b=VALUE'"),
         ("column 'a,b': 'NA' is not int64", r"--null_values NA --column_defaults 'a\,b=VALUE'"),
         ("column 'x': '1.5' is not int64, ...; declare the column FLOAT64 in --input_schema", "--input_schema FILE"),
+        (
+            "column 'who': no object of the first rows has the key 'age'; declare it in --input_schema FILE",
+            "--input_schema FILE",
+        ),
         ("expected 5 fields, found 7", "--csv_delimiter TEXT"),
         ("the line is not valid UTF-8: byte 0xe9 at place 3", "--csv_encoding cp1252"),
         ("a quote is opened and not closed", "--allow_quoted_newlines"),
