@@ -14,28 +14,23 @@ if TYPE_CHECKING:
     from sluice.models.errors import FailedRow, RowsFailed
     from sluice.models.interface import Model, ModelOptions, Outputs
     from sluice.models.uri import parse_model_uri
+    from sluice.pipelines.library.messages import DecodeMessages, WriteMessages, WriteStreamFiles
     from sluice.pipelines.library.read_files import ReadFiles
     from sluice.pipelines.library.read_table import ReadTable
     from sluice.pipelines.library.write_files import WriteFailures, WriteFiles
-    from sluice.transforms.bigquery.commit import TableCommitter
-    from sluice.transforms.bigquery.write import WriteStreamTable, WriteTableRows
-    from sluice.transforms.bigquery.write_failures import WriteFailureRows, WriteFailureTable
-    from sluice.transforms.bigquery.write_inserts import WriteTable
-    from sluice.transforms.core.commit import Commit
+    from sluice.pipelines.library.write_table import WriteFailureTable, WriteTable
     from sluice.transforms.core.failures import Failure, Result
-    from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles
+    from sluice.transforms.files.write_stream import WriteFailureFiles
     from sluice.transforms.model_handler import SluiceModelHandler
     from sluice.transforms.predict.data import Predicted, predict
     from sluice.transforms.predict.transform import Predict
-    from sluice.transforms.pubsub.decode_messages import DecodeMessages
     from sluice.transforms.pubsub.read import ReadMessages
-    from sluice.transforms.pubsub.write import WriteFailureMessages, WriteMessages
+    from sluice.transforms.pubsub.write import WriteFailureMessages
     from sluice.transforms.window_rows import ExplodeRows, WindowRows
 
 # Where each public name lives.
 _HOMES = {
-    "Commit": "sluice.transforms.core.commit",
-    "DecodeMessages": "sluice.transforms.pubsub.decode_messages",
+    "DecodeMessages": "sluice.pipelines.library.messages",
     "ExplodeRows": "sluice.transforms.window_rows",
     "FailedRow": "sluice.models.errors",
     "Failure": "sluice.transforms.core.failures",
@@ -52,26 +47,21 @@ _HOMES = {
     "RowsFailed": "sluice.models.errors",
     "SchedulerOptions": "sluice.models.batching.options",
     "SluiceModelHandler": "sluice.transforms.model_handler",
-    "TableCommitter": "sluice.transforms.bigquery.commit",
     "WindowRows": "sluice.transforms.window_rows",
     "WriteFailureFiles": "sluice.transforms.files.write_stream",
     "WriteFailureMessages": "sluice.transforms.pubsub.write",
-    "WriteFailureRows": "sluice.transforms.bigquery.write_failures",
-    "WriteFailureTable": "sluice.transforms.bigquery.write_failures",
+    "WriteFailureTable": "sluice.pipelines.library.write_table",
     "WriteFailures": "sluice.pipelines.library.write_files",
     "WriteFiles": "sluice.pipelines.library.write_files",
-    "WriteMessages": "sluice.transforms.pubsub.write",
-    "WriteStreamFiles": "sluice.transforms.files.write_stream",
-    "WriteStreamTable": "sluice.transforms.bigquery.write",
-    "WriteTable": "sluice.transforms.bigquery.write_inserts",
-    "WriteTableRows": "sluice.transforms.bigquery.write",
+    "WriteMessages": "sluice.pipelines.library.messages",
+    "WriteStreamFiles": "sluice.pipelines.library.messages",
+    "WriteTable": "sluice.pipelines.library.write_table",
     "open_model": "sluice.models.cache",
     "parse_model_uri": "sluice.models.uri",
     "predict": "sluice.transforms.predict.data",
 }
 
 __all__ = [
-    "Commit",
     "DecodeMessages",
     "ExplodeRows",
     "FailedRow",
@@ -89,19 +79,15 @@ __all__ = [
     "RowsFailed",
     "SchedulerOptions",
     "SluiceModelHandler",
-    "TableCommitter",
     "WindowRows",
     "WriteFailureFiles",
     "WriteFailureMessages",
-    "WriteFailureRows",
     "WriteFailureTable",
     "WriteFailures",
     "WriteFiles",
     "WriteMessages",
     "WriteStreamFiles",
-    "WriteStreamTable",
     "WriteTable",
-    "WriteTableRows",
     "open_model",
     "parse_model_uri",
     "predict",

@@ -12,7 +12,8 @@ from tests.support.paths import ROOT
 
 
 def examples(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    """Returns the examples that are run: before the others a line says why they are not."""
+    return re.findall(r"(?<!-->\n)```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
 @pytest.mark.slow

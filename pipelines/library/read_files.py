@@ -9,6 +9,7 @@ import pyarrow as pa
 from sluice.models.cache import ModelLike
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
+from sluice.pipelines.library.parts import types_of
 from sluice.pipelines.library.signature import default_columns, signature_of
 from sluice.pipelines.plan.input_columns import Wanted, plan_input
 from sluice.pipelines.plan.model import launch_errors
@@ -69,16 +70,10 @@ class ReadFiles(ReadPatterns):
         with launch_errors():
             source = find_source(inputs, format, csv)
             wanted = Wanted(
-                _types(schema), None if columns is None else tuple(columns), defaults=default_columns(model)
+                types_of(schema), None if columns is None else tuple(columns), defaults=default_columns(model)
             )
             spec = _plan(source, signature_of(model), wanted)
         super().__init__(source.patterns, spec, limit)
-
-
-def _types(schema: Mapping[str, pa.DataType] | pa.Schema | None) -> dict[str, pa.DataType]:
-    if isinstance(schema, pa.Schema):
-        return dict(zip(schema.names, schema.types, strict=True))
-    return dict(schema or {})
 
 
 def _plan(source: Source, signature: Signature, wanted: Wanted) -> InputSpec:

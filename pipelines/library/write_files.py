@@ -1,15 +1,13 @@
 """`WriteFiles` and `WriteFailures`: files that appear when all of them are whole."""
 
-import datetime
 import os
-import uuid
 from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindows
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.library.parts import in_one_window, job_name
 from sluice.pipelines.plan.batch_sinks import check_files
 from sluice.pipelines.plan.model import launch_errors
 from sluice.pipelines.plan.output_paths import failures_target, parse_output
@@ -63,13 +61,13 @@ class WriteFiles(Composite):
         self._overwrite, self._flatten, self._schema = overwrite, flatten, schema
 
     def expand(self, rows: beam.PCollection) -> Written:
-        committer = _committer(self._destination.target(_job()), self._overwrite, rows)
-        batches = _in_one_window(rows, "Unwindow")
+        committer = _committer(self._destination.target(job_name()), self._overwrite, rows)
+        batches = in_one_window(rows, "Unwindow")
         if rows.element_type is not pa.RecordBatch:
             batches = batches | "Gather" >> beam.ParDo(GatherRows(self._schema))
         format_ = FirstBatchFormat(self._destination.format, self._flatten)
         shards, failures = batches | "Write" >> WriteShards(committer.target, format_)
-        return Written((shards, batches) | "Publish" >> Publish(committer), failures)
+        return Written((shards, batches) | "Publish" >> Publish(committer, committer.target.prefix), failures)
 
 
 class WriteFailures(Composite):
@@ -94,24 +92,12 @@ class WriteFailures(Composite):
 
     def expand(self, failures: beam.PCollection[Failure] | tuple[beam.PCollection[Failure], ...]) -> beam.PCollection:
         parts = failures if isinstance(failures, tuple) else (failures,)
-        committer = _committer(failures_target(self._path, _job()), self._overwrite, *parts)
-        parts = tuple(_in_one_window(part, f"Unwindow{place}") for place, part in enumerate(parts))
+        committer = _committer(failures_target(self._path, job_name()), self._overwrite, *parts)
+        parts = tuple(in_one_window(part, f"Unwindow{place}") for place, part in enumerate(parts))
         writer = WriteFailureShards(committer.target, self._payload)
         # A Flatten before the writer would hold all failures in memory on a local runner.
         shards = [part | f"Write{place}" >> writer for place, part in enumerate(parts)] | "Parts" >> beam.Flatten()
-        return (shards,) | "Publish" >> Publish(committer)
-
-
-def _in_one_window(elements: beam.PCollection, label: str) -> beam.PCollection:
-    """Returns the same elements without the windows that they may have: the files are one set, of all of them."""
-    if elements.windowing.is_default():
-        return elements
-    return elements | label >> beam.WindowInto(GlobalWindows())
-
-
-def _job() -> str:
-    """Returns a name that no other job has, for its temporary directory."""
-    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:8]}"
+        return (shards,) | "Publish" >> Publish(committer, committer.target.prefix)
 
 
 def _committer(target: Target, overwrite: bool, *collections: beam.PCollection) -> FilesCommitter:

@@ -98,34 +98,42 @@ def plan_messages(signature: Signature, wanted: MessageWanted) -> MessagePlan:
     Raises:
       UsageError: model, messages and sinks do not fit; the text names the column and the remedy.
     """
-    source = _source(signature, wanted)
-    schema = _known_types(signature, wanted)
-    if wanted.format in _SAME_ROWS:
-        _check_untyped(signature, wanted, schema)
-    raw = not wanted.typed_sinks
     # Tf.Examples have no wider floats than the model's, unless another sink gets the same columns.
     output = TFRECORD if wanted.typed_sinks == [f"{TFRECORD} files"] else ""
-    plan = plan_input(
-        source,
-        signature,
-        Wanted(
-            schema,
-            wanted.columns,
-            wanted.exclude,
-            wanted.defaults,
-            raw,
-            output,
-            wanted.mapped,
-            wanted.texts,
-            wanted.read_paths,
-        ),
-        CsvOptions(),
-    )
+    plan = plan_columns(signature, wanted, not wanted.typed_sinks, output)
     topic = _output(JSONL, plan, signature, wanted) if wanted.topic else None
     files = _output(wanted.files_format, plan, signature, wanted) if wanted.files_format else None
     table = _table(plan, signature, wanted) if wanted.table else None
     spec = _with_added(plan.spec, [sink for sink in (topic, files) if sink and sink.raw and sink.format == JSONL])
     return MessagePlan(MessageSpec(wanted.format, spec, wanted.avro_schema), topic, table, files, plan.reads)
+
+
+def plan_columns(signature: Signature, wanted: MessageWanted, raw: bool, output: str = "") -> InputPlan:
+    """Returns which columns of messages are read for this signature, and how.
+
+    Args:
+      raw: all sinks get rows as they are.
+      output: see Wanted.
+
+    Raises:
+      UsageError: model and messages do not fit.
+    """
+    source = _source(signature, wanted)
+    schema = _known_types(signature, wanted)
+    if wanted.format in _SAME_ROWS:
+        _check_untyped(signature, wanted, schema)
+    columns = Wanted(
+        schema,
+        wanted.columns,
+        wanted.exclude,
+        wanted.defaults,
+        raw,
+        output,
+        wanted.mapped,
+        wanted.texts,
+        wanted.read_paths,
+    )
+    return plan_input(source, signature, columns, CsvOptions())
 
 
 def _source(signature: Signature, wanted: MessageWanted) -> Source:

@@ -6,9 +6,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.models.errors import SluiceError
 from sluice.models.isolate import isolate
+from sluice.models.reserved import is_reserved
 from sluice.models.wording import text_of
 from sluice.transforms.core.batches import failure_of
 from sluice.transforms.core.failures import ENCODE, Failure, count_failures
+from sluice.transforms.core.formats import JSONL
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.json import json_objects
@@ -34,6 +36,12 @@ def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], n
             texts += part.result
             rows += range(part.start, part.stop)
     return texts, np.array(rows, np.int64) if failures else None, failures
+
+
+def own_columns(schema: pa.Schema) -> OutputSpec:
+    """Returns objects of a batch's own columns: none of ours, nor those that messages have as attributes."""
+    ours = (MODEL_COLUMN, VERSION_COLUMN)
+    return OutputSpec(JSONL, pa.schema([each for each in schema if each.name not in ours and not is_reserved(each.name)]))
 
 
 def scored_failure(batch: pa.RecordBatch, row: int, stage: str, error_type: str, message: str) -> Failure:

@@ -1,52 +1,55 @@
-"""The last step of files without a failure rate to check: it renames them once all are written."""
+"""The last step of output without a failure rate to check: it publishes files, or rows, once all are written."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.commit import clean_up
+from sluice.transforms.core.committer import Committer
 from sluice.transforms.core.composite import Composite
-from sluice.transforms.files.commit import FilesCommitter
 from sluice.transforms.files.open_file import columns_text, different_columns
-from sluice.transforms.files.write import Shard
 
 
 class Publish(Composite):
-    """Renames finished files to their final names; returns these.
+    """Publishes finished parts; returns the final names of files.
 
-    The input is a tuple: the `Shard`s, and the RecordBatches that were written to them, if these must all have the same
+    The input is a tuple: the parts, and the RecordBatches that were written to them, if these must all have the same
     columns.
+
+    Args:
+      place: the name of the place, for errors.
     """
 
-    def __init__(self, committer: FilesCommitter) -> None:
+    def __init__(self, committer: Committer, place: str) -> None:
         super().__init__()
-        self._fn = _Publish(committer)
+        self._fn = _Publish(committer, place)
 
     def expand(self, written: tuple[beam.PCollection, ...]) -> beam.PCollection:
-        shards, *batches = written
-        begin = shards.pipeline | "Once" >> beam.Create([0])
+        parts, *batches = written
+        begin = parts.pipeline | "Once" >> beam.Create([0])
         columns = [each | "Columns" >> beam.Map(columns_text) | beam.Distinct() for each in batches]
-        return begin | "Rename" >> beam.ParDo(self._fn, *map(beam.pvalue.AsList, (shards, *columns)))
+        return begin | "Rename" >> beam.ParDo(self._fn, *map(beam.pvalue.AsList, (parts, *columns)))
 
 
 @beam.typehints.with_output_types(str)
 class _Publish(beam.DoFn):
-    def __init__(self, committer: FilesCommitter) -> None:
-        self._committer = committer
+    def __init__(self, committer: Committer, place: str) -> None:
+        self._committer, self._place = committer, place
 
-    def process(self, _: int, shards: list[Shard], columns: list[str] | None = None) -> Iterator[str]:
+    def process(self, _: int, parts: list[Any], columns: list[str] | None = None) -> Iterator[str]:
         try:
             self._check_same(columns or [])
-            self._committer.claim(shards)
+            self._committer.claim(parts)
         except SluiceError:
             clean_up([self._committer])
             raise
-        names = self._committer.commit(shards)
+        names = self._committer.commit(parts)
         clean_up([self._committer])
         yield from names
 
     def _check_same(self, columns: list[str]) -> None:
         if len(columns) > 1:
             one, other, *_ = sorted(columns)
-            raise SluiceError(f"{self._committer.target.prefix}: {different_columns(one, other)}")
+            raise SluiceError(f"{self._place}: {different_columns(one, other)}")

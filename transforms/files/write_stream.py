@@ -32,6 +32,7 @@ from sluice.transforms.files.open_file import (
     BatchOrFailure,
     Element,
     FailureFormat,
+    FirstBatchFormat,
     Format,
     OpenFile,
     WriteElement,
@@ -90,6 +91,7 @@ class WriteStreamFiles(Composite):
     """Writes RecordBatches; returns the `Failure`s of rows that the format cannot hold.
 
     Args:
+      spec: what the files hold; or their format, and then what the first batch of each has.
       max_rows, max_bytes: see StreamTarget.
       interval_secs: rows gather for so long before they become a file: see transforms.files.gather. 0: each bundle
         makes a file. Above 0 only for a runner that keeps state safe; a local one does not.
@@ -99,13 +101,14 @@ class WriteStreamFiles(Composite):
         self,
         prefix: str,
         suffix: str,
-        spec: OutputSpec,
+        spec: OutputSpec | FirstBatchFormat,
         max_rows: int = _MAX_ROWS,
         max_bytes: int = _MAX_BYTES,
         interval_secs: float = 0.0,
     ) -> None:
         super().__init__()
-        self._target, self._format = StreamTarget(prefix, suffix, max_rows, max_bytes), BatchFormat(spec)
+        self._target = StreamTarget(prefix, suffix, max_rows, max_bytes)
+        self._format = BatchFormat(spec) if isinstance(spec, OutputSpec) else spec
         self._interval_secs = interval_secs
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Failure]:

@@ -18,7 +18,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.failures import FULL, WRITE, Failure
 from sluice.transforms.encode.base import OutputSpec
-from sluice.transforms.encode.rows import counted_failure, encode_rows, scored_failure
+from sluice.transforms.encode.rows import counted_failure, encode_rows, own_columns, scored_failure
 from sluice.transforms.pubsub.message_attributes import failure_message, messages_of
 from sluice.transforms.pubsub.publish import Messages, Publisher
 from sluice.transforms.pubsub.publish_sender import PublishOptions, Refused, Tag
@@ -33,10 +33,14 @@ class WriteMessages(beam.PTransform):
 
     Args:
       topic: projects/P/topics/T.
+      spec: what the objects hold; None: the columns of each batch, but those that begin with `_sluice_`, `_model` and
+        `_version`.
       retry_secs: how long the service may be away before the bundle fails and its messages come again.
     """
 
-    def __init__(self, topic: str, spec: OutputSpec, retry_secs: float = PublishOptions.retry_secs) -> None:
+    def __init__(
+        self, topic: str, spec: OutputSpec | None = None, retry_secs: float = PublishOptions.retry_secs
+    ) -> None:
         super().__init__()
         self._fn = _WriteMessages(topic, spec, PublishOptions(retry_secs))
 
@@ -102,7 +106,7 @@ _Row: TypeAlias = tuple[WindowedValue, int]
 class _WriteMessages(_Publish[_Row]):
     """Counts: rows_failed."""
 
-    def __init__(self, topic: str, spec: OutputSpec, options: PublishOptions) -> None:
+    def __init__(self, topic: str, spec: OutputSpec | None, options: PublishOptions) -> None:
         super().__init__(topic, options)
         self._spec = spec
 
@@ -112,7 +116,7 @@ class _WriteMessages(_Publish[_Row]):
         window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
     ) -> Iterator[WindowedValue]:
-        data, numbers, failures = encode_rows(batch, self._spec)
+        data, numbers, failures = encode_rows(batch, self._spec or own_columns(batch.schema))
         kept = batch if numbers is None else batch.take(pa.array(numbers))
         messages, errors = messages_of(kept, data)
         failures += [scored_failure(kept, row, WRITE, "MessageTooLarge", text) for row, text in errors.items()]

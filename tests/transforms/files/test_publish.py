@@ -28,7 +28,7 @@ def shard_of(target: Target, *batches: pa.RecordBatch) -> Shard:
 def test_files_get_their_names_however_often_the_step_is_repeated(tmp_path: Path) -> None:
     target = target_of(tmp_path)
     shards = [shard_of(target, BATCH), shard_of(target, BATCH, BATCH)]
-    fn = _Publish(FilesCommitter(target))
+    fn = _Publish(FilesCommitter(target), target.prefix)
     names = list(fn.process(0, shards, ["x int64"]))
     assert list(fn.process(0, shards, ["x int64"])) == names
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-00000-of-00002.jsonl", "out-00001-of-00002.jsonl"]
@@ -38,7 +38,7 @@ def test_files_get_their_names_however_often_the_step_is_repeated(tmp_path: Path
 def test_files_of_different_columns_are_not_published(tmp_path: Path) -> None:
     target = target_of(tmp_path)
     with pytest.raises(SluiceError, match=r"out: batches have different columns: a int64; and x int64\."):
-        list(_Publish(FilesCommitter(target)).process(0, [shard_of(target, BATCH)], ["x int64", "a int64"]))
+        list(_Publish(FilesCommitter(target), target.prefix).process(0, [shard_of(target, BATCH)], ["x int64", "a int64"]))
     assert not list(tmp_path.iterdir())
 
 
