@@ -86,8 +86,8 @@ class WriteMessages(write.WriteMessages):
 
     The object has all columns but `_model`, `_version` and those whose names begin with `_sluice_`. The message has the
     attributes and the ordering key of the one that its row came from, and `sluice_model`, `sluice_version`,
-    `sluice_message_id` and `sluice_publish_time`. Every row is published, or returned as a failure, before its bundle is
-    finished; at least once.
+    `sluice_message_id` and `sluice_publish_time`. Every row is published, or returned as a failure, before its bundle
+    is finished; at least once.
 
     Args:
       topic: projects/P/topics/T. It is looked up when this is made.

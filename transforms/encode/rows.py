@@ -41,7 +41,8 @@ def encode_rows(batch: pa.RecordBatch, spec: OutputSpec) -> tuple[list[bytes], n
 def own_columns(schema: pa.Schema) -> OutputSpec:
     """Returns objects of a batch's own columns: none of ours, nor those that messages have as attributes."""
     ours = (MODEL_COLUMN, VERSION_COLUMN)
-    return OutputSpec(JSONL, pa.schema([each for each in schema if each.name not in ours and not is_reserved(each.name)]))
+    kept = [field for field in schema if field.name not in ours and not is_reserved(field.name)]
+    return OutputSpec(JSONL, pa.schema(kept))
 
 
 def scored_failure(batch: pa.RecordBatch, row: int, stage: str, error_type: str, message: str) -> Failure:

@@ -19,8 +19,8 @@ class Predict(Composite):
     Accepts RecordBatches with a column for each input of the model's signature, or single rows: dicts, NamedTuples or
     beam.Rows with a field for each. Returns what it accepts, with the outputs as further columns or fields, and
     `_model` and `_version` after them; for NamedTuples it returns beam.Rows. Rows that do not fit, or that the model
-    refuses, are returned as `Failure`s. Every row is in one of the two outputs, once. Columns or fields of the names that
-    are added are an error: those of an earlier `Predict` too.
+    refuses, are returned as `Failure`s. Every row is in one of the two outputs, once. Columns or fields that are there
+    already under the names that are added, as those of an earlier `Predict`, are an error.
 
     RecordBatches cost least. Their PCollection needs their type: `beam.Map(f).with_output_types(pa.RecordBatch)`.
 

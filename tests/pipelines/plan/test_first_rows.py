@@ -28,10 +28,10 @@ def rows(**columns: list[float | str | None]) -> pa.RecordBatch:
     ("batches", "defaults", "told"),
     [
         ([rows()], {}, ""),
-        ([rows(b=[None, 2.0])], {}, "1 of the first 2 rows of rows.csv lack a value in column 'b', and such rows fail; "),
+        ([rows(b=[None, 2.0])], {}, "1 of the first 2 rows of rows.csv lack a value in column 'b', and such rows fail"),
         ([rows(b=[None, 2.0])], {}, "--column_defaults b=VALUE gives them one"),
         ([rows(b=[None, 2.0])], {"b": 0.0}, ""),
-        ([rows(b=[None, 2.0]), rows(c=[None, None])], {}, "3 of the first 4 rows of rows.csv lack a value in 2 columns"),
+        ([rows(b=[None, 2.0]), rows(c=[None, None])], {}, "3 of the first 4 rows of rows.csv lack a value in 2 c"),
         ([rows(b=[None, 2.0]), rows(c=[None, None])], {}, "--column_defaults b=VALUE,c=VALUE gives them one"),
         ([rows(b=[None, 2.0], text=[None, "x"])], {"b": 0.0}, "--column_defaults text=VALUE gives"),
     ],

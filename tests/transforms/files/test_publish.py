@@ -38,7 +38,8 @@ def test_files_get_their_names_however_often_the_step_is_repeated(tmp_path: Path
 def test_files_of_different_columns_are_not_published(tmp_path: Path) -> None:
     target = target_of(tmp_path)
     with pytest.raises(SluiceError, match=r"out: batches have different columns: a int64; and x int64\."):
-        list(_Publish(FilesCommitter(target), target.prefix).process(0, [shard_of(target, BATCH)], ["x int64", "a int64"]))
+        fn = _Publish(FilesCommitter(target), target.prefix)
+        list(fn.process(0, [shard_of(target, BATCH)], ["x int64", "a int64"]))
     assert not list(tmp_path.iterdir())
 
 
