@@ -120,9 +120,11 @@ def _empty_columns(first: Decoded, source: Source, signature: Signature, default
     lacking = sum(int(_null_rows(batch, singles).sum()) for batch in first.batches)
     if not names:
         return ""
-    text = "{lacking} of the first {rows} rows of {path} lack a value in {}, and such rows fail; {flag} gives them one"
-    shown = f"{len(names)} columns" if len(names) > 1 else f"column '{names[0]}'"
-    return message(text, shown, lacking=lacking, rows=first.rows, path=source.path, flag=defaults_flag(names))
+    where = f"{len(names)} columns" if len(names) > 1 else f"column '{names[0]}'"
+    return (
+        f"{lacking} of the first {first.rows} rows of {source.path} lack a value in {where}, and such rows fail; "
+        f"{defaults_flag(names)} gives them one"
+    )
 
 
 def _with_files(first: Decoded, contents: FileInputs) -> Decoded:
