@@ -1,6 +1,6 @@
 """Real CSV and JSON files through `sluice batch`, as a user does it who follows what Sluice prints.
 
-`python -m benchmarks.real_files` takes 100 CSV files and every table of JSON from four packages of real_packages.py.
+`python -m benchmarks.real_files` takes 120 CSV files and every table of JSON from four packages of real_packages.py.
 It makes a model for each (benchmarks.real_models), and scores all its rows. The first command has no flags. Where
 Sluice refuses it, or says what may be done about rows, the flags that it names are given, and nothing else. Scores are
 compared with a direct call of the model, fed with what pandas reads, and the other columns with the file. It writes
@@ -296,7 +296,7 @@ def _name(path: str) -> str:
 def main() -> int:
     """Scores all files; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--files", type=int, default=100, help="CSV files (default: %(default)s)")
+    parser.add_argument("--files", type=int, default=120, help="CSV files (default: %(default)s)")
     parser.add_argument(
         "--show", metavar="TEXT", help="only files with this in their path; print them, write no report"
     )
