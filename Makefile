@@ -14,7 +14,7 @@ BIGQUERY := .venv-bigquery
 PYTHON_BIGQUERY ?= $(shell command -v python3.13) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
 	$(wildcard $(shell pyenv root 2>/dev/null)/versions/3.13*/bin/python3.13)
 
-.PHONY: demo demo-streaming test test-fast lint format bench bench-batch bench-compare bench-lock bench-serving bench-streaming bench-bigquery soak sanitize clean
+.PHONY: demo demo-streaming test test-fast test-engines lint format bench bench-batch bench-compare bench-lock bench-serving bench-streaming bench-bigquery soak sanitize clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	@test -x $(BIN)/python || (echo "Making $(VENV) with $(PYTHON)" && $(PYTHON) -m venv $(VENV))
@@ -60,6 +60,11 @@ test: $(VENV)/.installed-test $(BIGQUERY)/.installed
 # quarter of the hypothesis examples. The first run builds the models of the tests, which are kept in .pytest_cache.
 test-fast: $(VENV)/.installed-test
 	FAST=1 $(PYTEST) -m "not slow"
+
+# Whole jobs on real engines, which are not part of `make test`. PRISM_BIN names Prism, if it is not on PATH, and
+# FLINK_JOB_SERVER_JAR a job server of Beam for Flink; what is not there is skipped, and says how to have it.
+test-engines: $(VENV)/.installed-test
+	ENGINES=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/engines
 
 # The tests of the C API, whose memory is shared with Python, under AddressSanitizer; libstdc++ comes with it because
 # Python has none, and the sanitizer looks for its throw at the start. Leaks of Python and TensorFlow at exit are theirs.

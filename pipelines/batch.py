@@ -11,7 +11,14 @@ from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.login import check_login
-from sluice.pipelines.dataflow.runner import beam_options, check_reachable, is_local, loads_model, make_pipeline
+from sluice.pipelines.dataflow.runner import (
+    beam_options,
+    check_reachable,
+    is_here,
+    is_local,
+    loads_model,
+    make_pipeline,
+)
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
@@ -52,7 +59,7 @@ def run(options: BatchOptions, beam_flags: list[str], phases: Phases | None = No
         check_settings(beam)
         check_login(beam)
         check_report(options, beam)
-        if is_local(beam):
+        if is_here(beam):
             check_devices(options)
         cloud = beam.view_as(GoogleCloudOptions)
         account = cloud.impersonate_service_account or ""
@@ -76,4 +83,4 @@ def _run(options: BatchOptions, plan: BatchPlan, beam: PipelineOptions, phases: 
     gate = CommitGate()
     pipeline = make_pipeline(beam)
     build_batch(pipeline, plan, gate)
-    return run_pipeline(options, plan, pipeline, is_local(beam), gate, phases)
+    return run_pipeline(options, plan, pipeline, is_here(beam), gate, phases)

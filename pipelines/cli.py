@@ -95,5 +95,5 @@ def _set_up_logging(verbose: bool, format_: str) -> None:
     logging.getLogger("sluice").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)  # the job's own messages
     if not verbose:  # Beam logs the traceback of an error and then raises it: we print it once, in a line
-        for name in ("common", "worker", "portability"):
-            logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
+        for name in ("runners.common", "runners.worker", "runners.portability", "utils.subprocess_server"):
+            logging.getLogger(f"apache_beam.{name}").setLevel(logging.CRITICAL)

@@ -30,6 +30,7 @@ _SERVERS = {"gcs", "pubsub", "bigquery", "zoo_samples", "zoo_uris", "uris"}
 _SOAKED = {"births", "births_table"}
 # Its files run whole jobs; a test of another folder that does is marked `job`.
 _JOBS = ROOT / "tests" / "pipelines"
+_ENGINES = ROOT / "tests" / "engines"
 # What the code of a test, or of what it uses of the tests, names if it builds a pipeline of Beam, imports Python's
 # TensorFlow (6 s of CPU in each worker), or starts another Python (`sys.executable`). `twin` is the one of Twins.
 _DEAR = frozenset(
@@ -68,7 +69,9 @@ def _is_fast(config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Files of which every test would be left out are not imported."""
+    """Files of which every test would be left out are not imported; those of engines are, where ENGINES=1."""
+    if collection_path == _ENGINES:
+        return None if os.environ.get("ENGINES") == "1" else True
     return True if _is_fast(config) and collection_path.parent == _JOBS and collection_path.suffix else None
 
 

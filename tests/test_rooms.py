@@ -41,6 +41,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"report"},
         {"graph", "library", "progress"},
         {"plan", "dataflow"},
+        {"portable"},
         {"end", "options", "signals"},
         {"logs"},
     ],

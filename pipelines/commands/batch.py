@@ -11,7 +11,9 @@ from sluice.pipelines.progress.phases import Phases
 HELP = "score files or BigQuery tables"
 DESCRIPTION = "Scores files or BigQuery tables with a model, and writes each row with its predictions."
 EPILOG = """All other flags go to Beam, for example
-  --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp"""
+  --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp
+  --runner=FlinkRunner --flink_master=HOST:8081 --environment_type=EXTERNAL --environment_config=HOST:50000
+  --runner=PortableRunner --job_endpoint=HOST:8099 and the options that this job server declares"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

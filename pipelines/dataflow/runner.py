@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from sluice.models.endpoints.secrets import is_loopback
@@ -21,6 +21,9 @@ from sluice.pipelines.logs import tell
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import SECRETS
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.portable.checks import check_workers, set_time_limit
+from sluice.pipelines.portable.flags import find_declared
+from sluice.pipelines.portable.kind import full_name, is_portable, is_portable_name, runner_name, works_here
 
 _View = TypeVar("_View", bound=PipelineOptions)
 
@@ -32,26 +35,37 @@ _OURS = "sluice_options"
 
 
 def beam_options(flags: list[str]) -> PipelineOptions:
-    """Returns Beam's options for these flags.
+    """Returns Beam's options for these flags. Those of a portable job may be options of its job server.
 
     Raises:
-      UsageError: a flag is neither ours nor Beam's; Beam itself would only warn and drop it.
+      UsageError: a flag is neither ours nor Beam's nor the job server's; Beam itself would only warn and drop it. Or
+        the job server does not answer.
     """
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     for options in [PipelineOptions, *_all_subclasses(PipelineOptions)]:
         add = options.__dict__.get("_add_argparse_args")
         if add is not None:
             _add_all(options, parser)
-    _, unknown = parser.parse_known_args(flags)
+    known = {option for action in parser._actions for option in action.option_strings}
+    given, unknown = parser.parse_known_args(flags)
+    if is_portable_name(full_name(given.runner or "")):
+        declared = find_declared(given, known)
+        others, passed = declared.pass_on(flags)
+        known |= {f"--{name}" for name in declared.kinds}
+        _check_known(parser.parse_known_args(others)[1], known)
+        return _JobFlags([*others, *passed])
+    _check_known(unknown, known)
+    return _JobFlags(flags)
+
+
+def _check_known(unknown: list[str], known: set[str]) -> None:
     for flag in unknown:
         if not flag.startswith("-"):
             raise UsageError(f"'{flag}' is no flag; give a glob in quotes, and --input again for each further path")
         ours = {f"--{field.name}" for job in (BatchOptions, StreamingOptions) for field in dataclasses.fields(job)}
-        known = [*sorted(ours), *(option for action in parser._actions for option in action.option_strings)]
-        near = difflib.get_close_matches(flag.split("=")[0], known, 1)
+        near = difflib.get_close_matches(flag.split("=")[0], [*sorted(ours), *sorted(known)], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"{flag}: neither Sluice nor Beam has such a flag{hint}")
-    return _JobFlags(flags)
 
 
 class _JobFlags(PipelineOptions):
@@ -83,33 +97,33 @@ def _add_all(options: type[PipelineOptions], parser: argparse.ArgumentParser) ->
 
 
 def is_local(options: PipelineOptions) -> bool:
-    """Whether the job runs in this process."""
-    return _runner(options) in _LOCAL
+    """Whether Beam's runner is in this process, and no other one has a part in the job."""
+    return runner_name(options) in _LOCAL
+
+
+def is_here(options: PipelineOptions) -> bool:
+    """Whether the rows are scored in this process: on one machine, or by a portable job whose worker it is."""
+    return is_local(options) or works_here(options)
 
 
 def loads_model(options: PipelineOptions, model: ModelSpec) -> bool:
     """Whether a job loads its model into this process. Workers of other processes load theirs."""
     mode = options.view_as(DirectOptions).direct_running_mode
-    return is_local(options) and model.is_here and mode != "multi_processing"
+    return is_here(options) and model.is_here and mode != "multi_processing"
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
     """Whether the job runs on Dataflow."""
-    return _runner(options) == _DATAFLOW
-
-
-def _runner(options: PipelineOptions) -> str:
-    """Returns the runner's name in lower case, with "runner" at its end, which Beam lets users leave out."""
-    name = (options.view_as(StandardOptions).runner or "").lower()
-    return name if not name or name.endswith("runner") else f"{name}runner"
+    return runner_name(options) == _DATAFLOW
 
 
 def check_reachable(job: BatchOptions | StreamingOptions, options: PipelineOptions) -> None:
-    """Checks that Dataflow's workers can reach the paths of a job.
+    """Checks that workers which are not on this machine can reach the paths of a job.
 
     Raises:
-      UsageError: the job runs on Dataflow, and a path is on this machine.
+      UsageError: the job runs on Dataflow, and a path is on this machine; or see `check_workers`.
     """
+    check_workers(job, options)
     if not is_dataflow(options):
         return
     for flag, endpoint in _servers(job):
@@ -141,7 +155,8 @@ def _servers(job: BatchOptions | StreamingOptions) -> Iterator[tuple[str, Endpoi
 
 def used_beam_options(options: PipelineOptions) -> dict[str, object]:
     """Returns the options of Beam that a job ran with, except defaults and secrets, for its summary."""
-    found = options.get_all_options(drop_default=True)
+    found = options.get_all_options(drop_default=True, retain_unknown_options=is_portable(options))
+    found.pop("job_server_timeout", None)  # ours; see `set_time_limit`
     return {name: value for name, value in found.items() if name not in (*SECRETS, _OURS)}
 
 
@@ -151,10 +166,21 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
     Raises:
       UsageError: the runner's options are invalid.
     """
+    set_time_limit(options)
     try:
-        return beam.Pipeline(runner=FnApiRunner() if is_local(options) else None, options=options)
+        return beam.Pipeline(runner=_make_runner(options), options=options)
     except ValueError as error:
         raise UsageError(" ".join(str(error).split())) from error
+
+
+def _make_runner(options: PipelineOptions) -> PipelineRunner | None:
+    if is_local(options):
+        return FnApiRunner()
+    if not is_portable(options):
+        return None
+    from sluice.pipelines.portable.runners import portable_runner  # other jobs do without Beam's portable runners
+
+    return portable_runner(options)
 
 
 def is_started_later(result: PipelineResult | None) -> bool:

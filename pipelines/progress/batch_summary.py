@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apache_beam.runners.runner import PipelineResult
-
 from sluice.pipelines.plan.batch_job import BatchPlan
 from sluice.pipelines.progress.phases import MODEL_LOAD, RUN, Phases, rounded_phases
 from sluice.pipelines.progress.summary import (
@@ -19,12 +17,26 @@ from sluice.pipelines.progress.summary import (
     rows_by_version,
     version_counts,
 )
+from sluice.pipelines.progress.told import Figures
 from sluice.pipelines.progress.why import reason_records
 from sluice.transforms.core import metrics
 from sluice.transforms.core.reasons import Group
 
 # Stages at which rows fail that have been predicted.
 _WRITING = ("encode", "write")
+
+# Keys of the JSON that are null if nothing was counted.
+_COUNTS = (
+    "rows_in",
+    "predictions",
+    "failures",
+    "failures_by_stage",
+    "rows_per_second",
+    "versions",
+    "rpc_retries",
+    "throttled_seconds",
+)
+NOT_KNOWN = "not known"
 
 # How many files of each kind the text names; the JSON names all.
 _SHOWN_FILES = 3
@@ -46,6 +58,7 @@ class Summary:
       phases: the seconds of each phase; see Phases.
       options, beam_options: of the job, with its defaults; of Beam, those that are no defaults. Without secrets.
       reasons: the most frequent ones for which rows failed.
+      counted: False: the runner has told no counts; those above are 0 and mean nothing.
     """
 
     rows_in: int
@@ -69,27 +82,29 @@ class Summary:
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     beam_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     reasons: Sequence[Group] = ()
+    counted: bool = True
 
     @property
     def rows_per_second(self) -> float:
         return self.rows_in / self.seconds if self.seconds else 0.0
 
 
-def summarise(plan: BatchPlan, result: PipelineResult | None, phases: Phases, done: bool, judged: bool) -> Summary:
-    """Returns the summary of a finished job; for a failed one, of what this process has counted so far.
+def summarise(plan: BatchPlan, figures: Figures | None, phases: Phases, done: bool, judged: bool) -> Summary:
+    """Returns the summary of a finished job; for a failed one, of what has been counted so far.
 
     Args:
-      result: None if the runner raised.
+      figures: None: they are not known, because the job ran elsewhere and its runner does not tell.
       phases: with the run; the time to load the model is added to them.
       done: the job succeeded; otherwise files at its output are not its own.
       judged: the job got as far as publishing its failures; otherwise likewise.
     """
-    counters, means = _from_result(result) if result is not None else (metrics.tally(), {})
+    counters, means = figures or ({}, {})
     phases.note(MODEL_LOAD, _seconds(means.get(metrics.MODEL_LOAD_MSEC)))
     failures = plan.failures if judged else ()
     return from_counters(
         counters,
         means,
+        counted=figures is not None,
         phases=phases.seconds(),
         output_files=plan.output.files() if done else (),
         failure_files=tuple(itertools.chain.from_iterable(sink.files() for sink in failures)),
@@ -100,26 +115,11 @@ def summarise(plan: BatchPlan, result: PipelineResult | None, phases: Phases, do
     )
 
 
-def _from_result(result: PipelineResult) -> tuple[dict[str, int], dict[str, float]]:
-    """Returns our counters, and the means of our distributions, by name."""
-    query = result.metrics().query()
-    counters: dict[str, int] = {}
-    for counter in query["counters"]:
-        if counter.key.metric.namespace == metrics.NAMESPACE:
-            name = counter.key.metric.name
-            counters[name] = counters.get(name, 0) + counter.result
-    means = {
-        each.key.metric.name: each.result.mean
-        for each in query["distributions"]
-        if each.key.metric.namespace == metrics.NAMESPACE and each.result.count
-    }
-    return counters, means
-
-
 def from_counters(
     counters: Mapping[str, int],
     means: Mapping[str, float],
     *,
+    counted: bool = True,
     phases: Mapping[str, float | None],
     model: str,
     version: int | None = None,
@@ -133,6 +133,7 @@ def from_counters(
     Args:
       counters: by name, of the namespace "sluice".
       means: of the distributions, by name.
+      counted: they are known.
       phases: seconds of the job's phases, by name.
     """
     failures_by = failures_by_stage(counters)
@@ -156,6 +157,7 @@ def from_counters(
         throttled_seconds=counters.get(metrics.THROTTLED_SECS, 0),
         phases=phases,
         versions=rows_by_version(counters),
+        counted=counted,
     )
 
 
@@ -185,6 +187,8 @@ def to_json(summary: Summary) -> str:
         "beam_options": dict(summary.beam_options),
         "reasons": reason_records(summary.reasons),
     }
+    if not summary.counted:
+        record |= dict.fromkeys(_COUNTS)
     return json.dumps(record, indent=2, default=str)
 
 
@@ -207,6 +211,9 @@ def render(summary: Summary) -> str:
 
 
 def _counts(summary: Summary) -> list[Count]:
+    if not summary.counted:
+        unknown: list[Count] = [(name, NOT_KNOWN, "") for name in ("Rows in", "Predictions", "Failures")]
+        return [*unknown, ("Seconds", f"{summary.seconds:,.1f}", "")]
     return [
         ("Rows in", f"{summary.rows_in:,}", ""),
         ("Predictions", f"{summary.predictions:,}", ""),

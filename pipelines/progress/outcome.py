@@ -30,9 +30,14 @@ _NONE_PASSED = _named(NonePassed)
 # Errors whose words are of the command, the model or the place of files, and never of a row.
 _QUOTES_NOTHING = re.compile(
     r"(^|\bmodels\.errors\.)(TooManyFailures:? [0-9]+ of [0-9]+ rows|ModelNotFound|SignatureError)\b"
-    r"|(^|\bmodels\.errors\.)(UsageError|InputChanged)\b"
+    r"|(^|\bmodels\.errors\.)(UsageError|InputChanged|JobServerLost|JobCancelled)\b"
     r"|^(FileNotFoundError|FileExistsError|PermissionError|Forbidden|RefreshError|DefaultCredentialsError)\b"
 )
+
+# Lines of a trace of Java, and what closes one of Prism.
+_FRAME = re.compile(r"\s*(at [\w.$/<>@]+\(|\.\.\. \d+ (more|common)|[)\]}>]+\s*$)")
+# What Beam and Java put before the words of an error.
+_WRAPPED = re.compile(r"^(Pipeline \S+ failed in state [A-Z]+: |Caused by: )+")
 
 
 def error_text(error: BaseException) -> str:
@@ -56,15 +61,16 @@ def is_doubtful(error: BaseException) -> bool:
 
 
 def reason(error: BaseException, private: bool = False) -> str:
-    """Returns the error's own words, without the label of the step that Beam adds.
+    """Returns the error's own words, without what Beam and a runner add around them.
 
     Args:
       private: the values of rows are: words that may quote some, such as a model's, are withheld.
     """
     if private and not _QUOTES_NOTHING.search(error_text(error)):
         return f"{type(error).__name__}: {WITHHELD}"
-    lines = [line for line in str(error).split(" [while running")[0].strip().split("\n") if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    text = str(error).split(" [while running")[0].strip()
+    lines = [line.strip() for line in text.split("\n") if line.strip() and not _FRAME.match(line)]
+    return _WRAPPED.sub("", lines[-1]) if lines else type(error).__name__
 
 
 def failure_text(error: BaseException, private: bool = False) -> str:

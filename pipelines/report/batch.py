@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.progress.batch_summary import Summary
+from sluice.pipelines.progress.batch_summary import NOT_KNOWN, Summary
 from sluice.pipelines.progress.phases import SCORE
 from sluice.pipelines.report.data import shown
 from sluice.pipelines.report.job import Seen, call_figures, job_page, retry_figures, write_report
@@ -21,10 +21,21 @@ def report_batch(
 def batch_page(summary: Summary, options: BatchOptions, seen: Seen) -> Page:
     """Returns the report of a batch job, managed or not."""
     kind = "Sluice: managed batch job" if SCORE in summary.phases else "Sluice: batch job"
-    return job_page(kind, f"{summary.predictions:,} predictions", _figures(summary), summary, options, seen)
+    return job_page(
+        kind,
+        f"{summary.predictions:,} predictions" if summary.counted else "predictions",
+        _figures(summary),
+        summary,
+        options,
+        seen,
+    )
 
 
 def _figures(summary: Summary) -> Iterator[Figure]:
+    if not summary.counted:
+        yield from (Figure(name, NOT_KNOWN) for name in ("Rows in", "Predictions", "Failures"))
+        yield Figure("Run", f"{shown(round(summary.seconds, 2))} s", "reading, scoring, writing")
+        return
     yield Figure("Rows in", shown(summary.rows_in))
     version = "" if summary.version is None else f"version {summary.version}"
     yield Figure("Predictions", shown(summary.predictions), version)

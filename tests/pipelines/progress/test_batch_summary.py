@@ -151,6 +151,17 @@ def test_the_keys_are_there_when_nothing_is_known() -> None:
     assert json.loads(to_json(EMPTY))["version"] is None
 
 
+def test_what_was_not_counted_is_not_known_and_not_0() -> None:
+    made = from_counters({}, {}, counted=False, phases={"run": 2.0}, model="m")
+    record = json.loads(to_json(made))
+    unknown = {"rows_in", "predictions", "failures", "failures_by_stage", "rows_per_second", "versions"}
+    assert {name for name in record if record[name] is None} >= unknown | {"rpc_retries", "throttled_seconds"}
+    assert record["seconds"] == 2.0 and list(record) == list(json.loads(to_json(EMPTY)))
+    lines = [line.split(maxsplit=1) for line in render(made).splitlines()]
+    assert ["Predictions", "not known"] in lines and render(made).count("not known") == 3
+    assert "Rows/s" not in render(made)
+
+
 def test_golden_table() -> None:
     assert (
         render(summarise())

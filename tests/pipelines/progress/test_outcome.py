@@ -41,6 +41,18 @@ Traceback (most recent call last):
 """
 
 
+# As Flink's runner passes on an error of its own, and Prism one of a worker that has no step.
+JAVA = """\
+java.util.concurrent.CompletionException: Job failed
+\tat java.base/java.util.concurrent.CompletableFuture.get(CompletableFuture.java:331)
+\t... 3 more
+Caused by: java.io.IOException: Insufficient number of network buffers
+\tat org.apache.flink.Network$1.lambda(Network.java:7)
+\t... 12 more
+"""
+PRISM = "bundle inst004 failed: Traceback:\nValueError: no\n)"
+
+
 def passed_on(line: str) -> RuntimeError:
     return RuntimeError(BEHIND.format(line, line))
 
@@ -60,6 +72,9 @@ def passed_on(line: str) -> RuntimeError:
         (ValueError("\n \n"), "ValueError"),
         (ValueError(" [while running 'Predict/Score']"), "ValueError"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (RuntimeError(JAVA), "java.io.IOException: Insufficient number of network buffers"),
+        (RuntimeError(PRISM), "ValueError: no"),
+        (RuntimeError("Pipeline job-1 failed in state FAILED: no luck"), "no luck"),
     ],
 )
 def test_reason(error: BaseException, text: str) -> None:
