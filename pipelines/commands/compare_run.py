@@ -202,6 +202,11 @@ def _notes(found: Sequence[Found], flags: Sequence[str]) -> list[str]:
     for each in found:
         if each.loaded and not each.jobs and not each.failed:
             notes.append(f"{each.way.title}: no job fitted into the time; give more --minutes, or a smaller sample")
+        if each.jobs and each.rate is None:
+            notes.append(
+                f"{each.way.title}: jobs of many rows took no longer than those of one row; give more --minutes, and see "
+                "to it that nothing else runs here"
+            )
     refused = max((each.loaded.refused for each in found if each.loaded), default=0)
     if refused:
         notes.append(f"{refused:,} rows of the sample have no prediction; they count in jobs only")

@@ -14,7 +14,7 @@ from sluice.pipelines.compare import bench as bench_module
 from sluice.pipelines.compare.bench import Processes
 from sluice.pipelines.compare.budget import Budget
 from sluice.pipelines.compare.costs import Cost
-from sluice.pipelines.compare.found import Found
+from sluice.pipelines.compare.found import Found, Job
 from sluice.pipelines.compare.stream import Load
 from sluice.pipelines.compare.subject import STAGES
 from sluice.pipelines.compare.ways import find_ways
@@ -135,6 +135,14 @@ def test_processes_measure_the_worker(criteo: ZooSample, tmp_path: Path, monkeyp
         assert set(stages) == set(STAGES) and all(value >= 0 for value in stages.values()) and stages["call"] > 0
         job = bench.job(way, compare_run.Point(64), 2, 300.0)
     assert job.rows == 2 * criteo.rows and job.cost.peak_mb > 100 and job.server_cpu_secs is None
+
+
+def test_jobs_that_tell_nothing_of_a_row_are_told() -> None:
+    """The machine was busy while the job of one row ran."""
+    (way,) = find_ways("m", (), "worker")
+    found = Found(way, starts=[Job(1, Cost(9.0, 2.0, 500))], jobs=[Job(1000, Cost(8.0, 2.5, 500))])
+    (note,) = compare_run._notes([found], [])
+    assert note.startswith("in the worker: jobs of many rows took no longer than those of one row")
 
 
 @pytest.mark.job
