@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sluice.models.errors import UsageError
@@ -186,31 +186,34 @@ def _ways(options: CompareOptions, model: str) -> list[Way]:
 
 
 def _notes(found: Sequence[Found], flags: Sequence[str]) -> list[str]:
-    notes = []
-    service = parse_job([*flags, "--model=m", "--input=i", "--output=o"]).vertex_endpoint
-    if service and is_here(service) and any(each.way.kind in (VERTEX, VERTEX_JOB) for each in found):
-        notes.append(f"What stands at {service} is a local service, which starts no machines: it is not Vertex AI")
-    if any(each.way.is_managed_job and each.jobs for each in found):
-        notes.append(
-            "The managed job was run once, on one n1-standard-4; the time that its machines take to start varies"
-        )
+    notes = list(_managed_notes(found, flags))
     if any(each.way.is_reference for each in found):
         notes.append(
             "The reference server is written in Python and shares this machine's cores: TensorFlow Serving on a "
             "machine of its own answers more; give it by --endpoint to measure it"
         )
-    for each in found:
-        if each.loaded and not each.jobs and not each.failed:
-            notes.append(f"{each.way.title}: no job fitted into the time; give more --minutes, or a smaller sample")
-        if each.jobs and each.rate is None:
-            notes.append(
-                f"{each.way.title}: jobs of many rows took no longer than those of one row; give more --minutes, and see "
-                "to it that nothing else runs here"
-            )
+    notes += [f"{each.way.title}: {why}" for each in found if (why := _why_no_rate(each))]
     refused = max((each.loaded.refused for each in found if each.loaded), default=0)
     if refused:
         notes.append(f"{refused:,} rows of the sample have no prediction; they count in jobs only")
     return notes
+
+
+def _managed_notes(found: Sequence[Found], flags: Sequence[str]) -> Iterator[str]:
+    service = parse_job([*flags, "--model=m", "--input=i", "--output=o"]).vertex_endpoint
+    if service and is_here(service) and any(each.way.kind in (VERTEX, VERTEX_JOB) for each in found):
+        yield f"What stands at {service} is a local service, which starts no machines: it is not Vertex AI"
+    elif any(each.way.is_managed_job and each.jobs for each in found):
+        yield "The managed job was run once, on one n1-standard-4; the time that its machines take to start varies"
+
+
+def _why_no_rate(found: Found) -> str:
+    """Returns why nothing is known of a row more; "": something is, or it was told before."""
+    if found.jobs and found.rate is None:
+        return "jobs of many rows took no longer than those of one row; give more --minutes, and let nothing else run"
+    if found.loaded and not found.jobs and not found.failed:
+        return "no job fitted into the time; give more --minutes, or a smaller sample"
+    return ""
 
 
 def show(options: CompareOptions, result: Result) -> int:
