@@ -156,8 +156,9 @@ NESTED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nested(bigquery: BigQuery) -> str:
+    """A table that no test writes to."""
     table = bigquery.make_table(NESTED)
     bigquery.client.query(
         f"INSERT INTO `{table}` VALUES "

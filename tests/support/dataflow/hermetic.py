@@ -1,7 +1,7 @@
 """A fresh environment with a staged sdist, its declared requirements and nothing else; and a worker in it.
 
-The files are linked from the environment that the tests run in, which takes seconds and no network. pip installs the
-sdist without an index, and so checks that they are what the sdist declares.
+The files are linked from the environment that the tests run in, which takes seconds and no network. Only distributions
+that the sdist declares, of the versions that it declares, are linked; pip installs the sdist without an index.
 """
 
 from __future__ import annotations
@@ -34,12 +34,17 @@ def make_venv(directory: Path, sdist: Path) -> Path:
     """Makes an environment with an sdist and its declared requirements; returns its python.
 
     Raises:
+      AssertionError: another version than the sdist declares is installed here.
       RuntimeError: pip does not install the sdist; the text includes what pip printed.
     """
-    bare_venv(directory, declared(sdist))
+    requirements = declared(sdist)
+    for requirement in map(Requirement, requirements):
+        version = importlib.metadata.version(requirement.name)
+        assert requirement.specifier.contains(version), f"{requirement} is declared, {version} is installed"
+    bare_venv(directory, requirements)
     python = directory / "bin" / "python"
     pip = [*pip_command(python), "--disable-pip-version-check", "install", "--quiet"]
-    flags = ["--no-index", "--no-build-isolation", "--no-compile"]
+    flags = ["--no-index", "--no-build-isolation", "--no-compile", "--no-deps"]
     done = subprocess.run([*pip, *flags, str(sdist)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pip does not install {sdist}: {done.stdout}{done.stderr}")
