@@ -20,8 +20,9 @@ _FEW = 64
 _NOWHERE = ctypes.create_string_buffer(8)
 
 
-def entries_of(tensors: Sequence[Tensor]) -> tuple[list[np.ndarray], object]:
-    """Returns the entries of each tensor, int64 [size, 3], and what they point into, which has to be kept meanwhile.
+def entries_of(tensors: Sequence[Tensor]) -> tuple[np.ndarray, object]:
+    """Returns the entries of all tensors, one after the other: int64 [sum of sizes, 3]; and what they point into, which
+    has to be kept meanwhile.
 
     Args:
       tensors: Strings, or objects holding bytes or text.
@@ -32,11 +33,16 @@ def entries_of(tensors: Sequence[Tensor]) -> tuple[list[np.ndarray], object]:
     objects = [each for each in tensors if not isinstance(each, Strings)]
     found = None
     if len(objects) == len(tensors):
-        found = _of_objects(list(itertools.chain.from_iterable(each.ravel().tolist() for each in objects)))
+        found = _of_objects(list(itertools.chain.from_iterable([each.ravel().tolist() for each in objects])))
     if found is None:
         strings = [as_strings(each) for each in tensors]
         found = _of_arrow(strings), strings
-    entries, kept = found
+    return found
+
+
+def entries_of_each(tensors: Sequence[Tensor]) -> tuple[list[np.ndarray], object]:
+    """Returns the entries of each tensor, int64 [size, 3], and what they point into. Raises as `entries_of`."""
+    entries, kept = entries_of(tensors)
     ends = list(itertools.accumulate((each.size for each in tensors), initial=0))
     return [entries[start:end] for start, end in itertools.pairwise(ends)], kept
 

@@ -223,7 +223,7 @@ def _what_is_wrong(library: Library) -> str:
     if read_strings(address, len(wanted)).to_pylist() != wanted:
         return f"strings of version {library.version} have another layout"
     strings = Strings.of(pa.array(wanted, pa.binary()))  # of an array of NumPy's, pyarrow would import numpy.ma
-    (views,), _ = entries_of([strings])
+    views, _ = entries_of([strings])
     for number, value in enumerate(wanted):
         view = views.__array_interface__["data"][0] + STRING_SIZE * number
         size, data = library.TF_StringGetSize(view), library.TF_StringGetDataPointer(view)

@@ -13,6 +13,7 @@ from sluice.models.saved_model.graph_walk import keeps_feeds
 from sluice.models.saved_model.native.copier import StringCopier, close_session
 from sluice.models.saved_model.native.devices import devices_of
 from sluice.models.saved_model.native.library import STRING, Library, Output
+from sluice.models.saved_model.native.moulds import Moulds
 from sluice.models.saved_model.native.tensors import (
     copy_tensor,
     dtype_of,
@@ -146,6 +147,9 @@ class Call:
         self._fed_type, self._fetched_type = ctypes.c_void_p * len(inputs), ctypes.c_void_p * len(asked)
         strings = self._numbers.count(STRING)
         self._copier = StringCopier(library, strings) if keeper and strings else None
+        dtypes = [dtype for dtype in self._dtypes if dtype is not None]
+        reusable = not keeper and len(dtypes) == len(inputs)
+        self._moulds = Moulds(library, self._numbers, dtypes) if reusable else None
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Returns the tensors that are fetched, in memory of their own.
@@ -156,18 +160,9 @@ class Call:
         self._session.check_open()
         tensors = [_native(tensor) for tensor in tensors]
         try:
-            memories, _kept = memories_of(tensors)
+            answers = self._call(tensors)
         except pa.ArrowException as error:
             raise TensorFlowError(INVALID_ARGUMENT, str(error)) from error
-        fed, fetched = self._fed_type(), self._fetched_type()
-        try:
-            self._feed(tensors, memories, fed)
-            self._session.run(self, fed, fetched)
-            answers = [read_tensor(self._library, handle) for handle in fetched if handle]
-        finally:
-            for handle in (*fetched, *fed):
-                if handle:
-                    self._library.TF_DeleteTensor(handle)
         if len(answers) == len(self._fetches):
             return answers
         asked = dict(zip(self._asked, answers, strict=True))
@@ -175,6 +170,33 @@ class Call:
             asked[at] if at in asked else _copy(tensors[self._feeds.index(name)])
             for at, name in enumerate(self._fetches)
         ]
+
+    def _call(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        if self._moulds and (mould := self._moulds.take(tensors)):
+            _kept = mould.fill(tensors)
+            answers = self._run(mould.handles)
+            self._moulds.give(mould)  # not after a call that failed
+            return answers
+        memories, _kept = memories_of(tensors)
+        fed = self._fed_type()
+        try:
+            self._feed(tensors, memories, fed)
+            return self._run(fed)
+        finally:
+            self._delete(fed)
+
+    def _run(self, fed: Any) -> list[Tensor]:
+        fetched = self._fetched_type()
+        try:
+            self._session.run(self, fed, fetched)
+            return [read_tensor(self._library, handle) for handle in fetched if handle]
+        finally:
+            self._delete(fetched)
+
+    def _delete(self, handles: Any) -> None:
+        for handle in handles:
+            if handle:
+                self._library.TF_DeleteTensor(handle)
 
     def _feed(self, tensors: Sequence[Tensor], memories: Sequence[np.ndarray], fed: Any) -> None:
         """Fills `fed` (TF_Tensor* []). A tensor of another dtype than the graph's is refused by TensorFlow."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sluice.models.errors import BadOutput, OutOfMemory
-from sluice.models.saved_model.native.entries import entries_of
+from sluice.models.saved_model.native.entries import entries_of_each
 from sluice.models.saved_model.native.library import STRING, Library
 from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.signature import dtype_name, has_column_form, numpy_dtype
@@ -58,7 +58,7 @@ def memories_of(tensors: Sequence[Tensor]) -> tuple[list[np.ndarray], object]:
     Raises:
       pa.ArrowException: an object is neither bytes nor text.
     """
-    entries, kept = entries_of([each for each in tensors if each.dtype == object])
+    entries, kept = entries_of_each([each for each in tensors if each.dtype == object])
     left = iter(entries)
     return [next(left) if each.dtype == object else np.asarray(each, order="C") for each in tensors], kept
 

@@ -27,6 +27,7 @@ class Twins:
 
     Attributes:
       feeds, fetches: names of the graph's tensors.
+      native: the C API. `once` is the same without tensors that are used again, as calls of many values are.
     """
 
     def __init__(self, directory: str, signature: str = "serving_default", **options: Any) -> None:
@@ -40,6 +41,12 @@ class Twins:
         assert library is not None
         self.session = Session(library, directory, meta_graph.graph_def, self._options)
         self.native: Call = self.session.prepare(self.feeds, self.fetches)
+        self.once: Call = self.session.prepare(self.feeds, self.fetches)
+        self.once._moulds = None
+
+    def either(self, reused: bool) -> Call:
+        """Returns `native`, or `once`."""
+        return self.native if reused else self.once
 
     @functools.cached_property
     def twin(self) -> Run:

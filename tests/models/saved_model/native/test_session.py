@@ -90,7 +90,7 @@ def test_every_model_answers_as_the_python_session(name: str, cases: Callable[[s
     def check(data: st.DataObject) -> None:
         feeds = feeds_of(twins.signature, data)
         lent = Lent(feeds, data.draw(st.sampled_from([0, 1, 8])))
-        found = answer(twins.native, lent.tensors)
+        found = answer(twins.either(data.draw(st.booleans())), lent.tensors)
         lent.spoil()
         assert agree(found, answer(twins.twin, feeds))
 
@@ -162,15 +162,17 @@ def test_slices_offsets_and_nulls_of_arrow_reach_the_model(opened: Open) -> None
     twins = opened("echo")
 
     @PROPERTY
-    @given(st.lists(st.one_of(st.none(), _TEXTS), max_size=30), _KINDS, st.integers(0, 9), st.integers(0, 9))
-    def check(values: list[bytes | None], kind: pa.DataType, before: int, behind: int) -> None:
+    @given(
+        st.lists(st.one_of(st.none(), _TEXTS), max_size=30), _KINDS, st.integers(0, 9), st.integers(0, 9), st.booleans()
+    )
+    def check(values: list[bytes | None], kind: pa.DataType, before: int, behind: int, reused: bool) -> None:
         whole = [b"-" * 30] * before + values + [b"+" * 30] * behind
         plain = pa.array(whole, pa.binary())
         array = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
         strings = Strings.of(array.slice(before, len(values)))
         texts = objects([value or b"" for value in values])
         number = np.ones((len(values), 3), np.float32)
-        found, wanted = answer(twins.native, [number, strings]), answer(twins.twin, [number, texts])
+        found, wanted = answer(twins.either(reused), [number, strings]), answer(twins.twin, [number, texts])
         del array, plain, strings
         assert not isinstance(found, str) and agree(found, wanted)
 
