@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.models.saved_model.native.entries import entries_of
+from sluice.models.saved_model.native.entries import entries_of_each
 from sluice.models.saved_model.native.library import load_library
 from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.saved_model.native.tensors import address_of
@@ -31,7 +31,7 @@ def slice_of(values: list[bytes], kind: pa.DataType, before: int) -> Strings:
 @given(VALUES, KINDS, st.integers(0, 3))
 def test_views_are_read_as_they_were_made(values: list[bytes], kind: pa.DataType, before: int) -> None:
     strings = slice_of(values, kind, before)  # owns what the views point to
-    (views,), _ = entries_of([strings])
+    (views,), _ = entries_of_each([strings])
     assert read_strings(address_of(views), len(values)).to_pylist() == values
 
 
@@ -40,7 +40,7 @@ def test_tensorflow_reads_views(values: list[bytes], kind: pa.DataType, before: 
     library = load_library()
     assert library is not None
     strings = slice_of(values, kind, before)
-    (entries,), _ = entries_of([strings])
+    (entries,), _ = entries_of_each([strings])
     start = address_of(entries)
     found = [
         ctypes.string_at(library.TF_StringGetDataPointer(at), library.TF_StringGetSize(at))
@@ -55,7 +55,7 @@ def test_strings_of_several_inputs_become_entries_together(inputs: list[tuple[li
         np.array([None, *values], object)[1:] if as_objects else slice_of(values, kind, 1)
         for values, as_objects, kind in inputs
     ]
-    entries, kept = entries_of(tensors)
+    entries, kept = entries_of_each(tensors)
     found = [read_strings(address_of(each), len(each)).to_pylist() if len(each) else [] for each in entries]
     assert found == [values for values, _, _ in inputs]
     del kept
@@ -63,11 +63,11 @@ def test_strings_of_several_inputs_become_entries_together(inputs: list[tuple[li
 
 @pytest.mark.parametrize("others", [[b"bytes"], [b"x" * 1000]])
 def test_text_among_objects_is_encoded_and_what_is_no_string_is_refused(others: list[bytes]) -> None:
-    (entries,), kept = entries_of([np.array([*others, "é"], object)])
+    (entries,), kept = entries_of_each([np.array([*others, "é"], object)])
     assert read_strings(address_of(entries), 2).to_pylist() == [*others, "é".encode()]
     del kept
     with pytest.raises(pa.ArrowException):
-        entries_of([np.array([*others, 1], object)])
+        entries_of_each([np.array([*others, 1], object)])
 
 
 @given(VALUES)
