@@ -124,6 +124,7 @@ def echo_feeds(random: np.random.Generator, rows: int, fails: bool) -> list[np.n
     return [number, objects([bytes(random.integers(0, 255, size, np.uint8)) for size in random.integers(0, 60, rows)])]
 
 
+@pytest.mark.slow
 @pytest.mark.soak
 def test_eight_threads_with_a_tenth_of_the_calls_failing(opened: Open) -> None:
     twins = opened("echo")
@@ -256,6 +257,7 @@ def test_devices_are_listed(opened: Open) -> None:
     assert list(devices) == ["CPU:0", "CPU:1"] and min(devices.values()) > 0
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(opened: Open) -> None:
     twins = opened("variables")
     random = np.random.default_rng(1)
