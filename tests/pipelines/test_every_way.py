@@ -51,7 +51,7 @@ def ways(zoo_samples: dict[str, ZooSample]) -> Iterator[Ways]:
 @pytest.fixture(scope="module")
 def bad_criteo(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Criteo rows, 20 of them bad: too few or too many fields, no numbers, numbers out of range, no values."""
-    directory, rows = tmp_path_factory.mktemp("bad"), size(5_000, soak=50_000)
+    directory, rows = tmp_path_factory.mktemp("bad"), size(2_000, soak=50_000)
     (path,) = write_samples(zoo.get("criteo"), str(directory), rows, ("csv",))
     lines = Path(path).read_bytes().splitlines()
     for number in range(BAD_ROWS):
@@ -96,7 +96,7 @@ def run_all(ways: dict[str, list[str]], source: list[str], directory: Path, suff
 def test_files_come_out_the_same_by_every_way(ways: Ways, bad_criteo: str, tmp_path: Path) -> None:
     jobs = run_all(ways("criteo"), [f"--input={bad_criteo}"], tmp_path, ".csv")
     here = jobs[HERE]
-    rows = size(5_000, soak=50_000)
+    rows = size(2_000, soak=50_000)
     assert here.counts | {"failures_by_stage": {}} == {
         "rows_in": rows, "predictions": rows - BAD_ROWS, "failures": BAD_ROWS, "failures_by_stage": {},
     }  # fmt: skip
