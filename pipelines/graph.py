@@ -94,7 +94,9 @@ class WriteBatchFailures(Composite):
 
 def build_streaming(pipeline: beam.Pipeline, plan: StreamingPlan) -> None:
     """Wires a streaming job. It has no Flatten: on a local runner, everything after the source has to be one stage."""
-    read = ReadMessages(plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute)
+    read = ReadMessages(
+        plan.native, plan.subscription, plan.topic, plan.id_label, plan.timestamp_attribute, plan.worker
+    )
     decode = DecodeMessages(plan.messages.decode, plan.max_delivery_attempts, plan.recipe, plan.version)
     decoded = pipeline | "Read" >> read | "Decode" >> decode
     rows = with_inputs_seen(decoded.rows, plan.watched)

@@ -23,6 +23,8 @@ from sluice.pipelines.dataflow.runner import (
     beam_options,
     check_reachable,
     check_streams,
+    is_dataflow,
+    is_here,
     is_local,
     is_started_later,
     loads_model,
@@ -38,6 +40,8 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan_streaming
 from sluice.pipelines.plan.streaming_sinks import FailureSinks
+from sluice.pipelines.portable.kind import is_portable
+from sluice.pipelines.portable.streams import stream_flags
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
 from sluice.pipelines.progress.metric_values import Job, metric_values
@@ -73,17 +77,12 @@ from sluice.transforms.pubsub.resources import check_subscription, create_subscr
 
 _LOG = logging.getLogger(__name__)
 
-# Flags for local jobs only, and for jobs on Dataflow only.
-_LOCALLY = (
-    "max_bundle_messages",
-    "max_bundle_delay_ms",
-    "max_restarts",
-    "health_port",
-    "health_address",
-    "summary_file",
-    "progress",
-)
-_ELSEWHERE = ("id_label", "file_interval_secs")
+# Flags for local jobs only, for those on Dataflow only, and what each place does without.
+_LOCALLY = ("max_restarts", "health_port", "health_address", "summary_file", "progress")
+_BY_NATIVE = ("id_label", "file_interval_secs")
+_ELSEWHERE = ("readers", *_BY_NATIVE)
+_NOT_ON_DATAFLOW = ("max_bundle_messages", "max_bundle_delay_ms", "readers", *_LOCALLY)
+_NOT_ON_FLINK = (*_LOCALLY, *_BY_NATIVE)
 
 # How long an abort may take to return the messages in work, which otherwise come again when their leases end.
 _ABORT_SECS = 2.0
@@ -102,43 +101,59 @@ def run(options: StreamingOptions, beam_flags: list[str], phases: Phases | None 
     if options.report_file:
         check_drawable("--report_file")
     with phases.timed(PLAN):
-        beam = beam_options(beam_flags)
-        check_streams(beam)
+        beam, checkpoint_secs = _beam_options(options, beam_flags)
         check_reachable(options, beam)
-        local = is_local(beam)
-        _check_flags(options, local)
+        local, native = is_local(beam), is_dataflow(beam)
+        _check_flags(options, local, native)
         check_settings(beam)
         check_login(beam)
-        if local:
+        if is_here(beam):
             check_devices(options)
         cloud = beam.view_as(GoogleCloudOptions)
         account = cloud.impersonate_service_account or ""
-        plan = make_tables(plan_streaming(options, not local, cloud.temp_location or "", account))
+        plan = make_tables(plan_streaming(options, native, cloud.temp_location or "", account))
     _LOG.info("Model %s", describe_model(plan.recipe, plan.version))
     _LOG.info("Input %s", plan.subscription or plan.topic)
-    return _run_here(options, plan, beam, phases) if local else _launch(options, plan, beam)
+    if local:
+        return _run_here(options, plan, beam, phases)
+    if native:
+        return _launch(options, plan, beam)
+    from sluice.pipelines.flink import run_on_flink  # other jobs do without Beam's portable runners
+
+    return run_on_flink(options, plan, beam, checkpoint_secs)
 
 
-def _check_flags(options: StreamingOptions, local: bool) -> None:
+def _beam_options(options: StreamingOptions, flags: list[str]) -> tuple[PipelineOptions, float]:
+    """Returns Beam's options, and on Flink the seconds between two checkpoints."""
+    beam = beam_options(flags)
+    check_streams(beam)
+    if not is_portable(beam):
+        return beam, 0.0
+    completed = stream_flags(flags, options.readers)
+    return beam_options(completed.flags), completed.checkpoint_secs
+
+
+def _check_flags(options: StreamingOptions, local: bool, native: bool) -> None:
     """Warns of flags that have no effect on this runner.
 
     Raises:
       UsageError: one of them is there to keep messages from being lost, or asks for a file that would not come.
     """
-    if options.max_delivery_attempts and not local:
+    place = "on a local job" if local else "on Dataflow" if native else "on Flink"
+    if options.max_delivery_attempts and native:
         raise UsageError(
             "--max_delivery_attempts works locally only: Dataflow does not report how often a message was delivered. "
             "Leave it out, and give the subscription a dead-letter policy"
         )
     if options.report_file and not local:
         raise UsageError(
-            "--report_file: a stream on Dataflow goes on after this command, which cannot report on it; leave the flag "
-            "out. Its figures are in the job's metrics, under the names sluice/..."
+            f"--report_file: a stream {place} goes on {'after' if native else 'apart from'} this command, which cannot "
+            "report on it; leave the flag out. Its figures are in the job's metrics, under the names sluice/..."
         )
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
-    for name in _ELSEWHERE if local else _LOCALLY:
+    for name in _ELSEWHERE if local else _NOT_ON_DATAFLOW if native else _NOT_ON_FLINK:
         if getattr(options, name) != defaults[name]:
-            _LOG.warning("--%s has no effect %s", name, "on a local job" if local else "on Dataflow")
+            _LOG.warning("--%s has no effect %s", name, place)
 
 
 def _launch(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions) -> int:

@@ -37,7 +37,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"commands"},
         {"batch", "streaming", "compare"},
         {"managed"},
-        {"segments", "running"},
+        {"segments", "running", "flink"},
         {"report"},
         {"graph", "library", "progress"},
         {"plan", "dataflow"},

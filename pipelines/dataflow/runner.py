@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
@@ -24,6 +24,7 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.portable.checks import check_workers, set_time_limit
 from sluice.pipelines.portable.flags import find_declared
 from sluice.pipelines.portable.kind import full_name, is_portable, is_portable_name, runner_name, works_here
+from sluice.pipelines.portable.streams import check_engine
 
 _View = TypeVar("_View", bound=PipelineOptions)
 
@@ -205,16 +206,14 @@ def check_streams(options: PipelineOptions) -> None:
     """Checks that a streaming job can run on the runner without losing messages.
 
     Raises:
-      UsageError: the runner is neither this process nor Dataflow; or Beam is asked to run a local job in several
-        processes or threads, but a local stream has one reader.
+      UsageError: the runner is neither this process nor Flink nor Dataflow; or Beam is asked to run a local job in
+        several processes or threads, but a local stream has one reader.
     """
     if is_dataflow(options):
         return
     if not is_local(options):
-        raise UsageError(
-            f"--runner {options.view_as(StandardOptions).runner}: a streaming job runs in this process (leave --runner "
-            "out) or on Dataflow; other runners may acknowledge messages before their predictions are written"
-        )
+        check_engine(options)
+        return
     local = options.view_as(DirectOptions)
     if local.direct_running_mode != "in_memory" or local.direct_num_workers not in (None, 0, 1):
         raise UsageError(

@@ -35,12 +35,13 @@ _TITLES = {
     ),
 }
 
-# Flags for jobs that run in this process, or whose end the command waits for.
+# Flags for jobs that run in this process or on Flink, or whose end the command waits for.
 _LOCAL = (
     "max_bundle_messages",
     "max_bundle_delay_ms",
     "max_delivery_attempts",
     "max_restarts",
+    "readers",
     "health_port",
     "health_address",
     "check",

@@ -78,11 +78,11 @@ class StreamingEnds(DeviceFlags, TableFlags):
         metavar="S",
     )
     max_bundle_messages: int = flag(
-        "Locally: write and acknowledge at most so many messages together", 4000, int, group="Run", metavar="N"
+        "Locally and on Flink: write at most so many messages together", 4000, int, group="Run", metavar="N"
     )
     max_bundle_delay_ms: float = flag(
-        "Locally: how long to gather messages before scoring them; -1: 0, or 10,000 with --output, where each bundle "
-        "makes a file",
+        "Locally and on Flink: how long to gather messages before scoring them; -1: 0, or 10,000 with --output, where "
+        "each bundle makes a file",
         -1.0,
         float,
         group="Run",
@@ -92,6 +92,14 @@ class StreamingEnds(DeviceFlags, TableFlags):
         "Locally: how often in a row to retry messages after an error that no row caused; then the job ends with exit "
         "code 1",
         10,
+        int,
+        group="Run",
+        metavar="N",
+    )
+    readers: int = flag(
+        "On Flink: how many readers take messages of the subscription at a time; sets --parallelism to as many, unless "
+        "it is given",
+        1,
         int,
         group="Run",
         metavar="N",
@@ -153,6 +161,7 @@ class StreamingOptions(JobFlags, StreamingEnds):
         check_number(self, "health_port", most=65_535, whole=True)
         _check_address(self.health_address)
         check_number(self, "max_bundle_messages", above=0, whole=True)
+        check_number(self, "readers", above=0, whole=True)
         check_number(self, "model_poll_secs")
         check_number(self, "file_interval_secs")
         self.check_read_paths()

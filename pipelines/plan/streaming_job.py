@@ -33,6 +33,7 @@ from sluice.transforms.core.beam_files import open_binary
 from sluice.transforms.core.file_contents import FileInputs
 from sluice.transforms.core.file_paths import PathRules
 from sluice.transforms.core.observe import Watched
+from sluice.transforms.pubsub.read_worker import WorkerSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +41,13 @@ class StreamingPlan:
     """A streaming job, with every decision taken.
 
     Attributes:
-      native: the runner is not this process: Beam's own Pub/Sub source is used.
+      native: Beam's own Pub/Sub source is used, as on Dataflow.
       version: of the model, as found at launch.
       messages: how messages are decoded, and what each sink holds.
       file_interval_secs: 0: each bundle makes a file.
       contents: inputs of the model that get what is in files; None: there are none.
       watched: the columns that are looked at for a report; None: there is none.
+      worker: how other processes open the subscription; None: it is open in this one, or native.
     """
 
     native: bool
@@ -65,6 +67,7 @@ class StreamingPlan:
     failures: FailureSinks
     contents: FileInputs | None = None
     watched: Watched | None = None
+    worker: WorkerSource | None = None
 
 
 def plan_streaming(

@@ -16,6 +16,8 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.table import STREAMING_INSERTS
 from sluice.pipelines.plan.streaming_job import StreamingPlan, plan_streaming
 from sluice.transforms.pubsub.fused import check_fused
+from sluice.transforms.pubsub.message_source import SourceOptions
+from sluice.transforms.pubsub.read_worker import WorkerSource
 from tests.pipelines.test_graph import labels
 from tests.support.pubsub.streams import every_sink
 from tests.support.saved_models.zoo import ZooSample
@@ -89,6 +91,17 @@ def test_the_local_graph_is_one_stage_behind_the_source(plan: StreamingPlan) -> 
     assert len(holding) == 1, "as Beam's own fusion sees it"
     names = " ".join(transform.unique_name for transform in holding[0].transforms)
     assert all(label in names for label in ["Read/Pull", *BEHIND_THE_SOURCE])
+
+
+@pytest.mark.parametrize("plan", [False], indirect=True)
+def test_on_flink_the_graph_is_the_local_one_with_a_source_that_workers_open(plan: StreamingPlan) -> None:
+    worker = WorkerSource(plan.subscription, SourceOptions(), "/nowhere/job", readers=3)
+    pipeline = make_pipeline(beam_options([]))
+    build_streaming(pipeline, dataclasses.replace(plan, worker=worker))
+    check_fused(pipeline)
+    assert two_deep(pipeline) == [*LOCAL, *BEHIND_THE_SOURCE]
+    urns = {transform.spec.urn for transform in pipeline.to_runner_api().components.transforms.values()}
+    assert "beam:transform:group_by_key:v1" not in urns, "nor between the elements and the source"
 
 
 @pytest.mark.parametrize("plan", [True], indirect=True)

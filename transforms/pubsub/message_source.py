@@ -28,12 +28,14 @@ class SourceOptions:
     Attributes:
       pull_threads: pulls under way at a time.
       lease_secs: how long messages are held at a time.
+      most_in_work: nothing is handed out while so many messages are and are not acknowledged; 0: no limit.
       segment_bundles, segment_secs: after this many bundles with messages, or this long, the next segment takes over.
     """
 
     bundles: BundleOptions = dataclasses.field(default_factory=BundleOptions)
     pull_threads: int = 4
     lease_secs: int = 30
+    most_in_work: int = 0
     segment_bundles: int = 1000
     segment_secs: float = 300.0
 
@@ -67,14 +69,24 @@ class Failed(NamedTuple):
 class Bundle:
     """Messages that go through the pipeline together."""
 
-    def __init__(self, messages: Sequence[Received], began: float, done: "Callable[[Bundle], None]") -> None:
+    def __init__(
+        self,
+        messages: Sequence[Received],
+        began: float,
+        done: "Callable[[Bundle], None]",
+        undone: "Callable[[Bundle], None]",
+    ) -> None:
         self.messages = messages
         self.began = began
-        self._done = done
+        self._done, self._undone = done, undone
 
     def acknowledge(self) -> None:
         """Acknowledges the messages. Call it once every one of them has its prediction or failure written."""
         self._done(self)
+
+    def give_back(self) -> None:
+        """Gives the messages back, unless they have been acknowledged or given back before."""
+        self._undone(self)
 
 
 class Segment:
@@ -214,9 +226,13 @@ class MessageSource:
         """
         self._wait_for_turn(segment)
         self._puller.start()
-        messages = self._buffer.take(lambda: self._puller.lost is not None or self._is_over(segment))
+        if self._is_crowded():  # the runner lets the source wait for its acknowledgements
+            self.pause(self._options.bundles.idle_secs)
+            messages = []
+        else:
+            messages = self._buffer.take(lambda: self._puller.lost is not None or self._is_over(segment))
         with self._lock:
-            bundle = Bundle(messages, self._clock(), self._acknowledge)
+            bundle = Bundle(messages, self._clock(), self._acknowledge, self._give_back_bundle)
             if messages:
                 self._segment_bundles += 1
                 self.stats.bundles += 1
@@ -252,6 +268,10 @@ class MessageSource:
                     del self._tries[old]
         self._give_back(messages)
 
+    def try_again(self) -> None:
+        """Pulls a subscription again that was lost: the cause may be mended."""
+        self._puller.begin_turn()
+
     def hold_back(self, held: bool) -> None:
         """Ceases to pull, or begins again; the time between is none in which it was stuck."""
         with self._lock:
@@ -282,6 +302,14 @@ class MessageSource:
         self._leases.close()
         self._subscription.close(left)
 
+    def give_back_overdue(self, secs: float) -> None:
+        """Gives back the messages of bundles that were handed out longer ago than this."""
+        with self._lock:
+            since = self._clock() - secs
+            overdue = [bundle for bundle in self._in_work.values() if bundle.began < since]
+        for bundle in overdue:
+            bundle.give_back()
+
     def _wait_for_turn(self, segment: Segment) -> None:
         with self._lock:
             if self._current is segment or segment.over:
@@ -300,6 +328,9 @@ class MessageSource:
         self._current = None
         self._puller.begin_turn()
         self._turns.notify_all()
+
+    def _is_crowded(self) -> bool:
+        return bool(self._options.most_in_work) and self.in_work >= self._options.most_in_work
 
     def _is_over(self, segment: Segment) -> bool:
         return self.draining or self._current is not segment or (self._next is not None and self.wants_next)
@@ -322,6 +353,12 @@ class MessageSource:
             self.stats.bundle_secs += self._progressed - bundle.began
         self._leases.acknowledge([message.ack_id for message in bundle.messages])
         self._on_done(bundle.messages)
+
+    def _give_back_bundle(self, bundle: Bundle) -> None:
+        with self._lock:
+            if self._in_work.pop(id(bundle), None) is None:
+                return
+        self._give_back(bundle.messages)
 
     def _give_back(self, messages: Sequence[Received]) -> None:
         self._leases.give_back([message.ack_id for message in messages])

@@ -1,4 +1,4 @@
-"""Pub/Sub messages to RecordBatches: by Beam's own source on Dataflow, by ours (`read_local`) on a local runner."""
+"""Pub/Sub messages to RecordBatches: by Beam's own source on Dataflow, by ours on a local runner and on Flink."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from sluice.transforms.core.messages import message_batch
 from sluice.transforms.pubsub.read_local import BATCH_ROWS, PullMessages
+from sluice.transforms.pubsub.read_worker import PullInWorker, WorkerSource
 
 
 class ReadMessages(beam.PTransform):
@@ -24,6 +25,7 @@ class ReadMessages(beam.PTransform):
       id_label: native only: the attribute that identifies a message; the runner drops duplicates.
       timestamp_attribute: the attribute with the event time, in milliseconds since the epoch or as RFC 3339. Without
         it, or where it holds neither, the event time is the publish time.
+      worker: how other processes open the subscription; None: it is open in this one.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class ReadMessages(beam.PTransform):
         topic: str = "",
         id_label: str = "",
         timestamp_attribute: str = "",
+        worker: WorkerSource | None = None,
     ) -> None:
         super().__init__()
         self._native = native
@@ -40,8 +43,13 @@ class ReadMessages(beam.PTransform):
         self._topic = topic
         self._id_label = id_label
         self._timestamp_attribute = timestamp_attribute
+        self._worker = worker
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
+        if self._worker is not None:
+            elements = beam.Create(self._worker.elements, reshuffle=False)  # a shuffle would be a stage of its own
+            pull_there = PullInWorker(self._worker, self._timestamp_attribute)
+            return pbegin | "Source" >> elements | "Pull" >> beam.ParDo(pull_there)
         if not self._native:
             pull = PullMessages(self._subscription, self._timestamp_attribute)
             return pbegin | "Source" >> beam.Create([self._subscription]) | "Pull" >> beam.ParDo(pull)

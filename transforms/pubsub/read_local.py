@@ -34,7 +34,7 @@ from sluice.transforms.pubsub.subscription import Received, Subscription
 BATCH_ROWS = 1024
 _FOREVER = 1 << 62
 # How long after younger messages of a topic one may arrive without being late for a window.
-_SLACK_SECS = 10.0
+SLACK_SECS = 10.0
 
 _SOURCES: dict[str, MessageSource] = {}
 _sources_lock = threading.Lock()
@@ -126,8 +126,8 @@ class _Endless(RestrictionProvider):
         """Nothing is left to do for a pipeline that drains."""
 
 
-_TRACKER = beam.DoFn.RestrictionParam(_Endless())
-_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
+TRACKER = beam.DoFn.RestrictionParam(_Endless())
+WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
 
 
 class Finalizer(Protocol):
@@ -147,7 +147,7 @@ class PullMessages(beam.DoFn):
     def __init__(self, source: str, timestamp_attribute: str) -> None:
         self._source = source
         self._timestamp_attribute = timestamp_attribute
-        self._clock = EventClock(_SLACK_SECS)
+        self._clock = EventClock(SLACK_SECS)
         self._gauged = -math.inf
 
     def setup(self) -> None:
@@ -159,8 +159,8 @@ class PullMessages(beam.DoFn):
         self,
         element: str,
         finalizer: Finalizer = beam.DoFn.BundleFinalizerParam,
-        tracker: RestrictionTrackerView = _TRACKER,
-        watermark: ManualWatermarkEstimator = _WATERMARK,
+        tracker: RestrictionTrackerView = TRACKER,
+        watermark: ManualWatermarkEstimator = WATERMARK,
     ) -> Iterator[WindowedValue]:
         source = _SOURCES[self._source]
         restriction = tracker.current_restriction()
@@ -175,16 +175,11 @@ class PullMessages(beam.DoFn):
             self._report(source)
             finalizer.register(bundle.acknowledge)
         yield from self._batches(source.name, bundle.messages)
-        found = self._clock.watermark(time.time())
-        if found is not None:
-            watermark.set_watermark(Timestamp(found))
+        advance(watermark, self._clock.watermark(time.time()))
         tracker.defer_remainder()
 
     def _report(self, source: MessageSource) -> None:
-        """Counts what the threads of the source could not count themselves: Beam would lose it."""
-        failed = source.take_failed()
-        metrics.count(metrics.LEASE_EXTENSIONS_FAILED, failed.extensions)
-        metrics.count(metrics.ACKNOWLEDGEMENTS_FAILED, failed.acknowledgements)
+        count_failed(source)
         if time.monotonic() - self._gauged >= metrics.GAUGE_SECS:
             self._gauged = time.monotonic()
             oldest = source.oldest_publish_time()
@@ -197,8 +192,29 @@ class PullMessages(beam.DoFn):
         for start in range(0, len(messages), BATCH_ROWS):
             batch = to_batch(source, messages[start : start + BATCH_ROWS], self._timestamp_attribute)
             oldest = Timestamp(micros=int(times_us(batch, EVENT_TIME).min()))
-            self._clock.observe(oldest.micros / 1e6, time.time())
+            self._observe(oldest.micros / 1e6, time.time())
             yield WindowedValue(batch, oldest, (GlobalWindow(),))
+
+    def _observe(self, oldest: float, now: float) -> None:
+        self._clock.observe(oldest, now)
+
+
+def count_failed(source: MessageSource) -> None:
+    """Counts what the threads of a source could not count themselves: Beam would lose it."""
+    failed = source.take_failed()
+    metrics.count(metrics.LEASE_EXTENSIONS_FAILED, failed.extensions)
+    metrics.count(metrics.ACKNOWLEDGEMENTS_FAILED, failed.acknowledgements)
+
+
+def advance(watermark: ManualWatermarkEstimator, found: float | None) -> None:
+    """Sets a watermark, in seconds since the epoch, unless it is not known, or the runner has a later one already.
+
+    A runner that keeps several instances of a DoFn hands the restriction from one to another, with its watermark; a
+    source that was opened anew has seen fewer messages. Beam raises where a watermark goes back.
+    """
+    now = watermark.current_watermark()
+    if found is not None and (now is None or Timestamp(found) > now):
+        watermark.set_watermark(Timestamp(found))
 
 
 def to_batch(source: str, messages: Sequence[Received], timestamp_attribute: str = "") -> pa.RecordBatch:

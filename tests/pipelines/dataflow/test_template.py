@@ -47,8 +47,15 @@ WAITED_FOR = {"summary_file", "report_file", "progress", "log_format"}
 # The launcher of a template cannot wait for a managed job.
 MANAGED = {field.name for field in dataclasses.fields(VertexFlags)}
 CHECKED = {"check"}
-LOCAL = {"max_bundle_messages", "max_bundle_delay_ms", "max_delivery_attempts", "max_restarts", "health_port",
-         "health_address"}  # fmt: skip
+LOCAL = {
+    "max_bundle_messages",
+    "max_bundle_delay_ms",
+    "max_delivery_attempts",
+    "readers",
+    "max_restarts",
+    "health_port",
+    "health_address",
+}
 # https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata
 PARAM_TYPES = {"TEXT", "GCS_READ_FILE", "GCS_WRITE_FILE", "PUBSUB_TOPIC", "PUBSUB_SUBSCRIPTION", "BIGQUERY_TABLE"}
 PARAM_TYPES |= {"BOOLEAN", "ENUM", "NUMBER"}

@@ -28,6 +28,14 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
     return printed[-1]
 
 
+FLINK = {
+    "runner": "flink",
+    "environment_type": "EXTERNAL",
+    "environment_config": "127.0.0.1:1",
+    "temp_location": "/tmp",
+}
+
+
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
@@ -51,7 +59,14 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
         ({"signature": "nosuch"}, "nosuch"),
         ({"nosuch_flag": "1"}, "neither Sluice nor Beam has such a flag"),
         ({"runner": "BundleBasedDirectRunner"}, "runs in this process"),
-        ({"runner": "prism"}, "runs in this process"),
+        ({"runner": "prism"}, "Prism loses messages behind a shuffle"),
+        (
+            {**FLINK, "temp_location": ""},
+            "--temp_location is missing: give a directory that this machine and all",
+        ),
+        ({**FLINK, "temp_location": "tmp"}, "--temp_location tmp: give a directory"),
+        ({**FLINK, "checkpointing_interval": "0"}, "Flink acknowledges messages after a checkpoint"),
+        ({**FLINK, "report_file": "r.html"}, "a stream on Flink goes on apart from this command"),
         ({"direct_running_mode": "multi_processing"}, "one process"),
         ({"direct_num_workers": "4"}, "one process"),
         ({"device": "GPU:7"}, "--device GPU:7: TensorFlow has no such device here; it has CPU:0"),

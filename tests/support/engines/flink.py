@@ -41,6 +41,10 @@ _TASK_MANAGER = {
     "taskmanager.memory.managed.size": "64m",
     "taskmanager.memory.network.min": "192m",
     "taskmanager.memory.network.max": "192m",
+    "taskmanager.memory.jvm-metaspace.size": "256m",
+    "taskmanager.memory.jvm-overhead.min": "192m",
+    "taskmanager.memory.jvm-overhead.max": "192m",
+    "taskmanager.memory.process.size": "1400m",
 }
 
 

@@ -333,3 +333,33 @@ def test_what_is_left_is_told_to_the_subscription(published: int, taken: int, le
             while source.stats.pulled < published:
                 threading.Event().wait(0.001)
     assert subscription.left == left
+
+
+def test_nothing_is_handed_out_while_too_much_waits_to_be_acknowledged() -> None:
+    subscription = MemorySubscription()
+    with opened(subscription, SourceOptions(QUICK, pull_threads=1, most_in_work=20)) as source:
+        subscription.publish([b"x"] * 50)
+        bundles = take_all(source, 20)
+        full = source.take(FIRST)
+        assert full is not None
+        assert full.messages == []
+        bundles.pop().acknowledge()
+        assert take(source).messages
+
+
+def test_a_bundle_that_the_runner_has_lost_is_given_back_once() -> None:
+    now = [0.0]
+    subscription = MemorySubscription()
+    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1), clock=lambda: now[0])
+    with contextlib.closing(source):
+        subscription.publish([b"a"])
+        bundle = take(source)
+        source.give_back_overdue(60.0)
+        assert source.in_work == 1
+        now[0] = 61.0
+        source.give_back_overdue(60.0)
+        assert subscription.returned == ["0"]
+        bundle.give_back()
+        bundle.acknowledge()
+        assert subscription.returned == ["0"]
+        assert (source.stats.returned, source.stats.acknowledged) == (1, 0)

@@ -1,0 +1,190 @@
+"""Runs a stream on Flink: gives the job to the job server, follows it, and ends it once its readers are drained.
+
+Workers read the subscription themselves (transforms.pubsub.read_worker). A file asks them to drain. When nothing is in
+work any more, the job is cancelled: Flink's own drain waits for a source that has ended, and cancelling loses nothing
+then, as it never does, since messages that are not acknowledged come again.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+import sys
+import tempfile
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+
+from sluice.models.errors import TooManyFailures, UsageError
+from sluice.pipelines.dataflow.defaults import job_name
+from sluice.pipelines.dataflow.runner import make_pipeline
+from sluice.pipelines.graph import build_streaming
+from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.plan.model import without_account
+from sluice.pipelines.plan.streaming_job import StreamingPlan
+from sluice.pipelines.portable.flink_rest import cancel_jobs, master_of
+from sluice.pipelines.portable.follow_stream import End, StreamJob
+from sluice.pipelines.portable.kind import works_here
+from sluice.pipelines.portable.words import in_words
+from sluice.pipelines.progress.outcome import (
+    EXIT_FAILED,
+    EXIT_FAILURES,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    error_text,
+    failure_text,
+    reason,
+)
+from sluice.transforms.core.failures import FULL
+from sluice.transforms.pubsub.clients import subscriber
+from sluice.transforms.pubsub.fused import check_fused
+from sluice.transforms.pubsub.google_subscription import GoogleSubscription
+from sluice.transforms.pubsub.message_buffer import BundleOptions
+from sluice.transforms.pubsub.message_source import SourceOptions
+from sluice.transforms.pubsub.read_worker import HOLD_SECS, WorkerSource, close_here
+from sluice.transforms.pubsub.reader_files import ReaderFiles
+from sluice.transforms.pubsub.resources import check_subscription, create_subscription
+
+_LOG = logging.getLogger(__name__)
+
+# So many messages of a process may wait for a checkpoint: some ten seconds' worth.
+_MOST_IN_WORK = 100_000
+# A message is finished when its bundle is, and then a checkpoint. A drain may take some of both.
+_DRAIN_CHECKPOINTS, _DRAIN_SECS = 20, 120.0
+# How long Flink may take to end a job.
+_END_SECS = 60.0
+
+_EXITS = {End.DRAINED: EXIT_OK, End.LATE: EXIT_FAILED, End.ABORTED: EXIT_INTERRUPTED}
+
+
+def run_on_flink(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions, checkpoint_secs: float) -> int:
+    """Runs a stream until it is drained; returns the exit code.
+
+    Args:
+      beam: with the flags of pipelines.portable.streams.stream_flags.
+
+    Raises:
+      UsageError: the subscription cannot be read, or workers would not hear of a drain.
+    """
+    google = beam.view_as(GoogleCloudOptions)
+    google.job_name = google.job_name or job_name(plan.recipe.spec, streaming=True)
+    beam.view_as(StandardOptions).streaming = True
+    directory = _directory(beam)
+    plan = _with_source(options, plan, directory, checkpoint_secs)
+    files, drain_secs = ReaderFiles(directory), max(_DRAIN_SECS, _DRAIN_CHECKPOINTS * checkpoint_secs)
+    try:
+        return _run(options, plan, beam, files, drain_secs)
+    finally:
+        close_here(directory)
+        files.clear()
+        if "://" not in directory:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _directory(beam: PipelineOptions) -> str:
+    """Returns the directory of the job's reader files.
+
+    Raises:
+      UsageError: the workers are elsewhere, and no directory is named that they and this process reach.
+    """
+    google = beam.view_as(GoogleCloudOptions)
+    temp = google.temp_location or ""
+    if not temp and works_here(beam):
+        return tempfile.mkdtemp(prefix="sluice-")
+    if not temp or ("://" not in temp and not temp.startswith("/")):
+        raise UsageError(
+            f"--temp_location {temp or 'is missing'}: give a directory that this machine and all workers reach, a URI "
+            "or an absolute path; by a file there the readers of a stream hear that they are to drain"
+        )
+    return f"{temp.rstrip('/')}/{google.job_name}"
+
+
+def _with_source(
+    options: StreamingOptions, plan: StreamingPlan, directory: str, checkpoint_secs: float
+) -> StreamingPlan:
+    """Returns the plan with a source for workers, completed by what the subscription says."""
+    client = subscriber()
+    try:
+        if plan.subscription:
+            allowed = check_subscription(client, plan.subscription, (plan.output_topic, plan.failures.topic))
+            attempts = plan.max_delivery_attempts or max(0, allowed - 1)
+            plan = dataclasses.replace(plan, max_delivery_attempts=attempts)
+        else:
+            plan = dataclasses.replace(plan, subscription=create_subscription(client, plan.topic))
+    finally:
+        client.close()
+    bundles = BundleOptions(max_messages=options.max_bundle_messages, gather_secs=options.bundle_delay_ms / 1000)
+    source = WorkerSource(
+        plan.subscription,
+        SourceOptions(bundles, most_in_work=_MOST_IN_WORK),
+        directory,
+        options.readers,
+        hold_secs=max(HOLD_SECS, _DRAIN_CHECKPOINTS * checkpoint_secs),
+    )
+    return dataclasses.replace(plan, worker=source, recipe=without_account(plan.recipe))
+
+
+def _run(
+    options: StreamingOptions, plan: StreamingPlan, beam: PipelineOptions, files: ReaderFiles, drain_secs: float
+) -> int:
+    private = options.failure_payload != FULL
+    master, name = master_of(beam), beam.view_as(GoogleCloudOptions).job_name  # Beam changes some options
+    pipeline = make_pipeline(beam)
+    build_streaming(pipeline, plan)
+    check_fused(pipeline)
+    job: StreamJob | None = None
+    try:
+        result = pipeline.run()
+        _say(f"the job {name} is with Flink; waiting for its workers")
+        job = StreamJob(result, files, drain_secs, _say)
+        end = job.follow()
+        _finish(job, master, name)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
+        _say(_figures(job))
+        _close_subscription(plan, left=True)
+        return _failed(in_words(error), private)
+    done = _figures(job)
+    _close_subscription(plan, left=end is not End.DRAINED)
+    _say(f"{end.value}: {done}")
+    return _EXITS[end]
+
+
+def _finish(job: StreamJob, master: str, name: str) -> None:
+    """Ends the job where it runs. Does not fail: its readers have ended, so that it does nothing more."""
+    if not master:
+        with contextlib.suppress(Exception):
+            job.cancel()
+        _LOG.info("A Flink cluster may still show the job %s, which does nothing more; cancel it there", name)
+        return
+    try:
+        cancel_jobs(master, name)
+    except (OSError, ValueError) as error:
+        _LOG.warning("Flink at %s cannot cancel the job %s, which does nothing more: %s", master, name, error)
+        return
+    if not job.ended.wait(_END_SECS):
+        _LOG.warning("The job %s has not ended in %.0f s", name, _END_SECS)
+
+
+def _figures(job: StreamJob | None) -> str:
+    reports = list(job.reports.values()) if job else []
+    acknowledged, returned = (sum(getattr(each, name) for each in reports) for name in ("acknowledged", "returned"))
+    return f"{acknowledged:,} messages are done, and {returned:,} were given back, by {len(reports)} worker(s)"
+
+
+def _close_subscription(plan: StreamingPlan, left: bool) -> None:
+    """Deletes the subscription that was made for the job, unless messages are left in it."""
+    if plan.topic:
+        GoogleSubscription(subscriber(), plan.subscription, temporary=True).close(int(left))
+
+
+def _failed(error: BaseException, private: bool) -> int:
+    if TooManyFailures.__name__ in error_text(error):
+        _say(f"the job ends, and acknowledged nothing of this: {reason(error, private)}")
+        return EXIT_FAILURES
+    _say(f"the job failed; messages that were not acknowledged come again: {failure_text(error, private)}")
+    return EXIT_FAILED
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"sluice: {text}\n")
