@@ -16,6 +16,8 @@ _WORDS = {
     grpc.StatusCode.UNAUTHENTICATED: "it asks for credentials",
     grpc.StatusCode.PERMISSION_DENIED: "it does not permit the call",
 }
+# The last line of what Beam's runners of Python and of Java say of a worker whose connection has ended.
+_WORKER_LOST = re.compile(r"^grpc\.RpcError\s*\Z|io\.grpc\.Status(Runtime)?Exception: (CANCELLED|UNAVAILABLE)\b", re.M)
 # What a stack trace begins each of its lines with.
 _FRAME = re.compile(r"\s+at |\s*File \"|\s*\.\.\. \d+ more")
 
@@ -32,11 +34,13 @@ def grpc_words(error: grpc.RpcError) -> str:
 
 
 def in_words(error: BaseException) -> BaseException:
-    """Returns an error in words where it is gRPC's; others as they are."""
+    """Returns an error in words where it is gRPC's, here or between a runner and a worker; others as they are."""
     if isinstance(error, grpc.FutureTimeoutError):
         told = SluiceError("the job server does not answer")
     elif isinstance(error, grpc.RpcError):
         told = SluiceError(f"the job server failed: {grpc_words(error)}")
+    elif isinstance(error, RuntimeError) and _WORKER_LOST.search(str(error)):
+        told = SluiceError("a worker has died, or cannot be reached any more; its log, or the machine's, says why")
     else:
         return error
     told.__cause__ = error

@@ -106,6 +106,8 @@ def test_ctrl_c_cancels_the_job(
     assert not list(tmp_path.glob("out-*")) and not list(tmp_path.glob(".sluice*"))
 
 
+# Beam's runner tells of it in threads, too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_killed_worker_fails_the_job(
     command: list[str], service: JobService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

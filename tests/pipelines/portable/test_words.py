@@ -28,3 +28,14 @@ def test_other_errors_stay_as_they_are() -> None:
     error = RuntimeError("no")
     assert in_words(error) is error
     assert str(in_words(grpc.FutureTimeoutError())) == "the job server does not answer"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Traceback (most recent call last):\n  File "x.py", line 1, in f\n    raise rpc_error\ngrpc.RpcError\n',
+        "java.lang.X: y\nCaused by: io.grpc.StatusRuntimeException: CANCELLED: client\n\tat a.B(C.java:1)",
+    ],
+)
+def test_a_worker_that_died_is_told(text: str) -> None:
+    assert str(in_words(RuntimeError(text))).startswith("a worker has died, or cannot be reached any more")

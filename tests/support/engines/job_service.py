@@ -92,7 +92,8 @@ def worker_pool(run: Callable[[str, str], None]) -> Iterator[str]:
     Args:
       run: `(address of the runner, ID of the worker)`, a function at a module's top level: the work of a worker.
     """
-    server, pool = grpc.server(shared_unbounded_instance()), _Pool(run)
+    pings = [("grpc.http2.max_pings_without_data", 0), ("grpc.http2.max_ping_strikes", 0)]  # clients ping at will
+    server, pool = grpc.server(shared_unbounded_instance(), options=pings), _Pool(run)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     port = server.add_insecure_port("localhost:0")
     server.start()
