@@ -171,6 +171,7 @@ def run_and_kill(pubsub: Pubsub, criteo: ZooSample, cluster: flink.Cluster, pids
         code = job.drain()
         drained = job.log()
     with launched(flags) as rest:  # what the drain left unread
+        rest.wait_for("the stream runs")
         outcomes.wait_for(COUNT, rest)
         assert rest.drain() == 0
     assert code == 0, drained
