@@ -26,9 +26,9 @@ from sluice.transforms.predict.transform import Predict
 from sluice.transforms.pubsub.decode_messages import DecodeMessages
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.message_attributes import messages_of
-from sluice.transforms.pubsub.message_source import SourceOptions
 from sluice.transforms.pubsub.read import ReadMessages
 from sluice.transforms.pubsub.read_local import close_source, open_source
+from sluice.transforms.pubsub.source_parts import SourceOptions
 from tests.support.pubsub.memory_subscription import MemorySubscription
 
 _NAME = "projects/benchmark/subscriptions/memory"

@@ -28,7 +28,7 @@ from benchmarks.streaming_jobs import (
     wait_for,
 )
 from sluice.pipelines.progress.latency_report import quantiles_ms
-from sluice.transforms.pubsub.message_source import SourceOptions
+from sluice.transforms.pubsub.source_parts import SourceOptions
 from tests.support.pubsub.streams import Ends, ProcessJob, make_ends
 from tests.support.servers import Pubsub
 

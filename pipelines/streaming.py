@@ -71,9 +71,10 @@ from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 from sluice.transforms.pubsub.message_buffer import BundleOptions
-from sluice.transforms.pubsub.message_source import MessageSource, SourceOptions
+from sluice.transforms.pubsub.message_source import MessageSource
 from sluice.transforms.pubsub.read_local import close_source, open_source
 from sluice.transforms.pubsub.resources import check_subscription, create_subscription
+from sluice.transforms.pubsub.source_parts import SourceOptions
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,6 +8,8 @@ It is also cut when the server says that it is overloaded, or when most calls do
 import math
 import statistics
 
+from sluice.models.errors import CallError, Overloaded, Unavailable
+
 # How many times longer than alone a call may take, by whether it is full. Full calls: enough that the server always has
 # a next one waiting. Others: less, because with fewer calls in flight more rows go together, at a lower cost a row.
 _TOLERANCE = {True: 2.0, False: 1.4}
@@ -91,6 +93,15 @@ class InFlightLimit:
     def on_refusal(self) -> None:
         """Notes that a call ended with an error that says nothing about the load."""
         self._counts()
+
+    def on_error(self, error: CallError, active: int) -> None:
+        """Notes that a call ended with this error."""
+        if isinstance(error, Overloaded) and not error.is_unsent:
+            self.on_overload(active)
+        elif isinstance(error, Unavailable) and not error.is_unsent:
+            self.on_failure(active)
+        else:  # nothing has met the server, or it has answered
+            self.on_refusal()
 
     def _counts(self) -> bool:
         """Whether the end of this call counts; called once for each call."""

@@ -18,10 +18,10 @@ from sluice.models.batching.options import FAIL, SchedulerOptions
 from sluice.models.batching.padding import Padding
 from sluice.models.batching.proof import Proof
 from sluice.models.batching.retry import Retry, backoffs
-from sluice.models.batching.tickets import CallStats, Segment, Ticket, check_wanted, complete, score
+from sluice.models.batching.tickets import CallStats, Segment, Ticket, check_wanted, complete, note_start, score
 from sluice.models.batching.waiting import Waiting
 from sluice.models.batching.watchdog import Watchdog
-from sluice.models.errors import BatchTooLarge, CallError, Cancelled, Overloaded, Refused, Unavailable
+from sluice.models.errors import BatchTooLarge, CallError, Cancelled, Refused, Unavailable
 from sluice.models.interface import LocalModel, Model, Outputs, check_outputs
 from sluice.models.tensors.binding import Feeds
 
@@ -249,10 +249,7 @@ class Scheduler:
     def _score(self, segments: list[Segment], watchdog: Watchdog[Outputs]) -> list[list[Outcome]]:
         """Calls the model on the rows of all segments; returns the outcomes of each segment."""
         calls: list[CallStats] = []
-        started = self._clock()
-        for segment in segments:
-            if segment.ticket.started is None:
-                segment.ticket.started = started
+        note_start(segments, self._clock())
         raised = (Unavailable, Refused) if self.options.on_unavailable == FAIL else ()
         isolation = Isolation(
             lambda part: self._call(part, calls, watchdog, segments),
@@ -310,7 +307,7 @@ class Scheduler:
             outputs = self._invoke(feeds, watchdog)
         except CallError as error:
             with self._lock:
-                self._note_error(error)
+                self._limit.on_error(error, self._active)
             raise
         secs = self._clock() - started
         with self._lock:
@@ -328,16 +325,6 @@ class Scheduler:
         """Calls the model with a row that has passed before, as long as the rows are wanted for which it is called."""
         check_wanted(segments)
         return self._invoke(feeds, watchdog)
-
-    def _note_error(self, error: CallError) -> None:
-        if error.is_unsent:  # nothing has met the server
-            self._limit.on_refusal()
-        elif isinstance(error, Overloaded):
-            self._limit.on_overload(self._active)
-        elif isinstance(error, Unavailable):
-            self._limit.on_failure(self._active)
-        else:
-            self._limit.on_refusal()
 
     def _lower_ceiling(self, error: BatchTooLarge, passes: Feeds) -> None:
         with self._lock:

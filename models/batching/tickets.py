@@ -133,6 +133,13 @@ def complete(ticket: Ticket) -> None:
     ticket.future.set_result(prediction)
 
 
+def note_start(segments: Sequence[Segment], now: float) -> None:
+    """Notes when the first rows of each request go into a call."""
+    for segment in segments:
+        if segment.ticket.started is None:
+            segment.ticket.started = now
+
+
 def score(segments: Sequence[Segment], run: Callable[[Feeds], list[Outcome]]) -> list[list[Outcome]]:
     """Returns the outcomes of each segment, from one run of all their rows. What it raises is the outcome of all."""
     result: SluiceError | RowFailure

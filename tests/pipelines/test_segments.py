@@ -9,7 +9,8 @@ import pytest
 from sluice.models.errors import ModelHangs, ModelLost, NonePassed, TooManyFailures, Unavailable
 from sluice.pipelines.segments import backoffs, run_segments
 from sluice.transforms.pubsub.message_buffer import BundleOptions
-from sluice.transforms.pubsub.message_source import MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.message_source import MessageSource
+from sluice.transforms.pubsub.source_parts import Segment, SourceOptions
 from tests.support.pubsub.memory_subscription import MemorySubscription
 from tests.support.pubsub.streams import wait_until
 

@@ -16,8 +16,8 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.table import STREAMING_INSERTS
 from sluice.pipelines.plan.streaming_job import StreamingPlan, plan_streaming
 from sluice.transforms.pubsub.fused import check_fused
-from sluice.transforms.pubsub.message_source import SourceOptions
 from sluice.transforms.pubsub.read_worker import WorkerSource
+from sluice.transforms.pubsub.source_parts import SourceOptions
 from tests.pipelines.test_graph import labels
 from tests.support.pubsub.streams import every_sink
 from tests.support.saved_models.zoo import ZooSample

@@ -27,7 +27,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sluice.models.reserved import EVENT_TIME
 from sluice.transforms.core import metrics
 from sluice.transforms.core.messages import message_batch, parse_time, times_us
-from sluice.transforms.pubsub.message_source import MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.message_source import MessageSource
+from sluice.transforms.pubsub.source_parts import Segment, SourceOptions
 from sluice.transforms.pubsub.subscription import Received, Subscription
 
 # A bundle is cut into batches of this many rows, so that the model works on one while the next is decoded.

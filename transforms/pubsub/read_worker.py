@@ -23,7 +23,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from sluice.transforms.core import metrics
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
-from sluice.transforms.pubsub.message_source import Bundle, MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.message_source import MessageSource
 from sluice.transforms.pubsub.read_local import (
     SLACK_SECS,
     TRACKER,
@@ -35,6 +35,7 @@ from sluice.transforms.pubsub.read_local import (
     count_failed,
 )
 from sluice.transforms.pubsub.reader_files import ReaderFiles, Report
+from sluice.transforms.pubsub.source_parts import Bundle, Segment, SourceOptions
 from sluice.transforms.pubsub.subscription import Subscription, SubscriptionLost
 
 _LOG = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from sluice.pipelines.progress.metric_values import Buckets, Job, Value, buckets
 from sluice.pipelines.progress.prometheus import MetricsPage
 from sluice.pipelines.progress.stream_stats import StreamStats
 from sluice.transforms.core import metrics
-from sluice.transforms.pubsub.message_source import Stats
+from sluice.transforms.pubsub.source_parts import Stats
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import FakeSource, received
 

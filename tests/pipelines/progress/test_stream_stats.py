@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
-from sluice.transforms.pubsub.message_source import Stats
+from sluice.transforms.pubsub.source_parts import Stats
 from tests.support.fakes import FakeClock
 from tests.support.pubsub.fakes_stream import FIGURES, NOTHING, FakeSource, received
 

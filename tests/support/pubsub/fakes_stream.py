@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from sluice.pipelines.progress.stream_stats import StreamFigures
-from sluice.transforms.pubsub.message_source import Stats
+from sluice.transforms.pubsub.source_parts import Stats
 from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.transforms.pubsub.message_buffer import BundleOptions
-from sluice.transforms.pubsub.message_source import Bundle, MessageSource, Segment, SourceOptions
+from sluice.transforms.pubsub.message_source import MessageSource
+from sluice.transforms.pubsub.source_parts import Bundle, Segment, SourceOptions
 from sluice.transforms.pubsub.subscription import Received, SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription

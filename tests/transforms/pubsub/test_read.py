@@ -26,9 +26,10 @@ from sluice.models.reserved import (
 )
 from sluice.transforms.core.messages import MESSAGE_SCHEMA, parse_time, times_us
 from sluice.transforms.pubsub.message_buffer import BundleOptions
-from sluice.transforms.pubsub.message_source import MessageSource, SourceOptions
+from sluice.transforms.pubsub.message_source import MessageSource
 from sluice.transforms.pubsub.read import ReadMessages, _Gather
 from sluice.transforms.pubsub.read_local import close_source, open_source, to_batch
+from sluice.transforms.pubsub.source_parts import SourceOptions
 from sluice.transforms.pubsub.subscription import Received
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription

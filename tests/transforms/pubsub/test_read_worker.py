@@ -17,11 +17,11 @@ from apache_beam.utils.timestamp import Timestamp
 
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.pubsub.message_buffer import BundleOptions
-from sluice.transforms.pubsub.message_source import SourceOptions
 from sluice.transforms.pubsub.read import ReadMessages
 from sluice.transforms.pubsub.read_local import advance
 from sluice.transforms.pubsub.read_worker import PullInWorker, WorkerSource, close_here, open_here
 from sluice.transforms.pubsub.reader_files import ReaderFiles
+from sluice.transforms.pubsub.source_parts import SourceOptions
 from sluice.transforms.pubsub.subscription import SubscriptionLost
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.pubsub.memory_subscription import MemorySubscription

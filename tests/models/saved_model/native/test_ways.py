@@ -87,7 +87,7 @@ from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.streaming_job import plan_streaming
 from sluice.pipelines.streaming import _segment
 from sluice.transforms.pubsub.message_buffer import BundleOptions
-from sluice.transforms.pubsub.message_source import SourceOptions
+from sluice.transforms.pubsub.source_parts import SourceOptions
 from sluice.transforms.pubsub.read_local import close_source, open_source
 from tests.support.pubsub.memory_subscription import MemorySubscription
 name, output = "projects/project/subscriptions/memory", ROWS + ".streamed.jsonl"
