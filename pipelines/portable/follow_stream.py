@@ -16,8 +16,10 @@ from collections.abc import Callable
 from types import FrameType
 
 import grpc
+from apache_beam.portability.api import beam_job_api_pb2 as api
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
+from sluice.pipelines.logs import line_of
 from sluice.pipelines.portable.follow import JobCancelled, JobServerLost, Wait
 from sluice.pipelines.portable.words import grpc_words
 from sluice.pipelines.signals import handling
@@ -30,6 +32,7 @@ _LOOK_SECS = 1.0
 _GONE_SECS = 30.0
 # A job whose job server is lost, and whose readers are gone for so long, is lost.
 _LOST_SECS = 120.0
+_CALL_SECS = 10.0
 
 
 class End(enum.Enum):
@@ -44,6 +47,7 @@ class StreamJob:
     """A stream on Flink, from its submission to its end.
 
     Args:
+      submit: gives the job to the job server. Signals count from then on: what they ask for is done once it has it.
       drain_secs: how long a drain may take.
       say: prints a line.
       wait: `(event, seconds) -> whether it is set`.
@@ -55,7 +59,7 @@ class StreamJob:
 
     def __init__(
         self,
-        result: PipelineResult,
+        submit: Callable[[], PipelineResult],
         files: ReaderFiles,
         drain_secs: float,
         say: Callable[[str], object],
@@ -64,14 +68,15 @@ class StreamJob:
     ) -> None:
         self.reports: dict[str, Report] = {}
         self.ended = threading.Event()
-        self._result, self._files, self._drain_secs = result, files, drain_secs
+        self._submit, self._files, self._drain_secs = submit, files, drain_secs
+        self._result: PipelineResult | None = None
         self._say, self._clock, self._wait = say, clock, wait
         self._heard: dict[str, float] = {}  # when a reader's beat last changed
-        self._began = self._last_heard = clock()
+        self._last_heard = clock()
         self._error: Exception | None = None
         self._signals = 0
         self._draining_since: float | None = None
-        self._server_lost = self._told_gone = False
+        self._asked = self._told_away = self._server_lost = self._told_gone = False
         self._never = threading.Event()
 
     def follow(self) -> End:
@@ -79,10 +84,12 @@ class StreamJob:
 
         Raises:
           JobCancelled, JobServerLost: see there.
+          KeyboardInterrupt: a second signal came before the job server had the job.
           Exception: the job failed.
         """
         with handling(self._interrupt, signal.SIGINT, signal.SIGTERM):
-            threading.Thread(target=self._wait_for_end, name="sluice-portable-job", daemon=True).start()
+            self._result = result = self._submit()
+            threading.Thread(target=self._wait_for_end, args=(result,), name="sluice-portable-job", daemon=True).start()
             while True:
                 over = self._wait(self._never if self._server_lost else self.ended, _LOOK_SECS) or self._server_lost
                 self._look()
@@ -98,11 +105,17 @@ class StreamJob:
         Raises:
           Exception: it cannot be reached.
         """
-        self._result.cancel()
+        if self._result is None:
+            return
+        call, request = self._result._job_service.Cancel, api.CancelJobRequest(job_id=self._result._job_id)
+        if isinstance(call, grpc.UnaryUnaryMultiCallable):
+            call(request, timeout=_CALL_SECS)
+        else:
+            call(request)
 
-    def _wait_for_end(self) -> None:
+    def _wait_for_end(self, result: PipelineResult) -> None:
         try:
-            self._result.wait_until_finish()
+            result.wait_until_finish()
         except Exception as error:  # noqa: BLE001  it is told by the main thread, which signals reach
             self._error = error
         self.ended.set()
@@ -116,7 +129,7 @@ class StreamJob:
             if self._clock() - self._last_heard > _LOST_SECS:
                 raise JobServerLost("the job server is lost, and no reader of the job reports") from self._error
             return
-        if self._result._state == PipelineState.CANCELLED:
+        if self._result is not None and self._result._state == PipelineState.CANCELLED:
             raise JobCancelled("the job was cancelled where it runs; messages that were in work come again")
         raise self._error or RuntimeError("the job ended by itself")
 
@@ -124,18 +137,30 @@ class StreamJob:
         """Asks for a drain once the user wants one; returns the end, if it has come."""
         if self._signals > 1:
             return End.ABORTED
-        if self._signals and self._draining_since is None:
-            self._files.ask_to_drain()
-            self._draining_since = self._clock()
+        if self._signals and not self._asked:
+            self._ask()
         if self._is_drained():
             return End.DRAINED
         if self._draining_since is not None and self._clock() - self._draining_since > self._drain_secs:
             return End.LATE
         return None
 
+    def _ask(self) -> None:
+        """Asks the readers to drain. Where the storage is away, the next look tries again."""
+        if self._draining_since is None:
+            self._draining_since = self._clock()
+        try:
+            self._files.ask_to_drain()
+        except Exception as error:  # noqa: BLE001  the job goes on until it is asked
+            if not self._told_away:
+                _LOG.warning("The readers cannot be asked to drain; trying again: %s", error)
+            self._told_away = True
+        else:
+            self._asked = True
+
     def _is_drained(self) -> bool:
         """Whether all readers that live are drained. Anybody may have asked them, by the file."""
-        asked = self._draining_since is not None or any(report.drained for report in self.reports.values())
+        asked = self._asked or any(report.drained for report in self.reports.values())
         return asked and all(each.drained or not self._lives(each) for each in self.reports.values())
 
     def _look(self) -> None:
@@ -164,8 +189,10 @@ class StreamJob:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
+        if self._signals > 1 and self._result is None:  # a job server may take as long as it likes
+            signal.default_int_handler(number, frame)
         words = "draining: messages in work are finished; stop it again to abort"
         if self._signals > 1:
             words = "aborted; messages that were in work will come again"
         with contextlib.suppress(OSError):  # it may have interrupted a print
-            os.write(sys.stderr.fileno(), f"\nsluice: {words}\n".encode())
+            os.write(sys.stderr.fileno(), f"\n{line_of(f'sluice: {words}')}".encode())

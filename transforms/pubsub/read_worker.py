@@ -6,6 +6,7 @@ instances of the DoFn read it, several at a time. All of them are one segment, w
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import math
@@ -210,7 +211,7 @@ class PullInWorker(PullMessages):
 
     def teardown(self) -> None:
         """Gives back the messages of bundles that are not finalized: the runner has lost them, and reads on."""
-        for bundle in self._held:
+        for bundle in list(self._held):  # meanwhile the runner may finalize one
             bundle.give_back()
         self._held.clear()
 
@@ -240,7 +241,7 @@ class PullInWorker(PullMessages):
         tracker.defer_remainder()
 
     def _acknowledge(self, bundle: Bundle) -> None:
-        if bundle in self._held:
+        with contextlib.suppress(ValueError):  # it was given back
             self._held.remove(bundle)
         bundle.acknowledge()
 

@@ -22,8 +22,13 @@ class Result:
 
     def __init__(self) -> None:
         self._state = "RUNNING"
+        self._job_id, self._job_service = "job-1", self
+        self.cancelled: list[str] = []
         self._over = threading.Event()
         self._error: Exception | None = None
+
+    def Cancel(self, request: Any) -> None:
+        self.cancelled.append(request.job_id)
 
     def wait_until_finish(self) -> None:
         self._over.wait()
@@ -40,9 +45,13 @@ class Files:
 
     def __init__(self) -> None:
         self.asked = False
+        self.away = 0  # so many questions fail
         self.told: dict[str, Report] = {}
 
     def ask_to_drain(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise OSError("the storage is away")
         self.asked = True
 
     def reports(self) -> list[Report]:
@@ -61,9 +70,13 @@ class Following:
         self.said: list[str] = []
         self.result, self.files = Result(), Files()
         self._steps = iter(steps)
-        result: Any = self.result
+        self.submitting: Callable[[], object] = lambda: None
         files: Any = self.files
-        self.job = StreamJob(result, files, drain_secs, self.said.append, lambda: self.now, self._wait)
+        self.job = StreamJob(self._submit, files, drain_secs, self.said.append, lambda: self.now, self._wait)
+
+    def _submit(self) -> Any:
+        self.submitting()
+        return self.result
 
     def _wait(self, event: threading.Event, secs: float) -> bool:
         self.now += secs
@@ -140,6 +153,53 @@ def test_a_job_that_somebody_cancels_where_it_runs() -> None:
     following = Following(lambda following: following.end(RuntimeError("in state CANCELLED"), "CANCELLED"))
     with pytest.raises(JobCancelled, match="come again"):
         following.job.follow()
+
+
+def test_readers_that_cannot_be_asked_to_drain_are_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    def begun(following: Following) -> None:
+        following.files.away = 3
+        following.files.tell("one", in_work=9)
+
+    def beat(following: Following) -> None:
+        assert not following.files.asked
+        following.files.tell("one", in_work=9)
+
+    def drained(following: Following) -> None:
+        assert following.files.asked
+        following.files.tell("one", in_work=0, drained=True)
+
+    following = Following(begun, interrupt, beat, beat, lambda following: None, drained)
+    assert following.job.follow() is End.DRAINED
+    assert caplog.text.count("cannot be asked to drain") == 1
+
+
+def test_a_drain_that_nobody_hears_of_is_late() -> None:
+    following = Following(interrupt, drain_secs=10.0)
+    following.files.away = 1000
+    assert following.job.follow() is End.LATE
+
+
+def test_a_signal_while_the_job_server_takes_the_job_drains_it_and_a_second_one_ends_the_wait() -> None:
+    following = Following()
+    following.submitting = lambda: interrupt(following)
+    assert following.job.follow() is End.DRAINED
+    assert following.files.asked
+
+    def twice() -> None:
+        interrupt(again)
+        interrupt(again)
+
+    again = Following()
+    again.submitting = twice
+    with pytest.raises(KeyboardInterrupt):
+        again.job.follow()
+
+
+def test_a_cancellation_names_the_job() -> None:
+    following = Following(interrupt)
+    following.job.follow()
+    following.job.cancel()
+    assert following.result.cancelled == ["job-1"]
 
 
 class Unreachable(grpc.RpcError):

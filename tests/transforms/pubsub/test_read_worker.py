@@ -225,3 +225,23 @@ def test_a_watermark_never_goes_back() -> None:
     assert watermark.current_watermark() == Timestamp(5)
     advance(watermark, 6.0)
     assert watermark.current_watermark() == Timestamp(6)
+
+
+def test_a_bundle_that_is_finalized_during_a_teardown_keeps_none_of_the_others(
+    opening: WorkerSource, subscription: MemorySubscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(opening)
+    for payload in (b"a", b"b", b"c"):
+        subscription.publish([payload])
+        assert reading.read_some() == [payload]
+    give_back = subscription.extend
+
+    def extend(ack_ids: list[str], secs: int) -> None:
+        give_back(ack_ids, secs)
+        if ack_ids == ["ack-0-1"]:
+            reading.finalizer.callbacks[1]()
+
+    monkeypatch.setattr(subscription, "extend", extend)
+    reading.fn.teardown()
+    assert subscription.returned == ["0", "2"]
+    wait_until(lambda: subscription.acknowledged == ["1"], "the acknowledgement")

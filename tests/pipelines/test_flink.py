@@ -1,0 +1,86 @@
+"""The launcher of a stream on Flink: which files it makes and leaves, and when it keeps the subscription it has made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from sluice.models.errors import UsageError
+from sluice.pipelines import flink
+from sluice.pipelines.portable.follow_stream import End
+from sluice.transforms.pubsub.reader_files import ReaderFiles, Report
+
+DRAINED = Report("one", 9, pulled=5, acknowledged=5, drained=True)
+
+
+def options(temp: Path) -> PipelineOptions:
+    flags = ["--runner=FlinkRunner", "--environment_type=EXTERNAL", "--job_name=daily"]
+    return PipelineOptions([*flags, f"--temp_location={temp}"])
+
+
+def launch(monkeypatch: pytest.MonkeyPatch, temp: Path, outcome: tuple[int, bool] | BaseException) -> int:
+    """Launches a job of which a reader reports, and which ends like this."""
+
+    def run(options: Any, plan: Any, beam: Any, files: ReaderFiles, drain_secs: float) -> tuple[int, bool]:
+        assert files.reports() == [] and not files.is_asked(), "nothing of an earlier job"
+        files.tell(DRAINED)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        files.ask_to_drain()
+        return outcome
+
+    monkeypatch.setattr(flink, "_with_source", lambda options, plan, directory, secs: plan)
+    monkeypatch.setattr(flink, "_run", run)
+    nothing: Any = None
+    return flink.run_on_flink(nothing, nothing, options(temp), 3.0)
+
+
+def test_a_job_leaves_nothing_and_touches_nothing_that_has_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = tmp_path / "daily" / "models"
+    kept.mkdir(parents=True)
+    ReaderFiles(str(tmp_path / "daily")).ask_to_drain()  # of a launcher that was killed
+    assert launch(monkeypatch, tmp_path, (0, True)) == 0
+    assert kept.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["daily"]
+
+
+def test_a_job_that_may_go_on_finds_that_it_is_to_drain(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert launch(monkeypatch, tmp_path, (0, False)) == 0
+    (directory,) = tmp_path.iterdir()
+    assert ReaderFiles(str(directory)).is_asked()
+    assert f"{directory}/drain" in caplog.text
+
+
+def test_a_job_that_was_refused_leaves_nothing_and_one_that_was_interrupted_drains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError):
+        launch(monkeypatch, tmp_path, UsageError("no"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        launch(monkeypatch, tmp_path, KeyboardInterrupt())
+    (directory,) = tmp_path.iterdir()
+    assert ReaderFiles(str(directory)).is_asked()
+
+
+@pytest.mark.parametrize(
+    ("end", "reports", "left"),
+    [
+        (End.DRAINED, [DRAINED], 0),
+        (End.DRAINED, [], 0),
+        (End.DRAINED, [DRAINED, Report("two", 9, pulled=7, acknowledged=3, returned=4, drained=True)], 4),
+        (End.DRAINED, [DRAINED, Report("killed", 3, pulled=7, in_work=7)], 7),
+        (End.DRAINED, [Report("killed", 3)], 1),
+        (End.LATE, [DRAINED], 1),
+        (End.ABORTED, [], 1),
+    ],
+)
+def test_messages_that_were_given_back_keep_the_subscription(end: End, reports: list[Report], left: int) -> None:
+    assert flink.left_by(end, reports) == left
