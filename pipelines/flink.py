@@ -234,7 +234,9 @@ def _failed(error: BaseException, private: bool) -> int:
     if TooManyFailures.__name__ in error_text(error):
         _say(f"the job ends, and acknowledged nothing of this: {reason(error, private)}", logging.ERROR)
         return EXIT_FAILURES
-    _say(f"the job failed; messages that were not acknowledged come again: {failure_text(error, private)}", logging.ERROR)
+    _say(
+        f"the job failed; messages that were not acknowledged come again: {failure_text(error, private)}", logging.ERROR
+    )
     return EXIT_FAILED
 
 

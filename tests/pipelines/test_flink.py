@@ -1,4 +1,4 @@
-"""The launcher of a stream on Flink: which files it makes and leaves, and when it keeps the subscription it has made."""
+"""The launcher of a stream on Flink: which files it makes and leaves, and when it keeps a subscription of its own."""
 
 from __future__ import annotations
 
