@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 
 from sluice.models.errors import UsageError
 from sluice.pipelines import flink
@@ -84,3 +88,46 @@ def test_a_job_that_was_refused_leaves_nothing_and_one_that_was_interrupted_drai
 )
 def test_messages_that_were_given_back_keep_the_subscription(end: End, reports: list[Report], left: int) -> None:
     assert flink.left_by(end, reports) == left
+
+
+class Submitted:
+    """A pipeline, and the job that it becomes: it ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self._job_id, self._job_service, self._state = "job-1", self, "RUNNING"
+        self._over = threading.Event()
+
+    def run(self) -> Submitted:
+        os.kill(os.getpid(), signal.SIGTERM)  # as it is submitted
+        return self
+
+    def Cancel(self, request: object) -> None:
+        self._over.set()
+
+    def wait_until_finish(self) -> None:
+        self._over.wait()
+
+
+@pytest.mark.parametrize("master", ["", "flink:8081"])
+def test_a_job_is_drained_and_ended_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], master: str
+) -> None:
+    job, cancelled = Submitted(), list[tuple[str, str]]()
+
+    def cancel(master: str, name: str) -> None:
+        cancelled.append((master, name))
+        job.Cancel(None)
+
+    monkeypatch.setattr(flink, "make_pipeline", lambda beam: job)
+    monkeypatch.setattr(flink, "build_streaming", lambda pipeline, plan: None)
+    monkeypatch.setattr(flink, "check_fused", lambda pipeline: None)
+    monkeypatch.setattr(flink, "cancel_jobs", cancel)
+    files = ReaderFiles(str(tmp_path))
+    files.tell(DRAINED)
+    beam = options(tmp_path)
+    beam.view_as(FlinkRunnerOptions).flink_master = master
+    settings: Any = SimpleNamespace(failure_payload="full", topic="")
+    assert flink._run(settings, settings, beam, files, 60.0) == (0, bool(master))
+    assert cancelled == ([("http://flink:8081", "daily")] if master else [])
+    assert files.is_asked()
+    assert "drained: 5 messages are done, and 0 were given back, by 1 worker(s)" in capfd.readouterr().err
