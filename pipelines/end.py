@@ -1,15 +1,19 @@
 """Ends a process at once, although a call hangs in native code."""
 
 import atexit
+import contextlib
+import logging
 import os
 import sys
 import threading
 
 from sluice.models.batching.watchdog import hanging
+from sluice.pipelines.logs import tell
+from sluice.pipelines.progress.outcome import EXIT_FAILED
 
 
 def end_process(code: int) -> None:
-    """Ends the process with an exit code.
+    """Ends the process with an exit code; with EXIT_FAILED where that was 0 and its output cannot be written.
 
     What the interpreter does at its end is done: threads are waited for, temporary files are removed, and streams are
     flushed. Then the system takes the memory back. Python would take down every module and TensorFlow's every object
@@ -18,9 +22,22 @@ def end_process(code: int) -> None:
     if not hanging():
         threading._shutdown()  # type: ignore[attr-defined]  # what Python calls, too, when its main thread ends
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):  # nobody reads it any more
-            continue
-    os._exit(code)
+    os._exit(code if _flush() else code or EXIT_FAILED)
+
+
+def _flush() -> bool:
+    """Flushes the standard streams, of which there may be none; returns False if some output is lost."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        lost = ""
+    except (BrokenPipeError, ValueError):  # nobody reads it any more
+        lost = ""
+    except OSError as error:  # as on a full disk
+        lost = error.strerror or type(error).__name__
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            if lost:
+                tell(f"sluice: standard output cannot be written: {lost}\n", logging.ERROR)
+            sys.stderr.flush()
+    return not lost

@@ -1,5 +1,6 @@
 """What a command of a few rows begins before its own imports: to open TensorFlow's library takes longer than they."""
 
+import contextlib
 import importlib
 from collections.abc import Sequence
 
@@ -10,8 +11,8 @@ _MODEL = "--model"
 # The modules in native code that the command imports: none can be imported while another library is opened.
 _NATIVE = (
     *("_bisect", "_blake2", "_bz2", "_ctypes", "_datetime", "_decimal", "_hashlib", "_json", "_lzma", "_pickle"),
-    *("_posixsubprocess", "_queue", "_random", "_sha512", "_socket", "_statistics", "_uuid", "array", "binascii"),
-    *("fcntl", "math", "select", "zlib"),
+    *("_posixsubprocess", "_queue", "_random", "_sha2", "_sha512", "_socket", "_statistics", "_uuid", "array"),
+    *("binascii", "fcntl", "math", "select", "zlib"),
     *("numpy", "pyarrow", "pyarrow._compute", "pyarrow._json"),
     *("google._upb._message", "google_crc32c._crc32c", "ml_dtypes", "orjson"),
 )
@@ -22,7 +23,8 @@ def begin_early(words: Sequence[str]) -> None:
     if not _is_here(words):
         return
     for name in _NATIVE:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # not each build of Python, or of a package, has all of them
+            importlib.import_module(name)
     from sluice.models.saved_model.native.preload import begin_to_open
 
     begin_to_open()

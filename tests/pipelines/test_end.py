@@ -39,3 +39,21 @@ def test_what_is_at_work_is_waited_for() -> None:
 def test_a_process_ends_though_a_call_hangs() -> None:
     ran = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (7, "files are removed\n"), ran.stderr
+
+
+def test_output_that_is_lost_is_a_failure() -> None:
+    """Output of less than a buffer meets a full disk only when the process ends."""
+    script = "from sluice.pipelines.end import end_process\nprint('an answer')\nend_process({})"
+    for code, wanted in ((0, 1), (3, 3)):
+        with open("/dev/full", "w") as full:
+            words = [sys.executable, "-c", script.format(code)]
+            ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        assert ran.returncode == wanted
+        assert ran.stderr == "sluice: standard output cannot be written: No space left on device\n"
+
+
+def test_a_process_may_have_no_standard_output() -> None:
+    script = "from sluice.pipelines.end import end_process\nend_process(0)"
+    words = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, script]
+    ran = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")

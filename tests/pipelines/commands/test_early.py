@@ -24,3 +24,12 @@ def test_the_library_is_opened_for_a_model_in_this_process(
     monkeypatch.setattr("sluice.models.saved_model.native.preload.begin_to_open", lambda: began.append(True))
     early.begin_early(words)
     assert began == [True] * opens
+
+
+def test_a_python_need_not_have_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 has no _sha512, and many a Python is built without _bz2 or _lzma."""
+    began: list[bool] = []
+    monkeypatch.setattr("sluice.models.saved_model.native.preload.begin_to_open", lambda: began.append(True))
+    monkeypatch.setattr(early, "_NATIVE", ("_no_such_module", "math"))
+    early.begin_early(["predict", "--model=work/model"])
+    assert began == [True]

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.models.saved_model.native.moulds import _MOST_OF_ONE, _MOST_SHAPES, _MOST_VALUES, Moulds
+from sluice.models.saved_model.native.library import load_library
+from sluice.models.saved_model.native.moulds import _MOST_OF_ONE, _MOST_SHAPES, _MOST_VALUES, Mould, Moulds
+from sluice.models.saved_model.native.tensors import dtype_of, read_tensor
 from sluice.models.saved_model.reasons import TensorFlowError
 from sluice.models.tensors.strings import Tensor
 from tests.support.saved_models.twins import Twins
@@ -95,3 +97,19 @@ def test_a_graph_that_keeps_what_it_is_fed_has_none(cases: Callable[[str], str])
     assert twins.native.keeper
     assert twins.native._moulds is None
     twins.close()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3)])
+def test_whatever_is_filled_is_what_tensorflow_reads(shape: tuple[int, ...]) -> None:
+    """Of all dtypes, and again after the first time: TensorFlow has made no copy."""
+    library = load_library()
+    assert library is not None
+    kinds = {number: dtype for number in range(1, 24) if (dtype := dtype_of(number)) is not None}
+    mould = Mould(library, list(kinds), list(kinds.values()), (shape,) * len(kinds))
+    for value in (1, 0, 1):
+        tensors = [np.full(shape, b"%d" % value * 30 if kind == object else value, kind) for kind in kinds.values()]
+        _kept = mould.fill(tensors)
+        found = [read_tensor(library, handle) for handle in mould.handles]
+        assert [(each.dtype, each.shape, each.tolist()) for each in found] == [
+            (each.dtype, each.shape, each.tolist()) for each in tensors
+        ]
