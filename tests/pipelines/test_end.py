@@ -1,5 +1,6 @@
 """`end_process`: what the interpreter does at its end is done, though it is not taken down."""
 
+import os
 import subprocess
 import sys
 
@@ -44,12 +45,17 @@ def test_a_process_ends_though_a_call_hangs() -> None:
 def test_output_that_is_lost_is_a_failure() -> None:
     """Output of less than a buffer meets a full disk only when the process ends."""
     script = "from sluice.pipelines.end import end_process\nprint('an answer')\nend_process({})"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
     for code, wanted in ((0, 1), (3, 3)):
         with open("/dev/full", "w") as full:
             words = [sys.executable, "-c", script.format(code)]
-            ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
-        assert ran.returncode == wanted
-        assert ran.stderr == "sluice: standard output cannot be written: No space left on device\n"
+            ran = subprocess.run(
+                words, stdout=full, stderr=subprocess.PIPE, env=buffered, text=True, timeout=120, check=False
+            )
+        assert (ran.returncode, ran.stderr) == (
+            wanted,
+            "sluice: standard output cannot be written: No space left on device\n",
+        )
 
 
 def test_a_process_may_have_no_standard_output() -> None:
