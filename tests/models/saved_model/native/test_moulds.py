@@ -107,7 +107,7 @@ def test_whatever_is_filled_is_what_tensorflow_reads(shape: tuple[int, ...]) -> 
     kinds = {number: dtype for number in range(1, 24) if (dtype := dtype_of(number)) is not None}
     mould = Mould(library, list(kinds), list(kinds.values()), (shape,) * len(kinds))
     for value in (1, 0, 1):
-        tensors = [np.full(shape, b"%d" % value * 30 if kind == object else value, kind) for kind in kinds.values()]
+        tensors = [np.full(shape, b"%d" % value * 30 if kind.hasobject else value, kind) for kind in kinds.values()]
         _kept = mould.fill(tensors)
         found = [read_tensor(library, handle) for handle in mould.handles]
         assert [(each.dtype, each.shape, each.tolist()) for each in found] == [
