@@ -9,11 +9,13 @@ import threading
 
 from sluice.models.batching.watchdog import hanging
 from sluice.pipelines.logs import tell
-from sluice.pipelines.progress.outcome import EXIT_FAILED
+
+# Of a process whose output is lost; that of a job that failed.
+_EXIT_LOST = 1
 
 
 def end_process(code: int) -> None:
-    """Ends the process with an exit code; with EXIT_FAILED where that was 0 and its output cannot be written.
+    """Ends the process with an exit code; with 1 where that was 0 and its output cannot be written.
 
     What the interpreter does at its end is done: threads are waited for, temporary files are removed, and streams are
     flushed. Then the system takes the memory back. Python would take down every module and TensorFlow's every object
@@ -22,7 +24,7 @@ def end_process(code: int) -> None:
     if not hanging():
         threading._shutdown()  # type: ignore[attr-defined]  # what Python calls, too, when its main thread ends
     atexit._run_exitfuncs()
-    os._exit(code if _flush() else code or EXIT_FAILED)
+    os._exit(code if _flush() else code or _EXIT_LOST)
 
 
 def _flush() -> bool:
