@@ -1,8 +1,10 @@
 """What a command tells while it runs, on standard error: lines for people, or a JSON object a line for machines."""
 
+import contextlib
 import datetime
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,3 +81,10 @@ def line_of(text: str) -> str:
         return f"{text}\n"
     record = logging.LogRecord(_LOGGER, logging.INFO, "", 0, text, None, None)
     return f"{JsonFormatter().format(record)}\n"
+
+
+def tell_in_handler(text: str) -> None:
+    """Tells a line from a handler of a signal, which may have interrupted a print; it begins a line for people."""
+    begin = "" if is_json() else "\n"
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{begin}{line_of(f'sluice: {text}')}".encode())

@@ -1,6 +1,5 @@
 """Runs a streaming job: Pub/Sub messages in, predictions out, until it is stopped."""
 
-import contextlib
 import dataclasses
 import functools
 import gc
@@ -8,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
@@ -34,7 +32,7 @@ from sluice.pipelines.dataflow.runner import (
     used_beam_options,
 )
 from sluice.pipelines.graph import build_streaming
-from sluice.pipelines.logs import line_of, tell
+from sluice.pipelines.logs import tell, tell_in_handler
 from sluice.pipelines.options.config import used_options
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.plan.model import check_devices, describe_model
@@ -272,21 +270,15 @@ def _stop_handler(source: MessageSource) -> Handler:
 
     def stop(number: int, frame: object) -> None:
         if source.draining:
-            _print_in_handler("aborted; messages that were in work will come again")
+            tell_in_handler("aborted; messages that were in work will come again")
             releasing = threading.Thread(target=source.release, daemon=True)  # it may wait for a lock that we hold
             releasing.start()
             releasing.join(_ABORT_SECS)
             os._exit(EXIT_INTERRUPTED)
-        _print_in_handler("draining: messages in work are finished; stop it again to abort")
+        tell_in_handler("draining: messages in work are finished; stop it again to abort")
         source.drain()
 
     return stop
-
-
-def _print_in_handler(text: str) -> None:
-    """Prints a line from a signal handler, which may have interrupted a print."""
-    with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), f"\n{line_of(f'sluice: {text}')}".encode())
 
 
 def _summarise(

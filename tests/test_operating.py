@@ -126,3 +126,16 @@ def test_the_page_has_every_metric_with_the_alert_to_set() -> None:
     named = set(re.findall(r"`((?:sluice|process)_\w+)`", quiet))
     assert not named & alerted
     assert named | alerted == {metric.name for metric in METRICS} | {*PROCESS_METRICS}
+
+
+def test_versions_are_compared_within_a_model() -> None:
+    expression = ALERTS["SluiceVersionsDiffer"]["expr"]
+    assert re.findall(r"by \(([^)]*)\)", expression) == ["job, model", "job, model, version"]
+
+
+def test_a_source_that_is_not_pulled_yet_wakes_nobody() -> None:
+    assert 'and ignoring (state) sluice_state{state="paused"} == 1' in ALERTS["SluiceSourceUnreachable"]["expr"]
+
+
+def test_throttling_is_a_share_of_the_time_of_a_process() -> None:
+    assert ALERTS["SluiceThrottled"]["expr"].startswith("avg by (job)")

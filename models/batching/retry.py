@@ -88,6 +88,7 @@ class Retry:
         self._last_answer = -math.inf
         self._is_logged = False  # the outage
         self._sleepers = 0
+        self._repeating = 0  # attempts under way that are not the first of their calls
         self._asleep_since = 0.0
         self._throttled_secs = 0.0
 
@@ -102,7 +103,8 @@ class Retry:
         """For how long the model has been away or overloaded for all calls; 0: it is not, as far as calls have seen."""
         with self._lock:
             now = self._clock()
-            if self._outage_since is None or (not self._sleepers and now - self._last_failure > _STALE_SECS):
+            waiting = self._sleepers or self._repeating
+            if self._outage_since is None or (not waiting and now - self._last_failure > _STALE_SECS):
                 return 0.0
             return now - self._outage_since
 
@@ -132,7 +134,7 @@ class Retry:
         while True:
             started = self._clock()
             try:
-                outputs = attempt()
+                outputs = self._repeat(attempt) if call.repeats else attempt()
             except (Unavailable, ServerFault, Refused, OutOfMemory) as error:
                 cause = self._cause(error, call)
                 call.count(error, cause)
@@ -153,6 +155,15 @@ class Retry:
             else:
                 self._on_answer()
                 return outputs
+
+    def _repeat(self, attempt: Callable[[], Outputs]) -> Outputs:
+        with self._lock:
+            self._repeating += 1
+        try:
+            return attempt()
+        finally:
+            with self._lock:
+                self._repeating -= 1
 
     def _cause(self, error: CallError, call: "_Call") -> _Cause:
         if isinstance(error, ServerFault):

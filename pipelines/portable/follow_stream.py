@@ -4,12 +4,9 @@ The job server says that a job runs as soon as it has it, and it forgets what it
 whether the stream runs, and when it has finished its messages, is known from the readers themselves.
 """
 
-import contextlib
 import enum
 import logging
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +16,7 @@ import grpc
 from apache_beam.portability.api import beam_job_api_pb2 as api
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from sluice.pipelines.logs import line_of
+from sluice.pipelines.logs import tell_in_handler
 from sluice.pipelines.portable.follow import JobCancelled, JobServerLost, Wait
 from sluice.pipelines.portable.words import grpc_words
 from sluice.pipelines.signals import handling
@@ -194,5 +191,4 @@ class StreamJob:
         words = "draining: messages in work are finished; stop it again to abort"
         if self._signals > 1:
             words = "aborted; messages that were in work will come again"
-        with contextlib.suppress(OSError):  # it may have interrupted a print
-            os.write(sys.stderr.fileno(), f"\n{line_of(f'sluice: {words}')}".encode())
+        tell_in_handler(words)

@@ -2,7 +2,9 @@
 
 import http.server
 import json
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -13,6 +15,8 @@ from sluice.pipelines.progress.stream_stats import StreamFigures
 
 if TYPE_CHECKING:
     from sluice.pipelines.progress.prometheus import MetricsPage, Values
+
+_LOG = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 PATHS = ("/healthz", "/readyz", "/metrics", "/figures")
@@ -68,12 +72,20 @@ class HealthServer:
             self._server.server_close()
 
 
-class _Server6(http.server.ThreadingHTTPServer):
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Logs why an answer failed, which would be printed: a probe that has ceased to wait is no fault."""
+        error = sys.exc_info()[1]
+        level = logging.DEBUG if isinstance(error, OSError) else logging.WARNING
+        _LOG.log(level, "The health port could not answer: %s: %s", type(error).__name__, error)
+
+
+class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def _server_class(address: str) -> type[http.server.ThreadingHTTPServer]:
-    return _Server6 if ":" in address else http.server.ThreadingHTTPServer
+def _server_class(address: str) -> type[_Server]:
+    return _Server6 if ":" in address else _Server
 
 
 def _handler(figures: Callable[[], StreamFigures], page: "MetricsPage") -> type[http.server.BaseHTTPRequestHandler]:

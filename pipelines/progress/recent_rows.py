@@ -35,7 +35,7 @@ class RecentRows:
         """
         self.second = second
         self._good, self._failed = _outcomes(tally)
-        if second != self._looks[-1][0]:
+        if second != self._looks[-1][0] and (self._good, self._failed) != self._looks[-1][1:]:  # else nothing has come
             self._looks.append((second, self._good, self._failed))
         while len(self._looks) > 1 and self._is_enough_since(*self._looks[1]):
             self._looks.popleft()

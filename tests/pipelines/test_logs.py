@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from sluice.pipelines.cli import main
-from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, is_json, line_of, set_up, tell
+from sluice.pipelines.flink import _failed
+from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, is_json, line_of, set_up, tell, tell_in_handler
+from sluice.pipelines.progress.outcome import EXIT_FAILED
 
 
 class Log:
@@ -112,3 +114,21 @@ def test_the_formatter_takes_what_json_has_no_form_for() -> None:
     record = logging.LogRecord("a", logging.INFO, "", 0, "m", None, None)
     record.fields = {"type": int, "none": None}
     assert json.loads(JsonFormatter().format(record))["fields"] == {"type": "<class 'int'>", "none": None}
+
+
+def test_what_a_handler_of_signals_tells(log: Log, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up(TEXT, logging.INFO)
+    tell_in_handler("draining")
+    assert capfd.readouterr().err == "\nsluice: draining\n"
+    set_up(JSON, logging.INFO)
+    tell_in_handler("draining")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "sluice: draining"
+
+
+def test_what_a_stream_on_flink_tells(log: Log, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up(JSON, logging.INFO)
+    assert _failed(RuntimeError("no slots"), private=False) == EXIT_FAILED
+    (line,) = log.lines()
+    assert line["level"] == "ERROR" and "no slots" in line["message"]
+    assert capfd.readouterr() == ("", "")

@@ -271,6 +271,21 @@ def test_for_how_long_the_model_has_been_away() -> None:
     assert seen[3:] == [0.0]
 
 
+def test_an_outage_goes_on_while_an_attempt_waits_for_its_answer() -> None:
+    world = World()
+    world.failures = [TimedOut("no answer")] * 2
+    seen: list[float] = []
+
+    def attempt() -> Outputs:
+        world.now += 60
+        seen.append(world.retry.away_secs)
+        return world.attempt()
+
+    world.retry.run(attempt, 1)
+    assert seen == pytest.approx([0.0, 120.1, 180.3])
+    assert world.retry.away_secs == 0.0
+
+
 def test_nobody_who_waits_is_no_outage_after_a_while() -> None:
     world = World(max_retry_secs=0)
     with pytest.raises(Unavailable):

@@ -164,3 +164,17 @@ def test_port_0_does_nothing() -> None:
     before = threads()
     with server(0, lambda: FIGURES):
         assert threads() == before
+
+
+@pytest.mark.parametrize(("error", "logged"), [(BrokenPipeError("gone"), 0), (KeyError("a figure"), 1)])
+def test_an_answer_that_fails_prints_nothing(
+    error: Exception, logged: int, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> StreamFigures:
+        raise error
+
+    port = free_port()
+    with server(port, fail), pytest.raises(http.client.RemoteDisconnected):
+        get(port, "/healthz")
+    assert capfd.readouterr() == ("", "")
+    assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["WARNING"] * logged

@@ -66,3 +66,11 @@ def test_a_look_a_second_is_taken_though_nobody_asks_for_figures() -> None:
         clock.advance(0.25)
         stats.note([received(1)])
     assert asked == list(range(1, 11))
+
+
+def test_looks_at_which_nothing_has_come_are_not_kept() -> None:
+    rows = RecentRows(0)
+    for second in range(1000):
+        rows.look(second, some(5, 1))
+    assert len(rows._looks) <= 2
+    assert rows.counts == (6, 1)
