@@ -35,6 +35,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     levels = root.level, ours.level
     ours.setLevel(logging.INFO)
     yield made
+    set_up(TEXT, logging.WARNING)  # handlers of pytest have been given the form too, and outlive the test
     logging.captureWarnings(False)
     root.setLevel(levels[0])
     ours.setLevel(levels[1])
