@@ -39,14 +39,13 @@ from sluice.pipelines.progress.outcome import (
     failure_text,
     reason,
 )
+from sluice.pipelines.subscribing import bundle_options, subscribed
 from sluice.transforms.core.failures import FULL
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
-from sluice.transforms.pubsub.message_buffer import BundleOptions
 from sluice.transforms.pubsub.read_worker import HOLD_SECS, WorkerSource, close_here
 from sluice.transforms.pubsub.reader_files import ReaderFiles, Report
-from sluice.transforms.pubsub.resources import check_subscription, create_subscription
 from sluice.transforms.pubsub.source_parts import SourceOptions
 
 _LOG = logging.getLogger(__name__)
@@ -133,18 +132,12 @@ def _with_source(
     """Returns the plan with a source for workers, completed by what the subscription says."""
     client = subscriber()
     try:
-        if plan.subscription:
-            allowed = check_subscription(client, plan.subscription, (plan.output_topic, plan.failures.topic))
-            attempts = plan.max_delivery_attempts or max(0, allowed - 1)
-            plan = dataclasses.replace(plan, max_delivery_attempts=attempts)
-        else:
-            plan = dataclasses.replace(plan, subscription=create_subscription(client, plan.topic))
+        plan = subscribed(plan, client)
     finally:
         client.close()
-    bundles = BundleOptions(max_messages=options.max_bundle_messages, gather_secs=options.bundle_delay_ms / 1000)
     source = WorkerSource(
         plan.subscription,
-        SourceOptions(bundles, most_in_work=_MOST_IN_WORK),
+        SourceOptions(bundle_options(options), most_in_work=_MOST_IN_WORK),
         directory,
         options.readers,
         hold_secs=max(HOLD_SECS, _DRAIN_CHECKPOINTS * checkpoint_secs),

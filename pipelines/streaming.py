@@ -61,6 +61,7 @@ from sluice.pipelines.report.draw import check_drawable
 from sluice.pipelines.report.stream import report_stream
 from sluice.pipelines.segments import run_segments
 from sluice.pipelines.signals import Handler, handling
+from sluice.pipelines.subscribing import bundle_options, subscribed
 from sluice.transforms.core import metrics
 from sluice.transforms.core.beam_files import BeamFiles, write_text
 from sluice.transforms.core.failures import FULL
@@ -68,10 +69,9 @@ from sluice.transforms.core.observed import forget
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
-from sluice.transforms.pubsub.message_buffer import BundleOptions
 from sluice.transforms.pubsub.message_source import MessageSource
 from sluice.transforms.pubsub.read_local import close_source, open_source
-from sluice.transforms.pubsub.resources import check_subscription, create_subscription
+from sluice.transforms.pubsub.resources import check_subscription
 from sluice.transforms.pubsub.source_parts import SourceOptions
 
 _LOG = logging.getLogger(__name__)
@@ -215,15 +215,9 @@ def _open_source(
 ) -> tuple[StreamingPlan, MessageSource]:
     """Starts to pull; returns the plan, completed by what the subscription says, and the source."""
     client = subscriber()
-    if plan.subscription:
-        allowed = check_subscription(client, plan.subscription, (plan.output_topic, plan.failures.topic))
-        attempts = plan.max_delivery_attempts or max(0, allowed - 1)
-        plan = dataclasses.replace(plan, max_delivery_attempts=attempts)
-    else:
-        plan = dataclasses.replace(plan, subscription=create_subscription(client, plan.topic))
-    bundles = BundleOptions(max_messages=options.max_bundle_messages, gather_secs=options.bundle_delay_ms / 1000)
+    plan = subscribed(plan, client)
     subscription = GoogleSubscription(client, plan.subscription, temporary=bool(plan.topic))
-    return plan, open_source(subscription, SourceOptions(bundles), stats.note)
+    return plan, open_source(subscription, SourceOptions(bundle_options(options)), stats.note)
 
 
 def _run_segments(

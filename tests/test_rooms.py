@@ -39,7 +39,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"managed"},
         {"segments", "running", "flink"},
         {"report"},
-        {"graph", "library", "progress"},
+        {"graph", "library", "progress", "subscribing"},
         {"plan", "dataflow"},
         {"portable"},
         {"end", "options", "signals"},
