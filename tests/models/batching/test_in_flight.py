@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from sluice.models.batching.in_flight import InFlightLimit
+from sluice.models.errors import CallError, Overloaded, Refused, Unavailable
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,22 @@ def test_an_overload_that_every_call_tells_of_counts_once() -> None:
     assert limit.value == 16
     limit.on_overload(1)
     assert limit.value == 8
+
+
+@pytest.mark.parametrize("is_unsent", [True, False])
+@pytest.mark.parametrize(("error", "lowers"), [(Overloaded, True), (Unavailable, True), (Refused, False)])
+def test_only_a_server_that_was_met_says_something_about_its_load(
+    error: type[CallError], lowers: bool, is_unsent: bool
+) -> None:
+    """A service of tokens that is overloaded made fewer calls go to a server that bears them."""
+    limit = InFlightLimit(32, adapt=True)
+    grow(limit)
+    before = limit.value
+    said = error("no token")
+    said.is_unsent = is_unsent
+    for _ in range(100):
+        limit.on_error(said, 1)
+    assert (limit.value < before) == (lowers and not is_unsent)
 
 
 def grow(limit: InFlightLimit) -> None:

@@ -150,22 +150,6 @@ def test_a_server_gets_one_call_at_first_and_more_while_it_bears_them() -> None:
     assert model.most_at_a_time <= 8
 
 
-@pytest.mark.parametrize("is_unsent", [True, False])
-def test_calls_that_were_never_sent_say_nothing_about_the_server(is_unsent: bool) -> None:
-    """A service of tokens that is overloaded made fewer calls go to a server that bears them."""
-    error = Overloaded("no token")
-    error.is_unsent = is_unsent
-    model = remote(double, gated=True)
-    with scheduling(model, max_batch_size=1, max_in_flight=8) as scheduler:
-        ticket = scheduler.submit(x_feeds(*range(400)))
-        model.let_go(400)
-        assert len(values(ticket)) == 400
-        before = scheduler.in_flight_limit
-        with scheduler._lock:
-            scheduler._note_error(error)
-        assert (scheduler.in_flight_limit == before) == is_unsent
-
-
 def test_sizes_that_are_left_open_are_those_of_the_backend() -> None:
     with scheduling(FakeModel()) as local, scheduling(remote(double)) as served:
         assert (local.options.max_batch_size, local.options.max_in_flight) == (4096, 1)
