@@ -21,10 +21,12 @@ from tests.support.saved_models.zoo import ZooSample
 
 pytestmark = [pytest.mark.soak, pytest.mark.soak_only]
 
-# A p99 needs 662 messages for its interval; the repetitions together have three times as many.
-QUERIES, REPEATS = 700, 3
-# One message a call is answered some 400 times a second by two cores: near that, the least difference grows large.
-RATES = (50.0, 100.0, 150.0)
+# Many short runs in turns: a machine that is busy for ten seconds spoils a pair of them, and not the median of all. A
+# p99 needs 662 messages for its interval; the runs together have three times as many.
+QUERIES, REPEATS = 240, 9
+# The endpoint shares two cores with what sends. From 100 messages a second on, each alone, calls wait for each other,
+# and the least difference grows large: p50 of 15 and 18 ms, at 150 of 26 and 73 ms.
+RATES = (40.0, 60.0, 80.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +51,14 @@ def test_latency_is_what_mlperfs_load_generator_finds(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    ours = statistics.median(statistics.median(each) for each in found["ours"])
-    theirs = statistics.median(p50 for p50, _ in found["theirs"])
+    pairs = [
+        (statistics.median(ours), theirs) for ours, (theirs, _) in zip(found["ours"], found["theirs"], strict=True)
+    ]
+    ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     between = interval(sorted(value for each in found["ours"] for value in each))
     p99 = sorted(each for _, each in found["theirs"])
-    told = f"{behind} {rate:g}/s {'mini-batches' if mini_batches else 'one a call'}: p50 {ours:.3f} and "
-    told += f"{theirs:.3f} ms, p99 {between} and {p99} ms"
+    told = f"{behind} {rate:g}/s {'mini-batches' if mini_batches else 'one a call'}: p50 {ratio:.3f} times: "
+    told += f"{', '.join(f'{ours:.2f} and {theirs:.2f}' for ours, theirs in pairs)} ms, p99 {between} and {p99} ms"
     print(told)
-    assert abs(ours / theirs - 1) <= 0.1, told
+    assert abs(ratio - 1) <= 0.1, told
     assert between is not None and between[0] <= p99[-1] and p99[0] <= between[1], told
