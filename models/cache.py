@@ -27,6 +27,9 @@ from sluice.models.uri import ModelSpec, parse_model_uri
 
 _LOG = logging.getLogger(__name__)
 
+# A call of a model in this process that does not end is tried once more; see Invoker.
+_REPETITIONS_HERE = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelRecipe:
@@ -206,6 +209,13 @@ def shared_scheduler(recipe: ModelRecipe, files: ModelFiles | None = None) -> Sc
     return _CACHE.scheduler(recipe, files)
 
 
+def longest_call_secs(scheduler: Scheduler) -> float | None:
+    """Returns for how long a call of the model may go on, with its repetitions; None: for any time."""
+    limit = scheduler.options.call_timeout_secs
+    repetitions = scheduler.options.max_retries if scheduler.model.remote else _REPETITIONS_HERE
+    return (1 + repetitions) * limit if limit else None
+
+
 class OpenedScheduler:
     """Looks for the process's scheduler of a recipe, for those who must not open its model. Picklable."""
 
@@ -223,6 +233,12 @@ class OpenedScheduler:
         """For how long the model has been away for all calls; 0: it is not, or not open yet."""
         scheduler = self()
         return scheduler.away_secs if scheduler else 0.0
+
+    @property
+    def call_secs(self) -> float | None:
+        """For how long a call of the model may go on, with its repetitions; 0: it is not open; None: for any time."""
+        scheduler = self()
+        return longest_call_secs(scheduler) if scheduler else 0.0
 
     def __getstate__(self) -> ModelRecipe:
         return self.recipe

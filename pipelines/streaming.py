@@ -186,7 +186,8 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
     if loads_model(beam, plan.recipe.spec):
         open_ahead(plan.recipe, BeamFiles())
     opened = OpenedScheduler(plan.recipe)
-    stats = StreamStats(metrics.tally, metrics.means, model_away_secs=lambda: opened.away_secs)
+    away_secs, call_secs = lambda: opened.away_secs, lambda: opened.call_secs
+    stats = StreamStats(metrics.tally, metrics.means, model_away_secs=away_secs, call_secs=call_secs)
     plan, source = _open_source(options, plan, stats)
 
     def figures() -> StreamFigures:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from sluice.pipelines.progress.metric_table import DEGRADED, PAUSED, STUCK, WORKING
 
-# A job is stuck if it has messages, and nothing has moved for so long.
+# A job is stuck if it has messages, and nothing has moved for so long, beside what calls of the model may take.
 STUCK_SECS = 600.0
 # A shorter absence of the model is none: calls are repeated at once.
 _AWAY_SECS = 3.0
@@ -46,6 +46,8 @@ class Figures(Protocol):
     @property
     def secs_since_progress(self) -> float: ...
     @property
+    def stuck_after_secs(self) -> float | None: ...
+    @property
     def away(self) -> bool: ...
     @property
     def trouble(self) -> str: ...
@@ -57,6 +59,18 @@ class Figures(Protocol):
     def recent_failures(self) -> int: ...
 
 
+def stuck_after(call_secs: float | None) -> float | None:
+    """Returns after how many seconds in which nothing has moved a job is stuck; None: never.
+
+    A slow call of the model is no standstill as long as the call may go on: a supervisor would end the job at it, again
+    and again.
+
+    Args:
+      call_secs: for how long a call of the model may go on, with its repetitions; None: for any time.
+    """
+    return None if call_secs is None else STUCK_SECS + call_secs
+
+
 def state_of(figures: Figures) -> State:
     """Returns the state of a job.
 
@@ -65,7 +79,7 @@ def state_of(figures: Figures) -> State:
     """
     if why := _environment(figures):
         return State(PAUSED, why)
-    if figures.secs_since_progress >= STUCK_SECS:
+    if figures.stuck_after_secs is not None and figures.secs_since_progress >= figures.stuck_after_secs:
         here, secs = figures.buffered + figures.in_work, figures.secs_since_progress
         return State(STUCK, f"{here:,} messages are here, and nothing has moved for {secs:,.0f} s")
     rows, failed = figures.recent_rows, figures.recent_failures

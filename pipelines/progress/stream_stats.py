@@ -11,7 +11,7 @@ import numpy as np
 
 from sluice.pipelines.progress.histogram import Histogram
 from sluice.pipelines.progress.recent_rows import RecentRows
-from sluice.pipelines.progress.state import State, state_of
+from sluice.pipelines.progress.state import STUCK_SECS, State, state_of, stuck_after
 from sluice.pipelines.progress.summary import rounded
 from sluice.transforms.core import metrics
 from sluice.transforms.pubsub.message_source import MessageSource
@@ -35,6 +35,7 @@ class StreamFigures:
       batch_size: rows per call of the model, on average.
       secs_since_progress: how long the job has had messages without acknowledging one, and without an outcome of any
         row; 0 if it has no messages.
+      stuck_after_secs: the job is stuck when `secs_since_progress` is so much; None: it never is.
       away: the subscription does not answer pulls.
       trouble: why nothing is handed out, though no message is at fault; "": it is not so.
       model_away_secs: how long the model has been away, or overloaded, for all calls; 0: it is not.
@@ -62,6 +63,7 @@ class StreamFigures:
     reachable: bool
     draining: bool
     secs_since_progress: float
+    stuck_after_secs: float | None = STUCK_SECS
     away: bool = False
     trouble: str = ""
     model_away_secs: float = 0.0
@@ -99,6 +101,7 @@ class StreamStats:
     Args:
       tally, means: what the transforms have counted, by name.
       model_away_secs: how long the model has been away for all calls.
+      call_secs: for how long a call of the model may go on, with its repetitions; None: for any time.
       clock: seconds, monotonic; `wall`: seconds since the epoch.
     """
 
@@ -109,9 +112,11 @@ class StreamStats:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         model_away_secs: Callable[[], float] = lambda: 0.0,
+        call_secs: Callable[[], float | None] = lambda: 0.0,
     ) -> None:
         self.restarts = 0
-        self._tally, self._means, self._model_away_secs = tally, means, model_away_secs
+        self._tally, self._means = tally, means
+        self._model_away_secs, self._call_secs = model_away_secs, call_secs
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._started = clock()
@@ -173,6 +178,7 @@ class StreamStats:
                 reachable=source.reachable,
                 draining=source.draining,
                 secs_since_progress=min(source.stuck_secs, self._still_secs(now, tally)),
+                stuck_after_secs=stuck_after(self._call_secs()),
                 away=source.away,
                 trouble=source.trouble,
                 model_away_secs=self._model_away_secs(),

@@ -11,7 +11,7 @@ import pytest
 
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
-from sluice.models.cache import ModelRecipe, _Cache
+from sluice.models.cache import ModelRecipe, _Cache, longest_call_secs, schedule
 from sluice.models.errors import ModelNotFound
 from sluice.models.files import ModelFiles
 from sluice.models.interface import ModelOptions
@@ -143,3 +143,16 @@ def test_clearing_waits_for_models_that_are_opened_ahead(opener: Opener, cache: 
     cache.open_ahead(RECIPE, None)
     cache.clear()
     assert opener.opened[0].closed
+
+
+@pytest.mark.parametrize(
+    ("remote", "limit_secs", "wanted"), [(False, 600.0, 2 * 605.0), (False, 0.0, None), (True, 600.0, 4 * 605.0)]
+)
+def test_a_call_may_go_on_for_its_limit_as_often_as_it_is_tried(
+    remote: bool, limit_secs: float, wanted: float | None
+) -> None:
+    model = FakeModel()
+    model.remote = remote
+    scheduler = schedule(model, SchedulerOptions(max_retries=3), ModelOptions(time_limit_secs=limit_secs))
+    scheduler.close()
+    assert longest_call_secs(scheduler) == wanted

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sluice.pipelines.progress.state import State
+from sluice.pipelines.progress.state import State, stuck_after
 from sluice.pipelines.progress.stream_stats import StreamFigures
 from tests.support.pubsub.fakes_stream import FIGURES
 
@@ -27,6 +27,9 @@ def figures(**changes: object) -> StreamFigures:
         ({"secs_since_progress": 600.0}, State("stuck", STILL)),
         # Rows that failed before it got stuck do not hide that.
         ({"secs_since_progress": 600.0, "recent_rows": 99, "recent_failures": 99}, State("stuck", STILL)),
+        # A call of the model that is slow, and may be: a supervisor must not end the job.
+        ({"secs_since_progress": 1809.9, "stuck_after_secs": 1810.0}, State("working")),
+        ({"secs_since_progress": 1e9, "stuck_after_secs": None}, State("working")),
         ({"trouble": "the model does not answer: gone"}, State("paused", "the model does not answer: gone")),
         ({"model_away_secs": 2.9}, State("working")),
         (
@@ -43,6 +46,11 @@ def figures(**changes: object) -> StreamFigures:
 )
 def test_the_state(changes: dict[str, object], wanted: State) -> None:
     assert figures(**changes).state == wanted
+
+
+@pytest.mark.parametrize(("call_secs", "wanted"), [(0.0, 600.0), (1210.0, 1810.0), (None, None)])
+def test_what_calls_may_take_is_no_standstill(call_secs: float | None, wanted: float | None) -> None:
+    assert stuck_after(call_secs) == wanted
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,14 @@ class Job:
         self.source = FakeSource()
         self.tally: dict[str, int] = {}
         self.means: dict[str, float] = {}
-        self.stats = StreamStats(lambda: self.tally, lambda: self.means, self.clock, lambda: WALL_SECS)
+        self.call_secs: float | None = 0.0
+        self.stats = StreamStats(
+            lambda: self.tally,
+            lambda: self.means,
+            self.clock,
+            lambda: WALL_SECS,
+            call_secs=lambda: self.call_secs,
+        )
 
     def note(self, count: int, latency_secs: float = 1.0) -> None:
         published = round((WALL_SECS - latency_secs) * 1_000_000)
@@ -184,6 +191,19 @@ def test_a_bundle_that_takes_long_is_no_standstill_while_its_rows_move() -> None
     assert not job.after(600).alive
 
 
+@pytest.mark.parametrize(
+    ("call_secs", "after"), [(0.0, 600.0), (2 * 605.0, 1810.0), (2 * 3605.0, 7810.0), (None, None)]
+)
+def test_a_slow_call_of_the_model_is_no_standstill(call_secs: float | None, after: float | None) -> None:
+    """A supervisor would end the job in the middle of each call, and no message would ever be finished."""
+    job = Job()
+    job.call_secs, job.source.in_work = call_secs, 1
+    job.source.stuck_secs = 1e9
+    assert job.after((after or 1e6) - 1).alive
+    found = job.after(1)
+    assert (found.alive, found.to_json()["stuck_after_secs"]) == (after is None, after)
+
+
 def test_golden_json() -> None:
     assert FIGURES.to_json() == {
         "state": "working",
@@ -209,6 +229,7 @@ def test_golden_json() -> None:
         "reachable": True,
         "draining": False,
         "secs_since_progress": 0.05,
+        "stuck_after_secs": 600.0,
         "away": False,
         "trouble": "",
         "model_away_secs": 0.0,
