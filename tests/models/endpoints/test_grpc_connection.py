@@ -106,6 +106,7 @@ def test_a_web_server() -> None:
             "Unrecognized servable version label: x",
             "does not serve .*; check the name, and",
         ),
+        ("UNAVAILABLE", "Model labels does not init yet.", "does not serve what --model .*/m names: Model labels does"),
         ("UNIMPLEMENTED", "Method not found!", "answers, but is not TF Serving: Method not found!; give --model"),
         ("UNAUTHENTICATED", "no token", "refuses the credentials: UNAUTHENTICATED: no token; give .*--rpc_token_file"),
         ("PERMISSION_DENIED", "not you", "refuses the credentials: PERMISSION_DENIED: not you; give"),

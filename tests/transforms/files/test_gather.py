@@ -10,13 +10,15 @@ import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.execution import BundleContextManager
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
 
 from sluice.models.errors import SluiceError
 from sluice.transforms.core.batches import RecordBatchCoder
 from sluice.transforms.core.failures import Failure
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.files import write_stream
-from sluice.transforms.files.gather import Gathering, Rename
+from sluice.transforms.files.gather import Gathering, Rename, gather_step
 from sluice.transforms.files.open_file import BatchFormat, OpenFile, write_rows
 from sluice.transforms.files.write_stream import WriteFailureFiles, WriteStreamFiles, rename_finished
 
@@ -41,8 +43,27 @@ class Held:
     def read(self) -> list[bytes]:
         return self.values
 
+    def add(self, value: bytes) -> None:
+        self.values.append(value)
+
     def clear(self) -> None:
         self.values = []
+
+
+class Size:
+    """A state of one value."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def read(self) -> int:
+        return self.value
+
+    def write(self, value: int) -> None:
+        self.value = value
+
+    def clear(self) -> None:
+        self.value = 0
 
 
 def test_many_batches_make_one_file(tmp_path: Path) -> None:
@@ -53,6 +74,29 @@ def test_many_batches_make_one_file(tmp_path: Path) -> None:
         batches | WriteStreamFiles(f"{tmp_path}/out", ".csv", OutputSpec("csv", SCHEMA), interval_secs=3600.0)
     assert [sorted(rows) for rows in rows_of(tmp_path)] == [list(range(200))]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+class Timer:
+    """A timer of the runner, which never fires."""
+
+    def set(self, timestamp: Timestamp) -> None:
+        pass
+
+
+def test_a_bundle_is_no_end_of_a_file(tmp_path: Path) -> None:
+    """On Dataflow each of 200 rows may be a bundle of its own, which made a file of its own."""
+    coder, target = RecordBatchCoder(), write_stream.StreamTarget(f"{tmp_path}/out", ".csv")
+    open_hidden = functools.partial(write_stream.open_file, target)
+    gathering = Gathering(coder, BatchFormat(OutputSpec("csv", SCHEMA)), write_rows, open_hidden, 60.0, 1 << 20)
+    step, elements, size = gather_step("step", gathering), Held([]), Size()
+    for value in range(200):
+        step.start_bundle()
+        given = ("key", coder.encode(batch_of(value)))
+        assert not list(step.process(given, elements, size, Timer(), Timer(), GlobalWindow()))
+        step.finish_bundle()
+    (hidden,) = list(gathering.flush(elements, size))  # type: ignore[arg-type]
+    Rename(rename_finished).process(hidden)  # type: ignore[arg-type]
+    assert rows_of(tmp_path) == [list(range(200))]
 
 
 def test_rows_stay_in_the_state_until_their_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
