@@ -87,7 +87,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_process() -> None:
     """Runs one command, and ends the process with its exit code."""
-    end_process(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:  # while the command line is read, for which modules are imported
+        tell("sluice: interrupted\n", logging.WARNING)
+        code = EXIT_INTERRUPTED
+    end_process(code)
 
 
 def _set_up_logging(verbose: bool, format_: str) -> None:

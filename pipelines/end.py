@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -12,6 +13,8 @@ from sluice.pipelines.logs import tell
 
 # Of a process whose output is lost; that of a job that failed.
 _EXIT_LOST = 1
+# Of a process that ctrl-C has ended.
+_EXIT_INTERRUPTED = 130
 
 
 def end_process(code: int) -> None:
@@ -20,11 +23,23 @@ def end_process(code: int) -> None:
     What the interpreter does at its end is done: threads are waited for, temporary files are removed, and streams are
     flushed. Then the system takes the memory back. Python would take down every module and TensorFlow's every object
     first, which takes a tenth of a second, and while a call hangs in native code it may wait for the call or crash.
+
+    Ctrl-C ends the wait for threads; once more, it ends the process. The exit code is then 130 where it was 0.
     """
-    if not hanging():
-        threading._shutdown()  # type: ignore[attr-defined]  # what Python calls, too, when its main thread ends
+    try:
+        if not hanging():
+            threading._shutdown()  # type: ignore[attr-defined]  # what Python calls, too, when its main thread ends
+    except KeyboardInterrupt:
+        code = code or _EXIT_INTERRUPTED
+    _end_at_ctrl_c(code or _EXIT_INTERRUPTED)
     atexit._run_exitfuncs()
     os._exit(code if _flush() else code or _EXIT_LOST)
+
+
+def _end_at_ctrl_c(code: int) -> None:
+    # Functions of atexit would print a traceback, and go on. Who has had ctrl-C ignored wants it to stay so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
 
 
 def _flush() -> bool:

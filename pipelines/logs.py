@@ -69,7 +69,8 @@ def tell(
       fields: called for JSON only.
     """
     if not is_json():
-        sys.stderr.write(text)
+        if sys.stderr is not None:  # a supervisor may give none
+            sys.stderr.write(text)
         return
     extra = {"fields": fields()} if fields else None
     logging.getLogger(_LOGGER).log(level, "%s", message or text.strip("\n"), extra=extra)

@@ -34,7 +34,7 @@ def quiet_stderr() -> Iterator[None]:
     What other threads write meanwhile appears at the end.
     """
     with _redirection:
-        sys.stderr.flush()
+        _flush()
         try:
             kept = os.dup(2)
         except OSError:  # no standard error at all
@@ -45,11 +45,18 @@ def quiet_stderr() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stderr.flush()
+            _flush()
             os.dup2(kept, 2)
             _write_again(caught, kept)
             os.close(caught)
             os.close(kept)
+
+
+def _flush() -> None:
+    # There may be no such stream, or one that is closed, or whose reader has gone: a model is loaded all the same.
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
 
 
 def _write_again(caught: int, stderr: int) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sluice.pipelines import cli
 from sluice.pipelines.cli import main
 from sluice.pipelines.commands.listed import COMMANDS, Listed
 
@@ -63,3 +64,16 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert caught.value.code == 0
     assert told.startswith("sluice ") and "tensorflow 2." in told and "apache-beam 2." in told
+
+
+def test_ctrl_c_while_modules_are_imported_gives_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    codes: list[int] = []
+    monkeypatch.setattr(cli, "main", interrupt)
+    monkeypatch.setattr(cli, "end_process", codes.append)
+    cli.run_process()
+    assert (codes, capsys.readouterr().err) == ([130], "sluice: interrupted\n")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 _SCRIPT = """
 import atexit, threading
 from sluice.models.batching.watchdog import Watchdog
@@ -63,3 +65,42 @@ def test_a_process_may_have_no_standard_output() -> None:
     words = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, script]
     ran = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# A thread presses ctrl-C while the process waits for it, or a function of atexit does, and it goes on for longer.
+_INTERRUPTED = """
+import atexit, os, signal, sys, threading
+from sluice.pipelines.end import end_process
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code.co_name == "_shutdown"
+
+def work():
+    while not waits():
+        pass
+    press()
+    threading.Event().wait(30)
+
+atexit.register(print, "files are removed", flush=True)
+{}
+end_process({})
+"""
+
+
+@pytest.mark.parametrize(
+    ("presses", "code", "wanted", "stdout"),
+    [
+        ("threading.Thread(target=work).start()", 0, 130, "files are removed\n"),
+        ("threading.Thread(target=work).start()", 3, 3, "files are removed\n"),
+        ("atexit.register(press)", 0, 130, ""),
+    ],
+    ids=["a thread works", "a failed job", "files are being removed"],
+)
+def test_ctrl_c_ends_it_without_a_traceback(presses: str, code: int, wanted: int, stdout: str) -> None:
+    words = [sys.executable, "-c", _INTERRUPTED.format(presses, code)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (wanted, stdout, "")

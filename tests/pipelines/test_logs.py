@@ -96,6 +96,13 @@ def test_what_people_are_told(log: Log, capsys: pytest.CaptureFixture[str]) -> N
     assert not is_json(), "the next command in this process has a log of its own form"
 
 
+def test_a_process_without_standard_error_tells_nobody(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(TEXT, logging.INFO)
+    monkeypatch.setattr("sys.stderr", None)
+    tell("Rows  7\n")
+    assert log.stream.getvalue() == ""
+
+
 def test_every_line_of_a_job_is_json(
     log: Log, cases: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from sluice.models.saved_model.tensorflow_import import quiet_stderr, real_stderr
 from tests.support.fakes import PATIENCE_SECS
 from tests.support.paths import ROOT
@@ -52,6 +54,17 @@ def test_a_process_may_have_no_standard_error() -> None:
         "    os.write(kept, b'in the block')\n"
     )
     assert _stderr(script) == "in the block"
+
+
+@pytest.mark.parametrize("has_one", [True, False])
+def test_a_process_may_have_no_stream_of_errors(has_one: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as closed:
+        pass
+    monkeypatch.setattr(sys, "stderr", closed if has_one else None)
+    before = os.fstat(2).st_ino
+    with quiet_stderr():
+        assert os.fstat(2).st_ino != before
+    assert os.fstat(2).st_ino == before
 
 
 def test_a_look_at_standard_error_waits_until_it_is_the_real_one() -> None:
