@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 from sluice.models.errors import UsageError
@@ -11,7 +12,7 @@ from sluice.models.wording import told
 from sluice.pipelines.commands.early import begin_early
 from sluice.pipelines.commands.listed import COMMANDS, Listed
 from sluice.pipelines.end import end_process
-from sluice.pipelines.logs import TEXT, set_up, tell
+from sluice.pipelines.logs import JSON, TEXT, format_in, is_json, set_up, tell
 from sluice.pipelines.options.config import CONFIG, with_config
 from sluice.pipelines.options.parser import Parser, VersionAction
 from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
@@ -62,10 +63,12 @@ def main(argv: list[str] | None = None) -> int:
     if any(COMMANDS[word].early for word in given[:1] if word in COMMANDS):
         begin_early(given)
     parser, commands = _parsers()
+    _set_up_for_parsing(given)
     try:
         words = with_config(given, commands, _WITH_BEAM_FLAGS)
     except UsageError as error:
         parser.error(str(error))
+    _set_up_for_parsing(words)
     args, rest = parser.parse_known_args(words)
     args.beam_flags = rest
     if rest and args.command not in _WITH_BEAM_FLAGS:
@@ -93,6 +96,13 @@ def run_process() -> None:
         tell("sluice: interrupted\n", logging.WARNING)
         code = EXIT_INTERRUPTED
     end_process(code)
+
+
+def _set_up_for_parsing(words: Sequence[str]) -> None:
+    """Gives the log its form before the command line is parsed: what is wrong with it is told in that form, too."""
+    form = format_in(words)
+    if form == JSON or is_json():  # of a command that ran in this process before
+        _set_up_logging("--verbose" in words, form)
 
 
 def _set_up_logging(verbose: bool, format_: str) -> None:

@@ -6,13 +6,19 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 TEXT, JSON = "text", "json"
 FORMATS = (TEXT, JSON)
 
 _LOGGER = "sluice"
+_FLAG = "--log_format"
+# What prints errors that nobody has caught: of the main thread, of other threads, and where none can be raised.
+_HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (sys, "unraisablehook"))
+_usual_hooks: list[Callable[..., object]] = []
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,6 +58,45 @@ def set_up(format_: str, level: int) -> None:
         elif isinstance(handler.formatter, JsonFormatter):  # of a command that ran in this process before
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.captureWarnings(format_ == JSON)
+    _set_hooks(format_ == JSON)
+
+
+def _set_hooks(json_: bool) -> None:
+    """Has errors that nobody catches logged, which Python would print as lines of text; or else printed again."""
+    ours = (_log_uncaught, _log_of_thread, _log_unraisable)
+    if json_ and not _usual_hooks:
+        _usual_hooks[:] = [getattr(module, name) for module, name in _HOOKS]
+        for (module, name), hook in zip(_HOOKS, ours, strict=True):
+            setattr(module, name, hook)
+    elif not json_ and _usual_hooks:
+        for (module, name), hook in zip(_HOOKS, _usual_hooks, strict=True):
+            setattr(module, name, hook)
+        _usual_hooks.clear()
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    error = kind() if error is None else error
+    text = f"{kind.__name__}: {error}"
+    logging.getLogger(_LOGGER).critical("%s", text, exc_info=(kind, error, trace))
+
+
+def _log_of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:  # by which a thread may end itself
+        _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def format_in(words: Sequence[str]) -> str:
+    """Returns the --log_format of a command line that is not parsed yet, for what is wrong with it."""
+    found = TEXT
+    for at, word in enumerate(words):
+        name, joined, value = word.partition("=")
+        if name == _FLAG:
+            found = value if joined else "".join(words[at + 1 : at + 2])
+    return found if found in FORMATS else TEXT
 
 
 def is_json() -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import http.server
 import io
+import logging
 import socket
 import socketserver
 import ssl
@@ -13,6 +14,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 from sluice.models.errors import UsageError
+
+_LOG = logging.getLogger(__name__)
 
 # A connection as socketserver types it; over TCP it is a socket.
 Connection = socket.socket | tuple[bytes, socket.socket]
@@ -81,7 +84,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Connection, client_address: object) -> None:
         """Logs errors, except for clients that have gone away or speak no TLS."""
         if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
-            super().handle_error(request, client_address)
+            _LOG.exception("A request could not be answered")
 
 
 class HttpHandler(http.server.BaseHTTPRequestHandler):

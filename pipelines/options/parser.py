@@ -1,11 +1,15 @@
 """The parser of command lines: it says what is wrong in one line, and what may have been meant."""
 
 import argparse
+import contextlib
 import difflib
+import logging
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
+
+from sluice.pipelines.logs import tell
 
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 # How similar a flag must be to what was typed: "--modle" is to "--model", "--runner" is not to "--run_name".
@@ -43,7 +47,9 @@ class Parser(argparse.ArgumentParser):
         else:
             hints = [message, *self._typos()]
         text = self.whence("; ".join(hints))
-        self.exit(2, f"{self.prog}: {text} ({self.prog} --help lists all)\n")
+        with contextlib.suppress(OSError):  # nobody reads it
+            tell(f"{self.prog}: {text} ({self.prog} --help lists all)\n", logging.ERROR)
+        self.exit(2)
 
     def _typos(self) -> list[str]:
         """Returns the flags that were typed and do not exist, with those that are similar to them."""

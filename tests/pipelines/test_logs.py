@@ -4,6 +4,9 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
 from sluice.pipelines.flink import _failed
-from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, is_json, line_of, set_up, tell, tell_in_handler
+from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, format_in, is_json, line_of, set_up, tell, tell_in_handler
 from sluice.pipelines.progress.outcome import EXIT_FAILED
 
 
@@ -118,6 +121,91 @@ def test_every_line_of_a_job_is_json(
     assert main(["batch", f"--model={cases('picky')}", *flags]) == 2
     assert log.lines()[-1]["level"] == "ERROR" and "--overwrite" in log.lines()[-1]["message"]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--log_format", "json", "--model=m"], "required: --name"),
+        (["--model=m", "--name=n", "--modle=m", "--log_format=json"], "--modle: did you mean --model?"),
+        (["--log_format=text", "--log_format=json", "--grpc_port=a"], "invalid int value"),
+        (["--log_format=json", "--config=nowhere.yaml"], "nowhere.yaml cannot be read"),
+    ],
+)
+def test_what_is_typed_wrongly_is_json(
+    flags: list[str], words: str, log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", *flags])
+    (line,) = log.lines()
+    assert line["level"] == "ERROR" and words in line["message"] and "--help lists all" in line["message"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_form_may_come_from_a_file(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.yaml").write_text("log_format: json\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", f"--config={tmp_path / 'job.yaml'}"])
+    assert "required: --model" in log.lines()[0]["message"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve"])
+    assert len(log.lines()) == 1, "the next command in this process has a log of its own form"
+    assert "required: --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], TEXT),
+        (["serve", "--log_format"], TEXT),
+        (["serve", "--log_format=xml"], TEXT),
+        (["serve", "--log_format", "json"], JSON),
+        (["serve", "--log_format=json", "--log_format=text"], TEXT),
+        (["serve", "--name=--log_format=json"], TEXT),
+    ],
+)
+def test_the_form_of_a_command_line_that_is_not_parsed(words: list[str], wanted: str) -> None:
+    assert format_in(words) == wanted
+
+
+_UNCAUGHT = """
+import threading
+from sluice.pipelines.logs import JSON, set_up
+
+class Bad:
+    def __del__(self):
+        raise KeyError("nowhere to raise it")
+
+def fail():
+    raise ValueError("in a thread")
+
+set_up(JSON, 0)
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+Bad()
+raise RuntimeError("in the main thread")
+"""
+
+
+def test_errors_that_nobody_catches_are_lines_too() -> None:
+    ran = subprocess.run([sys.executable, "-c", _UNCAUGHT], capture_output=True, text=True, timeout=120, check=False)
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert ran.returncode == 1
+    assert [(line["level"], line["message"]) for line in lines] == [
+        ("CRITICAL", "ValueError: in a thread"),
+        ("CRITICAL", "KeyError: 'nowhere to raise it'"),
+        ("CRITICAL", "RuntimeError: in the main thread"),
+    ]
+    assert all("Traceback" in line["error"] for line in lines)
+
+
+def test_a_log_for_people_leaves_errors_to_python(log: Log) -> None:
+    before = sys.excepthook, threading.excepthook, sys.unraisablehook
+    set_up(JSON, logging.WARNING)
+    assert sys.excepthook is not before[0] and threading.excepthook is not before[1]
+    set_up(TEXT, logging.WARNING)
+    assert (sys.excepthook, threading.excepthook, sys.unraisablehook) == before
 
 
 def test_the_formatter_takes_what_json_has_no_form_for() -> None:
