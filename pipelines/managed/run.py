@@ -27,7 +27,14 @@ from sluice.pipelines.managed.named import find_model, of_named
 from sluice.pipelines.managed.open import is_here, open_client
 from sluice.pipelines.managed.plan import ManagedPlan, place_of, plan_managed
 from sluice.pipelines.managed.stages import Stages
-from sluice.pipelines.managed.standing import FEW_ROWS, is_first_kept, is_second_kept, reasons
+from sluice.pipelines.managed.standing import (
+    FEW_ROWS,
+    has_answered_none,
+    is_first_kept,
+    is_second_kept,
+    unanswered_text,
+    words_of,
+)
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.model import describe_model
 from sluice.pipelines.progress.outcome import (
@@ -50,8 +57,6 @@ from sluice.transforms.managed.place import Answers, Place
 from sluice.transforms.managed.policy import UnpaidPolicy
 
 _LOG = logging.getLogger(__name__)
-
-_REASON_LENGTH = 500
 
 
 def run_managed(options: BatchOptions, model: ManagedModel, flags: list[str], phases: Phases) -> int:
@@ -135,7 +140,7 @@ class _ManagedRun:
         self._started = time.monotonic()
         self._prepare_secs = 0.0
         self._first = ""
-        self._gate, self._joins = CommitGate(), False
+        self._gate, self._joins, self._starts_anew = CommitGate(), False, False
 
     def run(self) -> int:
         """Runs the job to its end, and says how it ended; returns the exit code."""
@@ -181,9 +186,15 @@ class _ManagedRun:
             )
         elif match_files(f"{self._plan.directory}/*/prepared.json"):
             tell(
-                f"sluice: the files of this job stay in {self._plan.directory}: the same command goes on from there, "
-                "and nothing is prepared or paid for twice. Delete the directory if you give the job up\n"
+                f"sluice: the files of this job stay in {self._plan.directory}: the same command {self._next}. Delete "
+                "the directory if you give the job up\n"
             )
+
+    @property
+    def _next(self) -> str:
+        if self._starts_anew:
+            return "makes a new job for the rows, which are prepared"
+        return "goes on from there, and nothing is prepared or paid for twice"
 
     def _may_be_published(self, code: int) -> bool:
         """Whether output that the same command would publish again may be there, or be on its way elsewhere."""
@@ -201,13 +212,23 @@ class _ManagedRun:
         answers = self._stages.find(place, first, again=True)
         if not answers.missing:
             return _Answered(place, policy, (first.short_name,))
+        if has_answered_none(answers):
+            return self._refused(place, policy, first, answers.missing)
         self._check_missing(first, answers)
         _LOG.warning(
             "%s rows have no answer: a row that fails takes its batch with it. They are scored again, one by one",
             f"{answers.missing:,}",
         )
         second = self._second(place, first, answers.again)
-        return _Answered(place, policy, (first.short_name, second.short_name), _unanswered(second))
+        jobs = first.short_name, second.short_name
+        return _Answered(place, policy, jobs, unanswered_text(second, "this row, not even alone"))
+
+    def _refused(self, place: Place, policy: FailurePolicy, job: Job, rows: int) -> _Answered:
+        """Returns what there is to join of a job that has answered none of many rows: failures only."""
+        self._starts_anew = True
+        text = "%s answered none of %s rows. All are failures, and no second job tries them one by one"
+        _LOG.warning(text, describe(job), f"{rows:,}")
+        return _Answered(place, policy, (job.short_name,), unanswered_text(job, "any row"))
 
     def _check(self, job: Job, goes_on: bool) -> None:
         """Checks that a job has ended with results, unless the command goes on without; warns if it has some only."""
@@ -223,9 +244,7 @@ class _ManagedRun:
         missing, rows, rate = answers.missing, answers.missing + answers.answered, self._options.vertex_max_rescore_rate
         if missing <= FEW_ROWS:
             return
-        words = because(_words(job))
-        if not answers.answered:
-            raise JobEnded(message("{job} answered none of {rows:,} rows{}", words, job=describe(job), rows=missing))
+        words = because(words_of(job))
         if missing > rate * rows:
             raise JobEnded(message(
                 "{job} left {missing:,} of {rows:,} rows without an answer ({share:.1%}){}. That is more than "
@@ -289,16 +308,3 @@ def _failure(error: Exception, private: bool) -> str:
         return told(error, private)
     return reason(error, private) if isinstance(error, SluiceError) else failure_text(error, private)
 
-
-def _words(job: Job) -> list[str]:
-    """Returns what the service says of the rows without an answer, the most frequent first."""
-    texts = dict.fromkeys(filter(None, (*reasons(job), *job.partial_failures, job.error)))
-    return [text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "..." for text in texts]
-
-
-def _unanswered(job: Job) -> str:
-    """Returns the reason of a row that the service does not answer. Its words may quote any row."""
-    words = _words(job)
-    if not words:
-        return message("the service gives no answer to this row, not even alone, and no reason")
-    return message("the service gives no answer to this row, not even alone{}", because(words))

@@ -7,14 +7,18 @@ its rows, which is the first file that is deleted when all is done. So every com
 import enum
 import functools
 
+from sluice.models.wording import message
 from sluice.pipelines.managed.direct_output import error_reasons
+from sluice.pipelines.managed.ends import because
 from sluice.pipelines.managed.job import Job, State
 from sluice.pipelines.managed.plan import place_of
 from sluice.transforms.core.beam_files import match_files
-from sluice.transforms.managed.find_answers import read_prepared
+from sluice.transforms.managed.place import Answers
 
-# If the service answers no row of more than so many, the model is at fault, and a second job would be paid for nothing.
+# If the service answers no row of more than so many, the model is at fault, and a second job would be paid for nothing:
+# all rows are failures then.
 FEW_ROWS = 1000
+_REASON_LENGTH = 500
 
 
 class Standing(enum.Enum):
@@ -48,9 +52,20 @@ def standing(job: Job) -> Standing:
 
 
 def is_first_kept(job: Job) -> bool:
-    """Whether to go on with a first job that has ended. If it has answered nothing, a second one gets few rows only."""
-    found = standing(job)
-    return found is Standing.ANSWERED or (found is Standing.REFUSED and read_prepared(place_of(job)).rows <= FEW_ROWS)
+    """Whether to go on with a first job that has ended.
+
+    If it has answered nothing, few rows go through a second job. Of many rows, the command that first looks through
+    the answers makes failures; the next one makes a new attempt, because it would only find the same again.
+    """
+    if standing(job) not in (Standing.ANSWERED, Standing.REFUSED):
+        return False
+    answers = Answers.read(place_of(job), job.short_name)
+    return answers is None or not has_answered_none(answers)
+
+
+def has_answered_none(answers: Answers) -> bool:
+    """Whether a job has answered none of so many rows that the model is at fault, and not some of them."""
+    return not answers.answered and answers.missing > FEW_ROWS
 
 
 def is_second_kept(job: Job) -> bool:
@@ -67,3 +82,21 @@ def reasons(job: Job) -> tuple[str, ...]:
 def _reasons_in(directory: str) -> tuple[str, ...]:
     """Reads the files once: they are asked for several times at the end of a job."""
     return tuple(error_reasons(directory))
+
+
+def words_of(job: Job) -> list[str]:
+    """Returns what the service says of the rows without an answer, the most frequent first."""
+    texts = dict.fromkeys(filter(None, (*reasons(job), *job.partial_failures, job.error)))
+    return [text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "..." for text in texts]
+
+
+def unanswered_text(job: Job, to: str) -> str:
+    """Returns the reason of a row that the service does not answer. Its words may quote any row.
+
+    Args:
+      to: what it gives no answer to.
+    """
+    words = words_of(job)
+    if not words:
+        return message("the service gives no answer to {to}, and no reason", to=to)
+    return message("the service gives no answer to {to}{}", because(words), to=to)

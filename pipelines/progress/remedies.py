@@ -73,7 +73,7 @@ _BY_TYPE = {
     BadInput.__name__: f"the model refuses these values: {_MEND}",
     ModelFault.__name__: f"the model fails on these values: {_MEND}",
     TOO_MANY_DELIVERIES: "such a message may kill the process that scores it: replay one alone before the others",
-    "Unanswered": "the service does not answer these rows, not even alone: look at the example, and at the model",
+    "Unanswered": "the service does not answer these rows: look at the example, and at the model",
     "BlockTooLarge": "write the file with smaller blocks or pages",
 }
 _BY_STAGE = {

@@ -270,15 +270,20 @@ def test_no_rows_to_score_are_no_job(service: VertexService, tmp_path: Path, tex
 def test_a_model_that_answers_nothing_is_not_asked_again_row_by_row(
     service: VertexService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Every row is a failure, with the words of the service; once the cause is mended, there is a new job."""
     output, before = tmp_path / "out.jsonl", len(service.jobs.states())
     service.faults.is_bad = lambda instance: True
     command = flags(service, "small", numbers(tmp_path / "in.jsonl", 1100), output)
-    assert main([*command, "--max_failure_rate=1"]) == 1
-    assert "too many predictions failed" in capsys.readouterr().err
+    assert main(command) == 3
+    assert "the same command makes a new job for the rows, which are prepared" in capsys.readouterr().err
+    failures = failures_of(output)
+    assert len(failures) == 1100 and {each["error_type"] for each in failures} == {"Unanswered"}
+    assert all("the local service was told to refuse" in each["error_message"] for each in failures)
     assert len(jobs_since(service, before)) == 1 and not output.exists()
     service.faults.is_bad = None
-    assert main(command) == 0, "a new attempt over the rows that are prepared"
-    assert len(rows_of(output)) == 1100
+    assert main([*command, "--overwrite"]) == 0, "a new attempt over the rows that are prepared"
+    assert (len(rows_of(output)), failures_of(output)) == (1100, [])
+    assert len(jobs_since(service, before)) == 2 and left(tmp_path) == []
 
 
 def test_a_second_job_over_many_rows_is_paid_for_only_if_that_is_wanted(

@@ -6,8 +6,9 @@ import pytest
 
 from sluice.pipelines.managed import standing as standing_module
 from sluice.pipelines.managed.job import Job, State, Stats
+from sluice.pipelines.managed.plan import place_of
 from sluice.pipelines.managed.standing import FEW_ROWS, Standing, is_first_kept, is_second_kept, reasons, standing
-from sluice.transforms.managed.place import InstanceShard, Place, Prepared
+from sluice.transforms.managed.place import Answers, InstanceShard, Place, Prepared
 
 NAME = "projects/p/locations/l/batchPredictionJobs/7"
 NO_STATS, REFUSED = Stats(), Stats(0, 9, 0)
@@ -48,9 +49,18 @@ def test_a_job(tmp_path: Path, state: State, stats: Stats, there: bool, wanted: 
     assert (is_first_kept(job), is_second_kept(job)) == (kept, kept)
 
 
-def test_a_job_that_answered_none_of_many_rows_is_no_first_job_to_go_on_with(tmp_path: Path) -> None:
-    job = job_of(tmp_path, State.FAILED, REFUSED, rows=FEW_ROWS + 1)
-    assert (is_first_kept(job), is_second_kept(job)) == (False, True)
+@pytest.mark.parametrize("state", [State.FAILED, State.SUCCEEDED])
+@pytest.mark.parametrize(
+    ("answered", "missing", "kept"), [(0, FEW_ROWS + 1, False), (0, FEW_ROWS, True), (1, FEW_ROWS + 1, True)]
+)
+def test_a_job_that_answered_none_of_many_rows_is_gone_on_with_once(
+    tmp_path: Path, state: State, answered: int, missing: int, kept: bool
+) -> None:
+    """Until its answers have been looked through. A command that took it again would find the same for ever."""
+    job = job_of(tmp_path, state, REFUSED, rows=answered + missing)
+    assert is_first_kept(job)
+    Answers(answered, missing, "found-1").write(place_of(job), job.short_name)
+    assert (is_first_kept(job), is_second_kept(job)) == (kept, True)
 
 
 def test_the_files_of_errors_tell_that_rows_were_tried_and_are_read_once(
