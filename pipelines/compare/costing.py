@@ -22,7 +22,7 @@ class Use:
       cores: of this machine, as a worker and as a server.
       server_us: CPU of the server; None: not known, or there is none.
       server_mb: of the server's process.
-      node_us: of the machine of a managed job; None: there is none.
+      node_us: of the machine of a managed job; None: not known, or there is none.
     """
 
     cpu_us: float

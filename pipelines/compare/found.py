@@ -111,14 +111,14 @@ class Found:
 
     @property
     def server_cpu_us(self) -> Spread | None:
-        """Microseconds of CPU of a row more, in the reference server."""
+        """Microseconds of CPU of a row more, in the reference server; None: not known, or there is none."""
         if any(job.server_cpu_secs is None for job in (*self.starts, *self.jobs)):
             return None
         return self._marginal(lambda job: job.server_cpu_secs or 0.0)
 
     @property
     def node_us(self) -> Spread | None:
-        """Microseconds that the machine of a managed job takes for a row more; None: there is none."""
+        """Microseconds that the machine of a managed job takes for a row more; None: not known, or there is none."""
         if any(job.node_secs is None for job in (*self.starts, *self.jobs)):
             return None
         return self._marginal(lambda job: job.node_secs or 0.0)
@@ -134,7 +134,13 @@ class Found:
         return max((job.cost.peak_mb for job in self.jobs), default=None)
 
     def _marginal(self, of: Callable[[Job], float]) -> Spread | None:
-        return _spread([1e6 * (of(many) - of(one)) / (many.rows - one.rows) for one, many in self._pairs()])
+        """Returns the microseconds of a row more; None: not known.
+
+        Where a job of many rows takes no more than one of one row, start-up varies by more than all rows take. A few
+        larger differences beside it would then say no more, and would be too large.
+        """
+        values = [1e6 * (of(many) - of(one)) / (many.rows - one.rows) for one, many in self._pairs()]
+        return _spread(values) if all(value > 0 for value in values) else None
 
     def _pairs(self) -> list[tuple[Job, Job]]:
         """Returns jobs of one row, each with the one of many rows after it, if that took longer and more CPU."""

@@ -190,6 +190,22 @@ def test_a_managed_job_that_was_measured_is_ranked_and_priced_by_its_machines() 
     assert line.flags == [] and line.found.start_secs is not None and line.found.start_secs.median == 603.0
 
 
+@pytest.mark.parametrize("less", [10.0, 0.0])
+def test_what_start_up_hides_of_a_managed_job_is_not_known(less: float) -> None:
+    """One of two machines was given back sooner after a million rows than after one: its start took longer before."""
+    found = managed_job(3.6)
+    sooner = dataclasses.replace(found.jobs[0], node_secs=600.0 - less)
+    found = dataclasses.replace(found, starts=found.starts * 2, jobs=[*found.jobs, sooner])
+    (line,) = answered([found], rows_per_month=MILLION).lines
+    assert found.node_us is None and found.rate is not None
+    assert (line.million, line.month) == (None, None)
+    assert json.loads(to_json(as_result(answered([found]))))["ways"][0]["managed_job_us"] is None
+
+
+def test_what_noise_hides_of_a_server_is_not_known() -> None:
+    assert measured(GRPC, (9, 9.5), cpu=5.0, server=-0.1).server_cpu_us is None
+
+
 @pytest.mark.parametrize(("secs", "verdict"), [(1.0, HOLDS), (30.0, FAILS), (3.0, TIED)])
 def test_the_claim_on_the_managed_job_is_settled_by_measuring_it(secs: float, verdict: str) -> None:
     result = answered([*found_of(), managed_job(secs)])
