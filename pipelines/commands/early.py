@@ -8,6 +8,7 @@ from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
 
 _MODEL = "--model"
+_HELP = {"--help", "-h"}
 # The modules in native code that the command imports: none can be imported while another library is opened.
 _NATIVE = (
     *("_bisect", "_blake2", "_bz2", "_ctypes", "_datetime", "_decimal", "_hashlib", "_json", "_lzma", "_pickle"),
@@ -19,8 +20,11 @@ _NATIVE = (
 
 
 def begin_early(words: Sequence[str]) -> None:
-    """Opens TensorFlow's library beside the imports that come, if the command line names a model in this process."""
-    if not _is_here(words):
+    """Opens TensorFlow's library beside the imports that come, if the command line names a model in this process.
+
+    Help needs no model, and the process would not end before the library is open.
+    """
+    if _HELP & set(words) or not _is_here(words):
         return
     for name in _NATIVE:
         with contextlib.suppress(ImportError):  # not each build of Python, or of a package, has all of them

@@ -15,6 +15,8 @@ from sluice.pipelines.commands import early
         (["predict", "--model=grpc://"], False),
         (["predict", "--model"], False),
         (["predict", "--help"], False),
+        (["predict", "--model", "work/model", "--help"], False),
+        (["predict", "-h", "--model=work/model"], False),
     ],
 )
 def test_the_library_is_opened_for_a_model_in_this_process(
