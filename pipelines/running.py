@@ -175,20 +175,20 @@ def _summarise(
     summary = dataclasses.replace(summary, reasons=reasons)
     _LOG.debug("Phases: %s", phases.text())
     summary = dataclasses.replace(summary, options=used_options(options), beam_options=of_beam)
-    text = f"{render(summary)}\n{reasons_text(reasons)}{_more(summary, plan.contents is not None)}"
+    text = f"{render(summary)}\n{reasons_text(reasons)}{_more(summary, options, plan.contents is not None)}"
     tell(text, message="summary", fields=lambda: json.loads(to_json(summary)))
     if options.summary_file:
         write_text(options.summary_file, to_json(summary) + "\n")
     report_batch(summary, options, plan.watched, error)
 
 
-def _more(summary: Summary, rows_name_files: bool) -> str:
+def _more(summary: Summary, options: BatchOptions, rows_name_files: bool) -> str:
     """Returns the lines under the reasons: what shows all of them, and which files could not be read to the end."""
     files = sum(summary.failures_by.get(READ, {}).values())
     rows = "the rows that name them, or further rows of them," if rows_name_files else "their further rows"
     lost = f"{files} file(s) could not be read to the end: {rows} are NOT in the output\n" if files else ""
     some = summary.failures or not summary.counted
-    where = where_failures_are(summary.failure_files, summary.failures_table) if some else ""
+    where = where_failures_are(summary.failure_files, summary.failures_table, options.map) if some else ""
     return where + lost
 
 

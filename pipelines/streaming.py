@@ -293,17 +293,17 @@ def _summarise(
     summary = dataclasses.replace(summary, reasons=reasons)
     used, of_beam = used_options(options), used_beam_options(settings)
     summary = dataclasses.replace(summary, options=used, beam_options=of_beam)
-    text = f"{render(summary)}\n{reasons_text(reasons)}{_where(plan.failures) if reasons else ''}"
+    text = f"{render(summary)}\n{reasons_text(reasons)}{_where(plan.failures, options) if reasons else ''}"
     tell(text, message="summary", fields=lambda: json.loads(to_json(summary)))
     if options.summary_file:
         write_text(options.summary_file, to_json(summary) + "\n")
     report_stream(summary, options, plan.watched, error)
 
 
-def _where(failures: FailureSinks) -> str:
+def _where(failures: FailureSinks, options: StreamingOptions) -> str:
     """Returns the line with the command that shows all reasons; "" if failures are in a topic only."""
     files = failures.files
-    return where_failures_are([f"{files.prefix}-*{files.suffix}"] if files else [], failures.table)
+    return where_failures_are([f"{files.prefix}-*{files.suffix}"] if files else [], failures.table, options.map)
 
 
 def _exit_code(error: Exception | None, restarts: int, private: bool) -> int:

@@ -18,6 +18,7 @@ from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.replay_table import FailureTable
 from sluice.pipelines.options.failures import FailuresOptions
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.progress.remedies import with_inputs
 from sluice.pipelines.progress.why import reason_records, render_reasons
 from sluice.transforms.core.beam_files import match_files
 from sluice.transforms.core.failures import STAGES, payload_text
@@ -57,9 +58,9 @@ def show_failures(sources: Sequence[str], options: FailuresOptions, as_json: boo
     except _NotExported as error:
         problems = [str(error)]
     if as_json:
-        write_json(_as_json(reasons, options.top, models))
+        write_json(_as_json(reasons, options, models))
     else:
-        sys.stdout.write(_as_text(reasons, options.top, models))
+        sys.stdout.write(_as_text(reasons, options, models))
     sys.stderr.write(exports.report() + _left_out(opened))
     sys.stderr.writelines(f"sluice: {text}\n" for text in problems)
     return EXIT_FAILED if problems else EXIT_OK
@@ -122,18 +123,18 @@ def _head(payload: bytes) -> str:
     return payload_text(head.decode(errors="ignore").encode() if len(head) < len(payload) else head) or ""
 
 
-def _as_json(reasons: Reasons, most: int, models: Models) -> str:
-    groups = reasons.top()
-    shown = groups[: most or None]
+def _as_json(reasons: Reasons, options: FailuresOptions, models: Models) -> str:
+    groups = with_inputs(reasons.top(), options.map)
+    shown = groups[: options.top or None]
     records = [record | {"payload": group.payload} for record, group in zip(reason_records(shown), shown, strict=True)]
     of = [{"model": model, "version": version, "count": count} for (model, version), count in models.most_common()]
     found = {"failures": reasons.total, "models": of, "reasons": records, "more_reasons": len(groups) - len(shown)}
     return orjson.dumps(found | {"other_failures": reasons.others}, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def _as_text(reasons: Reasons, most: int, models: Models) -> str:
-    groups = reasons.top()
-    shown = groups[: most or None]
+def _as_text(reasons: Reasons, options: FailuresOptions, models: Models) -> str:
+    groups = with_inputs(reasons.top(), options.map)
+    shown = groups[: options.top or None]
     lines = [f"{reasons.total:,} failures, {len(groups):,} reason{'' if len(groups) == 1 else 's'}"]
     lines += [
         f"  {count:,}  of {model}{version and f', version {version}'}"

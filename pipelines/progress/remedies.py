@@ -7,9 +7,12 @@ import shlex
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+import orjson
+
 from sluice.models.errors import BadInput, ModelFault, Overloaded, ServerFault, TimedOut, Unavailable
 from sluice.pipelines.options.flags import join_list
-from sluice.transforms.core.failures import DECODE, ENCODE, PREDICT, READ, TOO_MANY_DELIVERIES, WRITE
+from sluice.pipelines.plan.names import find_alike, map_flags
+from sluice.transforms.core.failures import BIND, DECODE, ENCODE, PREDICT, READ, TOO_MANY_DELIVERIES, WRITE
 from sluice.transforms.core.reasons import Group
 from sluice.transforms.decode.null_markers import KNOWN
 
@@ -33,6 +36,9 @@ _MEND = "mend what writes these rows, or the rows themselves (sluice failures --
 _SCHEMA = "--input_schema FILE"
 _NAMES = "^column '.+?' names .*, and it cannot be read: "
 _OF_TYPE = "^column '.+?'.*(?:does not fit|out of the range|is expected, found| is not )"
+_LIST_NULL = "^column '.+?' (?:is null|is null or empty|holds a null); the model takes"
+_MISFIT = "^column '.+?'(?:: | has | holds ).*the model takes"
+_OTHER_NAME = "or --map INPUT=COLUMN, if the input is to take another column"
 # Words of messages of transforms and of models.tensors, the flags, and when they help. {0} is the column, quoted.
 _BY_WORDS: tuple[tuple[str, str, str], ...] = (
     (f"{_NAMES}it is relative", "--read_paths_root DIR", "for the directory in which such paths begin"),
@@ -45,7 +51,8 @@ _BY_WORDS: tuple[tuple[str, str, str], ...] = (
     (f"{_NAMES}the file has more than", "--max_batch_bytes BYTES", "for files as large as these"),
     (_NAMES, "", "put the file there, or mend its path (sluice failures --export), and send these rows again"),
     ("name it in --null_values", "--null_values TEXT", "for texts that stand for no value"),
-    ("^column '(.+?)' (?:is null|holds a null)", "--column_defaults {0}", "the model is fed VALUE for nulls"),
+    (_LIST_NULL, "", f"no default stands for a null where the model takes a list: {_MEND}; {_OTHER_NAME}"),
+    ("^column '(.+?)' is null", "--column_defaults {0}", f"the model is fed VALUE for nulls; {_OTHER_NAME}"),
     ("declare the column FLOAT64", _SCHEMA, "with the column as FLOAT64"),
     ("^column .*: no object of the first rows has the key", _SCHEMA, "with that key, or with the column as JSON"),
     ("declare the column INT64", _SCHEMA, "with the column as INT64, NUMERIC or STRING"),
@@ -62,6 +69,7 @@ _BY_WORDS: tuple[tuple[str, str, str], ...] = (
     ("give --output_prefix", "--output_prefix TEXT", "for the names of the model's outputs"),
     ("write fewer columns", "--exclude_columns A,B", "or write to files or a table"),
     ("^not valid JSON|a JSON object is expected", "", _MEND),
+    (_MISFIT, "", f"the row has another shape or type than the model takes: {_MEND}; {_OTHER_NAME}"),
     (_OF_TYPE, "", f"the value is not of the model's type: {_MEND}"),
 )
 _AGAIN = (
@@ -84,11 +92,13 @@ _BY_STAGE = {
 }
 _ALONE = Remedy("--max_batch_size 1", "tells the rows at fault from the others, for the price of many calls")
 _OF_COLUMN = re.compile("^column '(.+?)': .* is not ")
+_OF_NULL = re.compile("^column '(.+?)' is null")
+_KEY = re.compile(r'"((?:[^"\\]|\\.)+)"\s*:')
 
 
 def remedy_for(group: Group) -> Remedy | None:
     """Returns what is likely to help against a reason; None: nothing is known."""
-    if remedy := _nulls(group):
+    if remedy := _nulls(group) or _renamed(group):
         return remedy
     if group.stage == PREDICT and group.example.startswith("not isolated"):
         return _ALONE
@@ -123,6 +133,25 @@ def _nulls(group: Group) -> Remedy | None:
     default = _default(*(group.inputs or (column[1],)))
     flags = f"--null_values {shlex.quote(join_list(markers))} --column_defaults {default}"
     return Remedy(flags, "if they stand for no value; the model is fed VALUE instead")
+
+
+def _renamed(group: Group) -> Remedy | None:
+    """Returns the --map flag for an input without a value, if its row has that under a name that is spelt otherwise."""
+    column = _OF_NULL.search(group.example) if group.stage == BIND else None
+    if not column:
+        return None
+    keys = _keys(group.payload)
+    alike = {} if column[1] in keys else find_alike([column[1]], keys)
+    return Remedy(map_flags(alike.items()), "the row has such a value under this name") if alike else None
+
+
+def _keys(payload: str) -> list[str]:
+    """Returns the keys of a row that is a JSON object; of one that is cut off, those that are seen."""
+    try:
+        row = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return list(dict.fromkeys(_KEY.findall(payload))) if payload.startswith("{") else []
+    return list(row) if isinstance(row, dict) else []
 
 
 def _default(*names: str) -> str:

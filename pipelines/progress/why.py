@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 import orjson
 
 from sluice.models.wording import Message
+from sluice.pipelines.plan.names import map_flags
 from sluice.pipelines.progress.remedies import remedy_for, with_inputs
 from sluice.pipelines.progress.table import align
 from sluice.transforms.core import metrics
@@ -111,10 +112,15 @@ def reasons_text(groups: Sequence[Group]) -> str:
     return "".join(f"{line}\n" for line in (f"{title}:", *render_reasons(groups)))
 
 
-def where_failures_are(files: Sequence[str], table: str) -> str:
-    """Returns the line with the command that shows all reasons; "" if there is nowhere to look."""
+def where_failures_are(files: Sequence[str], table: str, mapped: Collection[tuple[str, str]] = ()) -> str:
+    """Returns the line with the command that shows all reasons; "" if there is nowhere to look.
+
+    Args:
+      mapped: --map of the job: the files do not tell it.
+    """
     if files:
         place = files[0] if len(files) == 1 else re.sub(r"-\d{5}-of-\d{5}(?=\.)", "-*", files[0])
     else:
         place = table
-    return f"All reasons: sluice failures {shlex.quote(place)}\n" if place else ""
+    words = ["sluice failures", shlex.quote(place), *([map_flags(mapped)] if mapped else [])]
+    return f"All reasons: {' '.join(words)}\n" if place else ""

@@ -268,3 +268,10 @@ def test_a_command_that_is_refused_leaves_no_export(tmp_path: Path, capsys: pyte
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.jsonl"]
     assert main(["failures", source, "--export", str(mend)]) == 0
     assert mend.read_text() and Path(source).read_text()
+
+
+def test_remedies_name_the_inputs_of_the_map(tmp_path: Path, told: Callable[..., dict[str, Any]]) -> None:
+    """--column_defaults knows inputs only, and failures name the column."""
+    path = some(tmp_path / "f.jsonl")
+    flags = told(path, "--map", "years=age")["reasons"][0]["flags"]
+    assert flags == "--null_values 'NA,?' --column_defaults years=VALUE"

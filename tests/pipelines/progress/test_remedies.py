@@ -1,5 +1,6 @@
 """What helps against a reason, as flags to paste; the messages are those that the readers really make."""
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 
@@ -82,6 +83,25 @@ def test_a_default_is_given_to_the_inputs_that_take_the_column() -> None:
 
 
 @pytest.mark.parametrize(
+    ("payload", "flags"),
+    [
+        ('{"Sepal.Length": 5.1, "x": 1}', "--map Sepal_Length=Sepal.Length"),
+        ('{"sepal length": 5.1, "note": "cut ', "--map 'Sepal_Length=sepal length'"),
+        ('{"Sepal_Length": null, "Sepal.Length": 1}', "--column_defaults Sepal_Length=VALUE"),
+        ('{"Sepal.Length": 1, "sepal_length": 2}', "--column_defaults Sepal_Length=VALUE"),
+        ('{"length": 1}', "--column_defaults Sepal_Length=VALUE"),
+        ("5.1,2", "--column_defaults Sepal_Length=VALUE"),
+    ],
+)
+def test_a_value_under_a_name_that_is_spelt_otherwise_is_mapped(payload: str, flags: str) -> None:
+    """As the launch check of a file says it: of messages the names are not known before they come."""
+    text = "column 'Sepal_Length' is null and the model has no default for it (float32)"
+    made = remedy_for(dataclasses.replace(group_of([Failure("bind", "InvalidRow", text, "o")]), payload=payload))
+    assert made is not None and made.flags == flags
+    assert "--map" in str(made), "or if it is spelt quite differently"
+
+
+@pytest.mark.parametrize(
     ("stage", "error_type", "message", "words"),
     [
         ("predict", "Unavailable", "gone", "sluice replay"),
@@ -124,6 +144,18 @@ def test_the_words_of_binding_are_known() -> None:
     (large,) = bind(pa.RecordBatch.from_pydict({"age": [300]}), signature).errors.values()
     assert told("bind", "InvalidRow", null).startswith("--column_defaults age=VALUE: ")
     assert "not of the model's type" in told("bind", "InvalidRow", large)
+
+
+@pytest.mark.parametrize("row", [None, [1, None], [1, 2, 3], [[1], [2, 3]], "x"])
+def test_what_does_not_fit_a_list_has_no_default(row: object) -> None:
+    """The default of a column stands for a null in a column of single values only."""
+    ends = TensorSpec("age", "int8", (None, 2), ("age:0",)), TensorSpec("y", "float32", (None,), ("y:0",))
+    signature = Signature("serving_default", "tensorflow/serving/predict", ends[:1], ends[1:])
+    kind = pa.list_(pa.int64()) if row is None else None
+    (text,) = bind(pa.RecordBatch.from_pydict({"age": pa.array([row], kind)}), signature).errors.values()
+    made = told("bind", "InvalidRow", text)
+    assert "mend what writes these rows" in made and "or --map INPUT=COLUMN" in made
+    assert "--column_defaults" not in made
 
 
 @pytest.mark.parametrize(

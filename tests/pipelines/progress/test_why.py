@@ -46,7 +46,8 @@ def test_the_end_of_a_job() -> None:
         "failures --export)",
         "  2  bind InvalidRow: column 'age' is null",
         "     such as: column 'age' is null (f.csv#byte=10)",
-        "     remedy: --column_defaults age=VALUE: the model is fed VALUE for nulls",
+        "     remedy: --column_defaults age=VALUE: the model is fed VALUE for nulls; or --map "
+        "INPUT=COLUMN, if the input is to take another column",
     ]
     assert reasons_text(()) == ""
 
@@ -111,3 +112,8 @@ def test_rows_are_shown_where_they_are_known() -> None:
 )
 def test_where_all_of_them_are(files: list[str], table: str, line: str) -> None:
     assert where_failures_are(files, table) == line
+
+
+def test_the_command_that_shows_all_of_them_knows_the_map_of_the_job() -> None:
+    line = "All reasons: sluice failures p.d.t --map bill_length=bill.length --map 'a=b c'\n"
+    assert where_failures_are([], "p.d.t", (("bill_length", "bill.length"), ("a", "b c"))) == line
