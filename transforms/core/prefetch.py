@@ -1,10 +1,10 @@
-"""An iterator that works ahead on a thread of its own: reading overlaps with the steps after it."""
+"""An iterator that works ahead on other threads: reading overlaps with the steps after it."""
 
 import collections
 import itertools
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -34,9 +34,10 @@ def prefetch_all(sources: Iterable[Iterator[Item]], width: int = 1, depth: int =
     """
     left = iter(sources)
     begun: collections.deque[_Ahead[Item]] = collections.deque()
+    threads = _Threads(width)
     try:
         while True:
-            begun.extend(_Ahead(items, depth) for items in itertools.islice(left, width - len(begun)))
+            begun.extend(_Ahead(items, depth, threads) for items in itertools.islice(left, width - len(begun)))
             if not begun:
                 return
             yield from begun[0]
@@ -44,17 +45,47 @@ def prefetch_all(sources: Iterable[Iterator[Item]], width: int = 1, depth: int =
     finally:
         for ahead in begun:
             ahead.stop()
+        threads.close()
+
+
+class _Threads:
+    """Threads for tasks, of which no more than `most` are under way: to begin a thread takes longer than a small file.
+
+    They are daemons: those of concurrent.futures would keep a process from its end while a consumer is in the middle.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def run(self, task: Callable[[], None]) -> None:
+        self._tasks.put(task)
+        if len(self._threads) < self._most:
+            self._threads.append(threading.Thread(target=self._work, name="sluice-prefetch", daemon=True))
+            self._threads[-1].start()
+
+    def close(self) -> None:
+        """Ends the threads, after the tasks."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while task := self._tasks.get():
+            task()
+            del task  # it holds what the task was over, such as an open file
 
 
 class _Ahead(Generic[Item]):
-    """A thread that makes items. To be iterated once, and stopped."""
+    """Makes items on one of the threads. To be iterated once, and stopped."""
 
-    def __init__(self, items: Iterator[Item], depth: int) -> None:
+    def __init__(self, items: Iterator[Item], depth: int, threads: _Threads) -> None:
         self._items = items
         self._ready: queue.Queue[object] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="sluice-prefetch", daemon=True)
-        self._thread.start()
+        self._stopped, self._done = threading.Event(), threading.Event()
+        threads.run(self._work)
 
     def __iter__(self) -> Iterator[Item]:
         while (entry := self._ready.get()) is not _END:
@@ -64,7 +95,7 @@ class _Ahead(Generic[Item]):
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._done.wait()
 
     def _work(self) -> None:
         try:
@@ -75,6 +106,8 @@ class _Ahead(Generic[Item]):
             self._put(_Failed(error))
         else:
             self._put(_END)
+        finally:
+            self._done.set()
 
     def _put(self, entry: object) -> bool:
         while not self._stopped.is_set():

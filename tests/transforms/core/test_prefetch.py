@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.transforms.core.prefetch import prefetch
+from sluice.transforms.core.prefetch import prefetch, prefetch_all
 from tests.support.fakes import PATIENCE_SECS
 
 
@@ -45,6 +45,18 @@ def test_it_works_ahead_but_only_so_far() -> None:
     assert len(made) <= 5
     found.close()  # type: ignore[attr-defined]
     assert len(made) <= 6
+
+
+def test_many_sources_share_a_few_threads() -> None:
+    """As of files that are a row each: to begin a thread for each would take longer than to read it."""
+    seen: set[threading.Thread] = set()
+
+    def items(number: int) -> Iterator[int]:
+        seen.add(threading.current_thread())
+        yield number
+
+    assert list(prefetch_all(map(items, range(100)), width=4)) == list(range(100))
+    assert len(seen) <= 4 and not any(thread.is_alive() for thread in seen)
 
 
 def test_a_consumer_that_stops_leaves_no_thread() -> None:
