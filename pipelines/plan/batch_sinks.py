@@ -15,7 +15,7 @@ from sluice.transforms.bigquery.commit import TableCommitter
 from sluice.transforms.bigquery.file_loads import LoadCommitter, WriteLoadFiles
 from sluice.transforms.bigquery.table import TableOptions
 from sluice.transforms.bigquery.table_layout import parse_layout
-from sluice.transforms.bigquery.table_target import plan_table
+from sluice.transforms.bigquery.table_target import BY_FLAGS, plan_table
 from sluice.transforms.bigquery.write import WriteTableRows
 from sluice.transforms.bigquery.write_failures import WriteFailureRows, plan_failure_table
 from sluice.transforms.core.beam_files import HIDDEN
@@ -86,6 +86,7 @@ def plan_output_table(options: BatchOptions, schema: pa.Schema, job: str, temp_l
         ),
         options.bigquery_endpoint or None,
         loaded=files is not None,
+        asked=BY_FLAGS,
     )
     if files:
         check_writable(files)

@@ -40,6 +40,23 @@ _NOT_LOADABLE = "give --write_method storage_write_api, or leave the column out 
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """How the user has asked for what `plan_table` is told, for the texts of errors. Picklable.
+
+    Attributes:
+      disposition: the name of that argument or flag.
+      loads: begins a remedy by load jobs; "": the user cannot ask for them.
+    """
+
+    disposition: str = "disposition"
+    loads: str = ""
+
+
+BY_ARGUMENTS = Asked()
+BY_FLAGS = Asked("--write_disposition", "give --write_method file_loads, which loads them, or ")
+
+
+@dataclasses.dataclass(frozen=True)
 class TableTarget:
     """Where the rows of a batch job go, decided at launch. Picklable.
 
@@ -58,6 +75,7 @@ class TableTarget:
     disposition: str
     job: str
     endpoint: str | None = None
+    asked: Asked = BY_ARGUMENTS
 
     @classmethod
     def appended(cls, table_id: str, schema: pa.Schema, job: str, endpoint: str | None = None) -> "TableTarget":
@@ -80,6 +98,7 @@ def plan_table(
     endpoint: str | None = None,
     retry_secs: float = 30.0,
     loaded: bool = False,
+    asked: Asked = BY_ARGUMENTS,
 ) -> TableTarget:
     """Makes the table and its staging table unless they exist, and checks that the columns fit.
 
@@ -89,6 +108,7 @@ def plan_table(
       job: letters, digits, "-" and "_".
       retry_secs: how long a request that BigQuery does not answer is repeated.
       loaded: rows come by load jobs, and wait in files.
+      asked: BY_ARGUMENTS in a pipeline of one's own, BY_FLAGS in a command.
 
     Raises:
       UsageError: see transforms.bigquery.table.ensure_fields; or the table's rows cannot be replaced; or the table has
@@ -96,17 +116,18 @@ def plan_table(
     """
     reference = parse_table_id(table_id)
     if disposition == TRUNCATE and "$" in reference.table_id:
-        raise UsageError(f"--write_disposition truncate replaces whole tables, and {reference} names a partition")
+        raise UsageError(f"{asked.disposition} truncate replaces whole tables, and {reference} names a partition")
     queried = disposition == TRUNCATE and not loaded  # by a query, whose results are NULLABLE
     wanted = nullable(table_fields(schema)) if queried else table_fields(schema)
     options = dataclasses.replace(options or TableOptions(), partitions=loaded)
     fields = ensure_fields(table_id, wanted, endpoint, retry_secs, options)
     target = TableTarget.appended(table_id, append_schema(schema, fields), job, endpoint)
+    target = dataclasses.replace(target, disposition=disposition, asked=asked)
     if queried:
-        _check_nullable(target.table, fields)
+        _check_nullable(target.table, fields, asked)
     if disposition == EMPTY and not options.dry and has_rows(target.table, endpoint, retry_secs):
         raise UsageError(
-            f"table {target.table} has rows, and --write_disposition empty says that it has none; give append or "
+            f"table {target.table} has rows, and {asked.disposition} empty says that it has none; give append or "
             "truncate"
         )
     if loaded:
@@ -115,16 +136,16 @@ def plan_table(
         target = dataclasses.replace(target, rows_table=staging_id(target.table, job))
         if not options.dry:
             _make_staging(target, retry_secs)
-    return dataclasses.replace(target, disposition=disposition)
+    return target
 
 
-def _check_nullable(table: str, fields: Iterable[Field]) -> None:
+def _check_nullable(table: str, fields: Iterable[Field], asked: Asked) -> None:
     required = required_columns(fields)
     if required:
         raise UsageError(
-            f"--write_disposition truncate: table {table} has REQUIRED columns ({', '.join(required)}), and the query "
-            "that replaces its rows at the job's end returns NULLABLE ones: give --write_method file_loads, which "
-            "loads them, or make them NULLABLE in the table"
+            f"{asked.disposition} truncate: table {table} has REQUIRED columns ({', '.join(required)}), and the query "
+            f"that replaces its rows at the job's end returns NULLABLE ones: {asked.loads}make them NULLABLE in the "
+            "table"
         )
 
 
@@ -185,8 +206,8 @@ def has_rows(table_id: str, endpoint: str | None = None, retry_secs: float = 30.
 def no_more_empty(target: TableTarget) -> SluiceError:
     """Returns the error of a job whose table was to be empty when it commits."""
     return SluiceError(
-        f"table {target.table} has got rows since the job began, and --write_disposition empty says that it has none; "
-        "the job's predictions are not written"
+        f"table {target.table} has got rows since the job began, and {target.asked.disposition} empty says that it has "
+        "none; the job's predictions are not written"
     )
 
 

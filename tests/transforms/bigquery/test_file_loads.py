@@ -308,7 +308,7 @@ def test_a_table_that_has_got_rows_is_not_empty(bigquery: BigQuery, table: str, 
     other = plan(table)
     LoadCommitter(other, files).commit(write(other, files, batch_of(7))[0])
     for _ in range(2):
-        with pytest.raises(SluiceError, match="has got rows since the job began, and --write_disposition empty says"):
+        with pytest.raises(SluiceError, match="has got rows since the job began, and disposition empty says"):
             LoadCommitter(target, files).commit(shards_of(target, files, 1))
     assert ids_in(bigquery, table) == [7]
 

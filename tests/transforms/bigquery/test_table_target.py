@@ -1,6 +1,7 @@
 """Which tables a batch job writes, decided at launch by a fake client; and staging tables."""
 
 import datetime
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,18 @@ from sluice.transforms.bigquery import table as bigquery_table
 from sluice.transforms.bigquery import table_target
 from sluice.transforms.bigquery.schema import required_columns
 from sluice.transforms.bigquery.table import TableOptions, ensure_fields, table_fields
-from sluice.transforms.bigquery.table_target import drop_staging, has_rows, plan_table, staging_id, staging_table
+from sluice.transforms.bigquery.table_target import (
+    BY_ARGUMENTS,
+    BY_FLAGS,
+    Asked,
+    TableTarget,
+    drop_staging,
+    has_rows,
+    no_more_empty,
+    plan_table,
+    staging_id,
+    staging_table,
+)
 from sluice.transforms.bigquery.write_failures import FIELDS, ensure_failure_table, plan_failure_table
 from tests.support.servers import free_port
 
@@ -99,7 +111,7 @@ def test_a_table_with_required_columns_is_not_replaced_by_a_query(serve: Any, na
         rf"truncate: table p.d.t has REQUIRED columns \({name}\), .* give --write_method file_loads, .* NULLABLE in the"
     )
     with pytest.raises(UsageError, match=text):
-        plan_table("p.d.t", SCHEMA, "j", "truncate")
+        plan_table("p.d.t", SCHEMA, "j", "truncate", asked=BY_FLAGS)
     assert list(client.tables) == ["p.d.t"]  # and no staging table
     assert plan_table("p.d.t", SCHEMA, "j", "truncate", loaded=True).rows_table == "p.d.t"
     assert plan_table("p.d.t", SCHEMA, "j").rows_table == "p.d.t"
@@ -125,6 +137,27 @@ def test_rows_wait_in_a_table_of_the_same_key(serve: Any) -> None:
     assert staging.encryption_configuration.kms_key_name == KEY
     assert staging.schema == client.tables["p.d.t"].schema
     assert set(client.timeouts) == {7.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "loads"), [(BY_ARGUMENTS, "disposition", False), (BY_FLAGS, "--write_disposition", True)]
+)
+def test_errors_name_what_the_user_has_given(serve: Any, asked: Asked, name: str, loads: bool) -> None:
+    """A pipeline of one's own has no flags."""
+    refused = ["p.d.t$20260102", "p.d.t", "p.d.t"]
+    required = [dict(field, mode="REQUIRED") for field in table_fields(SCHEMA)]
+    texts = []
+    for table_id, disposition in zip(refused, ("truncate", "truncate", "empty"), strict=True):
+        serve(table(required, numRows="3"))
+        with pytest.raises(UsageError) as raised:
+            plan_table(table_id, SCHEMA, "j", disposition, asked=asked)
+        texts.append(str(raised.value))
+    target = TableTarget("p.d.t", "p.d.t", SCHEMA, "empty", "j", asked=asked)
+    texts.append(str(no_more_empty(target)))
+    named = [re.findall(r"\S*disposition (?:truncate|empty)", text) for text in texts]
+    assert named == [[f"{name} truncate"], [f"{name} truncate"], [f"{name} empty"], [f"{name} empty"]]
+    assert ["--" in text for text in texts] == [loads] * 4
+    assert ("file_loads" in texts[1]) is loads
 
 
 # Tables that are not written to ------------------------------------------------------------------------------------

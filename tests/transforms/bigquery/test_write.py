@@ -460,10 +460,10 @@ def test_a_table_that_has_rows_is_not_empty(bigquery: BigQuery, table: str) -> N
     streams, _ = write(target, batch_of([1]))
     other = plan(table)
     commit(other, write(other, batch_of([2]))[0])
-    with pytest.raises(SluiceError, match="has got rows since the job began, and --write_disposition empty says"):
+    with pytest.raises(SluiceError, match="has got rows since the job began, and disposition empty says"):
         commit(target, streams)
     assert ids_in(bigquery, table) == [2]
-    with pytest.raises(UsageError, match="has rows, and --write_disposition empty says that it has none; give append"):
+    with pytest.raises(UsageError, match="has rows, and disposition empty says that it has none; give append"):
         plan(table, SCHEMA, "empty")
 
 
