@@ -307,4 +307,3 @@ def _failure(error: Exception, private: bool) -> str:
     if isinstance(error, JobEnded):
         return told(error, private)
     return reason(error, private) if isinstance(error, SluiceError) else failure_text(error, private)
-
