@@ -28,11 +28,13 @@ def render_answer(outputs: Mapping[str, np.ndarray], form: Form) -> bytes:
     if form == "instances":
         _check_rows(outputs)
     columns = {name: _plain(name, array) for name, array in sorted(outputs.items())}
-    only = next(iter(columns.values())) if len(columns) == 1 else None
-    if form == "inputs":
-        return render({"outputs": only if len(columns) == 1 else columns})
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return render({"predictions": only if len(columns) == 1 else rows})
+    if len(columns) == 1:
+        (answer,) = columns.values()
+    elif form == "inputs":
+        answer = columns
+    else:
+        answer = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return render({"outputs" if form == "inputs" else "predictions": answer})
 
 
 def render(value: object) -> bytes:
