@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sluice.pipelines.progress.metric_table import HISTOGRAM, METRICS, PROCESS_METRICS, table
+from sluice.pipelines.progress.metric_table import COUNTER, HISTOGRAM, METRICS, PROCESS_METRICS, table
 from tests.support.paths import ROOT
 from tests.support.promql import faults, names_of
 
@@ -22,11 +22,13 @@ PANELS: dict[str, dict[str, Any]] = {panel["title"]: panel for panel in DASHBOAR
 
 # What Prometheus adds to all that it scrapes.
 _SCRAPED = {"job", "instance"}
+# What it tells itself of each target: whether it answers.
+_UP = "up"
 
 
 def samples() -> dict[str, set[str]]:
     """Returns the labels of each sample, by its name."""
-    found = {name: set(_SCRAPED) for name in PROCESS_METRICS}
+    found = {name: set(_SCRAPED) for name in (*PROCESS_METRICS, _UP)}
     for metric in METRICS:
         labels = {*metric.labels, *_SCRAPED}
         if metric.kind == HISTOGRAM:
@@ -67,6 +69,8 @@ WRONG = {
     "sum(sluice_rows_read_total)": "sluice_rows_read_total is a counter",
     "rate(sluice_draining[5m])": "rated without being one",
     "sluice_predict_latency_seconds > 1": "there is no metric sluice_predict_latency_seconds",
+    "max_over_time(sluice_draining)": "1 metrics are rated, and 0 have a range",
+    "max_over_time(sluice_rows_read_total[5m])": "is a counter",
     "sluice_draining ? 1": "what is '? 1'",
 }
 
@@ -121,11 +125,28 @@ def test_the_page_has_a_section_for_no_other_alert() -> None:
 
 def test_the_page_has_every_metric_with_the_alert_to_set() -> None:
     assert table() in PAGE
-    alerted = {family(name) for rule in ALERTS.values() for name in names_of(rule["expr"])}
+    alerted = {family(name) for rule in ALERTS.values() for name in names_of(rule["expr"])} - {_UP}
     (quiet,) = re.findall(r"(?ms)^These wake nobody.*?\n\n", PAGE)
     named = set(re.findall(r"`((?:sluice|process)_\w+)`", quiet))
     assert not named & alerted
     assert named | alerted == {metric.name for metric in METRICS} | {*PROCESS_METRICS}
+
+
+# Its labels' values are few and known, and all are there from the start.
+_KNOWN_LABELS = {"sluice_rows_finished_total": ("outcome",)}
+
+
+def test_an_alert_rates_only_counters_that_are_there_before_they_count() -> None:
+    """A series that begins with its first failures has no rise that `rate` or `increase` could see."""
+    labels = {metric.name: metric.labels for metric in METRICS if metric.kind == COUNTER}
+    rated = {name for rule in ALERTS.values() for name in names_of(rule["expr"]) if name in labels}
+    assert "sluice_restarts_total" in rated
+    assert {name: labels[name] for name in rated if labels[name]} == _KNOWN_LABELS
+
+
+def test_a_process_that_is_lost_is_told_whatever_its_job_is_called() -> None:
+    expression = ALERTS["SluiceProcessLost"]["expr"]
+    assert expression == "up == 0 and on (job, instance) max_over_time(sluice_start_time_seconds[1d])"
 
 
 def test_versions_are_compared_within_a_model() -> None:

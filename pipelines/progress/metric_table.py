@@ -51,6 +51,13 @@ METRICS = (
         ("stage", "type"),
         beam="rows_failed/stage/type",
     ),
+    Metric(
+        "sluice_rows_finished_total",
+        COUNTER,
+        "Rows with an outcome: predicted, or failed; both are there from the start, so that a "
+        "rate sees the first failures",
+        ("outcome",),
+    ),
     Metric("sluice_messages_pulled_total", COUNTER, "Messages that were pulled from the subscription"),
     Metric(
         "sluice_messages_acknowledged_total",

@@ -79,6 +79,11 @@ def _rows(job: Job) -> dict[str, Value]:
         "sluice_read_bytes_total": tally.get(metrics.BYTES_READ, 0),
         "sluice_rows_predicted_total": _by_version(tally, _version(job)),
         "sluice_rows_failed_total": failures,
+        # Series with labels that nobody knows before are no good for alerts: Prometheus does not see their first rows.
+        "sluice_rows_finished_total": {
+            ("predicted",): tally.get(metrics.ROWS_PREDICTED, 0),
+            ("failed",): tally.get(metrics.ROWS_FAILED, 0),
+        },
         "sluice_bundles_total": job.source.stats.bundles,
     }
 

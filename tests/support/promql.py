@@ -12,12 +12,14 @@ _TOKEN = re.compile(
 )
 _CLOSING = {"(": ")", "{": "}"}
 _AGGREGATES = frozenset({"sum", "min", "max", "avg", "count", "topk"})
-FUNCTIONS = _AGGREGATES | {"rate", "increase", "histogram_quantile", "absent", "clamp_min"}
+FUNCTIONS = _AGGREGATES | {"rate", "increase", "max_over_time", "histogram_quantile", "absent", "clamp_min"}
 # They precede a list of labels in brackets.
 _GROUPING = frozenset({"by", "without", "on", "ignoring", "group_left", "group_right"})
 _SET_OPERATORS = frozenset({"and", "or", "unless"})
 # A rate is of samples in a range.
 _OF_RANGES = frozenset({"rate", "increase"})
+# So is what is taken over a time, of gauges.
+_OVER_TIME = frozenset({"max_over_time"})
 
 
 def faults(expression: str, metrics: Mapping[str, Set[str]]) -> list[str]:
@@ -94,6 +96,6 @@ def _names(tokens: list[tuple[str, str]], metrics: Mapping[str, Set[str]]) -> It
             yield f"there is no metric {name}"
         elif role == "metric" and name.endswith(("_total", "_bucket", "_sum", "_count")) != (of in _OF_RANGES):
             yield f"{name} is a counter, or rated without being one"
-        rated += role == "metric" and of in _OF_RANGES
+        rated += role == "metric" and of in _OF_RANGES | _OVER_TIME
     if rated != ranges:
         yield f"{rated} metrics are rated, and {ranges} have a range"

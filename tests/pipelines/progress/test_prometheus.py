@@ -95,6 +95,8 @@ def test_the_values(job: Job) -> None:
         ("sluice_rows_predicted_total", "9"): 10,  # counted with no version: that of launch, for no model is open
         ("sluice_rows_failed_total", "predict", "BadInput"): 15,
         ("sluice_rows_failed_total", "decode", "InvalidRow"): 5,
+        ("sluice_rows_finished_total", "predicted"): 100,
+        ("sluice_rows_finished_total", "failed"): 20,
         ("sluice_messages_pulled_total",): 130,
         ("sluice_messages_acknowledged_total",): 120,
         ("sluice_messages_returned_total",): 2,
@@ -133,6 +135,15 @@ def test_the_values(job: Job) -> None:
         ("sluice_no_progress_seconds",): 0,
         ("sluice_start_time_seconds",): WALL_SECS,
         ("sluice_build_info", beam, platform.python_version(), tensorflow, sluice): 1,
+    }
+
+
+def test_both_outcomes_are_there_before_there_are_rows(job: Job) -> None:
+    metrics.reset_tally()
+    found = samples(page_of(job))
+    assert {key[1]: value for key, value in found.items() if key[0] == "sluice_rows_finished_total"} == {
+        "predicted": 0,
+        "failed": 0,
     }
 
 
