@@ -23,6 +23,7 @@ _BEFORE_NUMBER = (b"[", b":", b",", b" ", b"\n", b"\r", b"\t")
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(rb"[ \n\r\t]*")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_NO_EXPONENT = re.compile(rb"[eE][+-]?")
 _LITERALS: dict[bytes, Any] = {
     b"null": None,
     b"true": True,
@@ -170,6 +171,7 @@ class _Reader:
         found = _NUMBER.match(self._body, self._at)
         if found is None:
             raise self._fail(_VALUE)
+        self._check_end_of_number(found)
         is_whole = found[1] is None and found[2] is None
         number = float(found[0])
         if number in (float("inf"), -float("inf")):
@@ -177,6 +179,16 @@ class _Reader:
         self._at = found.end()
         # A whole number beyond 64 bits is a double.
         return int(found[0]) if is_whole and -(2**63) <= number <= 2**64 else number
+
+    def _check_end_of_number(self, found: re.Match[bytes]) -> None:
+        """Raises the error for a point or an exponent that no digits follow."""
+        after = self._body[found.end() : found.end() + 2]
+        if found[2] is not None:
+            return
+        if found[1] is None and after[:1] == b".":
+            raise _error("Missing fraction part in number.", found.end() + 1)
+        if exponent := _NO_EXPONENT.match(after):
+            raise _error("Missing exponent in number.", found.end() + exponent.end())
 
     def _string(self) -> str:
         start, pieces = self._at, []

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, TypeGuard
 import numpy as np
 
 from sluice.models.server.rest_json import json_text, parse_json
-from sluice.models.server.rest_values import fits, is_base64, read_value, to_numpy
+from sluice.models.server.rest_values import BASE64_KEY, fits, is_base64, read_value, to_numpy
 from sluice.models.server.status import StatusError, invalid
 
 Form = Literal["instances", "inputs"]
@@ -73,21 +73,36 @@ def _read_rows(rows: list[Any], dtypes: Dtypes) -> dict[str, np.ndarray]:
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    named = _is_named(rows[0])
-    for number, row in enumerate(rows):
-        if _is_named(row) != named:
-            expected = "object but got list" if named else "value/list but got object"
-            raise invalid(f"Expecting {expected} at item {number} of input list")
+    named = _are_named(rows)
     try:
         if not named:
             name, dtype = _only(dtypes)
             return {name: to_array(rows, dtype)}
-        if any(row.keys() != dtypes.keys() for row in rows):
+        if [None for row in rows if row.keys() != dtypes.keys()]:  # a list: a generator would be entered for each row
             raise KeyError
         return {name: to_array([row[name] for row in rows], dtype) for name, dtype in dtypes.items()}
     except (StatusError, KeyError) as error:
         _find_bad_row(rows, dtypes, named)
         raise error
+
+
+def _are_named(rows: list[Any]) -> bool:
+    """Whether the rows are objects that name inputs, which all are or none is. It calls nothing for each row.
+
+    Raises:
+      StatusError: some are, some are not.
+    """
+    kinds = {type(row) for row in rows}
+    if dict not in kinds:
+        return False
+    if kinds == {dict} and not [None for row in rows if BASE64_KEY in row]:
+        return True
+    named = _is_named(rows[0])
+    for number, row in enumerate(rows):
+        if _is_named(row) != named:
+            expected = "object but got list" if named else "value/list but got object"
+            raise invalid(f"Expecting {expected} at item {number} of input list")
+    return named
 
 
 def _only(dtypes: Dtypes) -> tuple[str, int]:

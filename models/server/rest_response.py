@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 
 from sluice.models.server.rest_request import Form
 from sluice.models.server.status import invalid
@@ -57,14 +58,21 @@ def _plain(name: str, array: np.ndarray) -> Any:
     if array.dtype.name in _REFUSED or array.dtype.kind not in "fiubO":
         type_name = _REFUSED.get(array.dtype.name, array.dtype.name)
         raise invalid(f"Failed to write JSON value for tensor type: {type_name}")
-    if array.dtype == np.float32:  # the shortest digits of this float32, not those of its double
-        return array.astype(str).astype(np.float64).tolist()
+    if array.dtype == np.float32:
+        return _shortest(array)
     if array.dtype == object:
         write = _base64 if name.endswith(BYTES_SUFFIX) else _text
         flat = np.empty(array.size, object)
         flat[:] = [write(value) for value in array.reshape(-1)]
         return flat.reshape(array.shape).tolist()
     return array.tolist()
+
+
+def _shortest(array: np.ndarray) -> Any:
+    """Returns doubles that have the shortest digits of the float32, and not those of its own double."""
+    if array.ndim and np.isfinite(array).all():  # orjson writes the others as null; it is ten times as fast as NumPy
+        return orjson.loads(orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY))
+    return array.astype(str).astype(np.float64).tolist()
 
 
 def _text(value: bytes) -> str:

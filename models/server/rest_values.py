@@ -11,6 +11,8 @@ from sluice.models.server.status import StatusError, invalid
 
 # absl/strings/escaping.cc, Base64Unescape: spaces do not count; padding may be left out, but must not be wrong.
 _SPACE = re.compile(r"[ \t\n\v\f\r]+")
+# The one member of an object that is a value in base64.
+BASE64_KEY = "b64"
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _INT32 = (-(2**31), 2**31 - 1)
 _INT64 = (-(2**63), 2**63 - 1)
@@ -102,13 +104,13 @@ def to_numpy(values: list[Any], number: int) -> np.ndarray:
 
 def is_base64(value: object) -> bool:
     """Whether a value is bytes in base64: https://www.tensorflow.org/tfx/serving/api_rest#encoding_binary_values"""
-    return isinstance(value, dict) and len(value) == 1 and type(value.get("b64")) is str
+    return isinstance(value, dict) and len(value) == 1 and type(value.get(BASE64_KEY)) is str
 
 
 def _read_base64(value: dict[str, Any]) -> bytes:
     if not is_base64(value):
         raise invalid(f"JSON Value: {json_text(value)} not formatted correctly for base64 data")
-    found = _BASE64.fullmatch(_SPACE.sub("", value["b64"]))
+    found = _BASE64.fullmatch(_SPACE.sub("", value[BASE64_KEY]))
     wanted = -len(found[1]) % 4 if found else 3
     if found is None or wanted == 3 or len(found[2]) not in (0, wanted):
         raise invalid("Unable to base64 decode")
