@@ -21,7 +21,7 @@ from sluice.transforms.decode.spec import CsvOptions, Decoded, InputSpec, check_
 BATCH_ROWS = 4096
 # Fewer rows are read at once if they take more than this, by what the footer says of their row groups.
 MAX_BATCH_BYTES = 64 << 20
-# A value of a dictionary may be as large without a further look: a batch of it comes to 256 MB.
+# A value of a dictionary, or a list of them, may be as large without a further look: a batch of it comes to 256 MB.
 MOST_VALUE_BYTES = 4 * MAX_BATCH_BYTES // BATCH_ROWS
 
 
@@ -42,6 +42,8 @@ def _as_parquet(file: BinaryIO, most_value: int = 0) -> pq.ParquetFile:
     # Reading ahead would hide where chunks of columns begin. Files on gs:// have a buffer of their own.
     parquet = pq.ParquetFile(pa.PythonFile(guard, mode="r"), page_checksum_verification=True, pre_buffer=False)
     guard.watches, guard.most_value = True, most_value
+    groups = range(parquet.metadata.num_row_groups) if most_value else ()
+    guard.most_rows = max((parquet.metadata.row_group(group).num_rows for group in groups), default=0)
     return parquet
 
 

@@ -22,6 +22,8 @@ _VALUES, _ENCODING, _ENCODING_V2 = 1, 2, 4
 # Their decoders make room for the lengths of all values of a page, which may be packed to no bits.
 _LENGTHS_AHEAD = (6, 7)  # DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
 _LENGTH_BYTES = 4
+# What a dictionary of numbers is taken to hold.
+_NUMBER_BYTES = 8
 
 # Thrift's types, and how many bytes those of a fixed size take in a list.
 _I16, _I32, _I64, _BINARY, _LIST, _SET, _MAP, _STRUCT = 4, 5, 6, 8, 9, 10, 11, 12
@@ -39,18 +41,19 @@ class PageGuard:
 
     Attributes:
       watches: whether it does; not while the footer is read.
-      most_value: values of dictionaries that are larger are not read either; 0: they are.
+      most_value: values of dictionaries that are larger are not read either, nor lists of more together; 0: they are.
+      most_rows: of a row group: a chunk with more values is one of lists; 0: not known.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.watches = False
-        self.most_value = 0
+        self.most_value = self.most_rows = 0
 
     def read(self, count: int = -1) -> bytes:
         data = self._file.read(count)
         if self.watches:
-            check_pages(data, self.most_value)
+            check_pages(data, self.most_value, self.most_rows)
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -67,40 +70,57 @@ class PageGuard:
         return self._file.closed
 
 
-def check_pages(chunk: bytes, most_value: int = 0) -> None:
+def check_pages(chunk: bytes, most_value: int = 0, most_rows: int = 0) -> None:
     """Looks at the pages of a column's chunk. Where no page begins the look ends: the reader will say what is wrong.
 
     Args:
-      most_value: see PageGuard.
+      most_value, most_rows: see PageGuard.
 
     Raises:
       BlockTooLarge: one unpacks too far.
-      LargeValues: a dictionary has larger values.
+      LargeValues: a dictionary has larger values, or lists of more.
     """
-    at = 0
+    at = values = 0
+    dictionary: tuple[bytes, Any, int] | None = None
     while at < len(chunk):
         try:
             header, at = _read_struct(chunk, at)
             packed, unpacked = header[_PACKED], max(header[_UNPACKED], _bytes_of_lengths(header))
+            values += _values_in(header)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            return
+            break
         if packed < 0:
-            return
+            break
         if unpacked > max(MAX_PAGE_BYTES, MOST_FOLD * packed):
             raise BlockTooLarge(
                 f"a page of {packed} bytes would take {unpacked} bytes of memory; it may take {MAX_PAGE_BYTES}, or "
                 f"{MOST_FOLD} times its own"
             )
         if most_value and _DICTIONARY_PAGE in header:
-            _check_dictionary(chunk[at : at + packed], header[_DICTIONARY_PAGE], unpacked, most_value)
+            dictionary = chunk[at : at + packed], header[_DICTIONARY_PAGE], unpacked
         at += packed
+    if dictionary:
+        _check_dictionary(*dictionary, most_value, _values_a_row(values, most_rows))
 
 
-def _check_dictionary(page: bytes, header: Any, unpacked: int, most_value: int) -> None:
+def _check_dictionary(page: bytes, header: Any, unpacked: int, most_value: int, a_row: int) -> None:
     values = header.get(_VALUES) if isinstance(header, dict) else None
-    largest = largest_value(page, values, unpacked, most_value) if isinstance(values, int) else 0
-    if largest > most_value:
-        raise LargeValues(largest)
+    if not isinstance(values, int):
+        return
+    largest = largest_value(page, values, unpacked, most_value // a_row)
+    size = largest if a_row == 1 else a_row * max(largest, _NUMBER_BYTES)
+    if size > most_value:
+        raise LargeValues(size)
+
+
+def _values_a_row(values: int, most_rows: int) -> int:
+    """Returns how many values rows have on average, at least: a chunk without lists has one for each row."""
+    return -(-values // most_rows) if 0 < most_rows < values else 1
+
+
+def _values_in(header: Struct) -> int:
+    """Returns how many values a page of data has, nulls and empty lists included."""
+    return sum(int(header[field].get(_VALUES, 0)) for field in (_DATA_PAGE, _DATA_PAGE_V2) if field in header)
 
 
 def _bytes_of_lengths(header: Struct) -> int:

@@ -78,10 +78,12 @@ def test_rows_that_repeat_large_values_come_in_small_batches(
     assert max(sizes) <= MOST + 20 * max(batch.num_rows for batch in found)
 
 
-def read(directory: Path, table: pa.Table, columns: list[tuple[str, pa.DataType]], compression: str) -> list[Any]:
+def read(
+    directory: Path, table: pa.Table, columns: list[tuple[str, pa.DataType]], compression: str, **more: Any
+) -> list[Any]:
     """Reads a table from a file of three row groups."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression=compression, row_group_size=70)
+    pq.write_table(table, sink, compression=compression, row_group_size=70, **more)
     data = sink.getvalue()
     part = FileRange(put(directory, "f.parquet", data), 0, len(data), len(data))
     decoded = [each for each, _ in read_range(part, InputSpec(PARQUET, tuple(columns)))]
@@ -151,6 +153,21 @@ def test_values_that_become_larger_are_read_in_smaller_batches(
     found = read(tmp_path, table, [("id", pa.int64()), ("v", kind)], "zstd")
     assert [row for batch in found for row in batch.select(["id", "v"]).to_pylist()] == table.to_pylist()
     assert max(batch.num_rows for batch in found if batch.column("id")[-1].as_py() >= 140) <= 3
+
+
+@pytest.mark.parametrize("row", [["a" * 400, "b" * 300] * 10, [7] * 1_000], ids=["strings", "numbers"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_lists_that_repeat_small_values_come_in_small_batches(
+    version: str, row: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value is small, and the list of them is 8,000 bytes; in the file it is some bits."""
+    monkeypatch.setattr(parquet_module, "MOST_VALUE_BYTES", ENOUGH)
+    monkeypatch.setattr(parquet_module, "MAX_BATCH_BYTES", MOST)
+    table = pa.table({"id": range(200), "v": [row] * 200})
+    columns = [("id", pa.int64()), ("v", table.schema.field("v").type)]
+    found = read(tmp_path, table, columns, "zstd", data_page_version=version)
+    assert [row for batch in found for row in batch.select(["id", "v"]).to_pylist()] == table.to_pylist()
+    assert max(batch.num_rows for batch in found) <= 3
 
 
 def test_small_values_beside_a_large_one_come_in_batches_of_a_usual_size(
