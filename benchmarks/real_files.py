@@ -170,7 +170,9 @@ def _value(name: str, value: str, table: Table) -> str:
         return ";"
     columns = {each.input: each for each in table.columns}
     taken, _, rest = text.partition("=")
-    if name == "map" and rest not in [each.name for each in table.columns] and taken in columns:
+    if name == "map" and taken not in columns:
+        return ""  # a form to fill in: INPUT=COLUMN
+    if name == "map" and rest not in [each.name for each in table.columns]:
         return f"{taken}={columns[taken].name}"
     if name == "column_defaults":
         names = [pair.partition("=")[0] for pair in text.split(",")]
