@@ -12,9 +12,10 @@ from sluice.models.wording import told
 from sluice.pipelines.commands.early import begin_early
 from sluice.pipelines.commands.listed import COMMANDS, Listed
 from sluice.pipelines.end import end_process
-from sluice.pipelines.logs import JSON, TEXT, format_in, is_json, set_up, tell
+from sluice.pipelines.logs import JSON, TEXT, is_json, set_up, tell
 from sluice.pipelines.options.config import CONFIG, with_config
 from sluice.pipelines.options.parser import Parser, VersionAction
+from sluice.pipelines.options.typed import format_in
 from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."

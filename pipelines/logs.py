@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,6 @@ TEXT, JSON = "text", "json"
 FORMATS = (TEXT, JSON)
 
 _LOGGER = "sluice"
-_FLAG = "--log_format"
 # What prints errors that nobody has caught: of the main thread, of other threads, and where none can be raised.
 _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (sys, "unraisablehook"))
 _usual_hooks: list[Callable[..., object]] = []
@@ -89,16 +88,6 @@ def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
     _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
-def format_in(words: Sequence[str]) -> str:
-    """Returns the --log_format of a command line that is not parsed yet, for what is wrong with it."""
-    found = TEXT
-    for at, word in enumerate(words):
-        name, joined, value = word.partition("=")
-        if name == _FLAG:
-            found = value if joined else "".join(words[at + 1 : at + 2])
-    return found if found in FORMATS else TEXT
-
-
 def is_json() -> bool:
     """Whether what is told has to be JSON."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
@@ -132,5 +121,7 @@ def line_of(text: str) -> str:
 def tell_in_handler(text: str) -> None:
     """Tells a line from a handler of a signal, which may have interrupted a print; it begins a line for people."""
     begin = "" if is_json() else "\n"
-    with contextlib.suppress(OSError):
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
         os.write(sys.stderr.fileno(), f"{begin}{line_of(f'sluice: {text}')}".encode())

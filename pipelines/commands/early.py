@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sluice.models.errors import UsageError
 from sluice.models.uri import parse_model_uri
+from sluice.pipelines.options.typed import typed_value
 
 _MODEL = "--model"
 _HELP = {"--help", "-h"}
@@ -35,12 +36,8 @@ def begin_early(words: Sequence[str]) -> None:
 
 
 def _is_here(words: Sequence[str]) -> bool:
-    for at, word in enumerate(words):
-        name, joined, value = word.partition("=")
-        if name == _MODEL:
-            value = value if joined else "".join(words[at + 1 : at + 2])
-            try:
-                return parse_model_uri(value).is_here
-            except UsageError:  # the command will say so
-                return False
-    return False
+    model = typed_value(words, _MODEL)
+    try:
+        return model is not None and parse_model_uri(model).is_here
+    except UsageError:  # the command will say so
+        return False

@@ -3,7 +3,7 @@
 import dataclasses
 
 from sluice.models.errors import UsageError
-from sluice.pipelines.options.flags import check_number, flag, parse_map, parse_names
+from sluice.pipelines.options.flags import check_number, flag, map_flag, parse_names
 from sluice.pipelines.options.table import BigQueryFlags
 
 
@@ -19,13 +19,8 @@ class FailuresOptions(BigQueryFlags):
         "Only failures of these types, as in their error_type", (), parse_names, group="Input", metavar="A,B,..."
     )
     message: str = flag("Only failures whose error_message holds this text", "", group="Input", metavar="TEXT")
-    map: tuple[tuple[str, str], ...] = flag(
-        "--map of the job, so that remedies name the inputs of its model; may be repeated",
-        (),
-        parse_map,
-        group="Input",
-        metavar="INPUT=COLUMN,...",
-        repeated=True,
+    map: tuple[tuple[str, str], ...] = map_flag(
+        "--map of the job, so that remedies name the inputs of its model; may be repeated"
     )
     row_restriction: str = flag(
         "Read only the rows of a table that meet this condition, as after WHERE: timestamp > '...'", "",

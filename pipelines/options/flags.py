@@ -120,6 +120,11 @@ def parse_map(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name.strip(), column) for name, column in map(_split_pair, filter(str.strip, split_list(text))))
 
 
+def map_flag(help: str) -> Any:
+    """Returns a field for pairs of an input and a column; see `flag`."""
+    return flag(help, (), parse_map, group="Input", metavar="INPUT=COLUMN,...", repeated=True)
+
+
 def _split_pair(part: str) -> tuple[str, str]:
     name, equals, value = part.partition("=")
     if not equals:

@@ -6,8 +6,8 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.options.flags import (
     flag,
     log_format_flag,
+    map_flag,
     parse_bool,
-    parse_map,
     parse_names,
     parse_pairs,
     progress_flag,
@@ -28,21 +28,11 @@ class JobFlags:
         "Values for nulls in columns of the model; may be repeated", (), parse_pairs, group="Input", metavar="A=0,B=x",
         repeated=True,
     )  # fmt: skip
-    map: tuple[tuple[str, str], ...] = flag(
-        "Columns that the model's inputs take their values from, where the names differ; may be repeated",
-        (),
-        parse_map,
-        group="Input",
-        metavar="INPUT=COLUMN,...",
-        repeated=True,
+    map: tuple[tuple[str, str], ...] = map_flag(
+        "Columns that the model's inputs take their values from, where the names differ; may be repeated"
     )
-    read_paths: tuple[tuple[str, str], ...] = flag(
-        "Inputs of the model that get what is in files, and the columns that hold their paths or URIs; may be repeated",
-        (),
-        parse_map,
-        group="Input",
-        metavar="INPUT=COLUMN,...",
-        repeated=True,
+    read_paths: tuple[tuple[str, str], ...] = map_flag(
+        "Inputs of the model that get what is in files, and the columns that hold their paths or URIs; may be repeated"
     )
     read_paths_root: str = flag(
         "Directory, local or a URI, where relative paths of --read_paths begin; no path leads out of it. Default: a "

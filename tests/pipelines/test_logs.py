@@ -17,7 +17,7 @@ import pytest
 from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
 from sluice.pipelines.flink import _failed
-from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, format_in, is_json, line_of, set_up, tell, tell_in_handler
+from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, is_json, line_of, set_up, tell, tell_in_handler
 from sluice.pipelines.progress.outcome import EXIT_FAILED
 
 
@@ -103,6 +103,7 @@ def test_a_process_without_standard_error_tells_nobody(log: Log, monkeypatch: py
     set_up(TEXT, logging.INFO)
     monkeypatch.setattr("sys.stderr", None)
     tell("Rows  7\n")
+    tell_in_handler("draining")
     assert log.stream.getvalue() == ""
 
 
@@ -151,21 +152,6 @@ def test_the_form_may_come_from_a_file(log: Log, tmp_path: Path, capsys: pytest.
         main(["serve"])
     assert len(log.lines()) == 1, "the next command in this process has a log of its own form"
     assert "required: --model" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        ([], TEXT),
-        (["serve", "--log_format"], TEXT),
-        (["serve", "--log_format=xml"], TEXT),
-        (["serve", "--log_format", "json"], JSON),
-        (["serve", "--log_format=json", "--log_format=text"], TEXT),
-        (["serve", "--name=--log_format=json"], TEXT),
-    ],
-)
-def test_the_form_of_a_command_line_that_is_not_parsed(words: list[str], wanted: str) -> None:
-    assert format_in(words) == wanted
 
 
 _UNCAUGHT = """
