@@ -5,20 +5,13 @@ so that what cannot keep up is not spared by sending less. The 600 s that a run 
 waived. Source: https://github.com/mlcommons/inference_policies/blob/master/inference_rules.adoc, "Scenarios".
 """
 
-import concurrent.futures
 import dataclasses
-import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
-
-from sluice.models.batching.scheduler import Scheduler
-from sluice.models.batching.tickets import Prediction, Ticket
-from sluice.pipelines.compare.drive import RowsFailed
 
 # A message that has no answer after so long is not waited for.
 _PATIENCE_SECS = 60.0
@@ -131,56 +124,3 @@ class _Countdown:
         with self._lock:
             self._left -= count
             return self._left <= 0
-
-
-class RowSender:
-    """Sends rows of a sample through a scheduler, over and over again.
-
-    Args:
-      alone: each row is a call of its own.
-
-    Attributes:
-      error: of a row that has no prediction; its latency counts as that of others.
-    """
-
-    def __init__(self, scheduler: Scheduler, rows: pa.RecordBatch, alone: bool) -> None:
-        self.error: Exception | None = None
-        self._scheduler, self._rows, self._alone = scheduler, rows, alone
-        self._waiting: set[Ticket] = set()  # those that are not answered yet; one operation of a set is atomic
-
-    def __call__(self, start: int, stop: int, done: Callable[[int, int], None]) -> None:
-        while start < stop:
-            at = start % self._rows.num_rows
-            count = min(stop - start, 1 if self._alone else self._rows.num_rows - at)
-            self._send(self._rows.slice(at, count), start, done)
-            start += count
-
-    def give_up(self) -> None:
-        """Drops what is not answered yet: it would delay the messages of the next load. `error` tells of it."""
-        self._scheduler.cancel(self._waiting.copy())
-
-    def _send(self, batch: pa.RecordBatch, start: int, done: Callable[[int, int], None]) -> None:
-        for group in self._scheduler.model.bind(batch).groups:
-            places = range(group.size) if group.rows is None else group.rows.tolist()
-            ticket = self._scheduler.submit(group.feeds)
-            self._waiting.add(ticket)
-            ticket.future.add_done_callback(functools.partial(self._finish, ticket, places, start, done))
-
-    def _finish(
-        self,
-        ticket: Ticket,
-        places: Sequence[int],
-        start: int,
-        done: Callable[[int, int], None],
-        future: "concurrent.futures.Future[Prediction]",
-    ) -> None:
-        self._waiting.discard(ticket)
-        if error := future.exception():
-            self.error = error if isinstance(error, Exception) else RuntimeError(str(error))
-        elif future.result().failures:
-            self.error = RowsFailed.by(next(iter(future.result().failures.values())))
-        if len(places) == places[-1] - places[0] + 1:
-            done(start + places[0], start + places[-1] + 1)
-            return
-        for place in places:
-            done(start + place, start + place + 1)

@@ -17,7 +17,8 @@ from sluice.models.saved_model.native.library import begin_to_load
 from sluice.models.wording import message
 from sluice.pipelines.compare.costs import resident_mb
 from sluice.pipelines.compare.drive import REQUEST_ROWS, Driven, drive, in_requests
-from sluice.pipelines.compare.stream import Answered, Load, RowSender, send
+from sluice.pipelines.compare.senders import OwnThread, RowSender
+from sluice.pipelines.compare.stream import Answered, Load, send
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
 from sluice.transforms.core.beam_files import BeamFiles
@@ -121,9 +122,10 @@ class Subject:
         """Sends messages of one row; without mini-batches the point's batch is 1."""
         sender = self.sender(load, point)
         try:
-            answered = send(load, sender)
-            if sender.error:
-                raise sender.error
+            with OwnThread(sender, load.mini_batches) as thread:
+                answered = send(load, thread)
+            if error := thread.error or sender.error:
+                raise error
             return answered
         finally:
             sender.give_up()

@@ -15,7 +15,8 @@ import threading
 from pathlib import Path
 
 from sluice.pipelines.compare.probe import parse_job
-from sluice.pipelines.compare.stream import Load, RowSender
+from sluice.pipelines.compare.senders import RowSender
+from sluice.pipelines.compare.stream import Load
 from sluice.pipelines.compare.subject import Point, Subject
 from sluice.pipelines.end import end_process
 

@@ -4,12 +4,9 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from sluice.pipelines.compare.stream import Load, RowSender, schedule, send
-from tests.support.fakes import FakeModel
-from tests.support.scheduling import scheduling
+from sluice.pipelines.compare.stream import Load, schedule, send
 
 
 class Clock:
@@ -90,54 +87,3 @@ def test_messages_without_an_answer_have_waited_until_the_end() -> None:
     found = send(Load(100, 5, False), forgets, clock, clock.pause, Waits())
     assert len(calls) == 5 and not found.complete
     assert min(found.latencies_ms) > 1900
-
-
-ROWS = pa.record_batch({"x": pa.array(range(7), pa.int64())})
-
-
-@pytest.mark.parametrize("alone", [True, False])
-def test_rows_are_sent_over_and_over_and_each_is_answered_once(alone: bool) -> None:
-    model = FakeModel()
-    answered, lock, everyone = np.zeros(20, int), threading.Lock(), threading.Event()
-
-    def done(start: int, stop: int) -> None:
-        with lock:
-            answered[start:stop] += 1
-            if answered.sum() >= 20:
-                everyone.set()
-
-    with scheduling(model, max_batch_size=1 if alone else 16) as scheduler:
-        sender = RowSender(scheduler, ROWS, alone)
-        sender(0, 5, done)
-        sender(5, 20, done)
-        assert everyone.wait(60)
-    assert (answered == 1).all() and sender.error is None
-    sizes = [len(feeds["x"]) for feeds in model.calls]
-    assert sorted(value for feeds in model.calls for value in feeds["x"].tolist()) == sorted(n % 7 for n in range(20))
-    assert max(sizes) == 1 if alone else max(sizes) <= 16
-
-
-def test_a_row_without_a_prediction_is_told() -> None:
-    def refuses(feeds: dict[str, np.ndarray]) -> object:
-        raise ValueError("no such row")
-
-    everyone = threading.Event()
-    with scheduling(FakeModel(refuses)) as scheduler:  # type: ignore[arg-type]
-        sender = RowSender(scheduler, ROWS, True)
-        sender(0, 1, lambda start, stop: everyone.set())
-        assert everyone.wait(60)
-    assert "no such row" in str(sender.error)
-
-
-def test_messages_that_are_given_up_do_not_delay_those_of_the_next_load() -> None:
-    model, answered = FakeModel(gated=True), threading.Event()
-    with scheduling(model, max_batch_size=1, max_in_flight=1) as scheduler:
-        overloaded = RowSender(scheduler, ROWS, True)
-        overloaded(0, 6, lambda start, stop: None)
-        model.await_call()
-        overloaded.give_up()
-        following = RowSender(scheduler, ROWS, True)
-        following(6, 7, lambda start, stop: answered.set())
-        model.let_go(2)
-        assert answered.wait(60)
-    assert [feeds["x"].tolist() for feeds in model.calls] == [[0], [6]] and following.error is None
