@@ -3,7 +3,8 @@
 `python -m benchmarks.batch` measures whole processes, from their start to their exit, imports included, and writes
 benchmarks/RESULTS.md: some 20 minutes on two cores. No round begins after --minutes (30), so it ends in 40 at most.
 With `--against PATH` another checkout of Sluice takes part. `--quick` is CSV without tfx_bsl up to 200,000 rows, in
-some 4 minutes; it prints the tables and writes no file.
+some 4 minutes; it prints the tables and writes no file, as `--only NAME` does, which measures the contenders whose
+names begin so, and Sluice.
 
 All contenders run once at each size, one after the other, and then again, in the opposite order. Each figure is the
 median of the rounds, with the least and the most. A row's cost is the difference of two sizes within a round, so
@@ -29,6 +30,7 @@ SIZES, QUICK_SIZES = (2, 200_000, 1_000_000), (2, 200_000)
 TFX_BSL = "tfx_bsl RunInference"
 # tfx_bsl takes minutes where the others take seconds: its cost of a row is measured with fewer.
 _FEWER = {TFX_BSL: (2, 20_000)}
+REPORTED = "Sluice, --report_file"
 TITLES = {"csv": "CSV in, CSV out", "tfrecord": "tf.Example in, tf.Example out"}
 ROUNDS = 3
 
@@ -64,6 +66,8 @@ def contenders(format_: str, sides: Sequence[Checkout], sizes: tuple[int, ...], 
     for side in sides:
         name = "Sluice" if side == sides[0] else f"Sluice of {side.name}"
         found.append(Contender(name, _sluice(side, format_), side.environment, side.path, sizes))
+    if format_ == "csv" and not quick:
+        found.append(dataclasses.replace(found[0], name=REPORTED, command=_reported(found[0].command)))
     for name in CONTENDERS[format_]:
         if name != "Sluice" and not (quick and name == TFX_BSL):
             fewer = tuple(size for size in _FEWER.get(name, sizes) if quick is False or size in sizes)
@@ -71,11 +75,20 @@ def contenders(format_: str, sides: Sequence[Checkout], sizes: tuple[int, ...], 
     return found
 
 
+def named(found: Sequence[Contender], start: str) -> list[Contender]:
+    """Returns the first contender, and of the others those whose names begin so."""
+    return [found[0], *(each for each in found[1:] if each.name.startswith(start))]
+
+
 def _sluice(side: Checkout, format_: str) -> MakeCommand:
     flags = ["batch", f"--model={MODEL}", f"--signature={signature(format_)}", "--overwrite", "--progress=none"]
     return lambda source, prefix: [
         *(side.python, "-c", COMMAND, *flags, f"--input={source}", f"--output={prefix}.{format_}")
     ]
+
+
+def _reported(command: MakeCommand) -> MakeCommand:
+    return lambda source, prefix: [*command(source, prefix), f"--report_file={os.path.dirname(prefix)}/report.html"]
 
 
 def _other(format_: str, name: str) -> MakeCommand:
@@ -200,23 +213,25 @@ def report(found: Mapping[str, Costs], sizes: tuple[int, ...], secs: float) -> l
 
 
 def main() -> None:
-    """Runs all of it, prints the tables, and writes RESULTS.md unless it was quick."""
+    """Runs all of it, prints the tables, and writes RESULTS.md unless only a part was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", help="another checkout of Sluice, which takes part")
     parser.add_argument("--quick", action="store_true", help="CSV, up to 200,000 rows, without tfx_bsl; no file")
+    parser.add_argument("--only", default="", metavar="NAME", help="Sluice, and those with names like it; CSV, no file")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--minutes", type=float, default=30, help="no round begins after so many")
     arguments = parser.parse_args()
     started = time.perf_counter()
+    partly = arguments.quick or bool(arguments.only)
     sizes = QUICK_SIZES if arguments.quick else SIZES
-    formats = ("csv",) if arguments.quick else tuple(TITLES)
+    formats = ("csv",) if partly else tuple(TITLES)
     prepare(sorted({*sizes, *(size for each in _FEWER.values() for size in each)}), formats)
     sides = checkouts(arguments.against)
-    sets = {format_: contenders(format_, sides, sizes, arguments.quick) for format_ in formats}
+    sets = {each: named(contenders(each, sides, sizes, arguments.quick), arguments.only) for each in formats}
     found = rounds(sets, arguments.rounds, arguments.minutes)
     lines = report(found, sizes, time.perf_counter() - started)
     print("\n".join(["", *lines]))
-    if not arguments.quick:
+    if not partly:
         with open(RESULTS, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
 

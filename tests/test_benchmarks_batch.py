@@ -57,6 +57,14 @@ def test_each_checkout_takes_part_in_its_own_environment(tmp_path: Path) -> None
     assert batch.TFX_BSL not in [each.name for each in batch.contenders("csv", sides, batch.QUICK_SIZES, quick=True)]
 
 
+def test_a_job_with_a_report_is_measured_beside_one_without() -> None:
+    found = batch.contenders("csv", checkouts(None), batch.SIZES, quick=False)
+    without, with_ = batch.named(found, batch.REPORTED)
+    command = without.command("in.csv", "some/out")
+    assert with_.command("in.csv", "some/out") == [*command, "--report_file=some/report.html"]
+    assert with_.sizes == without.sizes
+
+
 @pytest.mark.parametrize(
     ("script", "error"), [("raise SystemExit('no model')", "failed:\nno model"), ("", "wrote 0 of 2")]
 )

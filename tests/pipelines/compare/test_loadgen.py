@@ -22,8 +22,8 @@ from tests.support.saved_models.zoo import ZooSample
 pytestmark = [pytest.mark.soak, pytest.mark.soak_only]
 
 # Many short runs in turns: a machine that is busy for ten seconds spoils a pair of them, and not the median of all. A
-# p99 needs 662 messages for its interval; the runs together have three times as many.
-QUERIES, REPEATS = 240, 9
+# p99 needs 662 messages for its interval; the runs together have six times as many.
+QUERIES, REPEATS = 240, 17
 # The endpoint shares two cores with what sends. From 100 messages a second on, each alone, calls wait for each other,
 # and the least difference grows large: p50 of 15 and 18 ms, at 150 of 26 and 73 ms.
 RATES = (40.0, 60.0, 80.0)
