@@ -108,10 +108,12 @@ bench-streaming: $(VENV)/.installed-test
 bench-bigquery: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(BIN)/python -m benchmarks.bigquery
 
-# Tests at their full sizes, real files of packages, then a streaming job for as long as is asked.
+# Tests at their full sizes, those that measure time by themselves, real files of packages, then a streaming job for as
+# long as is asked. Nothing else may run on the machine.
 soak: $(VENV)/.installed-test $(BIGQUERY)/.installed
 	$(PIP) install --constraint constraints.txt --editable ".[bench,test]"
-	SOAK=1 $(PYTEST) -m soak
+	SOAK=1 $(PYTEST) -m "soak and not quiet"
+	SOAK=1 $(PYTEST) --numprocesses=0 -m "soak and quiet"
 	$(BIN)/python -m benchmarks.real_files
 	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 

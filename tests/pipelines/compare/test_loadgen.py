@@ -19,7 +19,7 @@ from sluice.pipelines.compare.stream import Load
 from tests.support.paths import ROOT
 from tests.support.saved_models.zoo import ZooSample
 
-pytestmark = [pytest.mark.soak, pytest.mark.soak_only]
+pytestmark = [pytest.mark.soak, pytest.mark.soak_only, pytest.mark.quiet]
 
 # Many short runs in turns: a machine that is busy for ten seconds spoils a pair of them, and not the median of all. A
 # p99 needs 662 messages for its interval; the runs together have six times as many.

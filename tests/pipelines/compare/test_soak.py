@@ -19,7 +19,7 @@ from sluice.models.zoo.sample import write_samples
 from tests.support.paths import ROOT
 from tests.support.saved_models.case import save_function
 
-pytestmark = [pytest.mark.soak, pytest.mark.soak_only]
+pytestmark = [pytest.mark.soak, pytest.mark.soak_only, pytest.mark.quiet]
 
 FORMATS = {"criteo": "csv", "natality": "csv", "mnist": "jsonl"}
 ROWS, MINUTES = 20_000, 3.0
