@@ -11,18 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchmarks.soak import (
-    Arrivals,
-    Counts,
-    Run,
-    Sample,
-    growth_mb_an_hour,
-    near,
-    process_figures,
-    report,
-    verdict,
-    windows,
-)
+from benchmarks.soak import Arrivals, process_figures
+from benchmarks.soak_report import Run, near, report
+from benchmarks.soak_verdict import Counts, Sample, growth_mb_an_hour, verdict, windows
 from sluice.transforms.pubsub.subscription import Received
 
 COUNTS = Counts(published=100, acknowledged=100, predicted=100, came_back=100, failed=0, restarts=0)
