@@ -17,9 +17,9 @@ from sluice.pipelines.progress.display import NONE, Display, clock_time, fit
 
 _LOG = logging.getLogger(__name__)
 
-# Pauses between looks at a job. The first ones are short, so that a small job on a local service is not waited for; the
-# quota of reads is 600 a minute for the whole project.
-_FIRST_LOOK_SECS, _LAST_LOOK_SECS, _LOOK_GROWTH = 0.2, 20.0, 1.5
+# Pauses between looks at a job. The first ones are short, so that a small job on a local service is not waited for: six
+# looks more than from 0.2 s on. The quota of reads is 600 a minute for the whole project.
+_FIRST_LOOK_SECS, _LAST_LOOK_SECS, _LOOK_GROWTH = 0.02, 20.0, 1.5
 _LEAST_FIRST = ("elapsed", "incomplete", "failed", "predicted", "state")
 
 

@@ -217,7 +217,8 @@ def test_a_job_is_followed_to_each_end(client: JobClient, service: VertexService
     job = client.create(request_of(service, tmp_path))
     done = follow(client, job, sleep=pauses.sleep)
     assert done.state is state and len(pauses.slept) == 5
-    assert pauses.slept == sorted(pauses.slept) and pauses.slept[0] < 1
+    assert pauses.slept == sorted(pauses.slept)
+    assert sum(pauses.slept) < 0.5, "a small job is not waited for"
     if done.has_results:
         check_end(done)
     else:
