@@ -15,6 +15,8 @@ from sluice.models.batching.mini_batch import row_count
 from sluice.models.errors import BadInput, ModelLost
 from sluice.models.files import CopyInUse, LocalFiles, ModelFiles
 from sluice.models.interface import ModelOptions, Outputs, arrow_values
+from sluice.models.saved_model.native.pages import release_pages
+from sluice.models.saved_model.native.preload import library_files
 from sluice.models.saved_model.reasons import SessionClosed, TensorFlowError, call_error
 from sluice.models.saved_model.signature_reader import pick_signature, read_signatures
 from sluice.models.saved_model.start_line import start_line
@@ -59,6 +61,7 @@ class SavedModel:
             answered = replay_requests(directory, self, options.time_limit_secs, options.private)
             self.warmed_up = len(answered)
             self.first_answered = next((feeds for feeds in answered if row_count(feeds)), None)
+        release_pages(library_files())
         _LOG.info("%s", start_line(uri, self.version, self._way, options))
 
     def bind(self, batch: pa.RecordBatch) -> Bound:

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from sluice.models.saved_model.native.entries import entries_of
-from sluice.models.saved_model.native.preload import open_libraries, tensorflow_directory
+from sluice.models.saved_model.native.pages import release_pages
+from sluice.models.saved_model.native.preload import library_files, open_libraries, tensorflow_directory
 from sluice.models.saved_model.native.strings import STRING_SIZE, read_strings
 from sluice.models.saved_model.reasons import TensorFlowError
 from sluice.models.tensors.strings import Strings
@@ -191,7 +192,9 @@ def begin_to_load() -> threading.Thread:
 
 @functools.cache
 def _load_library() -> Library | None:
-    return open_library(tensorflow_directory())
+    library = open_library(tensorflow_directory())
+    release_pages(library_files())
+    return library
 
 
 def open_library(directory: str, make: Callable[[str], Library] = Library) -> Library | None:
