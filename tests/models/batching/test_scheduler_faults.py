@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sluice.models.batching import budget
 from sluice.models.batching.options import SchedulerOptions
 from sluice.models.batching.scheduler import Scheduler
 from sluice.models.batching.tickets import Prediction, Ticket
@@ -280,7 +281,8 @@ def test_a_row_is_not_failed_for_the_padding_around_it() -> None:
     assert model.call_rows == [50, 1]
 
 
-def test_small_requests_do_not_overtake_a_large_one_forever() -> None:
+def test_small_requests_do_not_overtake_a_large_one_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_ON_WAIT_SECS", 0.05)
     model = FakeModel(gated=True)
     with scheduling(model, max_pending_bytes=1000) as scheduler:
         scheduler.submit(x_feeds(*range(100)))

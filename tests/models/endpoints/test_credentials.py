@@ -449,7 +449,7 @@ class TokenServer(http.server.BaseHTTPRequestHandler):
 def token_port() -> Iterator[int]:
     """The port of a token endpoint on this machine."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenServer)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     yield server.server_port
     server.shutdown()
     server.server_close()

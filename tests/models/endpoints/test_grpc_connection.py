@@ -88,7 +88,7 @@ def model_error(model: Any, x: int) -> CallError:
 
 def test_a_web_server() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     try:
         with pytest.raises(ModelNotFound, match=r"cannot be reached: .*; check that .*8501 is the REST port"):
             fetch(f"grpc://127.0.0.1:{server.server_port}/m")

@@ -15,6 +15,7 @@ import pytest
 from sluice.models.errors import UsageError
 from sluice.models.tensors.tfrecord import frame
 from sluice.pipelines.cli import main
+from sluice.pipelines.managed import follow
 from sluice.pipelines.managed.direct_plan import plan_direct
 from sluice.pipelines.managed.job import RegisteredModel, State
 from sluice.pipelines.options.batch import BatchOptions
@@ -36,6 +37,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VertexService]
     written = {name: str(Path(made.write(base / name / "1")).parent) for name, made in models.items()}
     with vertex_service(written, methods=JOBS) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs end at the second look, which the command would otherwise take half a second to come to."""
+    monkeypatch.setattr(follow, "_FIRST_LOOK_SECS", 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.stopping = threading.Event()
         self._tls = tls
         super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.005,), daemon=True).start()
 
     def uri(self, path: str = "/v1/models/m") -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.server_port}{path}"

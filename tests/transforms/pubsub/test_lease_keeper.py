@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.transforms.pubsub import lease_keeper
 from sluice.transforms.pubsub.lease_keeper import LeaseKeeper
 from sluice.transforms.pubsub.subscription import MAX_REQUEST_IDS
 from tests.support.fakes import FakeClock
@@ -116,7 +117,8 @@ def test_one_request_that_fails_does_not_keep_back_the_others() -> None:
     assert job.after(1) == ids[:MAX_REQUEST_IDS]
 
 
-def test_the_keepers_own_thread_extends() -> None:
+def test_the_keepers_own_thread_extends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_keeper, "_TICK_SECS", 0.01)
     with kept() as job:
         job.keeper.hold(["a"])
         job.clock.advance(4)

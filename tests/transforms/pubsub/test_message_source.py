@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.transforms.pubsub import message_source
 from sluice.transforms.pubsub.message_buffer import BundleOptions
 from sluice.transforms.pubsub.message_source import MessageSource
 from sluice.transforms.pubsub.source_parts import Bundle, Segment, SourceOptions
@@ -37,8 +38,9 @@ FIRST = Segment()  # shared by the tests: a source learns of it at `take`
 
 
 @pytest.fixture(autouse=True)
-def _anew() -> None:
+def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
     FIRST.over = False
+    monkeypatch.setattr(message_source, "_LATE_SECS", 0.01)  # a pull of an empty subscription waits to be broken off
 
 
 def take(source: MessageSource, segment: Segment = FIRST) -> Bundle:
