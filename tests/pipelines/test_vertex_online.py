@@ -113,13 +113,13 @@ def test_a_full_and_unavailable_endpoint_costs_calls_and_no_row(service: VertexS
 
 
 def test_a_service_that_says_when_to_come_again(service: VertexService, tmp_path: Path) -> None:
-    service.faults.next_errors = ["RESOURCE_EXHAUSTED", "UNAVAILABLE"]
+    service.faults.next_errors = ["RESOURCE_EXHAUSTED"]  # of UNAVAILABLE see tests/models/endpoints/test_vertex.py
     service.faults.retry_after = "1"
     job = Job(service, tmp_path, 100)
     assert job.run() == 0
     job.check()
     assert job.summary["throttled_seconds"] >= 1, "it was waited for"
-    assert service.calls.count("rawPredict", 429) == service.calls.count("rawPredict", 503) == 1
+    assert service.calls.count("rawPredict", 429) == 1
 
 
 @pytest.mark.parametrize("query", ["", "?method=predict"])
@@ -145,7 +145,7 @@ def test_a_token_that_expires_fails_no_row(
 
 
 def test_an_endpoint_that_is_gone_for_a_while_is_waited_for(service: VertexService, tmp_path: Path) -> None:
-    gone_secs = size(1, soak=20)
+    gone_secs = 20 if SOAK else 0.3
     service.faults.latency_ms = 5
     job = Job(service, tmp_path, 2000)
 
@@ -177,7 +177,7 @@ def test_a_traffic_split_shows_in_rows_and_summary(service: VertexService, tmp_p
 
 def test_a_model_that_is_deployed_while_a_job_runs_shows_too(service: VertexService, tmp_path: Path) -> None:
     service.faults.latency_ms = 5
-    job = Job(service, tmp_path, 2000)
+    job = Job(service, tmp_path, size(1000, soak=2000))
 
     def deploy() -> None:
         assert service.calls.wait(5, "rawPredict", PATIENCE_SECS)

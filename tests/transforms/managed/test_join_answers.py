@@ -1,6 +1,7 @@
 """Answers found, rows without one scored again, and all joined: over files in any order, in small shards."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,24 @@ ROWS = 900
 EARLIER = Failure("decode", "InvalidRow", "too short", "f.csv#byte=9", b"x")
 
 
-def prepared(place: Place) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place that is prepared; tests copy it."""
+    directory = tmp_path_factory.mktemp("whole") / "p"
     rows = [pa.RecordBatch.from_pydict({"x": list(range(n, n + 90)), "id": [f"r{i}" for i in range(n, n + 90)]})
             for n in range(0, ROWS, 90)]  # fmt: skip
-    prepare(place, rows, [EARLIER], max_rows=170)
+    prepare(Place(str(directory)), rows, [EARLIER], max_rows=170)
+    return directory
+
+
+@pytest.fixture
+def place(whole: Path, tmp_path: Path) -> Place:
+    """A place that is prepared, of this test alone."""
+    copied = Place(str(tmp_path / "p"))
+    shutil.copytree(whole, copied.directory)
+    record = Path(copied.prepared)
+    record.write_text(record.read_text().replace(str(whole), copied.directory))
+    return copied
 
 
 def instances(place: Place, name: str = "instances") -> list[dict[str, Any]]:
@@ -36,9 +51,8 @@ def row(n: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", [None, 1])
-def test_answers_in_any_order_are_joined_to_their_rows(tmp_path: Path, seed: int | None) -> None:
-    place, results = Place(str(tmp_path / "p")), tmp_path / "results"
-    prepared(place)
+def test_answers_in_any_order_are_joined_to_their_rows(place: Place, tmp_path: Path, seed: int | None) -> None:
+    results = tmp_path / "results"
     answer(instances(place), results, files=4, seed=seed)
     answers = find(place, "1", results)
     assert (answers.answered, answers.missing) == (ROWS, 0)
@@ -54,9 +68,8 @@ def test_answers_in_any_order_are_joined_to_their_rows(tmp_path: Path, seed: int
     assert (counts["rows_read"], counts["rows_predicted"], counts["rows_failed"]) == (ROWS + 1, ROWS, 1)
 
 
-def test_a_bad_row_and_a_lost_file_cost_only_what_the_second_job_does_not_answer(tmp_path: Path) -> None:
-    place, first, second = Place(str(tmp_path / "p")), tmp_path / "1", tmp_path / "2"
-    prepared(place)
+def test_a_bad_row_and_a_lost_file_cost_only_what_the_second_job_does_not_answer(place: Place, tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
 
     def is_bad(instance: dict[str, Any]) -> bool:
         return instance["x"] in (5, 333)
@@ -77,17 +90,13 @@ def test_a_bad_row_and_a_lost_file_cost_only_what_the_second_job_does_not_answer
     assert found.tally == len(found.rows) + len(found.failures) + len(found.earlier)
 
 
-def test_no_results_at_all_are_all_rows_again(tmp_path: Path) -> None:
-    place = Place(str(tmp_path / "p"))
-    prepared(place)
+def test_no_results_at_all_are_all_rows_again(place: Place, tmp_path: Path) -> None:
     answers = find(place, "1", tmp_path / "nowhere")
     assert (answers.answered, answers.missing) == (0, ROWS)
     assert sorted(each["x"] for each in instances(place, answers.again)) == list(range(ROWS))
 
 
-def test_two_commands_that_look_at_once_do_not_write_into_each_others_files(tmp_path: Path) -> None:
-    place = Place(str(tmp_path / "p"))
-    prepared(place)
+def test_two_commands_that_look_at_once_do_not_write_into_each_others_files(place: Place, tmp_path: Path) -> None:
     first = find(place, "1", tmp_path / "nowhere")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / first.again).iterdir()}
     second = find(place, "1", tmp_path / "nowhere")
@@ -95,9 +104,8 @@ def test_two_commands_that_look_at_once_do_not_write_into_each_others_files(tmp_
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / first.again).iterdir()} == before
 
 
-def test_keys_of_others_and_answers_given_twice_change_nothing(tmp_path: Path) -> None:
-    place, results = Place(str(tmp_path / "p")), tmp_path / "results"
-    prepared(place)
+def test_keys_of_others_and_answers_given_twice_change_nothing(place: Place, tmp_path: Path) -> None:
+    results = tmp_path / "results"
     answer(instances(place), results, files=2)
     for path in list(results.glob("*results*")):
         (results / f"{path.name}.csv").write_text(path.read_text())
@@ -109,10 +117,11 @@ def test_keys_of_others_and_answers_given_twice_change_nothing(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("pattern", ["answers-1.json", "found-*/*.json"])
-def test_records_that_were_deleted_are_not_taken_for_rows_without_an_answer(tmp_path: Path, pattern: str) -> None:
+def test_records_that_were_deleted_are_not_taken_for_rows_without_an_answer(
+    place: Place, tmp_path: Path, pattern: str
+) -> None:
     """Another command that has joined the same answers deletes its files."""
-    place, results = Place(str(tmp_path / "p")), tmp_path / "results"
-    prepared(place)
+    results = tmp_path / "results"
     answer(instances(place), results)
     find(place, "1", results)
     next(Path(place.directory).glob(pattern)).unlink()
@@ -120,20 +129,19 @@ def test_records_that_were_deleted_are_not_taken_for_rows_without_an_answer(tmp_
         join(place, ("1",), tmp_path / "out")
 
 
-def test_answers_that_do_not_fit_into_memory_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_do_not_fit_into_memory_wait_in_a_file(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(join_answers, "_MAX_HELD_BYTES", 1000)
     monkeypatch.setattr(join_answers, "_MAX_JOINED_BYTES", 2000)
-    place, results = Place(str(tmp_path / "p")), tmp_path / "results"
-    prepared(place)
+    results = tmp_path / "results"
     answer(instances(place), results, seed=3)
     find(place, "1", results)
     found = join(place, ("1",), tmp_path / "out")
     assert sorted(each["x"] for each in found.rows) == list(range(ROWS))
 
 
-def test_without_a_job_there_are_failures_and_counts(tmp_path: Path) -> None:
-    place = Place(str(tmp_path / "p"))
-    prepared(place)
+def test_without_a_job_there_are_failures_and_counts(place: Place, tmp_path: Path) -> None:
     metrics.reset_tally()
     found = join(place, (), tmp_path / "out")
     assert (found.rows, found.failures, len(found.earlier), found.tally) == ([], [], 1, ROWS + 1)
