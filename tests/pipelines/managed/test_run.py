@@ -122,7 +122,11 @@ SOAKED = (pytest.mark.soak, pytest.mark.soak_only)
 
 
 # Of the other formats tests/pipelines/test_every_way.py has more rows.
-@pytest.mark.parametrize("read,written", [("avro", "tfrecord"), pytest.param("tfrecord", "avro", marks=SOAKED)])
+@pytest.mark.parametrize("read,written", [
+    ("avro", "tfrecord"),
+    pytest.param("avro", "avro", marks=SOAKED),
+    pytest.param("tfrecord", "tfrecord", marks=SOAKED),
+])  # fmt: skip
 def test_formats_are_prepared_and_joined(
     read: str, written: str, service: VertexService, criteo: ZooSample, tmp_path: Path
 ) -> None:
