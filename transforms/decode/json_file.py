@@ -1,6 +1,7 @@
 """JSON files, of lines or of one array: their first rows, their ranges, and the rows of a range."""
 
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import orjson
 
@@ -13,6 +14,9 @@ from sluice.transforms.decode.json_values import Json
 from sluice.transforms.decode.lines import LineBlock, read_blocks
 from sluice.transforms.decode.ranges import SAMPLE_ROWS, FileRange, Look, Read, opened, split_evenly, unsplit
 from sluice.transforms.decode.spec import CsvOptions, InputSpec
+
+# A row is twice as long as in CSV, and a batch holds Python's lock for a time that does not depend on its rows.
+_BLOCK_BYTES = 2 << 20
 
 
 def look_json(path: str, _: CsvOptions) -> Look:
@@ -60,13 +64,17 @@ def read_json_range(part: FileRange, spec: InputSpec) -> Read:
     """Yields the rows of a range. Of an array the first range reads all: others begin anywhere in a value."""
     with opened(part.path, open_text) as file:
         if part.start:
-            yield from _unless_array(part.path, _read_rows(read_blocks(file, part.start, part.stop), part.path, spec))
+            yield from _unless_array(part.path, _read_rows(_blocks(file, part), part.path, spec))
         elif begins_array(file):
             for block in read_array(file):  # whose lines are not those of the file
                 end = int(block.positions[-1]) + len(block.line(len(block) - 1))
                 yield decode_json(block, spec, f"{part.path}#byte="), len(block.data), end
         else:
-            yield from _read_rows(read_blocks(file, 0, part.stop), part.path, spec)
+            yield from _read_rows(_blocks(file, part), part.path, spec)
+
+
+def _blocks(file: BinaryIO, part: FileRange) -> Iterator[LineBlock]:
+    return read_blocks(file, part.start, part.stop, block_bytes=_BLOCK_BYTES)
 
 
 def _read_rows(blocks: Iterable[LineBlock], path: str, spec: InputSpec) -> Read:

@@ -50,6 +50,7 @@ def test_a_file_without_ends_is_not_read_once_for_each_range(
     monkeypatch.setattr(csv_file, "_HEAD_BYTES", 1_000)
     monkeypatch.setattr("sluice.transforms.decode.avro_container._SCAN_BYTES", 1_000)
     monkeypatch.setattr("sluice.transforms.decode.tfrecord._SCAN_BYTES", 1_000)
+    monkeypatch.setattr("sluice.transforms.decode.json_file._BLOCK_BYTES", 1_000)
     monkeypatch.setattr("sluice.transforms.decode.lines.read_blocks.__defaults__", (0, None, b"", b",", 1_000, 0))
     decoded = read_file(put(tmp_path, "f", data), InputSpec(format_, COLUMNS), _RANGE)
     assert len(decoded.failures) == 1
