@@ -45,7 +45,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, handler: "type[HttpHandler]", port: int, flag: str, tls: ssl.SSLContext | None = None) -> None:
         self._connections: set[Connection] = set()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name=flag, daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), name=flag, daemon=True)
         try:
             super().__init__(("127.0.0.1", port), handler)
         except OSError as error:

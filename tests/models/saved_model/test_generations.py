@@ -13,6 +13,7 @@ from sluice.models.interface import Outputs
 from sluice.models.saved_model.generations import Generations
 from sluice.models.tensors.binding import Feeds
 from tests.support.fakes import PATIENCE_SECS, FakeModel, refusing, x_feeds
+from tests.support.sizes import size
 
 
 class Numbered(FakeModel):
@@ -71,8 +72,9 @@ def test_a_call_that_fails_lets_its_model_go() -> None:
     assert old.closed
 
 
+@pytest.mark.soak
 def test_many_threads_call_while_models_are_replaced() -> None:
-    models = [Numbered(number) for number in range(200)]
+    models = [Numbered(number) for number in range(size(40, soak=200))]
     generations = Generations(models[0])
     over = threading.Event()
     called = Counter[int]()
@@ -98,4 +100,4 @@ def test_many_threads_call_while_models_are_replaced() -> None:
             over.set()
         for thread in threads:
             thread.result(PATIENCE_SECS)
-    assert [model.number for model in models if not model.closed] == [199]
+    assert [model.number for model in models if not model.closed] == [len(models) - 1]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sluice.models.server import rest_json
 from sluice.models.server.rest_json import _Reader, json_text, parse_json
 from sluice.models.server.status import StatusError
+from tests.support.sizes import size
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
@@ -121,8 +122,9 @@ def test_what_is(body: bytes, value: Any) -> None:
     assert parse_json(body) == value
 
 
+@pytest.mark.soak
 def test_depth_has_no_limit() -> None:
-    depth = 200_000
+    depth = size(50_000, soak=200_000)
     value = parse_json(b"[" * depth + b"]" * depth)
     for _ in range(depth - 1):
         (value,) = value

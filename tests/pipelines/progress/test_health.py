@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from sluice.models.errors import UsageError
+from sluice.pipelines.progress import health
 from sluice.pipelines.progress.health import HOST, HealthServer
 from sluice.pipelines.progress.metric_table import HISTOGRAM, METRICS
 from sluice.pipelines.progress.metric_values import Buckets, Value
@@ -37,6 +38,11 @@ def get(port: int, path: str, method: str = "GET", host: str = HOST) -> tuple[in
         return response.status, response.getheader("Content-Type"), response.read()
     finally:
         connection.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_TICK_SECS", 0.01)
 
 
 def threads() -> set[str]:

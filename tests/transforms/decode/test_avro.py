@@ -305,7 +305,7 @@ def test_a_block_that_expands_without_measure_costs_the_block(
     monkeypatch.setattr(avro_container, "MAX_BLOCK_BYTES", 1 << 20)
     row = sample_rows(1)
     good = container(codec, PACKERS[codec](plain_block(row)), 1)
-    packed = PACKERS[codec](bytes(64 << 20)) if rows == 1 else b""
+    packed = PACKERS[codec](bytes(32 << 20)) if rows == 1 else b""
     data = good + _long(rows) + _long(len(packed)) + packed + b"S" * 16 + good[good.index(b"S" * 16) + 16 :]
     tracemalloc.start()
     try:
