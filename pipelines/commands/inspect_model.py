@@ -19,6 +19,7 @@ from sluice.pipelines.commands.inspect_text import Description, render
 from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.model import EndpointFlags
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.core.model_files import files_of
 from sluice.transforms.core.outputs import MODEL_COLUMN, VERSION_COLUMN, output_schema
@@ -220,7 +221,7 @@ def _table_schema(fields: pa.Schema) -> tuple[list[Description] | None, str | No
     """Returns the fields of a BigQuery table for the predictions, or why there can be none."""
     columns = [*fields, pa.field(MODEL_COLUMN, pa.string()), pa.field(VERSION_COLUMN, pa.int64())]
     try:
-        return arrow_to_bigquery_schema(pa.schema(columns)), None
+        return arrow_to_bigquery_schema(pa.schema(columns), BY_FLAGS), None
     except UsageError as error:
         return None, str(error)
 

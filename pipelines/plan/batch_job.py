@@ -30,6 +30,7 @@ from sluice.pipelines.plan.output_columns import is_raw, plan_output, table_colu
 from sluice.pipelines.plan.output_paths import Destination, parse_output
 from sluice.pipelines.plan.read_paths import file_inputs
 from sluice.pipelines.plan.review import Review, review
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.clients import check_endpoints
 from sluice.transforms.bigquery.find_table import find_query, find_table
 from sluice.transforms.bigquery.read import ReadSession, read_sample
@@ -162,7 +163,7 @@ def _plan(options: BatchOptions, project: str, temp_location: str, account: str)
 
 def _check_bigquery(options: BatchOptions) -> None:
     if options.input_table or options.input_query or options.output_table or options.failures_table:
-        check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
+        check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None, BY_FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)

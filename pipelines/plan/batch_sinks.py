@@ -11,11 +11,12 @@ from sluice.models.errors import UsageError
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.table import FILE_LOADS
 from sluice.pipelines.plan.output_paths import Destination, failures_target, payload_directory
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.commit import TableCommitter
 from sluice.transforms.bigquery.file_loads import LoadCommitter, WriteLoadFiles
 from sluice.transforms.bigquery.table import TableOptions
 from sluice.transforms.bigquery.table_layout import parse_layout
-from sluice.transforms.bigquery.table_target import BY_FLAGS, plan_table
+from sluice.transforms.bigquery.table_target import plan_table
 from sluice.transforms.bigquery.write import WriteTableRows
 from sluice.transforms.bigquery.write_failures import WriteFailureRows, plan_failure_table
 from sluice.transforms.core.beam_files import HIDDEN
@@ -82,11 +83,13 @@ def plan_output_table(options: BatchOptions, schema: pa.Schema, job: str, temp_l
         job,
         options.write_disposition,
         TableOptions(
-            parse_layout(options.partition_by, options.cluster_by), options.allow_schema_update, dry=options.check
+            parse_layout(options.partition_by, options.cluster_by),
+            options.allow_schema_update,
+            dry=options.check,
+            asked=BY_FLAGS,
         ),
         options.bigquery_endpoint or None,
         loaded=files is not None,
-        asked=BY_FLAGS,
     )
     if files:
         check_writable(files)

@@ -7,6 +7,7 @@ import pyarrow as pa
 from sluice.models.errors import UsageError
 from sluice.models.signature import Signature
 from sluice.pipelines.plan.input_columns import InputPlan
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema
 from sluice.transforms.bigquery.table import PREDICTED_AT
 from sluice.transforms.core.formats import CSV, RAW_FORMATS
@@ -65,7 +66,7 @@ def table_columns(plan: InputPlan, signature: Signature, prefix: str) -> pa.Sche
     columns = [pa.field(name, kind) for name, kind in plan.columns]
     added = added_columns(signature, prefix, True, {field.name for field in columns}, (PREDICTED_AT,))
     schema = pa.schema(columns + added)
-    arrow_to_bigquery_schema(schema)
+    arrow_to_bigquery_schema(schema, BY_FLAGS)
     return schema
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from sluice.pipelines.options.streaming import StreamingOptions
 from sluice.pipelines.options.table import STORAGE_WRITE_API
 from sluice.pipelines.plan.output_paths import payload_directory
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.clients import check_endpoints
 from sluice.transforms.bigquery.table import TableOptions, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import parse_layout
@@ -71,13 +72,15 @@ def table_sink(options: StreamingOptions, schema: pa.Schema) -> TableSink:
     """
     parse_table_id(options.output_table)
     if options.write_method == STORAGE_WRITE_API:
-        check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None)
+        check_endpoints(options.bigquery_endpoint or None, options.bigquery_storage_endpoint or None, BY_FLAGS)
     return TableSink(
         table_id=options.output_table,
         method=options.write_method,
         schema=schema,
-        fields=table_fields(schema),
-        options=TableOptions(parse_layout(options.partition_by, options.cluster_by), options.allow_schema_update),
+        fields=table_fields(schema, BY_FLAGS),
+        options=TableOptions(
+            parse_layout(options.partition_by, options.cluster_by), options.allow_schema_update, asked=BY_FLAGS
+        ),
         endpoint=options.bigquery_endpoint or None,
         storage_endpoint=options.bigquery_storage_endpoint or None,
     )

@@ -20,6 +20,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryRea
 from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.transforms.bigquery.asked import BY_ARGUMENTS, Asked
 from sluice.transforms.core.transient import TRANSIENT_ERRORS
 
 # google-cloud-bigquery's own: http://HOST:PORT of the REST API.
@@ -140,12 +141,13 @@ def storage_errors(what: str) -> Iterator[None]:
         raise SluiceError(f"{what}: {type(cause).__name__}: {getattr(cause, 'message', cause)}{remedy}") from error
 
 
-def check_endpoints(endpoint: str | None, storage_endpoint: str | None) -> None:
+def check_endpoints(endpoint: str | None, storage_endpoint: str | None, asked: Asked = BY_ARGUMENTS) -> None:
     """Checks that both APIs are Google's or neither is: one makes and checks tables, the other carries their rows.
 
     Args:
       endpoint: see open_client.
       storage_endpoint: see read_client.
+      asked: BY_ARGUMENTS in a pipeline of one's own, BY_FLAGS in a command.
 
     Raises:
       UsageError: one of them is a plain http:// server, and the other is Google's own.
@@ -154,14 +156,14 @@ def check_endpoints(endpoint: str | None, storage_endpoint: str | None) -> None:
     storage = storage_endpoint or _storage_emulator() or ""
     if rest.startswith(_PLAIN) and _is_googles(storage):
         raise UsageError(
-            f"tables are looked for at {rest} (--bigquery_endpoint or {EMULATOR_VARIABLE}), and their rows would be "
-            "read from and written to Google's BigQuery: give --bigquery_storage_endpoint too"
+            f"tables are looked for at {rest} ({asked.endpoint} or {EMULATOR_VARIABLE}), and their rows would be "
+            f"read from and written to Google's BigQuery: give {asked.storage_endpoint} too"
         )
     if storage.startswith(_PLAIN) and _is_googles(rest):
         raise UsageError(
-            f"rows are read from and written to {storage} (--bigquery_storage_endpoint or "
+            f"rows are read from and written to {storage} ({asked.storage_endpoint} or "
             f"{STORAGE_EMULATOR_VARIABLE}), and their tables would be looked for in Google's BigQuery: give "
-            "--bigquery_endpoint too"
+            f"{asked.endpoint} too"
         )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from sluice.models.errors import UsageError
 from sluice.models.tensors.column_types import is_list
+from sluice.transforms.bigquery.asked import BY_ARGUMENTS, Asked
 from sluice.transforms.encode.base import shown_type
 
 # A field of a table, in the form of BigQuery's JSON schemas: name, type, mode and, for a RECORD, fields.
@@ -92,15 +93,18 @@ def bigquery_to_arrow_schema(fields: Sequence[Field]) -> pa.Schema:
     return pa.schema(_arrow_fields(fields, ""))
 
 
-def arrow_to_bigquery_schema(schema: pa.Schema) -> list[dict[str, Any]]:
+def arrow_to_bigquery_schema(schema: pa.Schema, asked: Asked = BY_ARGUMENTS) -> list[dict[str, Any]]:
     """Returns BigQuery's fields, each with name, type, mode and, for a RECORD, fields.
 
     uint64 becomes NUMERIC, since BigQuery's INTEGER has a sign; a map becomes repeated records of key and value.
 
+    Args:
+      asked: BY_ARGUMENTS in a pipeline of one's own, BY_FLAGS in a command.
+
     Raises:
       UsageError: a column has no BigQuery type; the text names it.
     """
-    return _table_fields(list(schema), "")
+    return _table_fields(list(schema), "", asked)
 
 
 def by_name(fields: Iterable[Field]) -> dict[str, Field]:
@@ -182,41 +186,39 @@ def _decimal_type(type_name: str, field: Field, path: str) -> pa.DataType:
     return (pa.decimal128 if type_name == "NUMERIC" else pa.decimal256)(precision, scale)
 
 
-def _check_names(names: Sequence[str], parent: str) -> None:
+def _check_names(names: Sequence[str], parent: str, asked: Asked) -> None:
     seen: dict[str, str] = {}
     for name in names:
         if name.lower() in seen:
             raise UsageError(
                 f"columns '{parent}{seen[name.lower()]}' and '{parent}{name}' have the same name for BigQuery, which "
-                "ignores case; rename one (model outputs with --output_prefix)"
+                f"ignores case; rename one{asked.rename}"
             )
         seen[name.lower()] = name
 
 
-def _table_fields(fields: Sequence[pa.Field], parent: str) -> list[dict[str, Any]]:
-    _check_names([field.name for field in fields], parent)
-    return [_table_field(field, parent) for field in fields]
+def _table_fields(fields: Sequence[pa.Field], parent: str, asked: Asked) -> list[dict[str, Any]]:
+    _check_names([field.name for field in fields], parent, asked)
+    return [_table_field(field, parent, asked) for field in fields]
 
 
-def _table_field(field: pa.Field, parent: str) -> dict[str, Any]:
+def _table_field(field: pa.Field, parent: str, asked: Asked) -> dict[str, Any]:
     kind = shown_type(field.type)
     mode = "NULLABLE" if field.nullable else "REQUIRED"
     if is_list(kind):
         kind, mode = kind.value_type, "REPEATED"
     path = parent + field.name
     if is_list(kind):
-        raise UsageError(
-            f"column '{path}' is {field.type}; BigQuery has no lists of lists: leave it out with --exclude_columns"
-        )
-    return {"name": field.name, **_table_type(kind, field, path), "mode": mode}
+        raise UsageError(f"column '{path}' is {field.type}; BigQuery has no lists of lists: {asked.leave_out}")
+    return {"name": field.name, **_table_type(kind, field, path, asked), "mode": mode}
 
 
-def _table_type(kind: pa.DataType, field: pa.Field, path: str) -> dict[str, Any]:
+def _table_type(kind: pa.DataType, field: pa.Field, path: str, asked: Asked) -> dict[str, Any]:
     types = pa.types
     if types.is_struct(kind) and len(list(kind)):
-        return {"type": "RECORD", "fields": _table_fields(list(kind), path + ".")}
+        return {"type": "RECORD", "fields": _table_fields(list(kind), path + ".", asked)}
     if types.is_decimal(kind):
-        return _table_decimal(kind, field, path)
+        return _table_decimal(kind, field, path, asked)
     if types.is_string(kind):
         extension = (field.metadata or {}).get(_EXTENSION)
         return {"type": next((name for name, value in _TEXT_TYPES.items() if value == extension), "STRING")}
@@ -234,12 +236,10 @@ def _table_type(kind: pa.DataType, field: pa.Field, path: str) -> dict[str, Any]
     for type_name, is_kind in checks.items():
         if is_kind(kind):
             return {"type": type_name}
-    raise UsageError(
-        f"column '{path}' is {field.type}, which BigQuery has no type for: leave it out with --exclude_columns"
-    )
+    raise UsageError(f"column '{path}' is {field.type}, which BigQuery has no type for: {asked.leave_out}")
 
 
-def _table_decimal(kind: pa.DataType, field: pa.Field, path: str) -> dict[str, Any]:
+def _table_decimal(kind: pa.DataType, field: pa.Field, path: str, asked: Asked) -> dict[str, Any]:
     for type_name, (before, after) in _DECIMAL_DIGITS.items():
         if kind == _ARROW_TYPES[type_name]:
             return {"type": type_name}
@@ -247,5 +247,5 @@ def _table_decimal(kind: pa.DataType, field: pa.Field, path: str) -> dict[str, A
             return {"type": type_name, "precision": str(kind.precision), "scale": str(kind.scale)}
     raise UsageError(
         f"column '{path}' is {field.type}; BigQuery's largest, BIGNUMERIC, has 38 digits on each side of the point: "
-        "leave it out with --exclude_columns"
+        f"{asked.leave_out}"
     )

@@ -10,6 +10,7 @@ from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
 from google.cloud import bigquery
 
 from sluice.models.errors import UsageError
+from sluice.transforms.bigquery.asked import BY_ARGUMENTS, Asked
 from sluice.transforms.bigquery.clients import call_options, open_client
 from sluice.transforms.bigquery.schema import Field, arrow_to_bigquery_schema, bigquery_to_arrow_schema, by_name
 from sluice.transforms.bigquery.table_layout import TableLayout
@@ -59,8 +60,11 @@ def quoted(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
-def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
+def table_fields(schema: pa.Schema, asked: Asked = BY_ARGUMENTS) -> list[dict[str, Any]]:
     """Returns the fields of a table that these columns are written to.
+
+    Args:
+      asked: BY_ARGUMENTS in a pipeline of one's own, BY_FLAGS in a command.
 
     Raises:
       UsageError: a column has no BigQuery type, or is named `_predicted_at`, which is added to them.
@@ -68,9 +72,9 @@ def table_fields(schema: pa.Schema) -> list[dict[str, Any]]:
     if PREDICTED_AT in (name.lower() for name in schema.names):
         raise UsageError(
             f"column '{PREDICTED_AT}' is among those to be written, and the table has the time of writing under this "
-            f"name: leave it out with --exclude_columns {PREDICTED_AT}"
+            f"name: {asked.leave_out}"
         )
-    return [*arrow_to_bigquery_schema(schema), {"name": PREDICTED_AT, "type": "TIMESTAMP", "mode": "NULLABLE"}]
+    return [*arrow_to_bigquery_schema(schema, asked), {"name": PREDICTED_AT, "type": "TIMESTAMP", "mode": "NULLABLE"}]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,7 @@ class TableOptions:
         that is not REQUIRED here. Else single rows may turn out not to fit.
       partitions: the id may name one of the table's partitions, TABLE$PARTITION. Only load jobs write to one.
       dry: a table that is not there is not made, and one that is there is not changed: only looked at.
+      asked: see table_fields.
     """
 
     layout: TableLayout = dataclasses.field(default_factory=TableLayout)
@@ -91,6 +96,7 @@ class TableOptions:
     exact: bool = False
     partitions: bool = False
     dry: bool = False
+    asked: Asked = BY_ARGUMENTS
 
 
 def ensure_table(
@@ -107,7 +113,7 @@ def ensure_table(
 
     For the others, and for what is raised, see ensure_fields.
     """
-    return ensure_fields(table_id, table_fields(schema), endpoint, retry_secs, options)
+    return ensure_fields(table_id, table_fields(schema, options.asked), endpoint, retry_secs, options)
 
 
 def ensure_fields(
@@ -145,14 +151,14 @@ def ensure_fields(
     finally:
         client.close()
     found = [field.to_api_repr() for field in table.schema]
-    _check_fields(fields, found, "", f"table {reference}", options.exact)
+    _check_fields(fields, found, "", f"table {reference}", options)
     return found
 
 
 def _whole_table(reference: bigquery.TableReference, options: TableOptions) -> bigquery.TableReference:
     name, decorator, _ = reference.table_id.partition("$")
     if decorator and not options.partitions:
-        remedy = "" if options.exact else "; a batch job writes to one with --write_method file_loads"
+        remedy = "" if options.exact else options.asked.partition
         raise UsageError(f"table {reference}: rows are not appended to single partitions: name the table{remedy}")
     return bigquery.DatasetReference(reference.project, reference.dataset_id).table(name)
 
@@ -212,17 +218,19 @@ def _joined(found: Iterable[Field], fields: Iterable[Field]) -> list[dict[str, A
     return joined
 
 
-def _check_fields(fields: Iterable[Field], found: Iterable[Field], parent: str, table: str, exact: bool) -> None:
+def _check_fields(
+    fields: Iterable[Field], found: Iterable[Field], parent: str, table: str, options: TableOptions
+) -> None:
     others = by_name(found)
     for field in fields:
         there = others.pop(field["name"].lower(), None)
         if there is None:
             raise UsageError(
                 f"{table} has no column '{parent}{field['name']}', which is to be written as {_shown(field)}: add it "
-                f"to the table{'' if exact else ' (--allow_schema_update does), leave it out with --exclude_columns'}, "
-                f"or {_ANOTHER}"
+                f"to the table{'' if options.exact else f'{options.asked.update}, {options.asked.leave_out}'}, or "
+                f"{_ANOTHER}"
             )
-        _check_field(field, there, parent, table, exact)
+        _check_field(field, there, parent, table, options)
     for there in others.values():
         if there.get("mode") == "REQUIRED" and there.get("defaultValueExpression") is None:
             raise UsageError(
@@ -231,23 +239,23 @@ def _check_fields(fields: Iterable[Field], found: Iterable[Field], parent: str, 
             )
 
 
-def _check_field(field: Field, there: Field, parent: str, table: str, exact: bool) -> None:
+def _check_field(field: Field, there: Field, parent: str, table: str, options: TableOptions) -> None:
     path = parent + field["name"]
-    if exact and there["mode"] == "REQUIRED" and field["mode"] != "REQUIRED":
+    if options.exact and there["mode"] == "REQUIRED" and field["mode"] != "REQUIRED":
         raise UsageError(
             f"column '{path}' of {table} is REQUIRED, and not every row to be written has it: make it NULLABLE, or "
             f"{_ANOTHER}"
         )
     if there["type"] not in ("RANGE", "INTERVAL"):
         (there,) = arrow_to_bigquery_schema(bigquery_to_arrow_schema([there]))  # the one name of each type
-    fits = there["type"] == field["type"] or (not exact and there["type"] in _ALSO_FITS.get(field["type"], ()))
+    fits = there["type"] == field["type"] or (not options.exact and there["type"] in _ALSO_FITS.get(field["type"], ()))
     if not fits or (there["mode"] == "REPEATED") != (field["mode"] == "REPEATED"):
         raise UsageError(
             f"column '{path}' of {table} is {_shown(there)}, and {_shown(field)} is to be written: change the column "
-            f"in the table, {'' if exact else 'leave it out with --exclude_columns, '}or {_ANOTHER}"
+            f"in the table, {'' if options.exact else f'{options.asked.leave_out}, '}or {_ANOTHER}"
         )
     if field["type"] == "RECORD":
-        _check_fields(field["fields"], there["fields"], f"{path}.", table, exact)
+        _check_fields(field["fields"], there["fields"], f"{path}.", table, options)
 
 
 def _shown(field: Field) -> str:

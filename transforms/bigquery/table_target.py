@@ -12,6 +12,7 @@ from google.cloud import bigquery
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.tensors.column_types import is_list
+from sluice.transforms.bigquery.asked import BY_ARGUMENTS, Asked
 from sluice.transforms.bigquery.clients import call_options, open_client
 from sluice.transforms.bigquery.schema import Field, by_name, nullable, required_columns
 from sluice.transforms.bigquery.table import TableOptions, ensure_fields, parse_table_id, table_fields
@@ -37,23 +38,6 @@ _PARSED = {
     "GEOGRAPHY": "and one text that is not a geography would fail the load job with all its rows",
 }
 _NOT_LOADABLE = "give --write_method storage_write_api, or leave the column out with --exclude_columns"
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """How the user has asked for what `plan_table` is told, for the texts of errors. Picklable.
-
-    Attributes:
-      disposition: the name of that argument or flag.
-      loads: begins a remedy by load jobs; "": the user cannot ask for them.
-    """
-
-    disposition: str = "disposition"
-    loads: str = ""
-
-
-BY_ARGUMENTS = Asked()
-BY_FLAGS = Asked("--write_disposition", "give --write_method file_loads, which loads them, or ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +82,6 @@ def plan_table(
     endpoint: str | None = None,
     retry_secs: float = 30.0,
     loaded: bool = False,
-    asked: Asked = BY_ARGUMENTS,
 ) -> TableTarget:
     """Makes the table and its staging table unless they exist, and checks that the columns fit.
 
@@ -108,18 +91,19 @@ def plan_table(
       job: letters, digits, "-" and "_".
       retry_secs: how long a request that BigQuery does not answer is repeated.
       loaded: rows come by load jobs, and wait in files.
-      asked: BY_ARGUMENTS in a pipeline of one's own, BY_FLAGS in a command.
 
     Raises:
       UsageError: see transforms.bigquery.table.ensure_fields; or the table's rows cannot be replaced; or the table has
         rows, and "empty" says that it has none.
     """
+    options = dataclasses.replace(options or TableOptions(), partitions=loaded)
+    asked = options.asked
     reference = parse_table_id(table_id)
     if disposition == TRUNCATE and "$" in reference.table_id:
         raise UsageError(f"{asked.disposition} truncate replaces whole tables, and {reference} names a partition")
     queried = disposition == TRUNCATE and not loaded  # by a query, whose results are NULLABLE
-    wanted = nullable(table_fields(schema)) if queried else table_fields(schema)
-    options = dataclasses.replace(options or TableOptions(), partitions=loaded)
+    wanted = table_fields(schema, asked)
+    wanted = nullable(wanted) if queried else wanted
     fields = ensure_fields(table_id, wanted, endpoint, retry_secs, options)
     target = TableTarget.appended(table_id, append_schema(schema, fields), job, endpoint)
     target = dataclasses.replace(target, disposition=disposition, asked=asked)

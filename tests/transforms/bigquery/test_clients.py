@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sluice.models.errors import UsageError
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.clients import (
     EMULATOR_VARIABLE,
     STORAGE_EMULATOR_VARIABLE,
@@ -99,6 +100,8 @@ def test_tables_and_rows_are_in_one_place(
         monkeypatch.setenv(name, value or "")
     if text:
         with pytest.raises(UsageError, match=text):
+            check_endpoints(flag, storage_flag, BY_FLAGS)
+        with pytest.raises(UsageError, match=text.replace("--bigquery_", "")):
             check_endpoints(flag, storage_flag)
     else:
         check_endpoints(flag, storage_flag)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.models.errors import UsageError
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.schema import arrow_to_bigquery_schema, bigquery_to_arrow_schema, read_schema_file
 
 TYPES = [
@@ -163,7 +164,7 @@ NOT_TO_BIGQUERY = [
 @pytest.mark.parametrize(("schema", "text"), NOT_TO_BIGQUERY, ids=lambda value: "")
 def test_columns_without_a_bigquery_type_are_errors(schema: pa.Schema, text: str) -> None:
     with pytest.raises(UsageError) as error:
-        arrow_to_bigquery_schema(schema)
+        arrow_to_bigquery_schema(schema, BY_FLAGS)
     assert str(error.value) == text
 
 

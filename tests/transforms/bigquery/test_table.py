@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from sluice.models.errors import UsageError
+from sluice.transforms.bigquery.asked import BY_FLAGS
 from sluice.transforms.bigquery.clients import open_client
 from sluice.transforms.bigquery.table import TableOptions, ensure_table, parse_table_id, table_fields
 from sluice.transforms.bigquery.table_layout import TableLayout, parse_layout
@@ -122,7 +123,7 @@ def test_a_table_may_have_more_and_wider_columns(bigquery: BigQuery) -> None:
 )
 def test_a_table_that_does_not_fit_is_refused(bigquery: BigQuery, fields: list[dict[str, Any]], text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        ensure_table(bigquery.make_table(fields), SCHEMA)
+        ensure_table(bigquery.make_table(fields), SCHEMA, options=TableOptions(asked=BY_FLAGS))
 
 
 def test_a_dataset_that_is_not_there_is_named(bigquery: BigQuery) -> None:

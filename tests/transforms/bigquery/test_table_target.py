@@ -13,12 +13,10 @@ from google.cloud import bigquery
 from sluice.models.errors import UsageError
 from sluice.transforms.bigquery import table as bigquery_table
 from sluice.transforms.bigquery import table_target
+from sluice.transforms.bigquery.asked import BY_ARGUMENTS, BY_FLAGS, Asked
 from sluice.transforms.bigquery.schema import required_columns
 from sluice.transforms.bigquery.table import TableOptions, ensure_fields, table_fields
 from sluice.transforms.bigquery.table_target import (
-    BY_ARGUMENTS,
-    BY_FLAGS,
-    Asked,
     TableTarget,
     drop_staging,
     has_rows,
@@ -111,7 +109,7 @@ def test_a_table_with_required_columns_is_not_replaced_by_a_query(serve: Any, na
         rf"truncate: table p.d.t has REQUIRED columns \({name}\), .* give --write_method file_loads, .* NULLABLE in the"
     )
     with pytest.raises(UsageError, match=text):
-        plan_table("p.d.t", SCHEMA, "j", "truncate", asked=BY_FLAGS)
+        plan_table("p.d.t", SCHEMA, "j", "truncate", TableOptions(asked=BY_FLAGS))
     assert list(client.tables) == ["p.d.t"]  # and no staging table
     assert plan_table("p.d.t", SCHEMA, "j", "truncate", loaded=True).rows_table == "p.d.t"
     assert plan_table("p.d.t", SCHEMA, "j").rows_table == "p.d.t"
@@ -150,7 +148,7 @@ def test_errors_name_what_the_user_has_given(serve: Any, asked: Asked, name: str
     for table_id, disposition in zip(refused, ("truncate", "truncate", "empty"), strict=True):
         serve(table(required, numRows="3"))
         with pytest.raises(UsageError) as raised:
-            plan_table(table_id, SCHEMA, "j", disposition, asked=asked)
+            plan_table(table_id, SCHEMA, "j", disposition, TableOptions(asked=asked))
         texts.append(str(raised.value))
     target = TableTarget("p.d.t", "p.d.t", SCHEMA, "empty", "j", asked=asked)
     texts.append(str(no_more_empty(target)))
@@ -158,6 +156,27 @@ def test_errors_name_what_the_user_has_given(serve: Any, asked: Asked, name: str
     assert named == [[f"{name} truncate"], [f"{name} truncate"], [f"{name} empty"], [f"{name} empty"]]
     assert ["--" in text for text in texts] == [loads] * 4
     assert ("file_loads" in texts[1]) is loads
+
+
+@pytest.mark.parametrize(("asked", "flags"), [(BY_ARGUMENTS, []), (BY_FLAGS, ["--allow_schema_update"])])
+def test_errors_of_columns_name_what_the_user_has_given(serve: Any, asked: Asked, flags: list[str]) -> None:
+    left_out = ["--exclude_columns"] if flags else []
+    one = SCHEMA.field("one")
+    fields = table_fields(SCHEMA)
+    cases = [
+        (fields[1:], SCHEMA, [*flags, *left_out]),  # a column that the table lacks
+        ([{**fields[0], "type": "DATE"}, *fields[1:]], SCHEMA, left_out),
+        (fields, pa.schema([one, pa.field("_predicted_at", pa.string())]), left_out),
+        (fields, pa.schema([one, pa.field("x", pa.duration("s"))]), left_out),
+        (fields, pa.schema([one, pa.field("x", pa.list_(pa.list_(pa.int64())))]), left_out),
+        (fields, pa.schema([one, pa.field("x", pa.decimal256(76, 0))]), left_out),
+        (fields, pa.schema([one, pa.field("ONE", pa.int64())]), ["--output_prefix"] if flags else []),
+    ]
+    for there, schema, named in cases:
+        serve(table(there))
+        with pytest.raises(UsageError) as raised:
+            plan_table("p.d.t", schema, "j", options=TableOptions(asked=asked))
+        assert re.findall(r"--\w+", str(raised.value)) == named, str(raised.value)
 
 
 # Tables that are not written to ------------------------------------------------------------------------------------
@@ -175,11 +194,12 @@ def test_partitions_are_for_load_jobs(serve: Any) -> None:
     client = serve(table())
     named = "p.d.t$20260102"
     text = r"p\.d\.t\$20260102: rows are not appended to single partitions: name the table"
-    for disposition in ("append", "empty"):
-        with pytest.raises(UsageError, match=f"{text}; a batch job writes to one with --write_method file_loads"):
-            plan_table(named, SCHEMA, "j", disposition)
-    with pytest.raises(UsageError, match=f"{text}; a batch job"):
-        ensure_fields(named, table_fields(SCHEMA))  # as a stream does
+    for asked, remedy in ((BY_FLAGS, "; a batch job writes to one with --write_method file_loads"), (BY_ARGUMENTS, "")):
+        for disposition in ("append", "empty"):
+            with pytest.raises(UsageError, match=f"{text}{remedy}$"):
+                plan_table(named, SCHEMA, "j", disposition, TableOptions(asked=asked))
+        with pytest.raises(UsageError, match=f"{text}{remedy}$"):
+            ensure_fields(named, table_fields(SCHEMA), options=TableOptions(asked=asked))  # as a stream does
     for plan in (ensure_failure_table, lambda table_id: plan_failure_table(table_id, "j")):
         with pytest.raises(UsageError, match=f"{text}$"):
             plan(named)
