@@ -14,7 +14,7 @@ _HELP = {"--help", "-h"}
 _NATIVE = (
     *("_bisect", "_blake2", "_bz2", "_ctypes", "_datetime", "_decimal", "_hashlib", "_json", "_lzma", "_pickle"),
     *("_posixsubprocess", "_queue", "_random", "_sha2", "_sha512", "_socket", "_statistics", "_uuid", "array"),
-    *("binascii", "fcntl", "math", "select", "zlib"),
+    *("binascii", "fcntl", "math", "mmap", "select", "zlib"),
     *("numpy", "pyarrow", "pyarrow._compute", "pyarrow._json"),
     *("google._upb._message", "google_crc32c._crc32c", "ml_dtypes", "orjson"),
 )

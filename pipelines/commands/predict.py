@@ -7,8 +7,6 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-import pyarrow as pa
-
 from sluice.models.cache import ModelRecipe, open_scheduler
 from sluice.models.errors import FailedRow, SluiceError, UsageError
 from sluice.models.files import ModelFiles
@@ -18,6 +16,7 @@ from sluice.models.signatures import find_model
 from sluice.models.uri import parse_model_uri
 from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.predict_rows import JsonColumns, JsonRow, json_lines, parse_rows, read_rows
+from sluice.pipelines.commands.without_pandas import without_pandas
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.predict import PredictOptions
 from sluice.pipelines.plan.defaults import parse_defaults
@@ -47,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     options = flags.from_namespace(PredictOptions, args)
     if parse_model_uri(options.model).is_here:
         begin_to_load()
-    _skip_pandas()
-    rows = _rows(options)
+    with without_pandas():
+        rows = _rows(options)
     try:
         with _quiet(args.verbose):
             return _predict(options, rows)
@@ -68,29 +67,6 @@ def _quiet(verbose: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-class _Without:
-    """Makes the import of a module fail, as if it were not installed."""
-
-    def __init__(self, module: str) -> None:
-        self._module = module
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == self._module:
-            raise ModuleNotFoundError(fullname)
-
-
-def _skip_pandas() -> None:
-    """Spares the import of pandas, of half a second: pyarrow makes it for its first array, which may be of a Series.
-
-    Only in a process that is ours: pyarrow does not know a Series after.
-    """
-    if not {"apache_beam", "pandas"} & sys.modules.keys():
-        without = _Without("pandas")
-        sys.meta_path.insert(0, without)
-        pa.array([0])
-        sys.meta_path.remove(without)
 
 
 def _rows(options: PredictOptions) -> list[JsonRow]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from sluice.models.errors import UsageError
 from sluice.models.saved_model.native.library import begin_to_load
 from sluice.models.uri import parse_model_uri
+from sluice.pipelines.commands.without_pandas import without_pandas
 from sluice.pipelines.progress.phases import IMPORTS, Phases, process_age
 
 # With one of these flags of Beam's, the job may run in other processes than this.
@@ -20,13 +21,13 @@ def importing(phases: Phases, model: str, beam_flags: Sequence[str]) -> Iterator
 
     Garbage is not collected meanwhile: the collector would go over the modules again and again, and find nothing. Nor
     does it look at them later, which would stop all rows for a quarter of a second, and the process's exit for another.
-    TensorFlow's library is loaded beside them, if it seems that a model will be loaded here.
+    TensorFlow's library is loaded beside them, if it seems that a model will be loaded here. Beam does without pandas.
     """
     if "apache_beam" in sys.modules:
         with phases.timed(IMPORTS):
             yield
         return
-    with phases.timed(IMPORTS, before=process_age()), _without_collections():
+    with phases.timed(IMPORTS, before=process_age()), _without_collections(), without_pandas():
         _import_extensions()
         if _may_load(model, beam_flags):
             begin_to_load()

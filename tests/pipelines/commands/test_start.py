@@ -25,11 +25,38 @@ assert phases.seconds()["imports"] > 0
 [thread.join() for thread in threading.enumerate() if thread.name == "sluice-library"]
 assert "libtensorflow_cc" in open("/proc/self/maps").read()
 assert "tensorflow" not in sys.modules
+assert "pandas" not in sys.modules
 """
 
 
 def test_imports_are_timed_and_not_collected_and_the_library_is_loaded_beside_them() -> None:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+_WITHOUT = """
+import sys
+from sluice.pipelines.commands.without_pandas import without_pandas
+
+with without_pandas():
+    import apache_beam
+    try:
+        import pandas
+    except ImportError:
+        refused = True
+import pyarrow as pa
+
+pa.array([0.5])
+assert refused and "pandas" not in sys.modules
+import pandas
+
+with without_pandas():
+    import pandas  # of a process that has it, as a notebook
+"""
+
+
+def test_pandas_is_missing_while_beam_is_imported_and_there_after() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
