@@ -22,6 +22,8 @@ Connection = socket.socket | tuple[bytes, socket.socket]
 
 # util/net_http/compression/gzip_zlib.h of TF Serving, kMaxUncompressedBytes
 _MAX_UNPACKED = 100 << 20
+# How often a server looks whether it is to end, where nothing wakes it.
+_LOOK_SECS = 0.05
 # What a broken gzip stream raises.
 BAD_GZIP = (OSError, EOFError, zlib.error)
 
@@ -45,7 +47,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, handler: "type[HttpHandler]", port: int, flag: str, tls: ssl.SSLContext | None = None) -> None:
         self._connections: set[Connection] = set()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), name=flag, daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(_LOOK_SECS,), name=flag, daemon=True)
         try:
             super().__init__(("127.0.0.1", port), handler)
         except OSError as error:
@@ -63,6 +65,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def close(self) -> None:
         """Frees the port and cuts every connection, idle ones included."""
         if self._thread.is_alive():
+            with contextlib.suppress(OSError):  # other systems than Linux do not shut down a socket that listens
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which would end at its next look
             self.shutdown()
         self.server_close()
         for connection in list(self._connections):
