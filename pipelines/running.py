@@ -13,6 +13,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from sluice.models.errors import TooManyFailures
 from sluice.models.saved_model.tensorflow_import import real_stderr
+from sluice.pipelines.dataflow.launch import NameTaken, launch
 from sluice.pipelines.dataflow.runner import is_started_later, used_beam_options
 from sluice.pipelines.logs import line_of, tell
 from sluice.pipelines.options.batch import BatchOptions
@@ -71,22 +72,29 @@ def run_pipeline(
       pipeline: ends in a Commit with this gate.
       local: it runs in this process.
       since: of a managed job: when it began, of time.monotonic; its pipeline joins what a service has scored.
+
+    Raises:
+      NameTaken: Dataflow has not started the job.
     """
     begun = time.monotonic()
     error: BaseException | None = None
     result: PipelineResult | None = None
     job = Following(gate if local else None) if is_portable(pipeline.options) else None
     told = Told(local, portable=job is not None)
+    committers = [sink.committer for sink in plan.sinks]
     of_beam = used_beam_options(pipeline.options) if job else None  # Beam unsets some when it runs a portable job
     try:
         with real_stderr():  # to see whether it is a terminal
             display = Display(_lines(plan, told, local), options.progress if local or job else NONE)
         with handling(_interrupt_handler(gate), signal.SIGINT), display:
-            result = told.result = pipeline.run()
+            result = told.result = launch(pipeline)
             if job is None:
                 result.wait_until_finish()
             else:
                 job.follow(result)
+    except NameTaken:
+        clean_up(committers)
+        raise
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  it ends the job, and its text is printed
         error = in_words(raised) if job else raised
     if error is None and is_started_later(result):
@@ -95,7 +103,7 @@ def run_pipeline(
     if job is not None and job.ended and not local:
         state = state_elsewhere(plan, told.figures())
     if (local or state is not None) and state is not CommitState.UNDER_WAY:  # a job that lives on needs its files
-        clean_up((plan.output.committer, *(sink.committer for sink in plan.failures)))
+        clean_up(committers)
     phases.note(RUN, time.monotonic() - (begun if since is None else since))
     phases.note(JOIN, None if since is None else time.monotonic() - begun)
     phases.note(COMMIT, gate.secs)

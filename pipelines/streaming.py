@@ -16,6 +16,7 @@ from sluice.models.cache import OpenedScheduler, open_ahead, shared_scheduler
 from sluice.models.errors import TooManyFailures, UsageError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
+from sluice.pipelines.dataflow.launch import launch
 from sluice.pipelines.dataflow.login import check_login
 from sluice.pipelines.dataflow.runner import (
     beam_options,
@@ -168,7 +169,9 @@ def _launch(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOption
     except ValueError as error:  # Beam refuses some names of Pub/Sub resources
         raise UsageError(str(error)) from error
     try:
-        result = pipeline.run()
+        result = launch(pipeline)
+    except UsageError:
+        raise
     except Exception as error:  # noqa: BLE001  what the service says of the job is printed
         tell(f"sluice: the job could not be launched: {reason(error)} (--verbose shows where)\n", logging.ERROR)
         _LOG.debug("The job could not be launched", exc_info=error)

@@ -15,6 +15,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from sluice.models.errors import SluiceError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
+from sluice.pipelines.dataflow.launch import launch
 from sluice.pipelines.dataflow.runner import beam_options, is_dataflow, is_local, is_started_later, make_pipeline
 from sluice.pipelines.graph import build_join, with_inputs_seen
 from sluice.pipelines.logs import tell
@@ -239,7 +240,7 @@ class _Running:
     def run(self, pipeline: beam.Pipeline) -> None:
         """Runs a pipeline to its end."""
         self._is_started = True
-        self.result = pipeline.run()
+        self.result = launch(pipeline)
         self.result.wait_until_finish()
 
     @property

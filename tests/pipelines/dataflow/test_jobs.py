@@ -409,3 +409,42 @@ def test_what_the_service_refuses_is_said(
     flags += [f"--model={inputs.path('jobs/criteo')}", f"--sdk_container_image={IMAGE}"]
     assert main(["batch", *flags, *dataflow_flags]) == 1
     assert "Dataflow API has not been used in project my-project" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "refusal", [None, (409, "There is already an active job named clicks. Set another --job_name")]
+)
+def test_the_second_launch_of_a_name_is_refused(
+    service: DataflowService,
+    streaming_flags: list[str],
+    dataflow_flags: list[str],
+    refusal: tuple[int, str] | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing that looks for the name before could tell: two launches may both find it free."""
+    flags = [*streaming_flags, *dataflow_flags, f"--sdk_container_image={IMAGE}", "--job_name=clicks"]
+    before = len(service.jobs)
+    assert main(["streaming", *flags]) == 0
+    service.refusal = refusal
+    assert main(["streaming", *flags]) == 2
+    (job,) = service.jobs[before:]
+    job.state = "JOB_STATE_CANCELLED"  # the name is free again
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("sluice streaming: --job_name clicks: the job clicks in us-central1 of my-project runs ")
+    assert "drain or cancel that one" in told
+    assert (refusal[1] if refusal else job.id) in told
+
+
+def test_a_batch_job_of_a_taken_name_leaves_nothing(
+    service: DataflowService, dataflow_flags: list[str], inputs: Gcs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [f"--input={inputs.path('jobs/in/criteo.csv')}", f"--output={inputs.path('jobs/taken/pred.csv')}"]
+    flags += [f"--model={inputs.path('jobs/criteo')}", f"--sdk_container_image={IMAGE}", "--job_name=taken"]
+    assert main(["batch", *flags, *dataflow_flags]) == 0
+    job = service.jobs[-1]
+    job.state = "JOB_STATE_RUNNING"
+    assert main(["batch", *flags, *dataflow_flags]) == 2
+    job.state = "JOB_STATE_DONE"
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("sluice batch: --job_name taken: the job taken in us-central1 of my-project runs already")
+    assert job.id in told

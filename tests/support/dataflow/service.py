@@ -47,6 +47,10 @@ class Job:
         return str(self.request["name"])
 
     @property
+    def is_active(self) -> bool:
+        return self.state in ("JOB_STATE_RUNNING", "JOB_STATE_DRAINING")
+
+    @property
     def labels(self) -> dict[str, str]:
         return dict(self.request.get("labels", {}))
 
@@ -102,6 +106,8 @@ class Job:
 class DataflowService(LocalServer):
     """Records what it is sent. A batch job is done at once; a streaming job runs until a request changes it.
 
+    A second job of the name of one that runs is not made: the answer is the one that runs.
+
     Attributes:
       url: http://localhost:PORT. Beam accepts plain HTTP from a host of this name only.
       jobs: the jobs that were created, in order.
@@ -136,6 +142,12 @@ class DataflowService(LocalServer):
         return self._answer_about(method, rest, body)
 
     def _create(self, project: str, region: str, request: dict[str, Any]) -> dict[str, Any]:
+        if not request.get("replaceJobId"):
+            there = [
+                job for job in self.jobs if job.is_active and (job.project, job.name) == (project, request["name"])
+            ]
+            if there:
+                return there[0].to_json()
         state = "JOB_STATE_RUNNING" if request.get("type") in _STREAMING else "JOB_STATE_DONE"
         for replaced in (job for job in self.jobs if job.id == request.get("replaceJobId")):
             replaced.state = "JOB_STATE_UPDATED"
