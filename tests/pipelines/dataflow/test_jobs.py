@@ -435,7 +435,7 @@ def test_the_second_launch_of_a_name_is_refused(
     assert (refusal[1] if refusal else job.id) in told
 
 
-def test_a_batch_job_of_a_taken_name_leaves_nothing(
+def test_a_batch_job_of_a_taken_name_is_refused(
     service: DataflowService, dataflow_flags: list[str], inputs: Gcs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = [f"--input={inputs.path('jobs/in/criteo.csv')}", f"--output={inputs.path('jobs/taken/pred.csv')}"]
