@@ -9,7 +9,7 @@ import sys
 import threading
 
 from sluice.models.batching.watchdog import hanging
-from sluice.pipelines.logs import tell
+from sluice.pipelines.logs import standard_error, tell
 
 # Of a process whose output is lost; that of a job that failed.
 _EXIT_LOST = 1
@@ -52,9 +52,8 @@ def _flush() -> bool:
         lost = ""
     except OSError as error:  # as on a full disk
         lost = error.strerror or type(error).__name__
+    if lost:
+        tell(f"sluice: standard output cannot be written: {lost}\n", logging.ERROR)
     with contextlib.suppress(OSError, ValueError):
-        if sys.stderr is not None:
-            if lost:
-                tell(f"sluice: standard output cannot be written: {lost}\n", logging.ERROR)
-            sys.stderr.flush()
+        standard_error().flush()
     return not lost

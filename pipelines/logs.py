@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import io
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 TEXT, JSON = "text", "json"
 FORMATS = (TEXT, JSON)
@@ -93,18 +94,32 @@ def is_json() -> bool:
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
 
 
+class _NoStream(io.StringIO):
+    """Keeps nothing of what is written to it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def standard_error() -> TextIO:
+    """Returns standard error; where a supervisor gives none, a stream that is no terminal and keeps nothing."""
+    return sys.stderr or _NoStream()
+
+
 def tell(
     text: str, level: int = logging.INFO, message: str = "", fields: Callable[[], Mapping[str, Any]] | None = None
 ) -> None:
     """Tells people something: the text as it is, with its line ends; in JSON, an object with it as the message.
+
+    Nothing is raised where nobody reads it: how a job ended does not depend on that.
 
     Args:
       message: in place of the text, in JSON; "": the text.
       fields: called for JSON only.
     """
     if not is_json():
-        if sys.stderr is not None:  # a supervisor may give none
-            sys.stderr.write(text)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            standard_error().write(text)
         return
     extra = {"fields": fields()} if fields else None
     logging.getLogger(_LOGGER).log(level, "%s", message or text.strip("\n"), extra=extra)
@@ -121,7 +136,5 @@ def line_of(text: str) -> str:
 def tell_in_handler(text: str) -> None:
     """Tells a line from a handler of a signal, which may have interrupted a print; it begins a line for people."""
     begin = "" if is_json() else "\n"
-    if sys.stderr is None:
-        return
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
-        os.write(sys.stderr.fileno(), f"{begin}{line_of(f'sluice: {text}')}".encode())
+    with contextlib.suppress(OSError, ValueError):  # there is none, nobody reads it, or it is closed
+        os.write(standard_error().fileno(), f"{begin}{line_of(f'sluice: {text}')}".encode())

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import signal
-import sys
 import time
 from types import FrameType
 
@@ -15,7 +14,7 @@ from sluice.models.errors import TooManyFailures
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.launch import NameTaken, launch
 from sluice.pipelines.dataflow.runner import is_started_later, used_beam_options
-from sluice.pipelines.logs import line_of, tell
+from sluice.pipelines.logs import tell, tell_in_handler
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import used_options
 from sluice.pipelines.plan.batch_job import BatchPlan
@@ -163,7 +162,7 @@ def _interrupt_handler(gate: CommitGate) -> Handler:
         if waiting or gate.state is not CommitState.UNDER_WAY:
             signal.default_int_handler(number, frame)
         waiting = True
-        sys.stderr.write(line_of("sluice: waiting until the output is published; press ctrl-C again to abort"))
+        tell_in_handler("waiting until the output is published; press ctrl-C again to abort")
 
     return interrupt
 

@@ -1,7 +1,7 @@
 """Measures the ways to serve a model, and shows the answer."""
 
+import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from sluice.pipelines.compare.sample import Sample
 from sluice.pipelines.compare.subject import Point
 from sluice.pipelines.compare.text import failures, render
 from sluice.pipelines.compare.ways import REST, VERTEX, VERTEX_JOB, Way, find_ways
+from sluice.pipelines.logs import tell
 from sluice.pipelines.managed.open import is_here
 from sluice.pipelines.options.compare import CompareOptions
 from sluice.pipelines.plan.batch_job import plan_batch
@@ -227,6 +228,6 @@ def show(options: CompareOptions, result: Result) -> int:
     if options.write_config and best:
         write_text(options.write_config, config_of(best.found.way.uri, result.flags(best)))
     if result.interrupted:
-        sys.stderr.write("sluice compare: interrupted\n")
+        tell("sluice compare: interrupted\n", logging.WARNING)
         return EXIT_INTERRUPTED
     return EXIT_OK if best or any(each.found.streams for each in result.answer.lines) else EXIT_FAILED

@@ -1,13 +1,14 @@
 """`sluice demo-streaming`: its flags. commands.demo_streaming_run runs the demo. `make demo-streaming` runs it."""
 
 import argparse
+import logging
 import signal
-import sys
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.commands.demo import make_model, say
 from sluice.pipelines.commands.pubsub_emulator import MISSING, find_emulator
 from sluice.pipelines.commands.to_paste import to_paste
+from sluice.pipelines.logs import tell
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.signals import handling
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             code = demonstrate(model, args.rate, args.seconds)
         except (RuntimeError, SluiceError) as error:
-            sys.stderr.write(f"sluice demo-streaming: {error}\n")
+            tell(f"sluice demo-streaming: {error}\n", logging.ERROR)
             return EXIT_FAILED
     if code == EXIT_OK:
         say(_NEXT.format(emulator=" ".join(command), model=model, first=to_paste(_VARIABLE)))

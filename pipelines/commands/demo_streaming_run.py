@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from sluice.pipelines.commands.demo import say
 from sluice.pipelines.commands.demo_pubsub import END_FLAGS, INPUT_TOPIC, OUTPUT, emulator, make_ends, simulate, warm_up
 from sluice.pipelines.commands.job_process import JobProcess
 from sluice.pipelines.commands.latency_run import read
+from sluice.pipelines.logs import standard_error, tell
 from sluice.pipelines.options.stream_tools import LatencyOptions, SimulateOptions
 from sluice.pipelines.progress.latency_report import Tally, render
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
@@ -41,7 +43,7 @@ def demonstrate(model: str, rate: float, seconds: float) -> int:
     say("Starting Google's Pub/Sub emulator ...")
     with emulator():
         make_ends()
-        live = sys.stderr.isatty()
+        live = standard_error().isatty()
         flags = [f"--model={model}", *END_FLAGS, f"--progress={'bar' if live else 'none'}"]
         say(f"\n$ sluice streaming {' '.join(flags[:-1])}")
         with JobProcess(flags) as job:
@@ -52,7 +54,7 @@ def demonstrate(model: str, rate: float, seconds: float) -> int:
                 job.wait_for(published.sent + 1, _REST_SECS)  # and the row of the warm-up
             except KeyboardInterrupt:
                 if live:
-                    sys.stderr.write("\r\x1b[K")  # the job's progress line
+                    standard_error().write("\r\x1b[K")  # the job's progress line
                 raise
             code = job.drain()
         tally = _FirstKept()
@@ -72,7 +74,7 @@ def _show(tally: "_FirstKept", sent: int) -> int:
     say("\nFrom sending a row until Pub/Sub had its prediction:\n")
     say("\n".join(f"  {line}" for line in render(report).splitlines()))
     if report.distinct_ids < sent:
-        sys.stderr.write(f"sluice demo-streaming: {report.distinct_ids:,} of {sent:,} predictions came\n")
+        tell(f"sluice demo-streaming: {report.distinct_ids:,} of {sent:,} predictions came\n", logging.ERROR)
         return EXIT_FAILED
     return EXIT_OK
 

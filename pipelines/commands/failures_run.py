@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import glob
+import logging
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.replay_table import FailureTable
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.failures import FailuresOptions
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.remedies import with_inputs
@@ -61,8 +63,10 @@ def show_failures(sources: Sequence[str], options: FailuresOptions, as_json: boo
         write_json(_as_json(reasons, options, models))
     else:
         sys.stdout.write(_as_text(reasons, options, models))
-    sys.stderr.write(exports.report() + _left_out(opened))
-    sys.stderr.writelines(f"sluice: {text}\n" for text in problems)
+    if report := exports.report() + _left_out(opened):
+        tell(report)
+    for text in problems:
+        tell(f"sluice: {text}\n", logging.ERROR)
     return EXIT_FAILED if problems else EXIT_OK
 
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import grpc
 from google.api_core.exceptions import GoogleAPICallError
 
 from sluice.models.errors import SluiceError, UsageError
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.stream_tools import LatencyOptions
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.latency_report import Tally, render
@@ -52,7 +52,7 @@ def report(options: LatencyOptions) -> int:
             json.dump({"subscription": options.subscription} | dataclasses.asdict(found), file, indent=2)
             file.write("\n")
     if found.distinct_ids < options.count:
-        sys.stderr.write(f"sluice latency: {found.distinct_ids:,} of {options.count:,} predictions came\n")
+        tell(f"sluice latency: {found.distinct_ids:,} of {options.count:,} predictions came\n", logging.ERROR)
         return EXIT_FAILED
     return EXIT_OK
 

@@ -17,6 +17,7 @@ from sluice.models.uri import parse_model_uri
 from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.predict_rows import JsonColumns, JsonRow, json_lines, parse_rows, read_rows
 from sluice.pipelines.commands.without_pandas import without_pandas
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.predict import PredictOptions
 from sluice.pipelines.plan.defaults import parse_defaults
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     except UsageError:
         raise
     except SluiceError as error:  # the model cannot be called
-        sys.stderr.write(f"sluice predict: {type(error).__name__}: {error}\n")
+        tell(f"sluice predict: {type(error).__name__}: {error}\n", logging.ERROR)
         return EXIT_FAILED
 
 
@@ -95,7 +96,8 @@ def _predict(options: PredictOptions, rows: Sequence[JsonRow]) -> int:
 def _tell(failures: Iterable[FailedRow]) -> int:
     code = EXIT_OK
     for failure in failures:
-        sys.stderr.write(f"sluice predict: row {failure.row}: {failure.error_type}: {failure.error_message}\n")
+        said = f"{failure.error_type}: {failure.error_message}"
+        tell(f"sluice predict: row {failure.row}: {said}\n", logging.ERROR)
         code = EXIT_FAILURES
     return code
 

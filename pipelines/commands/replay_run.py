@@ -4,12 +4,12 @@ import collections
 import contextlib
 import datetime
 import logging
-import sys
 from collections.abc import Iterator
 
 from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.commands.replay_set import find_changes
 from sluice.pipelines.commands.replay_table import FailureTable
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.stream_tools import ReplayOptions
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
@@ -62,12 +62,15 @@ def replay_failures(options: ReplayOptions) -> int:
     _report(options, source, final, counts)
     problems = [*getattr(source, "damaged", ())]
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("sluice: interrupted; failures that were not sent or written yet are still where they were\n")
+        tell(
+            "sluice: interrupted; failures that were not sent or written yet are still where they were\n",
+            logging.WARNING,
+        )
         return EXIT_INTERRUPTED
     if error is not None:
         problems.append(f"{error}; failures that were not sent or written yet are still where they were")
     for problem in problems:
-        sys.stderr.write(f"sluice: the replay failed: {problem}\n")
+        tell(f"sluice: the replay failed: {problem}\n", logging.ERROR)
     return EXIT_FAILED if problems else EXIT_OK
 
 
@@ -133,7 +136,7 @@ def _report(options: ReplayOptions, source: Source, final: FinalSink | None, cou
         ("No failures", getattr(source, "strangers", 0), "something else; left where they are", False),
     ]
     shown = [(label, f"{count:,}", note) for label, count, note, always in lines if count or always]
-    sys.stderr.writelines(f"{line}\n" for line in align(shown, "<><"))
+    tell("".join(f"{line}\n" for line in align(shown, "<><")))
     if counts[SENT] and not options.dry_run and not options.from_subscription:
         remedy = "Give --row_restriction the next time" if options.failures_table else "Delete it or move it away"
-        sys.stderr.write(f"{options.source} stays as it is. {remedy}: what is replayed again is sent again\n")
+        tell(f"{options.source} stays as it is. {remedy}: what is replayed again is sent again\n")

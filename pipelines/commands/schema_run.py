@@ -1,8 +1,7 @@
 """Prints the schema of JSON rows: what `sluice schema` does."""
 
-import sys
-
 from sluice.pipelines.commands.json_output import write_json
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.schema import SchemaOptions
 from sluice.pipelines.plan.declared import check_rows_are_json, infer_schema
 from sluice.pipelines.plan.json_schema import doubt_lines, to_json
@@ -24,7 +23,8 @@ def print_schema(options: SchemaOptions) -> int:
         found = infer_schema(source, options.rows)
     write_json(to_json(found))
     of_all = "all of them" if not options.rows else "--rows all looks at every row"
-    sys.stderr.write(f"{found.rows:,} rows of {source.files} file(s) were looked at; {of_all}\n")
+    tell(f"{found.rows:,} rows of {source.files} file(s) were looked at; {of_all}\n")
     lines = doubt_lines(found)
-    sys.stderr.write("".join(["Unsure:\n", *(f"  {line}\n" for line in lines)] if lines else ""))
+    if lines:
+        tell("".join(["Unsure:\n", *(f"  {line}\n" for line in lines)]))
     return EXIT_OK

@@ -16,6 +16,7 @@ from sluice.models import zoo
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.zoo.base import BLOCK_ROWS
 from sluice.models.zoo.sample import sample_chunks
+from sluice.pipelines.logs import tell
 from sluice.pipelines.options.stream_tools import SimulateOptions
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
@@ -63,7 +64,7 @@ def simulate(options: SimulateOptions) -> int:
             error = raised
     print(simulation.report())
     if error is not None:
-        sys.stderr.write(f"sluice simulate: {error}\n")
+        tell(f"sluice simulate: {error}\n", logging.ERROR)
     return EXIT_OK if error is None and not simulation.refused else EXIT_FAILED
 
 

@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.runners.worker import sdk_worker
 
 from sluice.models.errors import SluiceError
-from sluice.pipelines.logs import line_of, tell
+from sluice.pipelines.logs import tell, tell_in_handler
 from sluice.pipelines.portable.words import grpc_words
 from sluice.pipelines.signals import handling
 from sluice.transforms.core.commit_gate import CommitGate, CommitState
@@ -156,9 +155,9 @@ class Following:
         if self._gate is not None:
             self._gate.close()
             if self._gate.state is CommitState.UNDER_WAY:
-                sys.stderr.write(line_of("sluice: waiting until the output is published; press ctrl-C again to abort"))
+                tell_in_handler("waiting until the output is published; press ctrl-C again to abort")
                 return
-        sys.stderr.write(line_of("sluice: cancelling the job; press ctrl-C again not to wait for its end"))
+        tell_in_handler("cancelling the job; press ctrl-C again not to wait for its end")
         threading.Thread(target=self._cancel, name="sluice-cancel", daemon=True).start()
 
     def _cancel(self) -> None:

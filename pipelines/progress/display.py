@@ -6,13 +6,12 @@ closes.
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from sluice.pipelines.logs import is_json
+from sluice.pipelines.logs import is_json, standard_error
 
 AUTO, BAR, LOG, NONE = "auto", "bar", "log", "none"
 
@@ -74,7 +73,7 @@ class Display:
         width: Callable[[TextIO], int] = terminal_width,
     ) -> None:
         self._lines = lines
-        self._stream = stream or sys.stderr
+        self._stream = stream or standard_error()
         self._mode = mode if mode != AUTO else BAR if self._stream.isatty() and not is_json() else LOG
         self._wait = wait
         self._width = width

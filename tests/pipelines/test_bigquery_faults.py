@@ -1,11 +1,11 @@
 """Whole jobs from BigQuery to BigQuery, with a proxy before the emulator that misbehaves."""
 
 import contextlib
-import io
 import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -174,27 +174,28 @@ def test_a_job_that_is_interrupted_as_it_commits_says_what_becomes_of_its_rows(
     births_table: str,
     model: str,
     dataset: str,
+    tmp_path: Path,
     times: int,
 ) -> None:
     """The first SIGINT waits for the rows, which are then there; the second does not."""
     proxy.fail("BatchCommitWriteStreams", None)  # of the failures
     proxy.fail("BatchCommitWriteStreams", None, delay_secs=NEVER_SECS)
 
-    errors = io.StringIO()  # read by another thread meanwhile
+    errors = tmp_path / "errors"  # read by another thread meanwhile
 
     def interrupt() -> None:
         interrupt_when(lambda: len(proxy.requests["BatchCommitWriteStreams"]) == 2)
-        wait_until(lambda: "waiting until the output is published" in errors.getvalue(), "what the first does")
+        wait_until(lambda: "waiting until the output is published" in errors.read_text(), "what the first does")
         if times == 1:
             proxy.go_on()
         else:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with ThreadPoolExecutor(1) as pool, contextlib.redirect_stderr(errors):
+    with ThreadPoolExecutor(1) as pool, errors.open("w", buffering=1) as file, contextlib.redirect_stderr(file):
         interrupting = pool.submit(interrupt)
         code = main(flags_of(births_table, dataset, model, proxy))
         interrupting.result(PATIENCE_SECS)
-    said = errors.getvalue()
+    said = errors.read_text()
     if times == 1:
         assert code == 0
         check_whole(bigquery, dataset, births)

@@ -1,8 +1,10 @@
 """The log as JSON: each line is one object, whatever it tells."""
 
+import contextlib
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +19,19 @@ import pytest
 from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
 from sluice.pipelines.flink import _failed
-from sluice.pipelines.logs import JSON, TEXT, JsonFormatter, is_json, line_of, set_up, tell, tell_in_handler
+from sluice.pipelines.logs import (
+    JSON,
+    TEXT,
+    JsonFormatter,
+    is_json,
+    line_of,
+    set_up,
+    standard_error,
+    tell,
+    tell_in_handler,
+)
 from sluice.pipelines.progress.outcome import EXIT_FAILED
+from tests.support.paths import ROOT
 
 
 class Log:
@@ -104,7 +117,31 @@ def test_a_process_without_standard_error_tells_nobody(log: Log, monkeypatch: py
     monkeypatch.setattr("sys.stderr", None)
     tell("Rows  7\n")
     tell_in_handler("draining")
+    standard_error().flush()
+    assert not standard_error().isatty()
     assert log.stream.getvalue() == ""
+
+
+def test_a_standard_error_that_nobody_reads_does_not_change_how_a_job_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(TEXT, logging.INFO)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w", buffering=1) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        tell("sluice: the job failed\n", logging.ERROR)
+        tell_in_handler("draining")
+    tell("sluice: the job failed\n", logging.ERROR)  # it is closed now
+
+
+# They write to standard error itself, and bear that there is none.
+_OF_STDERR = {"pipelines/logs.py", "models/saved_model/tensorflow_import.py"}
+
+
+def test_no_other_file_writes_to_standard_error_itself() -> None:
+    """`tell` and `standard_error` bear that there is none."""
+    paths = [path for package in ("models", "transforms", "pipelines") for path in (ROOT / package).rglob("*.py")]
+    direct = re.compile(r"\bsys\.(__)?stderr|from sys import .*stderr|\bwrite\(2, ")
+    assert {str(path.relative_to(ROOT)) for path in paths if direct.search(path.read_text())} == _OF_STDERR
 
 
 def test_every_line_of_a_job_is_json(

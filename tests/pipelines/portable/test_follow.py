@@ -127,12 +127,12 @@ def test_of_a_lost_job_server_nothing_is_known(answer: FailedCall) -> None:
     assert not job.ended
 
 
-def test_ctrl_c_cancels_a_job_and_waits_for_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_cancels_a_job_and_waits_for_its_end(capfd: pytest.CaptureFixture[str]) -> None:
     job = following(Clock(interrupts=1))
     with pytest.raises(KeyboardInterrupt):
         job.follow(Job(until_cancelled))
     assert job.ended
-    assert capsys.readouterr().err == "sluice: cancelling the job; press ctrl-C again not to wait for its end\n"
+    assert capfd.readouterr().err == "\nsluice: cancelling the job; press ctrl-C again not to wait for its end\n"
 
 
 def test_a_second_ctrl_c_waits_no_longer() -> None:
@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_a_worker_in_this_process_from_its_commit() -> None:
     assert not gate.begin()
 
 
-def test_ctrl_c_waits_for_output_that_is_being_published(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_waits_for_output_that_is_being_published(capfd: pytest.CaptureFixture[str]) -> None:
     gate, clock = CommitGate(), Clock(interrupts=1)
     assert gate.begin()
     published = threading.Event()
@@ -187,4 +187,4 @@ def test_ctrl_c_waits_for_output_that_is_being_published(capsys: pytest.CaptureF
     running = Job(publish)
     job.follow(running)
     assert job.ended and not running.cancelled.is_set()
-    assert "waiting until the output is published" in capsys.readouterr().err
+    assert "waiting until the output is published" in capfd.readouterr().err

@@ -78,6 +78,13 @@ def test_a_stream_that_is_closed_meanwhile_ends_it_quietly(caplog: pytest.LogCap
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("mode", ["auto", "bar", "none"])
+def test_there_may_be_no_standard_error(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with Display(TextLines(str), mode, wait=lambda stop, secs: True):
+        pass
+
+
 def test_fields_are_left_out_in_order_and_the_rest_is_cut() -> None:
     fields = {"a": "one", "b": "three", "c": "two"}
     found = [fit(fields, ("b", "a"), width) for width in (15, 14, 8, 7, 3, 2)]
