@@ -24,7 +24,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"interface"},
         {"tensors"},
         {"devices", "error_table", "signature", "uri"},
-        {"errors", "files", "isolate", "protos", "reserved", "wording"},
+        {"errors", "files", "http_faults", "isolate", "protos", "reserved", "wording"},
     ],
     "transforms": [
         {"pubsub", "bigquery", "managed"},

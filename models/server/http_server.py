@@ -8,12 +8,12 @@ import logging
 import socket
 import socketserver
 import ssl
-import sys
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
 
 from sluice.models.errors import UsageError
+from sluice.models.http_faults import log_fault
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,9 +86,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Connection, client_address: object) -> None:
-        """Logs errors, except for clients that have gone away or speak no TLS."""
-        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
-            _LOG.exception("A request could not be answered")
+        log_fault(_LOG, "The server")
 
 
 class HttpHandler(http.server.BaseHTTPRequestHandler):

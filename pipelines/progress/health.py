@@ -4,13 +4,13 @@ import http.server
 import json
 import logging
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sluice.models.errors import UsageError
+from sluice.models.http_faults import log_fault
 from sluice.pipelines.progress.stream_stats import StreamFigures
 
 if TYPE_CHECKING:
@@ -74,10 +74,7 @@ class HealthServer:
 
 class _Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Logs why an answer failed, which would be printed: a probe that has ceased to wait is no fault."""
-        error = sys.exc_info()[1]
-        level = logging.DEBUG if isinstance(error, OSError) else logging.WARNING
-        _LOG.log(level, "The health port could not answer: %s: %s", type(error).__name__, error)
+        log_fault(_LOG, "The health port")
 
 
 class _Server6(_Server):

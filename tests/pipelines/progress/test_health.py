@@ -172,7 +172,9 @@ def test_port_0_does_nothing() -> None:
         assert threads() == before
 
 
-@pytest.mark.parametrize(("error", "logged"), [(BrokenPipeError("gone"), 0), (KeyError("a figure"), 1)])
+@pytest.mark.parametrize(
+    ("error", "logged"), [(BrokenPipeError("gone"), 0), (KeyError("a figure"), 1), (FileNotFoundError("x"), 1)]
+)
 def test_an_answer_that_fails_prints_nothing(
     error: Exception, logged: int, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,4 +185,4 @@ def test_an_answer_that_fails_prints_nothing(
     with server(port, fail), pytest.raises(http.client.RemoteDisconnected):
         get(port, "/healthz")
     assert capfd.readouterr() == ("", "")
-    assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["WARNING"] * logged
+    assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["ERROR"] * logged
