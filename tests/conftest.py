@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.fast import refuse_tensorflow
 from tests.support.paths import ROOT
 from tests.support.quick_beam import remember_arguments
+from tests.support.quick_logs import remember_loggers
 from tests.support.quiet_worker import send_less
 from tests.support.selection import reaches
 from tests.support.sizes import SOAK, example_count
@@ -49,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         gc.disable()  # until all is imported
         send_less(config)
+        remember_loggers()
         config.pluginmanager.import_plugin("tests.support.fixtures")
         if _is_fast(config):
             refuse_tensorflow()
@@ -115,6 +117,5 @@ def _fixtures(item: pytest.Item) -> set[str]:
 def pytest_collection_finish() -> None:
     """What has been imported and collected stays, so the garbage collector need not look at it after each test."""
     remember_arguments()
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with the garbage, a tenth of it: to collect that takes longer than a hundred tests
     gc.enable()

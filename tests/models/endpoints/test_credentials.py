@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import datetime
+import functools
 import http.server
 import json
 import os
@@ -418,6 +419,7 @@ def test_a_token_stays_on_this_machine(host: str) -> None:
     assert credentials.headers() == [("authorization", "Bearer token-1")]
 
 
+@functools.cache
 def private_key() -> str:
     key = rsa.generate_private_key(65537, 2048)
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -203,9 +203,9 @@ ELEMENT = "Failed to process element: "
     [
         (b"", ONE, "JSON Parse error: The document is empty"),
         (b"{", ONE, "JSON Parse error: "),
-        (b"[" * 100_000, ONE, "JSON Parse error: Invalid value. at offset: 100000"),
+        (b"[" * 20_000, ONE, "JSON Parse error: Invalid value. at offset: 20000"),
         ([1], ONE, "JSON Value: [1] Is not object"),
-        ({"inputs": [[[]]] * 2 + [[1] * 10**6]}, ONE, "Encountered list at unexpected size: 1000000 at level: 1"),
+        ({"inputs": [[[]]] * 2 + [[1] * 10**5]}, ONE, "Encountered list at unexpected size: 100000 at level: 1"),
         (b'{"inputs": ' + b"[" * 70 + b"1" + b"]" * 70 + b"}", ONE, "tensor parsing error: a tensor of rank 70"),
         ({"instances": [{"b64": "YQ=="}]}, {"x": FLOAT, "y": FLOAT}, "Type: Object is not of expected type: float"),
         ({}, ONE, "Missing 'inputs' or 'instances' key"),

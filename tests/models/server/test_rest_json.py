@@ -124,7 +124,7 @@ def test_what_is(body: bytes, value: Any) -> None:
 
 @pytest.mark.soak
 def test_depth_has_no_limit() -> None:
-    depth = size(50_000, soak=200_000)
+    depth = size(20_000, soak=200_000)
     value = parse_json(b"[" * depth + b"]" * depth)
     for _ in range(depth - 1):
         (value,) = value

@@ -62,6 +62,7 @@ def test_no_secret_is_on_it() -> None:
     assert "s3cret" not in str(to_page(result))
 
 
+@pytest.mark.slow
 def test_it_is_one_small_page_without_requests() -> None:
     pytest.importorskip("vl_convert")
     html = render_page(page())
