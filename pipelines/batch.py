@@ -21,10 +21,10 @@ from sluice.pipelines.dataflow.runner import (
 )
 from sluice.pipelines.graph import build_batch
 from sluice.pipelines.options.batch import BatchOptions
+from sluice.pipelines.outcome import EXIT_OK
 from sluice.pipelines.plan.batch_job import BatchPlan, plan_batch
 from sluice.pipelines.plan.model import check_devices, describe_model, without_account
 from sluice.pipelines.progress.check_report import render_check
-from sluice.pipelines.progress.outcome import EXIT_OK
 from sluice.pipelines.progress.phases import PLAN, Phases
 from sluice.pipelines.report.launch import check_report, with_place
 from sluice.pipelines.running import run_pipeline

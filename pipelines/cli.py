@@ -16,7 +16,7 @@ from sluice.pipelines.logs import JSON, TEXT, is_json, set_up, tell
 from sluice.pipelines.options.config import CONFIG, with_config
 from sluice.pipelines.options.parser import Parser, VersionAction
 from sluice.pipelines.options.typed import format_in
-from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from sluice.pipelines.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _DESCRIPTION = "Scores data with TensorFlow models on Apache Beam."
 _EPILOG = """examples:

@@ -10,11 +10,7 @@ import threading
 
 from sluice.models.batching.watchdog import hanging
 from sluice.pipelines.logs import standard_error, tell
-
-# Of a process whose output is lost; that of a job that failed.
-_EXIT_LOST = 1
-# Of a process that ctrl-C has ended.
-_EXIT_INTERRUPTED = 130
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def end_process(code: int) -> None:
@@ -30,10 +26,10 @@ def end_process(code: int) -> None:
         if not hanging():
             threading._shutdown()  # type: ignore[attr-defined]  # what Python calls, too, when its main thread ends
     except KeyboardInterrupt:
-        code = code or _EXIT_INTERRUPTED
-    _end_at_ctrl_c(code or _EXIT_INTERRUPTED)
+        code = code or EXIT_INTERRUPTED
+    _end_at_ctrl_c(code or EXIT_INTERRUPTED)
     atexit._run_exitfuncs()
-    os._exit(code if _flush() else code or _EXIT_LOST)
+    os._exit(code if _flush() else code or EXIT_FAILED)
 
 
 def _end_at_ctrl_c(code: int) -> None:

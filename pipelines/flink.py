@@ -17,12 +17,13 @@ import grpc
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
 
-from sluice.models.errors import TooManyFailures, UsageError
+from sluice.models.errors import UsageError
 from sluice.pipelines.dataflow.defaults import job_name
 from sluice.pipelines.dataflow.runner import make_pipeline
 from sluice.pipelines.graph import build_streaming
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, tell_end_of_stream
 from sluice.pipelines.plan.model import without_account
 from sluice.pipelines.plan.streaming_job import StreamingPlan
 from sluice.pipelines.portable.flink_rest import cancel_jobs, check_name, master_of
@@ -30,15 +31,6 @@ from sluice.pipelines.portable.follow import JobServerLost
 from sluice.pipelines.portable.follow_stream import End, StreamJob
 from sluice.pipelines.portable.kind import works_here
 from sluice.pipelines.portable.words import in_words
-from sluice.pipelines.progress.outcome import (
-    EXIT_FAILED,
-    EXIT_FAILURES,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    error_text,
-    failure_text,
-    reason,
-)
 from sluice.pipelines.subscribing import bundle_options, subscribed
 from sluice.transforms.core.failures import FULL
 from sluice.transforms.pubsub.clients import subscriber
@@ -169,7 +161,7 @@ def _run(
     except Exception as error:  # noqa: BLE001  it ends the job, and its text is printed
         _say(_figures(job))
         _close_subscription(plan, _LEFT)
-        return _failed(in_words(error), private), not isinstance(error, JobServerLost | grpc.RpcError)
+        return tell_end_of_stream(in_words(error), private), not isinstance(error, JobServerLost | grpc.RpcError)
     done = _figures(job)
     _close_subscription(plan, left_by(end, job.reports.values()))
     _say(f"{end.value}: {done}")
@@ -221,16 +213,6 @@ def _close_subscription(plan: StreamingPlan, left: int) -> None:
     """Deletes the subscription that was made for the job, unless messages are left in it."""
     if plan.topic:
         GoogleSubscription(subscriber(), plan.subscription, temporary=True).close(left)
-
-
-def _failed(error: BaseException, private: bool) -> int:
-    if TooManyFailures.__name__ in error_text(error):
-        _say(f"the job ends, and acknowledged nothing of this: {reason(error, private)}", logging.ERROR)
-        return EXIT_FAILURES
-    _say(
-        f"the job failed; messages that were not acknowledged come again: {failure_text(error, private)}", logging.ERROR
-    )
-    return EXIT_FAILED
 
 
 def _say(text: str, level: int = logging.INFO) -> None:

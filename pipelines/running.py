@@ -10,13 +10,13 @@ from types import FrameType
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
 
-from sluice.models.errors import TooManyFailures
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.launch import NameTaken, launch
 from sluice.pipelines.dataflow.runner import is_started_later, used_beam_options
 from sluice.pipelines.logs import tell, tell_in_handler
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import used_options
+from sluice.pipelines.outcome import EXIT_OK, is_interrupt, is_refused, tell_end
 from sluice.pipelines.plan.batch_job import BatchPlan
 from sluice.pipelines.portable.follow import Following
 from sluice.pipelines.portable.kind import is_portable
@@ -24,15 +24,6 @@ from sluice.pipelines.portable.words import in_words
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.batch_summary import Summary, render, summarise, to_json
 from sluice.pipelines.progress.display import NONE, Display, Lines
-from sluice.pipelines.progress.outcome import (
-    EXIT_FAILED,
-    EXIT_FAILURES,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    error_text,
-    failure_text,
-    reason,
-)
 from sluice.pipelines.progress.phases import COMMIT, JOIN, RUN, Phases
 from sluice.pipelines.progress.told import Figures, Told, ToldLines
 from sluice.pipelines.progress.why import reasons_text, top_reasons, where_failures_are
@@ -111,7 +102,7 @@ def run_pipeline(
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
     output = options.output_table or options.output
-    return _exit_code(error, _outcome(error, state, job, output), private=options.failure_payload != FULL)
+    return tell_end(error, _outcome(error, state, job, output), private=options.failure_payload != FULL)
 
 
 def _lines(plan: BatchPlan, told: Told, local: bool) -> Lines:
@@ -137,7 +128,7 @@ def state_elsewhere(plan: BatchPlan, figures: Figures | None) -> CommitState | N
 
 def _outcome(error: BaseException | None, state: CommitState | None, job: Following | None, output: str) -> str:
     """Returns what a job that did not end well has left."""
-    if state is None and _is_interrupt(error) and not (job and job.ended):
+    if state is None and is_interrupt(error) and not (job and job.ended):
         if job is None:
             return "the job itself goes on; cancel it where it runs"
         return f"the job{job.job_id and f' {job.job_id}'} may go on; cancel it where it runs"
@@ -148,7 +139,7 @@ def _outcome(error: BaseException | None, state: CommitState | None, job: Follow
 
 def state_of(error: BaseException | None, gate: CommitGate) -> CommitState:
     """Returns how far the commit of a local job has come. A job that was interrupted does not begin to commit."""
-    if _is_interrupt(error):
+    if is_interrupt(error):
         gate.close()
     return gate.state
 
@@ -175,7 +166,7 @@ def _summarise(
     error: BaseException | None,
     of_beam: dict[str, object],
 ) -> None:
-    judged = error is None or TooManyFailures.__name__ in error_text(error)  # its failures are published, then
+    judged = error is None or is_refused(error)  # its failures are published, then
     summary = summarise(plan, figures, phases, done=error is None, judged=judged)
     private = options.failure_payload != FULL
     reasons = top_reasons(summary.failures, summary.failure_files, private, options.map)
@@ -197,22 +188,3 @@ def _more(summary: Summary, options: BatchOptions, rows_name_files: bool) -> str
     some = summary.failures or not summary.counted
     where = where_failures_are(summary.failure_files, summary.failures_table, options.map) if some else ""
     return where + lost
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    return error is not None and KeyboardInterrupt.__name__ in error_text(error)
-
-
-def _exit_code(error: BaseException | None, outcome: str, private: bool) -> int:
-    if error is None:
-        return EXIT_OK
-    if _is_interrupt(error):
-        tell(f"sluice: interrupted; {outcome}\n", logging.WARNING)
-        return EXIT_INTERRUPTED
-    if TooManyFailures.__name__ in error_text(error):
-        tell(f"sluice: {reason(error, private)}\n", logging.ERROR)
-        return EXIT_FAILURES
-    tell(f"sluice: the job failed; {outcome}: {failure_text(error, private)}\n", logging.ERROR)
-    if not private:  # a traceback has the texts of errors
-        _LOG.debug("The job failed", exc_info=error)
-    return EXIT_FAILED

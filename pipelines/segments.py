@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from google.api_core.retry import exponential_sleep_generator
 
-from sluice.pipelines.progress.outcome import is_about_server, is_doubtful, is_final, reason
+from sluice.pipelines.outcome import is_about_server, is_doubtful, is_final, reason
 from sluice.transforms.pubsub.message_source import MessageSource
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from sluice.models.cache import OpenedScheduler, open_ahead, shared_scheduler
-from sluice.models.errors import TooManyFailures, UsageError
+from sluice.models.errors import UsageError
 from sluice.models.saved_model.tensorflow_import import real_stderr
 from sluice.pipelines.dataflow.defaults import check_settings, set_defaults
 from sluice.pipelines.dataflow.launch import launch
@@ -36,6 +36,7 @@ from sluice.pipelines.graph import build_streaming
 from sluice.pipelines.logs import tell, tell_in_handler
 from sluice.pipelines.options.config import used_options
 from sluice.pipelines.options.streaming import StreamingOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, reason, tell_end_of_stream
 from sluice.pipelines.plan.model import check_devices, describe_model
 from sluice.pipelines.plan.streaming_job import StreamingPlan, make_tables, plan_streaming
 from sluice.pipelines.plan.streaming_sinks import FailureSinks
@@ -44,15 +45,6 @@ from sluice.pipelines.portable.streams import stream_flags
 from sluice.pipelines.progress.display import Display
 from sluice.pipelines.progress.health import HealthServer
 from sluice.pipelines.progress.metric_values import Job, metric_values
-from sluice.pipelines.progress.outcome import (
-    EXIT_FAILED,
-    EXIT_FAILURES,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    error_text,
-    failure_text,
-    reason,
-)
 from sluice.pipelines.progress.phases import MODEL_LOAD, PLAN, RUN, Phases
 from sluice.pipelines.progress.stream_progress import StreamProgress
 from sluice.pipelines.progress.stream_stats import StreamFigures, StreamStats
@@ -211,7 +203,8 @@ def _run_here(options: StreamingOptions, plan: StreamingPlan, beam: PipelineOpti
         _summarise(options, plan, stats, figures(), phases, beam, error)
     except Exception as problem:  # noqa: BLE001  the summary does not change the job's outcome
         _LOG.warning("The summary could not be made or written: %s", problem)
-    return _exit_code(error, figures().restarts, private=options.failure_payload != FULL)
+    failed = f"the job failed after {figures().restarts} restart(s)"
+    return tell_end_of_stream(error, options.failure_payload != FULL, failed)
 
 
 def _open_source(
@@ -307,19 +300,3 @@ def _where(failures: FailureSinks, options: StreamingOptions) -> str:
     """Returns the line with the command that shows all reasons; "" if failures are in a topic only."""
     files = failures.files
     return where_failures_are([f"{files.prefix}-*{files.suffix}"] if files else [], failures.table, options.map)
-
-
-def _exit_code(error: Exception | None, restarts: int, private: bool) -> int:
-    if error is None:
-        return EXIT_OK
-    if TooManyFailures.__name__ in error_text(error):
-        tell(f"sluice: the job ends, and acknowledged nothing of this: {reason(error, private)}\n", logging.ERROR)
-        return EXIT_FAILURES
-    tell(
-        f"sluice: the job failed after {restarts} restart(s); messages that were not acknowledged come again: "
-        f"{failure_text(error, private)}\n",
-        logging.ERROR,
-    )
-    if not private:  # a traceback has the texts of errors
-        _LOG.debug("The job failed", exc_info=error)
-    return EXIT_FAILED

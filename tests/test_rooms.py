@@ -43,6 +43,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"plan", "dataflow"},
         {"portable"},
         {"end", "options", "signals"},
+        {"outcome"},
         {"logs"},
     ],
 }

@@ -25,9 +25,9 @@ from sluice.pipelines.compare.ways import REST, VERTEX, VERTEX_JOB, Way, find_wa
 from sluice.pipelines.logs import tell
 from sluice.pipelines.managed.open import is_here
 from sluice.pipelines.options.compare import CompareOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.plan.batch_job import plan_batch
 from sluice.pipelines.progress.display import Display, TextLines
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.report.draw import check_drawable
 from sluice.pipelines.report.page import render_page
 from sluice.transforms.core.beam_files import write_text

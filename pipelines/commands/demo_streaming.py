@@ -9,7 +9,7 @@ from sluice.pipelines.commands.demo import make_model, say
 from sluice.pipelines.commands.pubsub_emulator import MISSING, find_emulator
 from sluice.pipelines.commands.to_paste import to_paste
 from sluice.pipelines.logs import tell
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.signals import handling
 
 HELP = "score messages of an emulated Pub/Sub, and show the predictions and how long they took"

@@ -15,8 +15,8 @@ from sluice.pipelines.commands.job_process import JobProcess
 from sluice.pipelines.commands.latency_run import read
 from sluice.pipelines.logs import standard_error, tell
 from sluice.pipelines.options.stream_tools import LatencyOptions, SimulateOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.latency_report import Tally, render
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.stream_progress import render_line
 from sluice.pipelines.progress.stream_stats import StreamFigures
 from sluice.transforms.pubsub.clients import subscriber

@@ -19,7 +19,7 @@ from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.commands.replay_table import FailureTable
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.failures import FailuresOptions
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.remedies import with_inputs
 from sluice.pipelines.progress.why import reason_records, render_reasons
 from sluice.transforms.core.beam_files import match_files

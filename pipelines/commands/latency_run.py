@@ -14,9 +14,9 @@ from google.api_core.exceptions import GoogleAPICallError
 from sluice.models.errors import SluiceError, UsageError
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.stream_tools import LatencyOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.display import Display, TextLines
 from sluice.pipelines.progress.latency_report import Tally, render
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
 from sluice.transforms.pubsub.resources import find_subscription

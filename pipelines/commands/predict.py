@@ -20,8 +20,8 @@ from sluice.pipelines.commands.without_pandas import without_pandas
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options import flags
 from sluice.pipelines.options.predict import PredictOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_OK
 from sluice.pipelines.plan.defaults import parse_defaults
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_OK
 from sluice.transforms.core.model_files import files_of
 from sluice.transforms.predict.data import score_columns
 

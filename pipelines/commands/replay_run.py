@@ -11,9 +11,9 @@ from sluice.pipelines.commands.replay_set import find_changes
 from sluice.pipelines.commands.replay_table import FailureTable
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.stream_tools import ReplayOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.progress.batch_progress import BatchProgress
 from sluice.pipelines.progress.display import Display
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.progress.table import align
 from sluice.transforms.core.failures import STAGES
 from sluice.transforms.core.metrics import ROWS_FAILED, ROWS_PREDICTED

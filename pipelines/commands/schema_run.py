@@ -3,10 +3,10 @@
 from sluice.pipelines.commands.json_output import write_json
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.schema import SchemaOptions
+from sluice.pipelines.outcome import EXIT_OK
 from sluice.pipelines.plan.declared import check_rows_are_json, infer_schema
 from sluice.pipelines.plan.json_schema import doubt_lines, to_json
 from sluice.pipelines.plan.model import launch_errors
-from sluice.pipelines.progress.outcome import EXIT_OK
 from sluice.transforms.decode.spec import CsvOptions
 from sluice.transforms.files.find_source import find_source
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sluice.models.errors import UsageError
 from sluice.pipelines.logs import FORMATS, TEXT, tell
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.signals import handling
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from sluice.models.zoo.base import BLOCK_ROWS
 from sluice.models.zoo.sample import sample_chunks
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.stream_tools import SimulateOptions
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.pipelines.progress.display import Display, TextLines
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
 from sluice.transforms.core.prefetch import prefetch
 from sluice.transforms.encode.base import OutputSpec
 from sluice.transforms.encode.json import json_objects

@@ -22,7 +22,7 @@ from sluice.pipelines.end import end_process
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.flags import add_arguments, from_namespace
 from sluice.pipelines.options.parser import Parser
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_OK
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_OK
 from sluice.transforms.core.failures import FULL
 
 LOADED, THROUGHPUT, LATENCY, STAGES = "loaded", "throughput", "latency", "stages"

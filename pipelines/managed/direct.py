@@ -23,9 +23,9 @@ from sluice.pipelines.managed.named import find_model, no_rows, request_of_named
 from sluice.pipelines.managed.open import is_here, machines, open_client
 from sluice.pipelines.options.batch import BatchOptions
 from sluice.pipelines.options.config import used_options
+from sluice.pipelines.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.plan.model import launch_errors
 from sluice.pipelines.progress.batch_summary import Summary, render, to_json
-from sluice.pipelines.progress.outcome import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_OK
 from sluice.pipelines.progress.phases import PLAN, RUN, Phases
 from sluice.pipelines.progress.why import SHOWN, reasons_text
 from sluice.pipelines.report.batch import report_batch

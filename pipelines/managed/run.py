@@ -36,8 +36,7 @@ from sluice.pipelines.managed.standing import (
     words_of,
 )
 from sluice.pipelines.options.batch import BatchOptions
-from sluice.pipelines.plan.model import describe_model
-from sluice.pipelines.progress.outcome import (
+from sluice.pipelines.outcome import (
     EXIT_FAILED,
     EXIT_FAILURES,
     EXIT_INTERRUPTED,
@@ -46,6 +45,7 @@ from sluice.pipelines.progress.outcome import (
     failure_text,
     reason,
 )
+from sluice.pipelines.plan.model import describe_model
 from sluice.pipelines.progress.phases import PLAN, PREPARE, SCORE, Phases
 from sluice.pipelines.report.launch import check_report, with_place
 from sluice.transforms.core.beam_files import match_files

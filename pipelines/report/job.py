@@ -9,7 +9,7 @@ from typing import Protocol
 from sluice.pipelines.dataflow.template import to_text
 from sluice.pipelines.logs import tell
 from sluice.pipelines.options.job import JobFlags
-from sluice.pipelines.progress.outcome import reason
+from sluice.pipelines.outcome import reason
 from sluice.pipelines.progress.remedies import with_inputs
 from sluice.pipelines.report.charts import Axis, bars
 from sluice.pipelines.report.data import Column, Data, shown

@@ -18,7 +18,6 @@ import pytest
 
 from sluice.models.cache import clear_cache
 from sluice.pipelines.cli import main
-from sluice.pipelines.flink import _failed
 from sluice.pipelines.logs import (
     JSON,
     TEXT,
@@ -30,7 +29,7 @@ from sluice.pipelines.logs import (
     tell,
     tell_in_handler,
 )
-from sluice.pipelines.progress.outcome import EXIT_FAILED
+from sluice.pipelines.outcome import EXIT_FAILED, tell_end_of_stream
 from tests.support.paths import ROOT
 
 
@@ -247,9 +246,9 @@ def test_what_a_handler_of_signals_tells(log: Log, capfd: pytest.CaptureFixture[
     assert json.loads(line)["message"] == "sluice: draining"
 
 
-def test_what_a_stream_on_flink_tells(log: Log, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_stream_tells_at_its_end(log: Log, capfd: pytest.CaptureFixture[str]) -> None:
     set_up(JSON, logging.INFO)
-    assert _failed(RuntimeError("no slots"), private=False) == EXIT_FAILED
+    assert tell_end_of_stream(RuntimeError("no slots"), private=False) == EXIT_FAILED
     (line,) = log.lines()
     assert line["level"] == "ERROR" and "no slots" in line["message"]
     assert capfd.readouterr() == ("", "")

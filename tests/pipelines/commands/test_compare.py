@@ -20,7 +20,7 @@ from sluice.pipelines.compare.subject import STAGES
 from sluice.pipelines.compare.ways import find_ways
 from sluice.pipelines.options.compare import CompareOptions
 from sluice.pipelines.options.config import read_settings
-from sluice.pipelines.progress.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from sluice.pipelines.outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from tests.support.fake_bench import Clock, FakeBench, Nature
 from tests.support.saved_models.zoo import ZooSample
 from tests.support.sizes import SOAK

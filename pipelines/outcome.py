@@ -1,5 +1,6 @@
-"""How a job ended: exit codes, and the text of an error."""
+"""How a job ended: exit codes, the text of an error, and the one way from an error to both."""
 
+import logging
 import re
 
 from sluice.models.errors import (
@@ -14,6 +15,9 @@ from sluice.models.errors import (
     Unavailable,
 )
 from sluice.models.wording import WITHHELD
+from sluice.pipelines.logs import tell
+
+_LOG = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -60,6 +64,16 @@ def is_doubtful(error: BaseException) -> bool:
     return _NONE_PASSED.search(error_text(error)) is not None
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether ctrl-C has ended the job, here or where it runs."""
+    return error is not None and KeyboardInterrupt.__name__ in error_text(error)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the job has ended because of more failures than are allowed."""
+    return TooManyFailures.__name__ in error_text(error)
+
+
 def reason(error: BaseException, private: bool = False) -> str:
     """Returns the error's own words, without what Beam and a runner add around them.
 
@@ -77,3 +91,35 @@ def failure_text(error: BaseException, private: bool = False) -> str:
     """Returns what to print on a job that failed: the reason, and what may help. For `private` see `reason`."""
     hint = "; --on_unavailable=dead_letter makes such rows failures" if is_about_server(error) else ""
     return f"{reason(error, private)}{hint} (--verbose shows where)"
+
+
+def tell_end(
+    error: BaseException | None, left: str, private: bool, failed: str = "the job failed", refused: str = ""
+) -> int:
+    """Tells how a job has ended, unless it ended well; returns the exit code of the command.
+
+    Args:
+      error: what ended it; None: it ended well.
+      left: what becomes of its output or its messages, if it failed or was interrupted.
+      private: see `reason`.
+      failed: begins the text of a job that failed.
+      refused: begins that of a job with more failures than are allowed.
+    """
+    if error is None:
+        return EXIT_OK
+    if is_interrupt(error):
+        tell(f"sluice: interrupted; {left}\n", logging.WARNING)
+        return EXIT_INTERRUPTED
+    if is_refused(error):
+        tell(f"sluice: {refused}{reason(error, private)}\n", logging.ERROR)
+        return EXIT_FAILURES
+    tell(f"sluice: {failed}; {left}: {failure_text(error, private)}\n", logging.ERROR)
+    if not private:  # a traceback has the texts of errors
+        _LOG.debug("The job failed", exc_info=error)
+    return EXIT_FAILED
+
+
+def tell_end_of_stream(error: BaseException | None, private: bool, failed: str = "the job failed") -> int:
+    """Does the same for a stream. For the arguments see `tell_end`."""
+    left, refused = "messages that were not acknowledged come again", "the job ends, and acknowledged nothing of this: "
+    return tell_end(error, left, private, failed, refused)

@@ -22,7 +22,17 @@ from sluice.models.errors import (
     UsageError,
 )
 from sluice.models.wording import WITHHELD
-from sluice.pipelines.progress.outcome import error_text, is_about_server, reason
+from sluice.pipelines.outcome import (
+    EXIT_FAILED,
+    EXIT_FAILURES,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    error_text,
+    is_about_server,
+    reason,
+    tell_end,
+    tell_end_of_stream,
+)
 
 # As a runner whose workers are processes passes on what was raised there.
 BEHIND = """\
@@ -165,3 +175,46 @@ def test_what_beams_runner_makes_of_an_error(
 def test_words_that_may_quote_a_row_are_withheld(error: Exception, told: bool) -> None:
     text = reason(error, private=True)
     assert text == (reason(error) if told else f"{type(error).__name__}: {WITHHELD}")
+
+
+ENDS = [
+    (None, EXIT_OK, "", ""),
+    (
+        KeyboardInterrupt(),
+        EXIT_INTERRUPTED,
+        "sluice: interrupted; no output\n",
+        "sluice: interrupted; messages that were not acknowledged come again\n",
+    ),
+    (
+        TooManyFailures("5 of 7 rows failed"),
+        EXIT_FAILURES,
+        "sluice: 5 of 7 rows failed\n",
+        "sluice: the job ends, and acknowledged nothing of this: 5 of 7 rows failed\n",
+    ),
+    (
+        RuntimeError("no slots"),
+        EXIT_FAILED,
+        "sluice: the job failed; no output: no slots (--verbose shows where)\n",
+        "sluice: the job failed; messages that were not acknowledged come again: no slots (--verbose shows where)\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "batch", "stream"), ENDS)
+def test_the_end_of_a_job_is_told_and_has_its_exit_code(
+    error: BaseException | None, code: int, batch: str, stream: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tell_end(error, "no output", private=False) == code
+    assert capsys.readouterr().err == batch
+    assert tell_end_of_stream(error, private=False) == code
+    assert capsys.readouterr().err == stream
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_the_end_of_any_job_has_its_traceback_in_the_log(private: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The line says that --verbose shows it. It has the texts of errors, which may quote rows."""
+    error = RuntimeError("no slots")
+    with caplog.at_level("DEBUG", "sluice"):
+        tell_end_of_stream(error, private)
+    shown = [record for record in caplog.records if record.exc_info]
+    assert [record.exc_info[1] for record in shown if record.exc_info] == ([] if private else [error])
