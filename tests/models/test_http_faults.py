@@ -22,7 +22,7 @@ from sluice.models.http_faults import log_fault
 def test_a_client_that_has_gone_is_no_fault_of_the_server(
     error: Exception, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "sluice"):
         try:
             raise error
         except Exception:  # noqa: BLE001  as socketserver does
