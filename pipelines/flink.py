@@ -76,8 +76,9 @@ def run_on_flink(options: StreamingOptions, plan: StreamingPlan, beam: PipelineO
         code, ended = _run(options, plan, beam, files, drain_secs)
         goes_on = goes_on and not ended
         return code
-    except UsageError:
+    except UsageError:  # the job has not begun
         goes_on = False
+        _close_subscription(plan, 0)
         raise
     except KeyboardInterrupt:  # before it was known whether the job server has the job
         _ask_to_drain(files)
@@ -210,8 +211,8 @@ def _figures(job: StreamJob) -> str:
 
 
 def _close_subscription(plan: StreamingPlan, left: int) -> None:
-    """Deletes the subscription that was made for the job, unless messages are left in it."""
-    if plan.topic:
+    """Deletes the subscription that was made for the job, if there is one, unless messages are left in it."""
+    if plan.topic and plan.subscription:
         GoogleSubscription(subscriber(), plan.subscription, temporary=True).close(left)
 
 

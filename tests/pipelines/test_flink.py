@@ -7,7 +7,7 @@ import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
@@ -25,8 +25,33 @@ def options(temp: Path) -> PipelineOptions:
     return PipelineOptions([*flags, f"--temp_location={temp}"])
 
 
-def launch(monkeypatch: pytest.MonkeyPatch, temp: Path, outcome: tuple[int, bool] | BaseException) -> int:
-    """Launches a job of which a reader reports, and which ends like this."""
+class Plan(NamedTuple):
+    """What a launch needs to know of a stream whose subscription is its own."""
+
+    topic: str = "projects/p/topics/clicks"
+    subscription: str = ""
+
+
+def launch(
+    monkeypatch: pytest.MonkeyPatch,
+    temp: Path,
+    outcome: tuple[int, bool] | BaseException,
+    closed: list[tuple[str, int]] | None = None,
+) -> int:
+    """Launches a job of which a reader reports, and which ends like this.
+
+    Args:
+      closed: gets the subscriptions that are closed, and how many messages are said to be left in each.
+    """
+
+    class Subscription:
+        def __init__(self, client: object, name: str, temporary: bool) -> None:
+            assert temporary
+            self.name = name
+
+        def close(self, left: int) -> None:
+            if closed is not None:
+                closed.append((self.name, left))
 
     def run(options: Any, plan: Any, beam: Any, files: ReaderFiles, drain_secs: float) -> tuple[int, bool]:
         assert files.reports() == [] and not files.is_asked(), "nothing of an earlier job"
@@ -36,10 +61,13 @@ def launch(monkeypatch: pytest.MonkeyPatch, temp: Path, outcome: tuple[int, bool
         files.ask_to_drain()
         return outcome
 
-    monkeypatch.setattr(flink, "_with_source", lambda options, plan, directory, secs: plan)
+    monkeypatch.setattr(flink, "_with_source", lambda options, plan, *_: plan._replace(subscription="projects/p/s"))
     monkeypatch.setattr(flink, "_run", run)
+    monkeypatch.setattr(flink, "subscriber", lambda: None)
+    monkeypatch.setattr(flink, "GoogleSubscription", Subscription)
     nothing: Any = None
-    return flink.run_on_flink(nothing, nothing, options(temp), 3.0)
+    plan: Any = Plan()
+    return flink.run_on_flink(nothing, plan, options(temp), 3.0)
 
 
 def test_a_job_leaves_nothing_and_touches_nothing_that_has_its_name(
@@ -65,11 +93,14 @@ def test_a_job_that_may_go_on_finds_that_it_is_to_drain(
 def test_a_job_that_was_refused_leaves_nothing_and_one_that_was_interrupted_drains(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    closed = list[tuple[str, int]]()
     with pytest.raises(UsageError):
-        launch(monkeypatch, tmp_path, UsageError("no"))
+        launch(monkeypatch, tmp_path, UsageError("no"), closed)
     assert list(tmp_path.iterdir()) == []
+    assert closed == [("projects/p/s", 0)]
     with pytest.raises(KeyboardInterrupt):
-        launch(monkeypatch, tmp_path, KeyboardInterrupt())
+        launch(monkeypatch, tmp_path, KeyboardInterrupt(), closed)
+    assert len(closed) == 1, "the job may read it"
     (directory,) = tmp_path.iterdir()
     assert ReaderFiles(str(directory)).is_asked()
 
