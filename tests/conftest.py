@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.fast import refuse_tensorflow
+from tests.support import fast
 from tests.support.paths import ROOT
 from tests.support.quick_beam import remember_arguments
 from tests.support.quick_logs import remember_loggers
@@ -26,8 +26,7 @@ settings.register_profile("default", max_examples=example_count(40), deadline=No
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-# Fixtures that start a server or train models, and those of tables as large as `make soak` wants them.
-_SERVERS = {"gcs", "pubsub", "bigquery", "zoo_samples", "zoo_uris", "uris"}
+# Fixtures of tables as large as `make soak` wants them.
 _SOAKED = {"births", "births_table"}
 # Its files run whole jobs; a test of another folder that does is marked `job`.
 _JOBS = ROOT / "tests" / "pipelines"
@@ -53,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
         remember_loggers()
         config.pluginmanager.import_plugin("tests.support.fixtures")
         if _is_fast(config):
-            refuse_tensorflow()
+            fast.refuse_tensorflow()
+            config.pluginmanager.register(fast, fast.__name__)
     else:
         threading.Thread(target=_build_models, args=(config,), daemon=True).start()
 
@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         fixtures = _fixtures(item)
         job = item.path.parent == _JOBS or item.get_closest_marker("job")
-        if fixtures & _SERVERS or job or reaches(item, _DEAR):
+        if fixtures & fast.SERVERS or job or reaches(item, _DEAR):
             item.add_marker("slow")
         if fixtures & _SOAKED or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("soak")

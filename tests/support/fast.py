@@ -1,10 +1,25 @@
-"""Holds `make test-fast` to what it says: no test of it imports Python's TensorFlow."""
+"""Holds `make test-fast` to what it says: no test of it imports Python's TensorFlow, or has a fixture start a server.
+
+conftest.py makes this module a plugin there: hooks of its own are not asked for fixtures of the whole session.
+"""
 
 import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+
+import pytest
+
+# Fixtures that start a server or train models. `uris` starts one only for a model that is not loaded in this process.
+SERVERS = frozenset({"gcs", "pubsub", "bigquery", "zoo_samples", "zoo_uris", "uris"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> None:
+    """Raises AssertionError if the fixture starts a server: a test has asked for it by `getfixturevalue`."""
+    if fixturedef.argname in SERVERS and fixturedef.argname != "uris":
+        raise AssertionError(f"a test of `make test-fast` uses {fixturedef.argname}: mark it `slow`")
 
 
 def refuse_tensorflow() -> None:

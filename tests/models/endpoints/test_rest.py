@@ -57,7 +57,7 @@ from tests.support.serving.rest_servers import (
     trickling,
 )
 
-SOON_SECS = 0.2
+SOON_SECS = 0.1
 
 
 @pytest.fixture(name="serve")
@@ -342,12 +342,12 @@ def test_nobody_listens() -> None:
 
 def test_deadlines(serve: Any) -> None:
     server = serve(lambda _: trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", server.stopping))
-    with pytest.raises(ModelNotFound, match=r"gave no answer within 0.2 s; give --model .*8501"):
+    with pytest.raises(ModelNotFound, match=r"gave no answer within 0.1 s; give --model .*8501"):
         connected(lambda: fetch(server.uri(), SOON_SECS))
-    with pytest.raises(ModelNotFound, match=r"gave no answer within 0.2 s"):
+    with pytest.raises(ModelNotFound, match=r"gave no answer within 0.1 s"):
         connected(lambda: opened(server.uri(), signature=None, rpc_timeout_secs=SOON_SECS))
     model = opened(server.uri(), rpc_timeout_secs=SOON_SECS)
-    with pytest.raises(TimedOut, match=r"gave no answer within 0.2 s"):
+    with pytest.raises(TimedOut, match=r"gave no answer within 0.1 s"):
         connected(lambda: model.call(x_feeds(1)))
 
 
@@ -408,7 +408,7 @@ def test_deadlines_over_tls(serve: Any, tmp_path: Path) -> None:
         connected(lambda: model.call(x_feeds(1)))
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(Unavailable, match=r"cannot be reached: no connection within 0.2 s"),
+        pytest.raises(Unavailable, match=r"cannot be reached: no connection within 0.1 s"),
     ):
         uri = f"https://127.0.0.1:{silent.getsockname()[1]}/v1/models/m"
         opened(uri, rpc_timeout_secs=SOON_SECS).call(x_feeds(1))

@@ -11,6 +11,7 @@ from hypothesis import given
 from sluice.models.errors import SluiceError, UsageError
 from sluice.models.reserved import PAYLOAD
 from sluice.transforms.core.formats import FORMATS, OUTPUT_ENDINGS
+from sluice.transforms.encode import parquet
 from sluice.transforms.encode.base import OutputSpec, join, parts, select_columns
 from sluice.transforms.encode.formats import check_output_spec, open_encoder
 from tests.support.formats.encode_cases import WriteOnlyFile, batches, encode, encode_batch
@@ -177,9 +178,10 @@ def test_parquet_gathers_batches_into_row_groups() -> None:
     assert metadata.row_group(0).column(0).compression == "SNAPPY"
 
 
-def test_parquet_row_groups_are_bounded_in_bytes() -> None:
+def test_parquet_row_groups_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_GROUP_BYTES", 8 << 20)
     file = WriteOnlyFile()
-    batch = pa.record_batch({"x": pa.array([np.random.default_rng(0).bytes(20 << 20)])})
+    batch = pa.record_batch({"x": pa.array([np.random.default_rng(0).bytes(5 << 19)])})
     encoder = open_encoder(file, OutputSpec("parquet", batch.schema))  # type: ignore[arg-type]
     written = []
     for _ in range(4):

@@ -101,7 +101,7 @@ def test_of_two_jobs_at_once_one_publishes_on_gcs(strict_gcs: Gcs) -> None:
         run_pair(strict_gcs.path(uuid.uuid4().hex))
 
 
-@pytest.mark.parametrize("place", ["disk", "gcs"])
+@pytest.mark.parametrize("place", ["disk", pytest.param("gcs", marks=pytest.mark.slow)])
 def test_a_claim_of_a_dead_job_is_taken_over_by_one_job(place: str, request: pytest.FixtureRequest) -> None:
     if place == "gcs":
         directory = request.getfixturevalue("strict_gcs").path(uuid.uuid4().hex)

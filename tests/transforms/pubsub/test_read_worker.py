@@ -16,6 +16,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.utils.timestamp import Timestamp
 
 from sluice.models.reserved import PAYLOAD
+from sluice.transforms.pubsub import message_source
 from sluice.transforms.pubsub.message_buffer import BundleOptions
 from sluice.transforms.pubsub.read import ReadMessages
 from sluice.transforms.pubsub.read_local import advance
@@ -35,6 +36,11 @@ BUNDLES = BundleOptions(max_messages=50, interval_secs=0.0, idle_secs=0.02)
 
 def connect(name: str) -> MemorySubscription:
     return SUBSCRIPTIONS[name]
+
+
+@pytest.fixture(autouse=True)
+def quick_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_source, "_LATE_SECS", 0.01)  # a pull of an empty subscription waits to be broken off
 
 
 @pytest.fixture
