@@ -36,7 +36,7 @@ from sluice.transforms.core.failures import FULL
 from sluice.transforms.pubsub.clients import subscriber
 from sluice.transforms.pubsub.fused import check_fused
 from sluice.transforms.pubsub.google_subscription import GoogleSubscription
-from sluice.transforms.pubsub.read_worker import HOLD_SECS, WorkerSource, close_here
+from sluice.transforms.pubsub.read_worker import HOLD_SECS, LOST_SECS, WorkerSource, close_here
 from sluice.transforms.pubsub.reader_files import ReaderFiles, Report
 from sluice.transforms.pubsub.source_parts import SourceOptions
 
@@ -46,6 +46,8 @@ _LOG = logging.getLogger(__name__)
 _MOST_IN_WORK = 100_000
 # A message is finished when its bundle is, and then a checkpoint. A drain may take some of both.
 _DRAIN_CHECKPOINTS, _DRAIN_SECS = 20, 120.0
+# A message that is written and waits for so many is not waited for in a drain: a share of what it may take.
+_LOST_CHECKPOINTS = 5
 # How long Flink may take to end a job.
 _END_SECS = 60.0
 # Messages that may be left where nobody knows how many.
@@ -134,6 +136,7 @@ def _with_source(
         directory,
         options.readers,
         hold_secs=max(HOLD_SECS, _DRAIN_CHECKPOINTS * checkpoint_secs),
+        lost_secs=max(LOST_SECS, _LOST_CHECKPOINTS * checkpoint_secs),
     )
     return dataclasses.replace(plan, worker=source, recipe=without_account(plan.recipe))
 

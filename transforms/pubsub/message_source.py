@@ -4,6 +4,7 @@ No Beam here: `transforms.pubsub.read_local` puts it behind a splittable DoFn. T
 until its bundle acknowledges it, once all its rows are written, or until the message is given back.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -142,12 +143,16 @@ class MessageSource:
         with self._lock:
             self._end_turn()
 
-    def take(self, segment: Segment) -> Bundle | None:
+    def take(self, segment: Segment, reader: str = "") -> Bundle | None:
         """Waits for messages and hands them out; an empty bundle if none come; None at the end of a segment.
+
+        Args:
+          reader: who takes them. It takes no others before these are written, or lost.
 
         Raises:
           SubscriptionLost: the subscription raised it.
         """
+        self._end_bundles(reader)
         self._wait_for_turn(segment)
         self._puller.start()
         if self._is_crowded():  # the runner lets the source wait for its acknowledgements
@@ -156,7 +161,7 @@ class MessageSource:
         else:
             messages = self._buffer.take(lambda: self._puller.lost is not None or self._is_over(segment))
         with self._lock:
-            bundle = Bundle(messages, self._clock(), self._acknowledge, self._give_back_bundle)
+            bundle = Bundle(messages, self._clock(), self._acknowledge, self._give_back_bundle, reader)
             if messages:
                 self._segment_bundles += 1
                 self.stats.bundles += 1
@@ -226,13 +231,20 @@ class MessageSource:
         self._leases.close()
         self._subscription.close(left)
 
-    def give_back_overdue(self, secs: float) -> None:
-        """Gives back the messages of bundles that were handed out longer ago than this."""
+    def give_back_overdue(self, secs: float, ended_secs: float = math.inf) -> None:
+        """Gives back the messages of bundles that were handed out longer ago than `secs`, or ended `ended_secs` ago."""
         with self._lock:
-            since = self._clock() - secs
-            overdue = [bundle for bundle in self._in_work.values() if bundle.began < since]
+            now = self._clock()
+            bundles = self._in_work.values()
+            overdue = [each for each in bundles if now - each.began > secs or now - each.ended > ended_secs]
         for bundle in overdue:
             bundle.give_back()
+
+    def _end_bundles(self, reader: str) -> None:
+        with self._lock:
+            for bundle in self._in_work.values() if reader else ():
+                if bundle.reader == reader:
+                    bundle.ended = min(bundle.ended, self._clock())
 
     def _wait_for_turn(self, segment: Segment) -> None:
         with self._lock:

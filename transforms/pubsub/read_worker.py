@@ -45,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 _LOOK_SECS, _TELL_SECS = 1.0, 5.0
 # A bundle takes no longer than this, be it that the model is away for a while, and that a checkpoint fails.
 HOLD_SECS = 300.0
+# In a drain, a bundle that has ended waits no longer than this for its acknowledgement: some ten checkpoints.
+LOST_SECS = 30.0
 # How long a reader that waits for acknowledgements lets a bundle take.
 _WAIT_SECS = 0.2
 
@@ -64,6 +66,8 @@ class WorkerSource:
       readers: how many elements the source has. The runner spreads them over its workers.
       connect: opens a subscription by its name.
       hold_secs: messages of a bundle that takes longer come again: the runner may have lost it.
+      lost_secs: in a drain, messages of a bundle that was written so long ago and is not acknowledged come again: the
+        runner has started anew since, and lost it. This process lives on, and its DoFn too.
       look_secs: how often a process looks whether it is to drain.
     """
 
@@ -73,6 +77,7 @@ class WorkerSource:
     readers: int = 1
     connect: Callable[[str], Subscription] = google_subscription
     hold_secs: float = HOLD_SECS
+    lost_secs: float = LOST_SECS
     look_secs: float = _LOOK_SECS
 
     @property
@@ -94,7 +99,7 @@ class OpenSource:
         self._files = ReaderFiles(opening.directory)
         self._look_secs = opening.look_secs
         self._name = uuid.uuid4().hex[:12]
-        self._hold_secs = opening.hold_secs
+        self._hold_secs, self._lost_secs = opening.hold_secs, opening.lost_secs
         self._closed, self._closing = threading.Event(), threading.Lock()
         self._beats = 0
         self._clock = EventClock(SLACK_SECS)
@@ -104,16 +109,19 @@ class OpenSource:
         self._watch = threading.Thread(target=self._watch_files, name="sluice-reader", daemon=True)
         self._watch.start()
 
-    def take(self) -> Bundle | None:
+    def take(self, reader: str) -> Bundle | None:
         """Returns a bundle, an empty one if no message comes; None once the source is drained and all is acknowledged.
 
         A reader that ended before would end the job's part that finalizes bundles.
+
+        Args:
+          reader: the element that takes it: its bundle before has ended, or the runner has lost it.
 
         Raises:
           SubscriptionLost: the subscription raised it. The next call tries again.
         """
         try:
-            bundle = self.source.take(self.segment)
+            bundle = self.source.take(self.segment, reader)
         except SubscriptionLost:
             self.source.try_again()
             raise
@@ -153,7 +161,7 @@ class OpenSource:
             elif time.monotonic() - told >= _TELL_SECS:
                 told = time.monotonic()
                 self._tell(drained=False)
-            self.source.give_back_overdue(self._hold_secs)
+            self.source.give_back_overdue(self._hold_secs, self._lost_secs if self.source.draining else math.inf)
             self._closed.wait(self._look_secs)
 
     def _tell(self, drained: bool) -> None:
@@ -224,7 +232,7 @@ class PullInWorker(PullMessages):
         watermark: ManualWatermarkEstimator = WATERMARK,
     ) -> Iterator[WindowedValue]:
         restriction = tracker.current_restriction()
-        bundle = self._open.take()
+        bundle = self._open.take(element)
         if bundle is None:
             tracker.try_claim(restriction.stop)
             return

@@ -1,6 +1,7 @@
 """What a message source is told, what it hands out, and what it counts."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -54,7 +55,13 @@ class Failed(NamedTuple):
 
 
 class Bundle:
-    """Messages that go through the pipeline together."""
+    """Messages that go through the pipeline together.
+
+    Attributes:
+      began: when they were handed out.
+      reader: to whom; "": it does not matter.
+      ended: when the reader was heard of again, so that they are written, or lost; inf: it was not.
+    """
 
     def __init__(
         self,
@@ -62,9 +69,11 @@ class Bundle:
         began: float,
         done: "Callable[[Bundle], None]",
         undone: "Callable[[Bundle], None]",
+        reader: str = "",
     ) -> None:
         self.messages = messages
-        self.began = began
+        self.began, self.ended = began, math.inf
+        self.reader = reader
         self._done, self._undone = done, undone
 
     def acknowledge(self) -> None:

@@ -43,10 +43,10 @@ def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message_source, "_LATE_SECS", 0.01)  # a pull of an empty subscription waits to be broken off
 
 
-def take(source: MessageSource, segment: Segment = FIRST) -> Bundle:
+def take(source: MessageSource, segment: Segment = FIRST, reader: str = "") -> Bundle:
     """Returns the next bundle that holds messages."""
     while True:
-        bundle = source.take(segment)
+        bundle = source.take(segment, reader)
         assert bundle is not None
         if bundle.messages:
             return bundle
@@ -366,3 +366,19 @@ def test_a_bundle_that_the_runner_has_lost_is_given_back_once() -> None:
         bundle.acknowledge()
         assert subscription.returned == ["0"]
         assert (source.stats.returned, source.stats.acknowledged) == (1, 0)
+
+
+def test_a_bundle_has_ended_when_its_reader_takes_again() -> None:
+    subscription, now = MemorySubscription(), [0.0]
+    source = MessageSource(subscription, SourceOptions(QUICK, pull_threads=1), clock=lambda: now[0])
+    with contextlib.closing(source):
+        for reader in ("slow", "quick", "quick"):
+            subscription.publish([b"a"])
+            take(source, reader=reader)
+        now[0] = 31.0
+        source.give_back_overdue(300.0)
+        assert subscription.returned == []
+        subscription.publish([b"a"])
+        take(source, reader="quick")  # the first of its bundles ended at 0, and not now
+        source.give_back_overdue(300.0, 30.0)
+        assert subscription.returned == ["1"], "the others may be at work"

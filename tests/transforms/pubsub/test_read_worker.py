@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,11 +96,11 @@ class Reading:
         self.fn.setup()
         self.finalizer = Finalizer()
 
-    def read(self) -> tuple[list[bytes], Tracker]:
+    def read(self, element: str = "x") -> tuple[list[bytes], Tracker]:
         """Processes once; returns the payloads."""
         tracker: Any = Tracker()
         watermark = ManualWatermarkEstimator(None)
-        values = list(self.fn.process("x", self.finalizer, tracker, watermark))
+        values = list(self.fn.process(element, self.finalizer, tracker, watermark))
         return [payload for each in values for payload in each.value.column(PAYLOAD).to_pylist()], tracker
 
     def read_some(self) -> list[bytes]:
@@ -180,6 +181,24 @@ def test_a_drain_waits_for_what_is_in_work(opening: WorkerSource, subscription: 
     (report,) = ReaderFiles(opening.directory).reports()
     assert (report.acknowledged, report.drained) == (1, True)
     assert subscription.closed
+
+
+def test_a_drain_does_not_wait_for_what_the_runner_has_lost(
+    opening: WorkerSource, subscription: MemorySubscription
+) -> None:
+    """Flink starts its tasks anew, and this process lives on: nobody finalizes the bundle, and nobody tears down."""
+    opening = dataclasses.replace(opening, lost_secs=0.0)
+    subscription.publish([b"a"])
+    lost = Reading(opening)
+    assert lost.read_some() == [b"a"]
+    again = Reading(opening)
+    assert again.read()[0] == []
+    assert open_here(opening).source.in_work == 1, "the runner may still finalize it"
+    ReaderFiles(opening.directory).ask_to_drain()
+    wait_until(lambda: again.read()[1].claimed == [100], "the end of the restriction")
+    assert set(subscription.returned) == {"0"}, "once, or again by a pull that was under way"
+    (report,) = ReaderFiles(opening.directory).reports()
+    assert (report.returned, report.in_work, report.drained) == (len(subscription.returned), 0, True)
 
 
 def test_a_process_that_begins_after_the_drain_reads_nothing(
