@@ -342,8 +342,8 @@ def test_gcloud_launches_a_template_with_every_parameter(tmp_path: Path, service
 
 @pytest.mark.job
 def test_gcloud_shows_and_ends_jobs(tmp_path: Path, service: DataflowService) -> None:
-    for _ in range(2):
-        service.answer("POST", "/v1b3/projects/my-project/locations/europe-west1/jobs", {"name": "n", "type": 2})
+    for name in ("one", "other"):
+        service.answer("POST", "/v1b3/projects/my-project/locations/europe-west1/jobs", {"name": name, "type": 2})
     drained, cancelled = service.jobs
     env = gcloud_environment(tmp_path, dataflow=service.url) | SETTINGS
     for arguments in (["drain", drained.id], ["cancel", cancelled.id], ["status"]):

@@ -79,7 +79,7 @@ def test_ctrl_c_cancels_the_job(
     command: list[str],
     service: JobService,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held, go_on = threading.Event(), threading.Event()
@@ -100,7 +100,7 @@ def test_ctrl_c_cancels_the_job(
     go_on.set()
     service.wait()
     assert code == 130
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "sluice: cancelling the job" in said
     assert "sluice: interrupted; no output was published" in said
     assert not list(tmp_path.glob("out-*")) and not list(tmp_path.glob(".sluice*"))
